@@ -1,0 +1,62 @@
+"""kdaug: training image classifiers under strong augmentation, with a teacher that looks at the very same views.
+
+Importing kdaug is quick: the rooms load when their names are first used, and kdaug's networks join timm's registry
+when timm is imported, before or after.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kdaug import _timm_registration
+from kdaug.errors import InputError
+
+if TYPE_CHECKING:
+    from kdaug.config import Recipe, read_recipe
+    from kdaug.supervision import topk_divergence
+    from kdaug.training import train
+    from kdaug.views import Policy, ViewPlan, apply, create_policy, plan_of
+
+_ROOM_OF = {
+    "Recipe": "kdaug.config",
+    "read_recipe": "kdaug.config",
+    "Policy": "kdaug.views",
+    "ViewPlan": "kdaug.views",
+    "apply": "kdaug.views",
+    "create_policy": "kdaug.views",
+    "plan_of": "kdaug.views",
+    "topk_divergence": "kdaug.supervision",
+    "train": "kdaug.training",
+}
+
+__all__ = [
+    "InputError",
+    "Policy",
+    "Recipe",
+    "ViewPlan",
+    "__version__",
+    "apply",
+    "create_policy",
+    "plan_of",
+    "read_recipe",
+    "topk_divergence",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("kdaug")
+    if name in _ROOM_OF:
+        return getattr(importlib.import_module(_ROOM_OF[name]), name)
+    raise AttributeError(f"module 'kdaug' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+_timm_registration.install()

@@ -1,0 +1,42 @@
+"""kdaug eval RUN"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Error of a run's weights on the validation images of its data set."""
+
+    run: tyro.conf.Positional[str]
+    """Run directory."""
+    weights: Literal["last", "best"] = "last"
+    """The final weights, or those with the lowest error on the way (chosen on these very images)."""
+    root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Where the data are now; none: where they were when training."""
+    device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
+    """auto, cpu, cuda, ..."""
+    json: bool = False
+    """Print the figures as one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """Evaluates and prints; returns the exit code."""
+    given = tyro.cli(Arguments, args=arguments, prog="kdaug eval")
+
+    from kdaug.training.evaluate_run import evaluate_run
+
+    scores = evaluate_run(given.run, given.weights, given.root, given.device)
+    if given.json:
+        print(json.dumps(scores.figures()))
+    else:
+        print(
+            f"{given.run} ({given.weights} weights): error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
+            f"loss {scores.val_loss:.4f}, on {scores.images:,} images"
+        )
+    return 0

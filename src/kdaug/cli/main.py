@@ -1,0 +1,70 @@
+"""The `kdaug` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
+
+Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import version
+
+from kdaug.errors import InputError, nearest
+
+# verb -> (module, what it does); the module is imported only when its verb is used
+VERBS = {
+    "demo": ("kdaug.cli.demo", "see it work in minutes: a teacher and two students on bundled images"),
+    "train": ("kdaug.cli.train", "train a recipe, by name or from a YAML file"),
+    "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
+    "recipes": ("kdaug.cli.recipes", "list the named recipes, or show one as YAML"),
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(given)
+    except InputError as error:
+        print(f"kdaug: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("kdaug: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if given[0] == "--version":
+        print(f"kdaug {version('kdaug')}")
+        return 0
+    if given[0] not in VERBS:
+        raise InputError(f"there is no command {given[0]!r}{nearest(given[0], list(VERBS))} (kdaug --help lists them)")
+    verb = importlib.import_module(VERBS[given[0]][0])
+    code: int = verb.run(given[1:])
+    return code
+
+
+def usage() -> str:
+    """The text of `kdaug --help`."""
+    lines = [f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: kdaug COMMAND ...",
+            "",
+            "Train image classifiers under strong augmentation, with a teacher that looks at the same views.",
+            "",
+            *lines,
+            "",
+            "kdaug COMMAND --help says more. Start with: kdaug demo",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Batches in a deterministic order: from memory, or decoded in worker processes; prepared ahead in a thread."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kdaug.data.decode import Unreadable, decode
+from kdaug.data.frames import Frame
+from kdaug.data.images import ArrayImages, FolderImages, Images
+from kdaug.errors import InputError
+from kdaug.philox import permutation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Which samples make up a batch: `indices` int64 [N] into the images, in `epoch`, for optimisation step `step`."""
+
+    step: int
+    epoch: int
+    indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from. Unreadable images are left out."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    key: BatchKey
+
+
+def training_keys(count: int, batch: int, epochs: int, seed: int, first_step: int = 0) -> Iterator[BatchKey]:
+    """The batches of a whole training run from `first_step` on; each epoch is shuffled by (seed, epoch) alone.
+
+    `count` images give count // batch steps per epoch; what is left over at its end is not used in that epoch.
+    """
+    per_epoch = count // batch
+    for epoch in range(first_step // per_epoch, epochs):
+        order = permutation(seed, epoch, count)
+        start = max(0, first_step - epoch * per_epoch)
+        for position in range(start, per_epoch):
+            yield BatchKey(epoch * per_epoch + position, epoch, order[position * batch : (position + 1) * batch])
+
+
+def evaluation_keys(count: int, batch: int) -> Iterator[BatchKey]:
+    """All images once, in order; the last batch may be smaller."""
+    for step, start in enumerate(range(0, count, batch)):
+        yield BatchKey(step, 0, np.arange(start, min(start + batch, count)))
+
+
+@dataclass
+class UnreadableImages:
+    """Counts the files that could not be decoded, names each once, and stops when they are more than allowed."""
+
+    total: int
+    allowed_share: float
+    report: Callable[[str], None]
+    seen: set[Path] = field(default_factory=set)
+
+    def add(self, path: Path, reason: str) -> None:
+        """Notes the file at `path`; InputError if now more than the allowed share of images is unreadable."""
+        if path in self.seen:
+            return
+        self.seen.add(path)
+        self.report(f"unreadable image left out: {path} ({reason})")
+        if len(self.seen) > self.allowed_share * self.total:
+            raise InputError(
+                f"{len(self.seen)} of {self.total} images are unreadable, the last one {path}; that is more than "
+                f"data.max_unreadable {self.allowed_share:g}: mend or remove them, or allow more"
+            )
+
+
+def load(
+    images: Images, keys: Iterable[BatchKey], frame: Frame | None, workers: int, unreadable: UnreadableImages
+) -> Iterator[Batch]:
+    """The batches `keys` of `images`, in order. Folder images need a `frame` and are decoded by `workers` processes."""
+    if isinstance(images, ArrayImages):
+        for key in keys:
+            yield Batch(images.images[key.indices], images.labels[key.indices], key)
+        return
+    assert frame is not None
+    decoded = torch.utils.data.DataLoader(
+        _Decoding(images, frame),
+        batch_sampler=_Keys(keys),
+        collate_fn=_together,
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_the_parent,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # its own, so that decoding draws nothing from the network's generator
+    )
+    for key, pixels, labels, failures in decoded:
+        for index, reason in failures:
+            unreadable.add(images.paths[index], reason)
+        if len(labels):
+            yield Batch(pixels.numpy(), labels.numpy(), key)
+
+
+def prefetch(items: Iterable[T], depth: int = 3) -> Iterator[T]:
+    """The same items, up to `depth` of them made ahead in a thread; an exception there is raised here."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
+
+    def put(kind: str, value: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
+
+    def produce() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=produce, daemon=True, name="kdaug-prefetch")
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class _Keys:
+    """A batch sampler: the samples of each key, each carrying its key."""
+
+    def __init__(self, keys: Iterable[BatchKey]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[BatchKey, int]]]:
+        for key in self.keys:
+            yield [(key, int(index)) for index in key.indices]
+
+
+@dataclass(frozen=True)
+class _Decoding(torch.utils.data.Dataset[Any]):
+    images: FolderImages
+    frame: Frame
+
+    def __getitem__(self, sample: tuple[BatchKey, int]) -> tuple[BatchKey, int, NDArray[np.uint8] | str, int]:
+        key, index = sample
+        try:
+            return key, index, decode(self.images.paths[index], self.frame, key.epoch, index), self.images.labels[index]
+        except Unreadable as error:
+            return key, index, str(error), -1
+
+
+def _together(samples: list[Any]) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
+    """One batch of decoded samples (as tensors, which travel through shared memory) and its failures."""
+    key = samples[0][0]
+    good = [sample for sample in samples if not isinstance(sample[2], str)]
+    failures = [(index, reason) for _, index, reason, _ in samples if isinstance(reason, str)]
+    kept = BatchKey(key.step, key.epoch, np.array([index for _, index, _, _ in good], np.int64))
+    pixels = torch.from_numpy(np.stack([image for _, _, image, _ in good])) if good else torch.empty(0)
+    return kept, pixels, torch.tensor([label for _, _, _, label in good], dtype=torch.int64), failures
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of the group; only the parent decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)

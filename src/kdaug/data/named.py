@@ -1,0 +1,197 @@
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST from their official files, each checked against its MD5.
+
+The binary and the python versions of CIFAR are read, unpacked or as the published archives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdaug.data.images import ArrayImages, Dataset, channel_statistics
+from kdaug.errors import InputError
+
+# Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). The binary files 2 to 5
+# of CIFAR-10 are those of a copy whose first batch and test batch have the published sums; the idx files are the
+# content of Debian's dataset-fashion-mnist, since only the sums of their gzip files are published.
+MD5 = {
+    "cifar-10-batches-bin/data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "cifar-10-batches-bin/data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+    "cifar-10-batches-bin/data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "cifar-10-batches-bin/data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "cifar-10-batches-bin/data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+    "cifar-10-batches-bin/test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+    "cifar-10-batches-py/data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "cifar-10-batches-py/data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "cifar-10-batches-py/data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "cifar-10-batches-py/data_batch_4": "634d18415352ddfa80567beed471001a",
+    "cifar-10-batches-py/data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "cifar-10-batches-py/test_batch": "40351d587109b95175f43aff81a1287e",
+    "cifar-100-binary/train.bin": "6172c7755cfe09b2fe270c85cebc1b15",
+    "cifar-100-binary/test.bin": "4499cfba6c016c1be1438163640a0898",
+    "cifar-100-python/train": "16019d7e3df5f24257cddd939b257f8d",
+    "cifar-100-python/test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "FashionMNIST/raw/train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "FashionMNIST/raw/train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "FashionMNIST/raw/t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+_FIVE = range(1, 6)
+# folder, archive, training files, test files; the python version is what torchvision downloads
+_CIFAR_VERSIONS = {
+    "cifar-10": [
+        ("cifar-10-batches-bin", "cifar-10-binary.tar.gz", [f"data_batch_{i}.bin" for i in _FIVE], ["test_batch.bin"]),
+        ("cifar-10-batches-py", "cifar-10-python.tar.gz", [f"data_batch_{i}" for i in _FIVE], ["test_batch"]),
+    ],
+    "cifar-100": [
+        ("cifar-100-binary", "cifar-100-binary.tar.gz", ["train.bin"], ["test.bin"]),
+        ("cifar-100-python", "cifar-100-python.tar.gz", ["train"], ["test"]),
+    ],
+}  # fmt: skip
+_FASHION_FOLDER = "FashionMNIST/raw"
+
+
+def load_named(name: str, root: Path, download: bool) -> Dataset:
+    """The set `name` from the folder `root`; with `download`, fetched through torchvision if it is not there.
+
+    Raises InputError if the files are missing, cannot be read, or differ from the published ones.
+    """
+    read = read_fashion_mnist if name == "fashion-mnist" else lambda folder: read_cifar(name, folder)
+    parts = read(root)
+    if parts is None and download:
+        _download(name, root)
+        parts = read(root)
+    if parts is None:
+        raise InputError(
+            f"data set {name} is not in {root} (looked for {_looked_for(name)}); "
+            "give the folder that holds it with --data.root, or fetch it with --data.download"
+        )
+    train, val = parts
+    mean, std = channel_statistics(train.images)
+    height, width = train.images.shape[1:3]
+    return Dataset(name, class_names(name), train, val, (height, width), mean, std)
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The official class names of a named set, in label order."""
+    text = resources.files("kdaug.data").joinpath("class_names.json").read_text(encoding="utf-8")
+    return tuple(json.loads(text)[name])
+
+
+def read_cifar(name: str, root: Path) -> tuple[ArrayImages, ArrayImages] | None:
+    """Training and test images of `cifar-10` or `cifar-100` in whichever version lies in `root`; None if none does."""
+    for folder, archive, train_files, test_files in _CIFAR_VERSIONS[name]:
+        wanted = [f"{folder}/{file}" for file in train_files + test_files]
+        decode = _decode_binary if folder.endswith(("-bin", "-binary")) else _decode_python
+        if (root / folder).is_dir():
+            contents = {file: _read(root / file) for file in wanted}
+        elif (root / archive).is_file():
+            contents = _read_archive(root / archive, wanted)
+        else:
+            continue
+        batches = [decode(_checked(file, contents[file], root), name) for file in wanted]
+        return _joined(batches[: len(train_files)]), _joined(batches[len(train_files) :])
+    return None
+
+
+def read_fashion_mnist(root: Path) -> tuple[ArrayImages, ArrayImages] | None:
+    """Training and test images from the idx files in `root`/FashionMNIST/raw; None if that folder is not there."""
+    if not (root / _FASHION_FOLDER).is_dir():
+        return None
+    parts = []
+    for split in ("train", "t10k"):
+        files = [f"{_FASHION_FOLDER}/{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        images, labels = (np.frombuffer(_checked(f, _read(root / f), root), np.uint8) for f in files)
+        parts.append(ArrayImages(images[16:].reshape(-1, 28, 28, 1), labels[8:].astype(np.int64)))
+    return parts[0], parts[1]
+
+
+def _looked_for(name: str) -> str:
+    if name == "fashion-mnist":
+        return _FASHION_FOLDER
+    return ", ".join(place for version in _CIFAR_VERSIONS[name] for place in version[:2])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); unpack the official archive again") from None
+
+
+def _read_archive(path: Path, wanted: list[str]) -> dict[str, bytes]:
+    contents = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for file in wanted:
+                member = archive.extractfile(file)
+                assert member is not None
+                contents[file] = member.read()
+    except (OSError, EOFError, KeyError, AssertionError, tarfile.TarError) as error:
+        raise InputError(f"{path}: not the official archive ({error}); fetch it again") from None
+    return contents
+
+
+def _checked(file: str, content: bytes, root: Path) -> bytes:
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file]:
+        raise InputError(f"{root / file}: MD5 differs from the published one; unpack the official archive again")
+    return content
+
+
+def _decode_binary(content: bytes, name: str) -> ArrayImages:
+    label_bytes = 2 if name == "cifar-100" else 1
+    rows = np.frombuffer(content, np.uint8).reshape(-1, label_bytes + 3072)
+    return _from_planes(rows[:, label_bytes:], rows[:, label_bytes - 1])
+
+
+def _decode_python(content: bytes, name: str) -> ArrayImages:
+    batch = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
+    return _from_planes(batch[b"data"], np.array(batch[b"fine_labels" if name == "cifar-100" else b"labels"]))
+
+
+def _from_planes(planes: NDArray[np.uint8], labels: NDArray[Any]) -> ArrayImages:
+    images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return ArrayImages(np.ascontiguousarray(images), labels.astype(np.int64))
+
+
+def _joined(batches: list[ArrayImages]) -> ArrayImages:
+    return ArrayImages(np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches]))
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Rebuilds lists, dicts and NumPy arrays, and refuses everything else, so that nothing loaded can run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise InputError(f"a CIFAR file wants to load {module}.{name}, which no official one does")
+
+
+def _download(name: str, root: Path) -> None:
+    from torchvision import datasets
+
+    fetch: dict[str, Callable[..., Any]] = {
+        "cifar-10": datasets.CIFAR10,
+        "cifar-100": datasets.CIFAR100,
+        "fashion-mnist": datasets.FashionMNIST,
+    }
+    try:
+        fetch[name](root, download=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"data set {name} could not be fetched ({error}); put it into {root} by hand") from None

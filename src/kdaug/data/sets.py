@@ -1,0 +1,53 @@
+"""Any data set a recipe can name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdaug import config
+from kdaug.data.folders import load_folder
+from kdaug.data.images import ArrayImages, Dataset, balanced_subset, channel_statistics
+from kdaug.data.named import class_names, load_named
+from kdaug.errors import InputError
+
+
+def load_dataset(settings: config.Data) -> Dataset:
+    """The data set `settings.name`, its training images cut down to settings.train_images if that is given.
+
+    Sets held in memory keep the statistics of all their training images. Raises InputError if it cannot be had.
+    """
+    if settings.name == "folder":
+        dataset = load_folder(settings)
+    elif settings.image_size is not None:
+        raise InputError("data.image_size is for data.name folder; other sets keep their own size")
+    elif settings.name == "bundled":
+        dataset = load_bundled()
+    else:
+        dataset = load_named(settings.name, Path(settings.root), settings.download)
+    if settings.train_images is None:
+        return dataset
+    if settings.train_images > len(dataset.train):
+        raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(dataset.train)}")
+    return replace(dataset, train=dataset.train.subset(balanced_subset(dataset.train.labels, settings.train_images)))
+
+
+def load_bundled() -> Dataset:
+    """10,000 training and 2,000 test images of Fashion-MNIST that come with the package; see bundled/README.md."""
+    train, val = _read_sheet("train"), _read_sheet("test")
+    mean, std = channel_statistics(train.images)
+    return Dataset("bundled", class_names("fashion-mnist"), train, val, (28, 28), mean, std)
+
+
+def _read_sheet(split: str) -> ArrayImages:
+    """The images of a sheet of 100 a row, and their labels."""
+    folder = resources.files("kdaug.data") / "bundled"
+    with (folder / f"{split}.png").open("rb") as file:
+        sheet = np.asarray(Image.open(file))
+    images = sheet.reshape(-1, 28, 100, 28).swapaxes(1, 2).reshape(-1, 28, 28, 1)
+    labels = np.frombuffer((folder / f"{split}.labels").read_bytes(), np.uint8)
+    return ArrayImages(images, labels.astype(np.int64))

@@ -1,0 +1,16 @@
+"""The one exception that is the user's to mend; everything else that escapes is a defect of ours."""
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. One sentence: it names the thing, where it stands, and the way out.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`"; did you mean X?"` with the known word closest to `word`, or the empty string when none is close."""
+    import difflib
+
+    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]}?" if matches else ""

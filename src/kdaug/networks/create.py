@@ -1,0 +1,54 @@
+"""Networks by name, and what a network needs to know about its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from kdaug.errors import InputError, nearest
+
+
+def create_network(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
+    """The network `name` of timm's registry (ours included) with `classes` outputs for `channels` input channels.
+
+    Raises InputError for a name that there is not, or whose published weights cannot be had.
+    """
+    if not timm.is_model(name):
+        known = timm.list_models()
+        family = [other for other in known if other.startswith(name.split("_")[0])]
+        raise InputError(f"there is no network {name!r} in timm or kdaug{nearest(name, family or known)}")
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
+
+
+def parameter_count(network: nn.Module) -> int:
+    """How many trainable numbers the network has."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The input a network was trained for: mean and std per channel in 0..1, and (height, width), None for any."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 [N,H,W,C] to float32 [N,C,H',W'], normalised, channels last in memory.
+
+        Resized (antialiased bilinear) if the size differs. Raises InputError if the channels differ.
+        """
+        if images.shape[3] != len(self.mean):
+            raise InputError(f"the network takes {len(self.mean)} channel(s), but the images have {images.shape[3]}")
+        mean = torch.tensor(self.mean, device=images.device) * 255
+        scale = 1 / (torch.tensor(self.std, device=images.device) * 255)
+        prepared = ((images.float() - mean) * scale).permute(0, 3, 1, 2)
+        if self.size is not None and prepared.shape[2:] != self.size:
+            prepared = nn.functional.interpolate(prepared, self.size, mode="bilinear", antialias=True)
+        return prepared

@@ -1,0 +1,116 @@
+"""Weight files: safetensors that say what network they belong to, and other people's files, never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kdaug.errors import InputError
+from kdaug.networks.create import InputFormat, create_network
+
+_METADATA_KEY = "kdaug"
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What one must know to use a weight file: written into the file itself."""
+
+    network: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int]
+
+    @property
+    def input_format(self) -> InputFormat:
+        return InputFormat(self.mean, self.std, self.size)
+
+
+def save_weights(network: nn.Module, card: NetworkCard, path: Path) -> None:
+    """Writes the network's weights and card to `path` (safetensors) in one step: whole, or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
+    unfinished = path.with_name(path.name + ".part")
+    with open(unfinished, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
+    """The tensors by name, and the card if kdaug wrote the file.
+
+    safetensors by their content, else torch files in weights-only mode; a nested "state_dict", "model" or "model_ema"
+    and the prefix "module." are seen through. Raises InputError for anything that is not a weight file.
+    """
+    if not path.is_file():
+        raise InputError(f"weight file {path} does not exist")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return tensors, _card(metadata, path)
+    except safetensors.SafetensorError:
+        return _read_torch_file(path), None
+
+
+def restore_network(path: Path) -> tuple[nn.Module, NetworkCard]:
+    """The network in a weight file that kdaug wrote, and its card; InputError for any other file."""
+    tensors, card = read_weights(path)
+    if card is None:
+        raise InputError(f"weight file {path} does not say its network; it was not written by kdaug")
+    network = create_network(card.network, len(card.classes), len(card.mean))
+    fill_network(network, tensors, len(card.classes), path)
+    return network, card
+
+
+def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
+    """Loads `tensors` into `network`, which has `classes` outputs; InputError if names or shapes do not fit."""
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        if name in own and own[name].shape != tensor.shape:
+            if own[name].shape[1:] == tensor.shape[1:] and own[name].shape[:1] == (classes,):
+                raise InputError(f"weight file {path} is for {len(tensor)} classes, but the data have {classes}")
+            raise InputError(
+                f"weight file {path}: {name} is {list(tensor.shape)}, but the network has {list(own[name].shape)}"
+            )
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        wrong = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which the network has not"
+        raise InputError(f"weight file {path} {wrong}; is it of another network?")
+    network.load_state_dict(tensors)
+
+
+def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
+    if _METADATA_KEY not in metadata:
+        return None
+    try:
+        f = json.loads(metadata[_METADATA_KEY])
+        height, width = f["size"]
+        return NetworkCard(f["network"], tuple(f["classes"]), tuple(f["mean"]), tuple(f["std"]), (height, width))
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"weight file {path} carries a description that cannot be read") from None
+
+
+def _read_torch_file(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a weight file (safetensors, or torch weights-only): {reason}") from None
+    for key in ("state_dict", "model", "model_ema"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path} is not a weight file: it holds no tensors by name")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}

@@ -1,0 +1,101 @@
+"""The teacher: any network, frozen, looking at the student's views through its own normalisation and resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from kdaug import config
+from kdaug.data import Dataset
+from kdaug.errors import InputError, nearest
+from kdaug.networks import InputFormat, create_network, fill_network, read_weights, restore_network
+
+
+class Teacher(nn.Module):
+    """A frozen network that answers to uint8 views. It stays in evaluation mode whatever `train()` is told."""
+
+    def __init__(self, network: nn.Module, input_format: InputFormat) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.input_format = input_format
+        self.eval()
+
+    def train(self, mode: bool = True) -> Teacher:
+        super().train(False)
+        return self
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Logits [N,C] for views uint8 [N,H,W,channels]; plain values that carry no gradient."""
+        with torch.inference_mode():
+            logits: Tensor = self.network(self.input_format.prepare(views))
+        return logits.clone()
+
+
+def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
+    """The teacher that `source` names: run:DIR, file:PATH or timm:NAME.
+
+    `student` is the network assumed for a bare weight file. Raises InputError if it cannot be read, or its classes or
+    channels are not the data's.
+    """
+    kind, _, place = source.partition(":")
+    if kind == "run" and place:
+        teacher = _from_own_file(Path(place) / "last.safetensors", settings, dataset)
+    elif kind == "file" and place:
+        teacher = _from_file(Path(place), settings, dataset, student)
+    elif kind == "timm" and place:
+        teacher = _from_timm(place, settings, dataset)
+    else:
+        known = ["none", "train", "run:DIR", "file:PATH", "timm:NAME"]
+        raise InputError(f"teacher.source is {source!r}{nearest(kind, known) or '; there are ' + ', '.join(known)}")
+    if len(teacher.input_format.mean) != dataset.channels:
+        raise InputError(
+            f"the teacher takes {len(teacher.input_format.mean)} channel(s), but the data have {dataset.channels}"
+        )
+    return teacher
+
+
+def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
+    if not path.is_file():
+        raise InputError(f"{path.parent} is not a finished run: it holds no {path.name}")
+    network, card = restore_network(path)
+    if card.classes != dataset.classes:
+        theirs, ours = len(card.classes), len(dataset.classes)
+        difference = f"{theirs} classes, but the data have {ours}" if theirs != ours else "other classes than the data"
+        raise InputError(f"the teacher {path} has {difference}")
+    return Teacher(network, _with_size(card.input_format, settings))
+
+
+def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: str) -> Teacher:
+    tensors, card = read_weights(path)
+    if card is not None:
+        return _from_own_file(path, settings, dataset)
+    network = create_network(settings.network or student, len(dataset.classes), dataset.channels)
+    fill_network(network, tensors, len(dataset.classes), path)
+    mean, std = settings.mean or dataset.mean, settings.std or dataset.std
+    return Teacher(network, _with_size(InputFormat(mean, std, None), settings))
+
+
+def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher:
+    if not timm.is_model(name):
+        raise InputError(f"there is no network {name!r} in timm{nearest(name, timm.list_models())}")
+    if not timm.is_model_pretrained(name):
+        raise InputError(f"timm has no published weights for {name}; give a run or a weight file as teacher")
+    published = timm.get_pretrained_cfg(name)
+    assert published is not None
+    if published.num_classes != len(dataset.classes):
+        raise InputError(
+            f"timm's {name} has {published.num_classes} classes, but the data have {len(dataset.classes)}; "
+            "train a teacher on these data instead (teacher.source train, teacher.network NAME)"
+        )
+    network = create_network(name, published.num_classes, dataset.channels, pretrained=True)
+    height, width = published.input_size[1:]
+    return Teacher(network, _with_size(InputFormat(published.mean, published.std, (height, width)), settings))
+
+
+def _with_size(own: InputFormat, settings: config.Teacher) -> InputFormat:
+    if settings.image_size is None:
+        return own
+    return InputFormat(own.mean, own.std, (settings.image_size, settings.image_size))

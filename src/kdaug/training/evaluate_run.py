@@ -1,0 +1,41 @@
+"""Measuring a run's weights again, later or elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+
+from kdaug.config import read_recipe
+from kdaug.errors import InputError
+from kdaug.networks import restore_network
+from kdaug.training.evaluation import Scores
+from kdaug.training.run_directory import RunDirectory
+from kdaug.training.setup import evaluate_network, prepare
+
+
+def evaluate_run(run: str, weights: Literal["last", "best"], root: str | None, device: str) -> Scores:
+    """Scores of the `last` or `best` weights in directory `run` on the validation images of its recipe's data.
+
+    `root` replaces the recipe's data.root. Raises InputError if the run, its weights or its data are not there, or the
+    data now have other classes.
+    """
+    directory = RunDirectory(Path(run))
+    if not directory.recipe.is_file():
+        raise InputError(f"{run} is not a run directory: it holds no recipe.yaml")
+    path = directory.last_weights if weights == "last" else directory.best_weights
+    if not path.is_file():
+        raise InputError(
+            f"{run} holds no {path.name} yet; is the run finished? (kdaug train {directory.recipe} --run.resume)"
+        )
+    recipe = read_recipe(directory.recipe)
+    data = replace(recipe.data, root=root or recipe.data.root)
+    setup = prepare(replace(recipe, data=data, run=replace(recipe.run, device=device)), Console(stderr=True))
+    network, card = restore_network(path)
+    if card.classes != setup.dataset.classes:
+        raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {data.root}")
+    network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return evaluate_network(setup, network)

@@ -1,0 +1,183 @@
+"""Training, from a recipe to a finished run directory."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from kdaug.config import Recipe
+from kdaug.data.loader import prefetch
+from kdaug.networks import create_network, parameter_count, save_weights
+from kdaug.supervision import Teacher, supervise
+from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
+from kdaug.training.evaluation import Scores
+from kdaug.training.interruption import Interrupted, listen
+from kdaug.training.metrics_log import MetricsLog
+from kdaug.training.optimization import autocast, create_optimizer, create_schedule
+from kdaug.training.progress import RunProgress, show_progress
+from kdaug.training.resolving import resolve, teacher_recipe
+from kdaug.training.run_directory import (
+    RunDirectory,
+    describe_environment,
+    lock,
+    open_run,
+    read_metrics,
+    write_whole,
+)
+from kdaug.training.setup import Setup, evaluate_network, prepare, prepare_teacher, training_views
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its directory, the errors in percent of its final weights, and the lowest seen on the way."""
+
+    directory: Path
+    top1_error: float
+    top5_error: float
+    best_top1_error: float
+
+
+def train(recipe: Recipe, console: Console | None = None) -> Outcome:
+    """Trains `recipe` in its run directory; a teacher that must be trained is trained first, once, and reused.
+
+    Raises InputError for what the user can mend, and Interrupted after Ctrl-C or SIGTERM, with a checkpoint written.
+    """
+    console = console or Console()
+    recipe = resolve(recipe)
+    setup = prepare(recipe, console)
+    directory = open_run(recipe)
+    if directory.finished:
+        console.print(f"{directory.path} is finished already", highlight=False)
+        return _outcome(directory)
+    with lock(directory):
+        environment = describe_environment(setup.device, setup.precision)
+        write_whole(directory.environment, json.dumps(environment, indent=1) + "\n")
+        teacher = _teacher(setup, directory)
+        state = _first_state(setup)
+        if load_newest_checkpoint(state, directory.checkpoints, console.print):
+            console.print(f"continuing at step {state.step} of {setup.steps}", highlight=False)
+        console.print(_announcement(setup, state.network, directory), highlight=False)
+        with (
+            listen() as stop,
+            MetricsLog(directory, state.step) as log,
+            show_progress(
+                console, directory.path.name, setup.steps, state.step, recipe.optimization.global_batch
+            ) as bar,
+        ):
+            _run_steps(setup, teacher, state, directory, log, bar, stop)
+    return _outcome(directory)
+
+
+def _run_steps(
+    setup: Setup,
+    teacher: Teacher | None,
+    state: TrainingState,
+    directory: RunDirectory,
+    log: MetricsLog,
+    progress: RunProgress,
+    stop: Event,
+) -> None:
+    """All optimisation steps from state.step on, with evaluations and checkpoints on the way, then the final files."""
+    recipe, to_input = setup.recipe, setup.card.input_format.prepare
+    started = saved = time.monotonic()
+    for batch, views in prefetch(training_views(setup, state.step)):
+        views = views.to(setup.device, non_blocking=True)
+        labels = torch.from_numpy(batch.labels).to(setup.device)
+        state.network.train()
+        with autocast(setup.device, setup.precision):
+            teacher_logits = teacher(views) if teacher else None
+            told = supervise(recipe.supervision, state.network(to_input(views)), teacher_logits, labels)
+        learning_rate = _optimize(state, told.total, recipe.optimization.clip_norm)
+        state.step = batch.key.step + 1
+        log.step(state.step, batch.key.epoch, told.parts(), learning_rate)
+        progress.step(state.step, log.latest)
+        if _evaluation_due(setup, state.step):
+            _evaluate(setup, state, directory, log, progress)
+        if stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
+            log.flush()
+            save_checkpoint(state, directory.checkpoints)
+            saved = time.monotonic()
+        if stop.is_set():
+            raise Interrupted(directory.path)
+    scores = _evaluate(setup, state, directory, log, progress)
+    save_weights(state.network, setup.card, directory.last_weights)
+    figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": time.monotonic() - started}
+    log.write("end", state.step, recipe.optimization.epochs - 1, figures)
+
+
+def _optimize(state: TrainingState, loss: Tensor, clip_norm: float | None) -> float:
+    """One step downhill; returns the learning rate it was made with."""
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
+    learning_rate = float(state.schedule.get_last_lr()[0])
+    state.optimizer.step()
+    state.schedule.step()
+    return learning_rate
+
+
+def _evaluation_due(setup: Setup, step: int) -> bool:
+    """Whether an epoch after which to evaluate ends with `step`; the last one is evaluated after the loop."""
+    every = setup.steps_per_epoch * setup.recipe.run.evaluate_every
+    return step % every == 0 and step < setup.steps
+
+
+def _evaluate(
+    setup: Setup, state: TrainingState, directory: RunDirectory, log: MetricsLog, progress: RunProgress
+) -> Scores:
+    """Scores on the validation images, logged and shown; the best weights so far are kept."""
+    log.flush()
+    scores = evaluate_network(setup, state.network)
+    epoch = max(state.step - 1, 0) // setup.steps_per_epoch
+    log.write("eval", state.step, epoch, scores.figures())
+    progress.evaluated(epoch, setup.recipe.optimization.epochs, log.latest, scores)
+    if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
+        state.best_top1_error = scores.top1_error
+        save_weights(state.network, setup.card, directory.best_weights)
+    return scores
+
+
+def _teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
+    """The recipe's teacher, trained first if it must be; None without one."""
+    source = setup.recipe.teacher.source
+    if source == "none":
+        return None
+    if source == "train":
+        first = teacher_recipe(setup.recipe)
+        setup.console.print(f"the teacher comes first: {first.run.dir}", highlight=False)
+        try:
+            source = f"run:{train(first, setup.console).directory}"
+        except Interrupted:
+            raise Interrupted(directory.path) from None
+    return prepare_teacher(setup, source)
+
+
+def _first_state(setup: Setup) -> TrainingState:
+    recipe, dataset = setup.recipe, setup.dataset
+    torch.manual_seed(recipe.run.seed)
+    network = create_network(recipe.student.name, len(dataset.classes), dataset.channels, recipe.student.pretrained)
+    network = network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer(network, recipe.optimization)
+    return TrainingState(network, optimizer, create_schedule(optimizer, setup.steps))
+
+
+def _announcement(setup: Setup, network: nn.Module, directory: RunDirectory) -> str:
+    recipe, dataset = setup.recipe, setup.dataset
+    return (
+        f"{directory.path}: {recipe.student.name} ({parameter_count(network):,} parameters) on {len(dataset.train):,} "
+        f"images of {len(dataset.classes)} classes ({dataset.name}), views {recipe.views.policy}, "
+        f"{recipe.optimization.epochs} epochs, {setup.device.type} {str(setup.precision).removeprefix('torch.')}"
+    )
+
+
+def _outcome(directory: RunDirectory) -> Outcome:
+    end = next(line for line in read_metrics(directory.path) if line["kind"] == "end")
+    return Outcome(directory.path, end["top1_error"], end["top5_error"], end["best_top1_error"])

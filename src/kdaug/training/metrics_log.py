@@ -1,0 +1,68 @@
+"""metrics.jsonl, the truth that reports read, and its copy for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from kdaug.errors import InputError
+from kdaug.training.run_directory import RunDirectory, read_metrics, write_whole
+
+_READ_EVERY = 20
+"""Steps between readings of the losses, so that a GPU is not waited for at each step."""
+
+
+class MetricsLog:
+    """Appends one JSON object per line: kind, step, epoch, and named figures."""
+
+    def __init__(self, directory: RunDirectory, first_step: int) -> None:
+        """Lines of steps that will be done again (from `first_step` on) are dropped."""
+        kept = [line for line in read_metrics(directory.path) if line["step"] <= first_step]
+        write_whole(directory.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = open(directory.metrics, "a", encoding="utf-8")
+        self._board = SummaryWriter(str(directory.tensorboard), purge_step=first_step + 1)
+        self._unread: list[tuple[int, int, dict[str, Tensor], float]] = []
+        self.latest: dict[str, float] = {}
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._board.close()
+
+    def step(self, step: int, epoch: int, parts: dict[str, Tensor], learning_rate: float) -> None:
+        """Notes the loss parts (scalar tensors) of `step`; they are read from the device some steps later."""
+        self._unread.append((step, epoch, parts, learning_rate))
+        if len(self._unread) >= _READ_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all steps noted so far; InputError at the first whose loss is not finite."""
+        unread, self._unread = self._unread, []
+        for step, epoch, parts, learning_rate in unread:
+            figures = {name: float(value) for name, value in parts.items()}
+            if not math.isfinite(figures["loss"]):
+                raise InputError(
+                    f"the loss is {figures['loss']} at step {step} (epoch {epoch}); training stopped, checkpoints "
+                    "before it are kept. Lower optimization.learning_rate or supervision.weight"
+                )
+            self.latest = figures
+            self.write("step", step, epoch, {**figures, "learning_rate": learning_rate})
+        self._file.flush()
+
+    def write(self, kind: str, step: int, epoch: int, figures: dict[str, Any]) -> None:
+        """Writes one line at once. `step` counts steps done, `epoch` is the epoch (from 0) they belong to."""
+        self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
+        if kind != "step":
+            self._file.flush()
+        for name, value in figures.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -1,0 +1,52 @@
+"""From what the user wrote to what will be done: shorthands spelt out, defaults that depend on others filled in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kdaug.config import Network, Recipe, Supervision, Teacher, check
+from kdaug.errors import InputError
+from kdaug.training.run_directory import fingerprint
+from kdaug.views.policies import create_policy, spec_with_magnitude
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe as it is written into the run directory: full policy specification, seed of the views, run.dir.
+
+    Raises InputError for any setting that cannot be, before anything is read or allocated.
+    """
+    check(recipe)
+    if recipe.run.dir is None:
+        raise InputError("run.dir is missing; say where the run is to be written")
+    views = recipe.views
+    if views.magnitude is not None:
+        views = replace(views, policy=spec_with_magnitude(views.policy, views.magnitude), magnitude=None)
+    if views.seed is None:
+        views = replace(views, seed=recipe.run.seed)
+    create_policy(views.policy)
+    create_policy(recipe.teacher.policy)
+    if recipe.data.name != "folder" and views.crop == "random-resized":
+        raise InputError("views.crop random-resized needs data.name folder; other sets take views.crop pad or none")
+    return replace(recipe, views=views)
+
+
+def teacher_recipe(recipe: Recipe) -> Recipe:
+    """How the teacher of a resolved recipe is trained: the same data and optimisation, its own network, policy, epochs.
+
+    Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that
+    all students that want this teacher share it.
+    """
+    teacher = recipe.teacher
+    alone = replace(
+        recipe,
+        views=replace(recipe.views, policy=teacher.policy, cutout=teacher.cutout, seed=teacher.seed),
+        student=Network(teacher.network or recipe.student.name),
+        teacher=Teacher(),
+        supervision=Supervision(),
+        optimization=replace(recipe.optimization, epochs=teacher.epochs or recipe.optimization.epochs),
+        run=replace(recipe.run, seed=teacher.seed, resume=True),
+    )
+    assert recipe.run.dir is not None
+    name = f"{alone.data.name}-{alone.student.name}-{fingerprint(alone)}"
+    return replace(alone, run=replace(alone.run, dir=str(Path(recipe.run.dir).parent / "teachers" / name)))

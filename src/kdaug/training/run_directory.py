@@ -1,0 +1,169 @@
+"""A run directory: recipe, environment, metrics, checkpoints, weights. Never overwritten, only resumed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from kdaug import config
+from kdaug.config import Recipe
+from kdaug.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run, by what they are."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best_weights(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def last_weights(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.last_weights.is_file() and any(line["kind"] == "end" for line in read_metrics(self.path))
+
+
+def open_run(recipe: Recipe) -> RunDirectory:
+    """The directory recipe.run.dir, made anew, or continued if `recipe.run.resume`.
+
+    Raises InputError if it exists and is not to be resumed, is something else, or began with another recipe.
+    """
+    assert recipe.run.dir is not None
+    directory = RunDirectory(Path(recipe.run.dir))
+    if directory.recipe.is_file():
+        if not recipe.run.resume:
+            raise InputError(f"{directory.path} exists; continue it with --run.resume or choose another --run.dir")
+        begun_with = config.read_recipe(directory.recipe)
+        different = differences(begun_with, recipe)
+        if different:
+            raise InputError(
+                f"{directory.path} began with another recipe ({'; '.join(different)}); choose another --run.dir"
+            )
+    elif directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
+        raise InputError(f"{directory.path} exists and is not a run directory; choose another --run.dir")
+    else:
+        try:
+            directory.checkpoints.mkdir(parents=True)
+            write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
+        except OSError as error:
+            raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
+    return directory
+
+
+def lock(directory: RunDirectory) -> IO[str]:
+    """Holds the run for this process until the returned file is closed; InputError if another process holds it."""
+    file = open(directory.path / ".lock", "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(f"{directory.path} is being trained by another process; wait for it or stop it") from None
+    return file
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of the run's metrics.jsonl, in order; a last line cut short by a crash is left out."""
+    lines = []
+    if (path / "metrics.jsonl").is_file():
+        for text in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+    return lines
+
+
+def what_is_learned(recipe: Recipe) -> dict[str, Any]:
+    """The settings the outcome depends on, by dotted name: all but where, on what device and how fast."""
+    by_name = {
+        f"{part}.{key}": value for part, settings in config.to_dict(recipe).items() for key, value in settings.items()
+    }
+    incidental = {"data.root", "data.download", "data.workers", "data.max_unreadable"}
+    return {
+        name: value
+        for name, value in by_name.items()
+        if name not in incidental and (not name.startswith("run.") or name == "run.seed")
+    }
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Ten hexadecimal digits that differ when what is learned differs."""
+    settings = json.dumps(what_is_learned(recipe), sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:10]
+
+
+def differences(before: Recipe, after: Recipe) -> list[str]:
+    """Each setting of what is learned that differs, as "name: before -> after"."""
+    old, new = what_is_learned(before), what_is_learned(after)
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def describe_environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+    """Versions and hardware that a result depends on."""
+    packages = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": str(precision).removeprefix("torch."),
+    }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` to `path` in one step: whole, or not at all."""
+    unfinished = path.with_name(path.name + ".part")
+    with open(unfinished, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,134 @@
+"""What stays the same throughout a run, made from its recipe before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from kdaug.config import Recipe
+from kdaug.data import Dataset, FolderImages, load_dataset
+from kdaug.data.frames import CentreCrop, Frame, RandomResizedCrop
+from kdaug.data.loader import (
+    Batch,
+    UnreadableImages,
+    evaluation_keys,
+    load,
+    training_keys,
+)
+from kdaug.errors import InputError
+from kdaug.networks import NetworkCard
+from kdaug.supervision import Teacher, load_teacher
+from kdaug.training.evaluation import Scores, evaluate
+from kdaug.training.optimization import autocast, find_device, find_precision
+from kdaug.views import Policy, apply
+from kdaug.views.policies import of_recipe
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A resolved recipe with its data, its views and the device it runs on."""
+
+    recipe: Recipe
+    dataset: Dataset
+    policy: Policy
+    device: torch.device
+    precision: torch.dtype
+    console: Console
+    unreadable_train: UnreadableImages
+    unreadable_val: UnreadableImages
+
+    @property
+    def card(self) -> NetworkCard:
+        """What the student's weight files say of themselves."""
+        d = self.dataset
+        return NetworkCard(self.recipe.student.name, d.classes, d.mean, d.std, d.size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.dataset.train) // self.recipe.optimization.global_batch
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.recipe.optimization.epochs
+
+
+def prepare(recipe: Recipe, console: Console) -> Setup:
+    """Reads the data and finds the device of a resolved recipe; InputError if they cannot be had."""
+    device = find_device(recipe.run.device)
+    if recipe.run.threads:
+        torch.set_num_threads(recipe.run.threads)
+    dataset = load_dataset(recipe.data)
+    batch = recipe.optimization.global_batch
+    if len(dataset.train) < batch:
+        raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
+
+    def unreadable(images: int) -> UnreadableImages:
+        return UnreadableImages(images, recipe.data.max_unreadable, lambda text: console.print(text, highlight=False))
+
+    return Setup(
+        recipe,
+        dataset,
+        of_recipe(recipe.views, dataset.fill, cropped_at_decoding=isinstance(dataset.train, FolderImages)),
+        device,
+        find_precision(recipe.optimization, device),
+        console,
+        unreadable(len(dataset.train)),
+        unreadable(len(dataset.val)),
+    )
+
+
+def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
+    """Every batch of the run from `first_step` on with its views, uint8 [N,H,W,C], still in main memory."""
+    recipe, dataset = setup.recipe, setup.dataset
+    seed = recipe.views.seed
+    assert seed is not None
+    keys = training_keys(
+        len(dataset.train), recipe.optimization.global_batch, recipe.optimization.epochs, seed, first_step
+    )
+    frame: Frame = CentreCrop(dataset.size[0])
+    if recipe.views.crop == "random-resized":
+        frame = RandomResizedCrop(dataset.size[0], seed, recipe.views.min_area)
+    threads = 1 if setup.device.type == "cpu" else None  # on a CPU the network needs the cores
+    for batch in load(dataset.train, keys, frame, recipe.data.workers, setup.unreadable_train):
+        plan = setup.policy.plan(seed, batch.key.epoch, batch.key.indices, dataset.size)
+        yield batch, torch.from_numpy(apply(batch.images, plan, threads))
+
+
+def validation_batches(setup: Setup) -> Iterable[Batch]:
+    """All validation images, unaugmented."""
+    val = setup.dataset.val
+    frame = CentreCrop(setup.dataset.size[0])
+    return load(
+        val, evaluation_keys(len(val), EVALUATION_BATCH), frame, setup.recipe.data.workers, setup.unreadable_val
+    )
+
+
+def evaluate_network(setup: Setup, network: nn.Module) -> Scores:
+    """Scores of a network trained on this data, in evaluation mode, on the validation images."""
+    to_input = setup.card.input_format.prepare
+    network.eval()
+    with torch.inference_mode(), autocast(setup.device, setup.precision):
+        return evaluate(lambda views: network(to_input(views)), validation_batches(setup), setup.device)
+
+
+def prepare_teacher(setup: Setup, source: str) -> Teacher:
+    """The teacher at `source` (run:DIR, file:PATH or timm:NAME), its error on the validation images printed.
+
+    One that is close to guessing is pointed out, for its classes or its normalisation are then probably wrong.
+    """
+    teacher = load_teacher(setup.recipe.teacher, source, setup.dataset, setup.recipe.student.name).to(setup.device)
+    with autocast(setup.device, setup.precision):
+        scores = evaluate(teacher, validation_batches(setup), setup.device)
+    setup.console.print(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images", highlight=False)
+    if scores.top1_error > 100 - 150 / len(setup.dataset.classes):
+        setup.console.print(
+            "warning: the teacher does little better than guess; are its classes in the data's order, and is its "
+            "normalisation (teacher.mean, teacher.std) right?"
+        )
+    return teacher

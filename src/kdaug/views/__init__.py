@@ -1,0 +1,7 @@
+"""Images changed: a policy plans (draws, no pixels), `apply` carries the plan out (pixels, no randomness)."""
+
+from kdaug.views.apply import apply
+from kdaug.views.plan import ViewPlan, plan_of
+from kdaug.views.policies import Policy, create_policy
+
+__all__ = ["Policy", "ViewPlan", "apply", "create_policy", "plan_of"]
