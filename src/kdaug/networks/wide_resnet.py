@@ -81,7 +81,7 @@ class WideResNet(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """As AutoAugment's release: convolutions normal, variance 2 / (k k outputs); classifier uniform, ±1/sqrt(outputs)."""
+    """As AutoAugment's release: convolutions normal, variance 2/(k k outputs); classifier uniform, ±1/sqrt(outputs)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

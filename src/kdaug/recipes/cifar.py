@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdaug.config import Data, Network, Optimization, Recipe, Supervision, Teacher, Views
+from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Teacher, Views
 
 
 def cifar100_table1() -> Recipe:
@@ -37,4 +37,5 @@ def cifar100_table1_small() -> Recipe:
         student=Network("wide_resnet16_1"),
         teacher=Teacher(source="train"),
         optimization=replace(full.optimization, epochs=30),
+        run=Run(evaluate_every=5),
     )

@@ -49,7 +49,7 @@ def train(recipe: Recipe, console: Console | None = None) -> Outcome:
 
     Raises InputError for what the user can mend, and Interrupted after Ctrl-C or SIGTERM, with a checkpoint written.
     """
-    console = console or Console()
+    console = console or Console(soft_wrap=True)
     recipe = resolve(recipe)
     setup = prepare(recipe, console)
     directory = open_run(recipe)
@@ -97,7 +97,7 @@ def _run_steps(
         learning_rate = _optimize(state, told.total, recipe.optimization.clip_norm)
         state.step = batch.key.step + 1
         log.step(state.step, batch.key.epoch, told.parts(), learning_rate)
-        progress.step(state.step, log.latest)
+        progress.step(state.step, log.epoch_means())
         if _evaluation_due(setup, state.step):
             _evaluate(setup, state, directory, log, progress)
         if stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
@@ -138,7 +138,7 @@ def _evaluate(
     scores = evaluate_network(setup, state.network)
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
     log.write("eval", state.step, epoch, scores.figures())
-    progress.evaluated(epoch, setup.recipe.optimization.epochs, log.latest, scores)
+    progress.evaluated(epoch, setup.recipe.optimization.epochs, log.epoch_means(), scores)
     if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
         state.best_top1_error = scores.top1_error
         save_weights(state.network, setup.card, directory.best_weights)

@@ -27,7 +27,9 @@ class MetricsLog:
         self._file = open(directory.metrics, "a", encoding="utf-8")
         self._board = SummaryWriter(str(directory.tensorboard), purge_step=first_step + 1)
         self._unread: list[tuple[int, int, dict[str, Tensor], float]] = []
-        self.latest: dict[str, float] = {}
+        self._epoch = -1
+        self._sums: dict[str, float] = {}
+        self._count = 0
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -54,9 +56,20 @@ class MetricsLog:
                     f"the loss is {figures['loss']} at step {step} (epoch {epoch}); training stopped, checkpoints "
                     "before it are kept. Lower optimization.learning_rate or supervision.weight"
                 )
-            self.latest = figures
+            self._add_to_epoch(epoch, figures)
             self.write("step", step, epoch, {**figures, "learning_rate": learning_rate})
         self._file.flush()
+
+    def epoch_means(self) -> dict[str, float]:
+        """Mean of each loss part over the steps of the current epoch that were read so far."""
+        return {name: total / self._count for name, total in self._sums.items()}
+
+    def _add_to_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+        if epoch != self._epoch:
+            self._epoch, self._sums, self._count = epoch, dict.fromkeys(figures, 0.0), 0
+        self._count += 1
+        for name, value in figures.items():
+            self._sums[name] += value
 
     def write(self, kind: str, step: int, epoch: int, figures: dict[str, Any]) -> None:
         """Writes one line at once. `step` counts steps done, `epoch` is the epoch (from 0) they belong to."""

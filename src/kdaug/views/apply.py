@@ -38,8 +38,9 @@ def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None)
 
 
 def _check(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        raise InputError(f"images must be a uint8 array, not {getattr(images, 'dtype', type(images).__name__)}")
+    dtype = getattr(images, "dtype", type(images).__name__)
+    if dtype != np.uint8:
+        raise InputError(f"images must be a uint8 array, not {dtype}")
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(f"images must be [N,H,W,C] with C 1 or 3, not {list(images.shape)}")
     if images.shape[1:3] != plan.size:

@@ -1,0 +1,48 @@
+"""Curves of several runs over their epochs, from their metrics.jsonl."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kdaug.training import read_metrics
+
+COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
+
+
+def curves_svg(runs: dict[str, Path]) -> str:
+    """SVG of validation error and training cross-entropy against epochs, one line per run (its title: its directory)."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    error, cross_entropy = figure.subplots(1, 2)
+    for (title, directory), color in zip(runs.items(), COLORS, strict=False):
+        lines = read_metrics(directory)
+        evaluations = [line for line in lines if line["kind"] == "eval"]
+        epochs = [line["epoch"] + 1 for line in evaluations]
+        error.plot(epochs, [line["top1_error"] for line in evaluations], "o-", ms=4, color=color, label=title)
+        by_epoch: dict[int, list[float]] = {}
+        for line in lines:
+            if line["kind"] == "step":
+                by_epoch.setdefault(line["epoch"] + 1, []).append(line["cross_entropy"])
+        means = [sum(values) / len(values) for values in by_epoch.values()]
+        cross_entropy.plot(list(by_epoch), means, "o-", ms=4, color=color, label=title)
+    _finish(error, "Error on the validation images, %")
+    _finish(cross_entropy, "Cross-entropy on the training views, nats")
+    error.legend(frameon=False)
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kdaug"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _finish(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("epoch")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
