@@ -16,7 +16,7 @@ COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
 
 
 def curves_svg(runs: dict[str, Path]) -> str:
-    """SVG of validation error and training cross-entropy against epochs, one line per run (its title: its directory)."""
+    """SVG of validation error and training cross-entropy against epochs, one line per run (title: directory)."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     error, cross_entropy = figure.subplots(1, 2)
     for (title, directory), color in zip(runs.items(), COLORS, strict=False):

@@ -1,0 +1,32 @@
+"""What all tests share: reproducible property tests, and one measure of uniformity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from numpy.typing import ArrayLike
+
+settings.register_profile(
+    "reproducible", derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture
+def assert_uniform() -> Callable[[ArrayLike], None]:
+    """Fails when counts of equally likely outcomes are further apart than chance allows (chi-square, 5 sigma)."""
+
+    def check(counts: ArrayLike) -> None:
+        seen = np.asarray(counts, float).ravel()
+        expected = seen.sum() / seen.size
+        assert expected >= 20, "too few draws to tell"
+        freedom = seen.size - 1
+        chi_square = ((seen - expected) ** 2 / expected).sum()
+        # Wilson-Hilferty: the cube root of chi-square over its freedom is normal.
+        z = ((chi_square / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / np.sqrt(2 / (9 * freedom))
+        assert z < 5, f"chi-square {chi_square:.1f} with {freedom} degrees of freedom: {seen.astype(int).tolist()}"
+
+    return check

@@ -1,0 +1,282 @@
+"""Recipes as YAML: what is written is read back, and what is not a recipe is refused with its name and its place."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kdaug import InputError, config
+from kdaug.config import Data, Network, Optimization, Recipe, Run, Teacher, Views, check, from_yaml, read_recipe, to_yaml
+
+# Strings that YAML would take for something else, or that need care in quoting.
+ODD_STRINGS = [
+    "no", "yes", "null", "~", "none", "1", "1e3", "-1E-5", ".5e1", "1.5", "0x1f", "1_000", "12:30", "2024-02-30", "nan",
+    ".inf", "#x", "a #b", "a: b", "- a", "!tag", "&a", "*a", "{a}", "[a", "%d", "@x", "`", "'", '"', "\\", "", " ", " a ",
+    "<<", "=", "?", "a\nb", "a\n", "\ta", "ünïcödé ☂ 猫 🐈", "\x00\x07\x85\u2028\ufeff", "word " * 60,
+]  # fmt: skip
+
+text = st.one_of(st.sampled_from(ODD_STRINGS), st.text(st.characters(exclude_categories=["Cs"])))
+finite = st.floats(allow_nan=False, allow_infinity=False)
+above_0 = st.floats(0, exclude_min=True, allow_infinity=False)
+from_0 = st.floats(0, allow_infinity=False)
+between_0_and_1 = st.floats(0, 1, exclude_min=True, exclude_max=True)
+seeds = st.integers(0, 2**63 - 1)
+
+# The ranges that the recipe promises, of the settings that have one; None stands where the type allows it.
+VALID = {
+    "data.train_images": st.integers(1), "data.image_size": st.integers(1), "data.val_fraction": between_0_and_1,
+    "data.max_unreadable": st.floats(0, 1), "data.workers": st.integers(0), "views.pad": st.integers(0),
+    "views.min_area": st.floats(0, 1, exclude_min=True), "views.cutout": st.integers(0), "views.seed": seeds,
+    "teacher.cutout": st.integers(0), "teacher.epochs": st.integers(1), "teacher.seed": seeds,
+    "teacher.image_size": st.integers(1), "supervision.weight": from_0, "supervision.k": st.integers(1),
+    "supervision.temperature": above_0, "optimization.epochs": st.integers(1),
+    "optimization.global_batch": st.integers(1), "optimization.learning_rate": above_0,
+    "optimization.momentum": between_0_and_1, "optimization.weight_decay": from_0, "optimization.clip_norm": above_0,
+    "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1), "run.evaluate_every": st.integers(1),
+    "run.checkpoint_minutes": from_0,
+}  # fmt: skip
+OF_TYPE = {str: text, bool: st.booleans(), int: st.integers(), float: finite, type(None): st.none()}
+
+
+def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
+    """Valid values of the setting `name`, from its declared type."""
+    if dataclasses.is_dataclass(kind):
+        types_of = typing.get_type_hints(kind)
+        parts = {
+            field.name: values_of(types_of[field.name], f"{name}.{field.name}".lstrip("."))
+            for field in dataclasses.fields(kind)
+        }
+        return st.builds(kind, **parts)
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return st.one_of([values_of(option, name) for option in typing.get_args(kind)])
+    if typing.get_origin(kind) is Literal:
+        return st.sampled_from(typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return st.lists(finite, min_size=1, max_size=3).map(tuple)
+    return st.none() if kind is type(None) else VALID.get(name, OF_TYPE[kind])
+
+
+def with_mean_and_std_together(recipe: Recipe) -> Recipe:
+    teacher = recipe.teacher
+    if teacher.mean is None or teacher.std is None:
+        teacher = dataclasses.replace(teacher, mean=None, std=None)
+    return dataclasses.replace(recipe, teacher=teacher)
+
+
+recipes = values_of(Recipe, "").map(with_mean_and_std_together)
+
+
+@given(recipes)
+@settings(max_examples=100)
+@example(Recipe())
+@example(Recipe(teacher=Teacher(mean=(0.5, 1e-30, 1e22), std=(1.0, 2.0, 5e-324))))
+@example(Recipe(data=Data(image_size=None), optimization=Optimization(clip_norm=None)))
+def test_a_recipe_written_as_yaml_reads_back_as_itself(recipe: Recipe) -> None:
+    assert from_yaml(to_yaml(recipe)) == recipe
+
+
+@pytest.mark.parametrize("string", ODD_STRINGS)
+def test_a_string_that_looks_like_something_else_stays_a_string(string: str) -> None:
+    assert from_yaml(to_yaml(Recipe(data=Data(root=string)))).data.root == string
+
+
+def test_a_recipe_file_holds_any_text(tmp_path: Path) -> None:
+    recipe = Recipe(run=Run(dir="läufe/猫 #1"), student=Network(name="no"))
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize("yaml", ["", "{}", "# nothing set\n", "views: {}"])
+def test_settings_left_out_keep_their_defaults(yaml: str) -> None:
+    assert from_yaml(yaml) == Recipe()
+
+
+def test_a_setting_given_changes_that_setting_alone() -> None:
+    assert from_yaml("views: {cutout: 16}") == Recipe(views=Views(cutout=16))
+
+
+@pytest.mark.parametrize("written", ["1e-3", "1E-3", "+1e-3", ".1e-2", "1.e-3", "0.001", "1.0e-3"])
+def test_a_number_with_an_exponent_is_a_number(written: str) -> None:
+    assert from_yaml(f"optimization: {{learning_rate: {written}}}").optimization.learning_rate == 0.001
+
+
+def test_a_whole_number_serves_where_a_fraction_is_wanted() -> None:
+    rate = from_yaml("optimization: {learning_rate: 1}").optimization.learning_rate
+    assert (rate, type(rate)) == (1.0, float)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "sentence"),
+    [
+        ("views: {polcy: none}", "views.polcy is not a setting; did you mean views.policy?"),
+        ("optimization: {global_bach: 8}", "optimization.global_bach is not a setting; did you mean optimization.global_batch?"),
+        ("vews: {policy: none}", "vews is not a setting; did you mean views?"),
+        ("data: {name: fashion-minst}", "data.name is 'fashion-minst' (str); did you mean fashion-mnist?"),
+        ("supervision: {reading: rest}", "supervision.reading is 'rest' (str); there are as-written, renormalized, grouped"),
+    ],
+)  # fmt: skip
+def test_a_misspelling_is_named_with_its_file_and_the_nearest_word(yaml: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml)
+    with pytest.raises(InputError) as error:
+        read_recipe(path)
+    assert str(error.value) == f"recipe {path}: {sentence}"
+
+
+def test_a_word_near_to_none_gets_all_the_choices() -> None:
+    with pytest.raises(InputError, match=r"zzz is not a setting; there are data, views, .*, run$"):
+        from_yaml("zzz: 1")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "name", "wanted"),
+    [
+        ("optimization: {epochs: 1.0}", "optimization.epochs", "a whole number"),
+        ("optimization: {epochs: '1'}", "optimization.epochs", "a whole number"),
+        ("optimization: {epochs: true}", "optimization.epochs", "a whole number"),
+        ("optimization: {epochs: null}", "optimization.epochs", "a whole number"),
+        ("optimization: {learning_rate: fast}", "optimization.learning_rate", "a finite number"),
+        ("optimization: {learning_rate: true}", "optimization.learning_rate", "a finite number"),
+        ("optimization: {learning_rate: .nan}", "optimization.learning_rate", "a finite number"),
+        ("optimization: {learning_rate: 1e999}", "optimization.learning_rate", "a finite number"),
+        ("optimization: {clip_norm: none}", "optimization.clip_norm", "a finite number or null"),
+        ("views: {flip: 1}", "views.flip", "true or false"),
+        ("views: {policy: 3}", "views.policy", "text"),
+        ("views: {policy: [none]}", "views.policy", "text"),
+        ("run: {dir: 2024-01-01}", "run.dir", "text or null"),
+        ("teacher: {mean: 0.5}", "teacher.mean", "a list of numbers or null"),
+        ("teacher: {mean: [0.5, x]}", "teacher.mean", "a finite number"),
+        ("data: none", "data", "a mapping of settings"),
+        ("data: null", "data", "a mapping of settings"),
+        ("[data]", "the whole", "a mapping of settings"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_with_what_is_wanted(yaml: str, name: str, wanted: str) -> None:
+    with pytest.raises(InputError) as error:
+        from_yaml(yaml, where="recipe my.yaml")
+    assert str(error.value).startswith(f"recipe my.yaml: {name} must be {wanted}, not ")
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:pathlib.Path.touch", "!!python/object/apply:os.mkdir"])
+def test_a_tag_that_runs_code_is_refused_and_nothing_runs(tag: str, tmp_path: Path) -> None:
+    trace = tmp_path / "ran"
+    with pytest.raises(InputError, match="tag"):
+        from_yaml(f"run: {{dir: {tag} ['{trace}']}}")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("value", ["!!python/name:os.system", "!own x", "!!str no", "!!int '3'", "!!int x", "!!bool x"])
+def test_any_tag_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match="recipe my.yaml: .*tag"):
+        from_yaml(f"run: {{dir: {value}}}", where="recipe my.yaml")
+
+
+@pytest.mark.parametrize("yaml", ["run: {seed: 1, dir: a, seed: 2}", "run: {seed: 1}\nviews: {pad: 1}\nrun: {seed: 2}"])
+def test_a_key_given_twice_is_an_error(yaml: str) -> None:
+    with pytest.raises(InputError, match=r"^recipe my.yaml: .*(seed|run) stands more than once"):
+        from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize(
+    "yaml",
+    [
+        "data: [", "a: b: c", "? [a]\n: 1", "\x00", "a: 1\n---\nb: 2", "data: *nowhere", "&a {data: *a}",
+        "run: {dir: 2024-13-45}", "optimization: {learning_rate: 1" + "0" * 400 + "}", "run: {seed: 1" + "0" * 5000 + "}",
+    ],
+    ids=lambda yaml: yaml[:30],
+)  # fmt: skip
+def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
+    with pytest.raises(InputError, match=r"^recipe my\.yaml: "):
+        from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "name"),
+    [
+        ("data: {train_images: 0}", "data.train_images"),
+        ("data: {val_fraction: 0}", "data.val_fraction"),
+        ("data: {val_fraction: 1}", "data.val_fraction"),
+        ("data: {max_unreadable: 1.01}", "data.max_unreadable"),
+        ("data: {workers: -1}", "data.workers"),
+        ("views: {pad: -1}", "views.pad"),
+        ("views: {min_area: 0}", "views.min_area"),
+        ("views: {cutout: -1}", "views.cutout"),
+        ("views: {seed: -1}", "views.seed"),
+        ("teacher: {epochs: 0}", "teacher.epochs"),
+        ("supervision: {weight: -0.1}", "supervision.weight"),
+        ("supervision: {k: 0}", "supervision.k"),
+        ("supervision: {temperature: 0}", "supervision.temperature"),
+        ("supervision: {temperature: -1}", "supervision.temperature"),
+        ("optimization: {epochs: 0}", "optimization.epochs"),
+        ("optimization: {global_batch: 0}", "optimization.global_batch"),
+        ("optimization: {learning_rate: 0}", "optimization.learning_rate"),
+        ("optimization: {momentum: 1}", "optimization.momentum"),
+        ("optimization: {weight_decay: -1e-9}", "optimization.weight_decay"),
+        ("optimization: {clip_norm: 0}", "optimization.clip_norm"),
+        ("run: {seed: 9223372036854775808}", "run.seed"),
+        ("run: {threads: 0}", "run.threads"),
+        ("run: {evaluate_every: 0}", "run.evaluate_every"),
+        ("run: {checkpoint_minutes: -1}", "run.checkpoint_minutes"),
+    ],
+)
+def test_a_value_out_of_its_range_is_named(yaml: str, name: str) -> None:
+    with pytest.raises(InputError, match=rf"^recipe my\.yaml: {name} is .*, but must be "):
+        from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])
+def test_a_teachers_mean_and_std_come_together(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="teacher.mean and teacher.std"):
+        check(Recipe(teacher=Teacher(**given)))
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+@pytest.mark.parametrize("name", ["views.magnitude", "optimization.clip_norm", "run.checkpoint_minutes"])
+def test_a_number_that_no_file_may_hold_is_refused_in_python_too(name: str, number: float) -> None:
+    part, setting = name.split(".")
+    recipe = Recipe()
+    with pytest.raises(InputError, match=f"{name} is {number}, but must be"):
+        check(dataclasses.replace(recipe, **{part: dataclasses.replace(getattr(recipe, part), **{setting: number})}))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes("run: {dir: läufe}".encode("latin-1"))
+    for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "latin.yaml"):
+        with pytest.raises(InputError, match="cannot be read") as error:
+            read_recipe(path)
+        assert str(path) in str(error.value)
+
+
+def test_every_setting_has_a_docstring() -> None:
+    """The command line shows it as the setting's help."""
+    undocumented = []
+    for part in ast.parse(inspect.getsource(config)).body:
+        if isinstance(part, ast.ClassDef) and part.name in {cls.__name__ for cls in parts_of_a_recipe()}:
+            for line, following in zip(part.body, [*part.body[1:], None], strict=True):
+                if isinstance(line, ast.AnnAssign) and not is_text(following):
+                    undocumented.append(f"{part.name}.{ast.unparse(line.target)}")
+            assert ast.get_docstring(part)
+    assert undocumented == []
+
+
+def parts_of_a_recipe() -> list[type]:
+    return [kind for kind in typing.get_type_hints(Recipe).values() if dataclasses.is_dataclass(kind)]
+
+
+def is_text(node: ast.stmt | None) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and bool(node.value.value.strip())
+    )
