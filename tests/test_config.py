@@ -16,7 +16,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdaug import InputError, config
-from kdaug.config import Data, Network, Optimization, Recipe, Run, Teacher, Views, check, from_yaml, read_recipe, to_yaml
+from kdaug.config import (
+    Data,
+    Network,
+    Optimization,
+    Recipe,
+    Run,
+    Teacher,
+    Views,
+    check,
+    from_yaml,
+    read_recipe,
+    to_yaml,
+)
 
 # Strings that YAML would take for something else, or that need care in quoting.
 ODD_STRINGS = [

@@ -35,9 +35,9 @@ class Data:
     download: bool = False
     """Fetch a named set through torchvision if it is not under root."""
     train_images: int | None = None
-    """Train on this many images only, chosen evenly over the classes; none: on all."""
+    """Train on this many images only, chosen evenly over the classes; None: on all."""
     image_size: int | None = None
-    """Side in pixels that folder images are brought to; none: 224. Named sets keep their own size."""
+    """Side in pixels that folder images are brought to; None: 224. Named sets keep their own size."""
     val_fraction: float = 0.1
     """Share of each class held out for validation when the folder has no train/ and val/."""
     max_unreadable: float = 0.01
@@ -55,7 +55,7 @@ class Views:
     magnitude: float | None = None
     """Shorthand: replaces the magnitude in the policy's specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (zero-pad, then crop back to size), or random-resized (area and aspect ratio; folders)."""
+    """Random crop: none, pad (with the mean, then crop back), or random-resized (area and aspect ratio; folders only)."""
     pad: int = 4
     """Pixels added on each side before a pad crop."""
     min_area: float = 0.08
@@ -65,7 +65,7 @@ class Views:
     cutout: int = 0
     """Side in pixels of the square erased at the end; 0: none."""
     seed: int | None = None
-    """Key of all views and of the sample order; none: run.seed."""
+    """Key of all views and of the sample order; None: run.seed."""
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,21 @@ class Teacher:
     source: str = "none"
     """none, train (first, once, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
     network: str | None = None
-    """Network for train, or of the weights at file:PATH; none: the student's."""
+    """Network for train, or of the weights at file:PATH; None: the student's."""
     policy: str = "none"
     """Augmentation policy that a teacher to be trained sees."""
     cutout: int = 0
     """Cutout side that a teacher to be trained sees."""
     epochs: int | None = None
-    """Epochs that a teacher to be trained gets; none: as many as the student."""
+    """Epochs that a teacher to be trained gets; None: as many as the student."""
     seed: int = 0
     """run.seed of a teacher to be trained, so that students of any seed share it."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean in 0..1 that weights at file:PATH expect; none: what the file says, else the data's."""
+    """Per-channel mean in 0..1 that weights at file:PATH expect; None: what the file says, else the data's."""
     std: tuple[float, ...] | None = None
     """Per-channel standard deviation that goes with mean."""
     image_size: int | None = None
-    """Side in pixels that the teacher's input is resized to; none: a run's or file's own, else that of the views."""
+    """Side in pixels that the teacher's input is resized to; None: a run's or file's own, else that of the views."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Optimization:
     weight_decay: float = 5e-4
     """L2 weight decay, on all parameters."""
     clip_norm: float | None = 5.0
-    """Largest global gradient norm; none: no clipping."""
+    """Largest global gradient norm; None: no clipping."""
     precision: Precision = "auto"
     """Autocast type; auto: bfloat16 where the device multiplies it natively (GPUs, AVX512-BF16 and AMX processors)."""
 
@@ -143,7 +143,7 @@ class Run:
     """Where and how the run takes place; nothing here but the seed changes what is learned."""
 
     dir: str | None = None
-    """Run directory; none: runs/<recipe>-<what differs>."""
+    """Run directory; None: runs/<recipe>-<what differs>."""
     seed: int = 0
     """Seed of the network's initial weights and noise, and of the views unless views.seed is given."""
     resume: bool = False
@@ -151,7 +151,7 @@ class Run:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int | None = None
-    """CPU threads of torch; none: torch's choice."""
+    """CPU threads of torch; None: torch's choice."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 5.0
@@ -196,7 +196,7 @@ def check(recipe: Recipe) -> Recipe:
         ("optimization.learning_rate", o.learning_rate, 0 < o.learning_rate < math.inf, "above 0"),
         ("optimization.momentum", o.momentum, 0 < o.momentum < 1, "between 0 and 1"),
         ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
-        ("optimization.clip_norm", o.clip_norm, o.clip_norm is None or o.clip_norm > 0, "above 0, or none"),
+        ("optimization.clip_norm", o.clip_norm, o.clip_norm is None or o.clip_norm > 0, "above 0, or None"),
         ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
         ("run.threads", r.threads, r.threads is None or r.threads >= 1, "at least 1"),
         ("run.evaluate_every", r.evaluate_every, r.evaluate_every >= 1, "at least 1"),

@@ -18,7 +18,7 @@ class Arguments:
     weights: Literal["last", "best"] = "last"
     """The final weights, or those with the lowest error on the way (chosen on these very images)."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Where the data are now; none: where they were when training."""
+    """Where the data are now; None: where they were when training."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
     """auto, cpu, cuda, ..."""
     json: bool = False

@@ -20,9 +20,11 @@ kdaug train RECIPE --help lists all settings with that recipe's values."""
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise InputError("which recipe? kdaug recipes lists them; then: kdaug train RECIPE")
+    if arguments[0] in ("-h", "--help"):
         print(HELP)
-        return 0 if arguments else 2
+        return 0
     name, flags = arguments[0], arguments[1:]
     if name.startswith("-"):
         raise InputError(f"the recipe comes first, then the flags: kdaug train RECIPE {name} ...")

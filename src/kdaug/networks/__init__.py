@@ -1,12 +1,13 @@
 """Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
 
 from kdaug.networks import wide_resnet
-from kdaug.networks.create import InputFormat, create_network, parameter_count
+from kdaug.networks.create import InputFormat, check_network_name, create_network, parameter_count
 from kdaug.networks.weights import NetworkCard, fill_network, read_weights, restore_network, save_weights
 
 __all__ = [
     "InputFormat",
     "NetworkCard",
+    "check_network_name",
     "create_network",
     "fill_network",
     "parameter_count",

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from kdaug.errors import InputError, nearest
 
 
+def check_network_name(name: str) -> None:
+    """InputError, with the nearest name, if neither timm nor kdaug has the network `name`."""
+    if not timm.is_model(name):
+        known = timm.list_models()
+        family = [other for other in known if other.startswith(name.split("_")[0])]
+        raise InputError(f"there is no network {name!r} in timm or kdaug{nearest(name, family or known)}")
+
+
 def create_network(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
     """The network `name` of timm's registry (ours included) with `classes` outputs for `channels` input channels.
 
     Raises InputError for a name that there is not, or whose published weights cannot be had.
     """
-    if not timm.is_model(name):
-        known = timm.list_models()
-        family = [other for other in known if other.startswith(name.split("_")[0])]
-        raise InputError(f"there is no network {name!r} in timm or kdaug{nearest(name, family or known)}")
+    check_network_name(name)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
     except (RuntimeError, TypeError, ValueError, OSError) as error:

@@ -34,22 +34,27 @@ class Teacher(nn.Module):
         return logits.clone()
 
 
+def check_source(source: str) -> None:
+    """InputError if `source` is not none, train, run:DIR, file:PATH or timm:NAME."""
+    kind, _, place = source.partition(":")
+    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and place):
+        raise InputError(f"teacher.source is {source!r}; there are none, train, run:DIR, file:PATH, timm:NAME")
+
+
 def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
     """The teacher that `source` names: run:DIR, file:PATH or timm:NAME.
 
     `student` is the network assumed for a bare weight file. Raises InputError if it cannot be read, or its classes or
     channels are not the data's.
     """
+    check_source(source)
     kind, _, place = source.partition(":")
-    if kind == "run" and place:
+    if kind == "run":
         teacher = _from_own_file(Path(place) / "last.safetensors", settings, dataset)
-    elif kind == "file" and place:
+    elif kind == "file":
         teacher = _from_file(Path(place), settings, dataset, student)
-    elif kind == "timm" and place:
-        teacher = _from_timm(place, settings, dataset)
     else:
-        known = ["none", "train", "run:DIR", "file:PATH", "timm:NAME"]
-        raise InputError(f"teacher.source is {source!r}{nearest(kind, known) or '; there are ' + ', '.join(known)}")
+        teacher = _from_timm(place, settings, dataset)
     if len(teacher.input_format.mean) != dataset.channels:
         raise InputError(
             f"the teacher takes {len(teacher.input_format.mean)} channel(s), but the data have {dataset.channels}"

@@ -26,7 +26,7 @@ from kdaug.training.resolving import resolve, teacher_recipe
 from kdaug.training.run_directory import (
     RunDirectory,
     describe_environment,
-    lock,
+    find_run,
     open_run,
     read_metrics,
     write_whole,
@@ -51,15 +51,17 @@ def train(recipe: Recipe, console: Console | None = None) -> Outcome:
     """
     console = console or Console(soft_wrap=True)
     recipe = resolve(recipe)
-    setup = prepare(recipe, console)
-    directory = open_run(recipe)
+    directory = find_run(recipe)
     if directory.finished:
         console.print(f"{directory.path} is finished already", highlight=False)
         return _outcome(directory)
-    with lock(directory):
+    setup = prepare(recipe, console)
+    teacher = _given_teacher(setup)
+    with open_run(directory, recipe):
         environment = describe_environment(setup.device, setup.precision)
         write_whole(directory.environment, json.dumps(environment, indent=1) + "\n")
-        teacher = _teacher(setup, directory)
+        if recipe.teacher.source == "train":
+            teacher = _trained_teacher(setup, directory)
         state = _first_state(setup)
         if load_newest_checkpoint(state, directory.checkpoints, console.print):
             console.print(f"continuing at step {state.step} of {setup.steps}", highlight=False)
@@ -145,19 +147,20 @@ def _evaluate(
     return scores
 
 
-def _teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
-    """The recipe's teacher, trained first if it must be; None without one."""
+def _given_teacher(setup: Setup) -> Teacher | None:
+    """The teacher that is there already; None if there is none, or if it has to be trained."""
     source = setup.recipe.teacher.source
-    if source == "none":
-        return None
-    if source == "train":
-        first = teacher_recipe(setup.recipe)
-        setup.console.print(f"the teacher comes first: {first.run.dir}", highlight=False)
-        try:
-            source = f"run:{train(first, setup.console).directory}"
-        except Interrupted:
-            raise Interrupted(directory.path) from None
-    return prepare_teacher(setup, source)
+    return None if source in ("none", "train") else prepare_teacher(setup, source)
+
+
+def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher:
+    """The teacher of the recipe, trained now unless an earlier run has done so."""
+    first = teacher_recipe(setup.recipe)
+    setup.console.print(f"the teacher comes first: {first.run.dir}", highlight=False)
+    try:
+        return prepare_teacher(setup, f"run:{train(first, setup.console).directory}")
+    except Interrupted:
+        raise Interrupted(directory.path) from None
 
 
 def _first_state(setup: Setup) -> TrainingState:

@@ -59,8 +59,8 @@ class RunDirectory:
         return self.last_weights.is_file() and any(line["kind"] == "end" for line in read_metrics(self.path))
 
 
-def open_run(recipe: Recipe) -> RunDirectory:
-    """The directory recipe.run.dir, made anew, or continued if `recipe.run.resume`.
+def find_run(recipe: Recipe) -> RunDirectory:
+    """The directory recipe.run.dir, new or to be continued; nothing is written yet.
 
     Raises InputError if it exists and is not to be resumed, is something else, or began with another recipe.
     """
@@ -69,32 +69,32 @@ def open_run(recipe: Recipe) -> RunDirectory:
     if directory.recipe.is_file():
         if not recipe.run.resume:
             raise InputError(f"{directory.path} exists; continue it with --run.resume or choose another --run.dir")
-        begun_with = config.read_recipe(directory.recipe)
-        different = differences(begun_with, recipe)
-        if different:
-            raise InputError(
-                f"{directory.path} began with another recipe ({'; '.join(different)}); choose another --run.dir"
-            )
+        changed = "; ".join(differences(config.read_recipe(directory.recipe), recipe))
+        if changed:
+            raise InputError(f"{directory.path} began with another recipe ({changed}); choose another --run.dir")
     elif directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
         raise InputError(f"{directory.path} exists and is not a run directory; choose another --run.dir")
-    else:
-        try:
-            directory.checkpoints.mkdir(parents=True)
-            write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
-        except OSError as error:
-            raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
     return directory
 
 
-def lock(directory: RunDirectory) -> IO[str]:
-    """Holds the run for this process until the returned file is closed; InputError if another process holds it."""
-    file = open(directory.path / ".lock", "w")
+def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
+    """Writes what a new run begins with, and holds the run for this process until the returned file is closed.
+
+    Raises InputError if the directory cannot be written, or another process is training in it.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        directory.checkpoints.mkdir(parents=True, exist_ok=True)
+        lock = open(directory.path / ".lock", "w")
+    except OSError as error:
+        raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.close()
+        lock.close()
         raise InputError(f"{directory.path} is being trained by another process; wait for it or stop it") from None
-    return file
+    if not directory.recipe.is_file():
+        write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
+    return lock
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

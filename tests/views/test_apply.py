@@ -1,0 +1,123 @@
+"""Applying a plan: a pure function of images and plan, whoever does the work, and careful about what it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from kdaug import InputError, ViewPlan, apply, create_policy, plan_of
+
+COUNT, SIZE = 23, (13, 10)
+
+
+def noise(count: int = COUNT, channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(channels).integers(0, 256, (count, *SIZE, channels), np.uint8)
+
+
+def varied_plan(count: int = COUNT) -> ViewPlan:
+    return create_policy("randaugment-n3-m9@tf-efficientnet").plan(0, 0, np.arange(count), SIZE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_neither_images_nor_plan_are_modified(channels: int) -> None:
+    images, plan = noise(channels=channels), varied_plan()
+    before, argument = images.copy(), plan.argument.copy()
+    views = apply(images, plan)
+    views[:] = 0
+    assert_array_equal(images, before)
+    assert_array_equal(plan.argument, argument)
+
+
+def test_views_of_a_plan_that_does_nothing_are_a_copy() -> None:
+    images = noise()
+    views = apply(images, plan_of([[]] * COUNT, SIZE))
+    assert_array_equal(views, images)
+    assert not np.shares_memory(views, images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_number_of_threads_does_not_change_a_byte(channels: int) -> None:
+    images, plan = noise(channels=channels), varied_plan()
+    alone = apply(images, plan, threads=1)
+    for threads in (2, 3, 64, None):
+        assert_array_equal(apply(images, plan, threads), alone)
+
+
+@pytest.mark.parametrize("part", [1, 4, 22])
+def test_the_batch_split_does_not_change_a_byte(part: int) -> None:
+    images, plan = noise(), varied_plan()
+    parts = [apply(images[at : at + part], plan[at : at + part]) for at in range(0, COUNT, part)]
+    assert_array_equal(np.concatenate(parts), apply(images, plan))
+
+
+def test_each_image_gets_its_own_row_of_the_plan() -> None:
+    images, plan = noise(), varied_plan()
+    views = apply(images, plan)
+    for row in range(COUNT):
+        steps = plan_of([plan.steps(row)], SIZE, fill=128)
+        assert_array_equal(apply(images[row : row + 1], steps), views[row : row + 1])
+
+
+def test_images_that_lie_in_memory_otherwise_have_the_same_views() -> None:
+    images, plan = noise(), varied_plan()
+    wanted = apply(images, plan)
+    planes_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+    reversed_twice = np.ascontiguousarray(images[:, ::-1, ::-1])[:, ::-1, ::-1]
+    read_only = images.copy()
+    read_only.flags.writeable = False
+    for other in (planes_first, reversed_twice, read_only, np.asfortranarray(images)):
+        assert_array_equal(apply(other, plan), wanted)
+
+
+def test_crops_change_the_size_of_the_batch() -> None:
+    assert apply(noise(2), plan_of([[("crop", (0, 0, 5, 7))], [("crop", (1, 1, 5, 7))]], SIZE)).shape == (2, 7, 5, 3)
+
+
+def test_no_images_have_no_views() -> None:
+    views = apply(noise(0), plan_of([], SIZE))
+    assert (views.shape, views.dtype) == ((0, *SIZE, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((2, 4, 4, 3), np.float32), "uint8 array, not float32"),
+        (np.zeros((2, 4, 4, 3), np.int64), "uint8 array, not int64"),
+        ([[[[0, 0, 0]]]], "uint8 array, not list"),
+        (np.zeros((2, 4, 4), np.uint8), r"\[N,H,W,C\] with C 1 or 3, not \[2, 4, 4\]"),
+        (np.zeros((2, 4, 4, 2), np.uint8), r"C 1 or 3, not \[2, 4, 4, 2\]"),
+        (np.zeros((2, 3, 4, 4), np.uint8), r"C 1 or 3, not \[2, 3, 4, 4\]"),
+        (np.zeros((3, 4, 4, 3), np.uint8), "3 images, but the plan is for 2"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"\(4, 5\) pixels, but the plan is for \(4, 4\)"),
+    ],
+)
+def test_images_that_do_not_fit_the_plan_are_refused(images: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        apply(images, plan_of([[("invert",)]] * 2, (4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"op": np.array([[1], [19]], np.uint8)}, "op code 19, which is unknown"),
+        ({"op": np.array([[255], [1]], np.uint8)}, "op code 255, which is unknown"),
+        ({"resample": np.array([[0], [3]], np.uint8)}, "resample code 3, which is unknown"),
+        ({"argument": np.array([[[0.0] * 4], [[np.nan, 0, 0, 0]]])}, "image 1 .*op shear-x .*non-finite"),
+        ({"argument": np.array([[[np.inf, 0, 0, 0]], [[0.0] * 4]])}, "image 0 .*op shear-x .*non-finite"),
+    ],
+)
+def test_a_plan_made_by_hand_with_nonsense_is_refused(changed: dict[str, Any], sentence: str) -> None:
+    plan = dataclasses.replace(plan_of([[("shear-x", 0.1)]] * 2, (4, 4)), **changed)
+    with pytest.raises(InputError, match=sentence):
+        apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_than_one_thread_is_refused(threads: int) -> None:
+    with pytest.raises(InputError, match="threads is"):
+        apply(noise(2), plan_of([[], []], SIZE), threads)

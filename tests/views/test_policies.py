@@ -1,0 +1,307 @@
+"""Policies: pure functions of seed, epoch and index, whose draws are as likely as they should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from kdaug import InputError, Policy, ViewPlan, apply, create_policy
+from kdaug.config import Views
+from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential, of_recipe, spec_with_magnitude
+
+SIZE = (9, 12)
+MEAN = (10, 20, 30)
+TPU = "randaugment-n2-m9@tf-efficientnet"
+
+POLICIES: dict[str, Policy] = {
+    "none": create_policy("none"),
+    "randaugment": create_policy(TPU),
+    "paper": create_policy("randaugment-n2-m5@paper-geometric"),
+    "pad-crop": PadCrop(2, MEAN),
+    "flip": Flip(),
+    "cutout": Cutout(3, MEAN),
+    "recipe": of_recipe(Views(policy=TPU, cutout=4), MEAN, cropped_at_decoding=False),
+}
+policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+
+
+def arrays(plan: ViewPlan) -> list[NDArray[Any]]:
+    return [plan.op, plan.argument, plan.resample, plan.fill]
+
+
+def names(plan: ViewPlan) -> list[list[str]]:
+    return [[step[0] for step in plan.steps(row)] for row in range(len(plan))]
+
+
+# Pure functions
+
+
+@policies
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**62), min_size=1, max_size=8))
+def test_a_row_depends_on_seed_epoch_and_index_alone(policy: Policy, seed: int, epoch: int, indices: list[int]) -> None:
+    """Whatever the order and the company in which the sample is drawn."""
+    together = policy.plan(seed, epoch, np.array(indices), SIZE)
+    for row, index in enumerate(indices):
+        for of_all, of_one in zip(arrays(together), arrays(policy.plan(seed, epoch, [index], SIZE)), strict=True):
+            assert_array_equal(of_all[row], of_one[0])
+
+
+@pytest.mark.parametrize("policy", [p for p in POLICIES.values() if p != create_policy("none")], ids=[*POLICIES][1:])
+def test_plans_differ_between_seeds_epochs_and_samples(policy: Policy) -> None:
+    keys = [(0, 0, 0), (1, 0, 0), (2**32, 0, 0), (0, 1, 0), (0, 0, 100), (0, 0, 2**32)]
+    plans = [policy.plan(seed, epoch, np.arange(50) + start, SIZE) for seed, epoch, start in keys]
+    assert len({plan.op.tobytes() + plan.argument.tobytes() for plan in plans}) == len(keys)
+
+
+@policies
+def test_a_plan_is_for_the_size_asked_for_and_ends_with_it(policy: Policy) -> None:
+    plan = policy.plan(0, 0, np.arange(5), SIZE)
+    assert (len(plan), plan.size, plan.output_size) == (5, SIZE, SIZE)
+    assert apply(np.zeros((5, *SIZE, 3), np.uint8), plan).shape == (5, *SIZE, 3)
+
+
+def test_planning_touches_no_global_generator() -> None:
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    POLICIES["recipe"].plan(0, 0, np.arange(50), SIZE)
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+# RandAugment
+
+
+@pytest.mark.parametrize(("spec", "ops"), [(TPU, 16), ("randaugment-n2-m5@paper-geometric", 5)])
+def test_pairs_of_ops_are_drawn_uniformly_with_replacement(
+    spec: str, ops: int, assert_uniform: Callable[[Any], None]
+) -> None:
+    pairs = Counter(map(tuple, create_policy(spec).plan(1, 2, np.arange(12000), SIZE).op.tolist()))
+    assert len(pairs) == ops**2
+    assert_uniform(list(pairs.values()))
+
+
+@pytest.mark.parametrize("num_ops", [1, 2, 5])
+def test_each_image_gets_the_number_of_ops_asked_for(num_ops: int) -> None:
+    plan = create_policy(f"randaugment-n{num_ops}-m9@tf-efficientnet").plan(0, 0, np.arange(20), SIZE)
+    assert {len(row) for row in names(plan)} == {num_ops}
+
+
+def test_two_signs_of_one_image_are_independent(assert_uniform: Callable[[Any], None]) -> None:
+    plan = create_policy(TPU).plan(0, 0, np.arange(20000), SIZE)
+    signed = (plan.argument[..., 0] != 0) & np.isin(plan.op, [1, 2, 3, 4, 5])
+    both = plan.argument[signed.all(axis=1), :, 0] > 0
+    assert_uniform(np.bincount(both @ [1, 2], minlength=4))
+
+
+# Crop, flip, cutout
+
+
+@pytest.mark.parametrize(("pad", "size"), [(1, (2, 3)), (4, (8, 8)), (2, (1, 1))])
+def test_a_pad_crop_is_a_window_of_the_padded_image_all_windows_alike(
+    pad: int, size: tuple[int, int], assert_uniform: Callable[[Any], None]
+) -> None:
+    count = 40 * (2 * pad + 1) ** 2
+    image = np.arange(1, size[0] * size[1] + 1, dtype=np.uint8).reshape(*size, 1)
+    views = apply(np.repeat(image[None], count, 0), PadCrop(pad, (0, 0, 0)).plan(5, 0, np.arange(count), size))
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+    windows = [
+        padded[top : top + size[0], left : left + size[1]].tobytes()
+        for top in range(2 * pad + 1)
+        for left in range(2 * pad + 1)
+    ]
+    seen = Counter(view.tobytes() for view in views)
+    assert set(seen) == set(windows)
+    likely = Counter(windows)  # windows beyond the image look alike
+    assert_uniform([seen[window] / likely[window] for window in likely])
+
+
+def test_a_pad_crop_fills_with_its_colour() -> None:
+    views = apply(np.zeros((50, 4, 4, 3), np.uint8), PadCrop(4, MEAN).plan(0, 0, np.arange(50), (4, 4)))
+    assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(0, 0, 0), MEAN}
+
+
+def test_half_of_the_images_are_flipped(assert_uniform: Callable[[Any], None]) -> None:
+    images = np.tile(np.array([1, 2, 3], np.uint8).reshape(1, 1, 3, 1), (2000, 1, 1, 1))
+    firsts = apply(images, Flip().plan(0, 0, np.arange(2000), (1, 3)))[:, 0, 0, 0]
+    assert_uniform([(firsts == 1).sum(), (firsts == 3).sum()])
+
+
+@pytest.mark.parametrize("side", [1, 4, 5])
+def test_a_cutout_is_centred_anywhere_with_equal_probability(side: int, assert_uniform: Callable[[Any], None]) -> None:
+    height, width = 5, 8
+    count = 50 * height * width
+    plan = Cutout(side, MEAN).plan(0, 0, np.arange(count), (height, width))
+    views = apply(np.full((count, height, width, 1), 255, np.uint8), plan)
+    expected: Counter[bytes] = Counter()
+    for y in range(height):
+        for x in range(width):
+            hole = np.full((height, width, 1), 255, np.uint8)
+            top, left = y - side // 2, x - side // 2
+            hole[max(top, 0) : top + side, max(left, 0) : left + side] = MEAN[0]
+            expected[hole.tobytes()] += 1
+    seen = Counter(view.tobytes() for view in views)
+    assert set(seen) == set(expected)
+    assert_uniform([seen[hole] / expected[hole] for hole in expected])
+
+
+def test_the_parts_of_a_view_draw_independently(assert_uniform: Callable[[Any], None]) -> None:
+    """Flip, crop offset and cutout centre of one sample come from different streams."""
+    plan = Sequential([PadCrop(1, MEAN), Flip(), Cutout(1, MEAN)]).plan(0, 0, np.arange(9000), (3, 3))
+    left, flipped, x = plan.argument[:, 0, 0] + 1, plan.op[:, 1] > 0, plan.argument[:, 2, 0]
+    assert_uniform(np.bincount((left + 3 * flipped + 6 * x).astype(int), minlength=18))
+
+
+# A recipe's view
+
+
+@pytest.mark.parametrize(
+    ("views", "cropped", "order"),
+    [
+        (Views(policy=TPU, crop="pad", cutout=16), False, ["?", "?", "crop", "flip", "cutout"]),
+        (Views(policy=TPU, crop="pad"), False, ["?", "?", "crop", "flip"]),
+        (Views(policy=TPU, crop="pad", flip=False, cutout=16), False, ["?", "?", "crop", "cutout"]),
+        (Views(policy=TPU, crop="none", cutout=16), False, ["flip", "?", "?", "cutout"]),
+        (Views(policy=TPU, crop="random-resized"), True, ["flip", "?", "?"]),
+        (Views(policy="none", crop="none", flip=False), False, []),
+    ],
+)
+def test_a_recipes_view_has_the_fields_order(views: Views, cropped: bool, order: list[str]) -> None:
+    rows = names(of_recipe(views, MEAN, cropped).plan(0, 0, np.arange(60), SIZE))
+    unflipped = [name for name in order if name != "flip"]
+    seen = {len(row) for row in rows}
+    assert seen == {len(order), len(unflipped)}
+    for row in rows:
+        wanted = order if len(row) == len(order) else unflipped
+        assert all(name in ("?", drawn) for name, drawn in zip(wanted, row, strict=True))
+
+
+def test_a_recipes_settings_reach_the_pixels() -> None:
+    views = Views(policy="none", crop="pad", pad=3, flip=False, cutout=6)
+    plan = of_recipe(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
+    assert set(plan.argument[:, 0, 0]) == set(range(-3, 4))
+    assert set(plan.argument[:, 1, 2]) == {6}
+    seen = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
+    assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
+
+
+def test_a_recipes_mean_reaches_its_policy() -> None:
+    policy = of_recipe(Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True)
+    seen = apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
+    assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
+
+
+def test_random_resized_crops_belong_to_images_cropped_while_decoded() -> None:
+    with pytest.raises(InputError, match=r"views\.crop random-resized needs data\.name folder"):
+        of_recipe(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [Flip(), Flip()],
+        [create_policy(TPU), PadCrop(1, MEAN), create_policy("randaugment-n1-m1@paper-geometric")],
+        [Sequential([Flip()]), Flip()],
+    ],
+)
+def test_two_of_a_kind_in_one_view_are_refused(parts: list[Policy]) -> None:
+    with pytest.raises(InputError, match="(Flip|RandAugment) stands twice"):
+        Sequential(parts)
+
+
+# Names and specifications
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        (TPU, {}),
+        ("randaugment-n3-m28@tf-efficientnet", {"num_ops": 2, "magnitude": 9}),
+        ("randaugment", {"num_ops": 2, "magnitude": 9, "space": "tf-efficientnet"}),
+        ("randaugment-n2", {"magnitude": 9.0, "space": "tf-efficientnet"}),
+        ("randaugment-m9.0@paper-geometric", {"num_ops": 2, "space": "tf-efficientnet"}),
+        (TPU, {"num_ops": None, "magnitude": None, "space": None}),
+    ],
+)
+def test_a_policy_by_specification_and_by_options_is_the_same(spec: str, options: dict[str, Any]) -> None:
+    assert create_policy(spec, **options) == create_policy(
+        "randaugment", num_ops=2, magnitude=9, space="tf-efficientnet"
+    )
+
+
+def test_options_change_the_plan() -> None:
+    changed = [{}, {"num_ops": 3}, {"magnitude": 5}, {"space": "paper-geometric"}]
+    plans = [create_policy(TPU, **options).plan(0, 0, np.arange(30), SIZE) for options in changed]
+    assert len({plan.op.tobytes() + plan.argument.tobytes() for plan in plans}) == len(changed)
+
+
+def test_none_takes_the_same_mean_as_any_policy() -> None:
+    assert create_policy("none", mean=MEAN) == create_policy("none")
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "sentence"),
+    [
+        (
+            "randaugmnet-n2-m9@tf-efficientnet",
+            {},
+            "no policy 'randaugmnet-n2-m9@tf-efficientnet'; did you mean randaug",
+        ),
+        ("zzz", {}, "no policy 'zzz'; write one like none, randaugment-n2-m9@tf-efficientnet"),
+        ("randaugment-m9-n2@tf-efficientnet", {}, "no policy .*; did you mean randaugment-n2-m9@tf-efficientnet"),
+        ("randaugment-n2-m-9@tf-efficientnet", {}, "no policy"),
+        ("randaugment-n2-m9@tf-efficientnet ", {}, "no policy"),
+        ("", {}, "no policy ''"),
+        ("randaugment-n2-m9", {}, "lacks its space; write randaugment-n2-m9@tf-efficientnet"),
+        ("randaugment-n2@tf-efficientnet", {}, "lacks its magnitude"),
+        ("randaugment-m9@tf-efficientnet", {}, "lacks its num_ops"),
+        ("randaugment-n2-m9@tf-eficientnet", {}, "no space 'tf-eficientnet'; did you mean tf-efficientnet"),
+        ("randaugment-n0-m9@tf-efficientnet", {}, "number of ops is 0, but must be at least 1"),
+        ("randaugment-n2-m11@paper-geometric", {}, "magnitude is 11, but must be from 0 to 10 in paper-geometric"),
+        (TPU, {"magnitude": -1}, "magnitude is -1, but must be at least 0 in tf-efficientnet"),
+        (TPU, {"magntude": 1}, "randaugment has no option magntude; did you mean magnitude"),
+        ("none", {"magnitude": 1}, "none has no magnitude"),
+    ],
+)
+def test_a_policy_that_there_is_not_gets_a_hint(spec: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        create_policy(spec, **options)
+
+
+@given(st.floats(0, 10))
+@example(9)
+@example(1.2345678)
+@example(1e-7)
+def test_the_magnitude_shorthand_rewrites_the_magnitude_alone(magnitude: float) -> None:
+    for space in ("paper-geometric", "tf-efficientnet"):
+        spec = spec_with_magnitude(f"randaugment-n3-m5@{space}", magnitude)
+        assert create_policy(spec) == create_policy("randaugment", num_ops=3, magnitude=magnitude, space=space)
+
+
+def test_the_magnitude_shorthand_reads_well_and_keeps_large_magnitudes() -> None:
+    assert spec_with_magnitude(TPU, 5.0) == "randaugment-n2-m5@tf-efficientnet"
+    assert spec_with_magnitude(TPU, 2.5) == "randaugment-n2-m2.5@tf-efficientnet"
+    assert create_policy(spec_with_magnitude(TPU, 1e6)) == create_policy(TPU, magnitude=1e6)
+
+
+def test_the_magnitude_shorthand_gives_what_the_specification_left_out() -> None:
+    assert spec_with_magnitude("randaugment-n2@tf-efficientnet", 9) == TPU
+
+
+@pytest.mark.parametrize(
+    ("spec", "magnitude", "sentence"),
+    [
+        ("none", 5, "views.magnitude is 5, but policy none has no magnitude"),
+        ("randaugment-n2-m5@paper-geometric", 11, "must be from 0 to 10 in paper-geometric"),
+        ("randomaugment", 5, "there is no policy"),
+    ],
+)
+def test_the_magnitude_shorthand_fits_its_policy_or_is_refused(spec: str, magnitude: float, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        spec_with_magnitude(spec, magnitude)

@@ -1,0 +1,256 @@
+"""What a magnitude means, against the numbers of the published systems, and against what the images then look like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+import kdaug
+from kdaug import InputError, ViewPlan, create_policy
+
+TPU = "tf-efficientnet"
+PAPER = "paper-geometric"
+
+
+def drawn(space: str, magnitude: float, size: tuple[int, int] = (224, 224), count: int = 4000) -> ViewPlan:
+    """One op for each of many images."""
+    return create_policy("randaugment", num_ops=1, magnitude=magnitude, space=space).plan(7, 3, np.arange(count), size)
+
+
+def arguments(plan: ViewPlan, op: str) -> NDArray[np.float64]:
+    """The arguments [n, ...] of the images that got `op`."""
+    steps = [plan.steps(row)[0] for row in range(len(plan))]
+    found = [step[1] if len(step) > 1 else () for step in steps if step[0] == op]
+    assert len(found) > 50
+    return np.array(found, float)
+
+
+def ops_in(plan: ViewPlan) -> set[str]:
+    return {plan.steps(row)[0][0] for row in range(len(plan))}
+
+
+def noise(count: int, size: tuple[int, int], channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, channels), np.uint8)
+
+
+# tensorflow/tpu 7dc921f, models/official/efficientnet/autoaugment.py: level_to_arg with _MAX_LEVEL 10, cutout_const 40,
+# translate_const 100; the paper trains with M 9, 15 and 28.
+
+TPU_OPS = {
+    "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "color", "contrast", "brightness",
+    "sharpness", "shear-x", "shear-y", "translate-x", "translate-y", "cutout", "solarize-add",
+}  # fmt: skip
+TPU_ARGUMENTS: dict[str, tuple[float, float, float, float]] = {
+    #                M=0     9     15    28
+    "rotate":       (0,     27,    45,   84),
+    "shear-x":      (0,   0.27,  0.45, 0.84),
+    "shear-y":      (0,   0.27,  0.45, 0.84),
+    "translate-x":  (0,     90,   150,  280),
+    "translate-y":  (0,     90,   150,  280),
+    "posterize":    (0,      3,     6,   11),
+    "solarize":     (0,    230,   384,  716),
+    "solarize-add": (0,     99,   165,  308),
+    "color":        (0.1, 1.72,   2.8, 5.14),
+    "contrast":     (0.1, 1.72,   2.8, 5.14),
+    "brightness":   (0.1, 1.72,   2.8, 5.14),
+    "sharpness":    (0.1, 1.72,   2.8, 5.14),
+}  # fmt: skip
+TPU_SIGNED = {"rotate", "shear-x", "shear-y", "translate-x", "translate-y"}
+
+
+@pytest.mark.parametrize("size", [(224, 224), (32, 32)])
+@pytest.mark.parametrize(("column", "magnitude"), enumerate([0, 9, 15, 28]))
+def test_tpu_arguments_are_the_published_ones_whatever_the_image_size(
+    column: int, magnitude: float, size: tuple[int, int]
+) -> None:
+    plan = drawn(TPU, magnitude, size)
+    assert ops_in(plan) == TPU_OPS
+    for op, row in TPU_ARGUMENTS.items():
+        found = arguments(plan, op)[..., 0] if op.startswith("shear") else arguments(plan, op)
+        assert_allclose(np.abs(found) if op in TPU_SIGNED else found, row[column], rtol=1e-12, err_msg=op)
+
+
+@pytest.mark.parametrize(("op", "at_10"), [("posterize", 4), ("solarize", 256), ("solarize-add", 110)])
+def test_tpu_arguments_that_are_whole_are_truncated_as_there(op: str, at_10: int) -> None:
+    for magnitude in range(31):
+        assert set(arguments(drawn(TPU, magnitude, count=1500), op)) == {int(magnitude / 10 * at_10)}, magnitude
+
+
+@pytest.mark.parametrize("op", sorted(TPU_SIGNED))
+def test_half_of_the_signed_arguments_are_negative(op: str, assert_uniform: Callable[[Any], None]) -> None:
+    found = arguments(drawn(TPU, 9), op)
+    first = found[..., 0] if op.startswith("shear") else found
+    assert_uniform([(first < 0).sum(), (first > 0).sum()])
+
+
+@pytest.mark.parametrize(("magnitude", "half"), [(9, 36), (15, 60), (28, 112)])
+def test_a_tpu_cutout_is_centred_anywhere_in_the_image(
+    magnitude: float, half: int, assert_uniform: Callable[[Any], None]
+) -> None:
+    height, width = 4, 6
+    x, y, side = arguments(drawn(TPU, magnitude, (height, width), count=16 * 1500), "cutout").T
+    assert set(side) == {2 * half}
+    centres = np.stack([y, x]) + half
+    assert centres.min() == 0
+    assert centres.max(axis=1).tolist() == [height - 1, width - 1]
+    assert_uniform(np.bincount((centres[0] * width + centres[1]).astype(int), minlength=height * width))
+
+
+def rows_with(plan: ViewPlan, op: str) -> Iterable[int]:
+    return [row for row in range(len(plan)) if plan.steps(row)[0][0] == op]
+
+
+def views_with(op: str, magnitude: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images and their views under the TPU space where `op` was drawn."""
+    plan = drawn(TPU, magnitude, (6, 5), count=400)
+    images = noise(400, (6, 5))
+    rows = rows_with(plan, op)
+    return images[rows], kdaug.apply(images, plan)[rows]
+
+
+def test_tpu_ops_at_magnitudes_undefined_there_change_nothing() -> None:
+    for op in ("posterize", "solarize"):
+        images, views = views_with(op, 28)
+        assert_array_equal(views, images)
+
+
+def test_tpu_posterize_and_solarize_are_strongest_at_low_magnitude() -> None:
+    _, black = views_with("posterize", 1)
+    assert not black.any()
+    images, inverted = views_with("solarize", 0)
+    assert_array_equal(inverted, 255 - images)
+
+
+def test_tpu_fills_with_grey_and_does_not_filter() -> None:
+    images, views = views_with("translate-x", 28)
+    assert (views == 128).all()
+    images, views = views_with("rotate", 15)
+    assert np.isin(views[views != 128], images).all()
+    for image, view in zip(images, views, strict=True):
+        known = {tuple(color) for color in image.reshape(-1, 3).tolist()} | {(128, 128, 128)}
+        assert {tuple(color) for color in view.reshape(-1, 3).tolist()} <= known
+
+
+# The paper's geometric space (arXiv 2003.11342, Section 4.1): M=0 changes nothing, M=10 leaves nothing, "at most".
+
+PAPER_OPS = {"shear-x", "shear-y", "translate-x", "translate-y", "cutout"}
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3]), st.integers(0, 99))
+def test_magnitude_zero_changes_nothing(height: int, width: int, channels: int, seed: int) -> None:
+    images = noise(8, (height, width), channels)
+    plan = create_policy("randaugment-n2-m0@paper-geometric").plan(seed, 0, np.arange(8), (height, width))
+    assert_array_equal(kdaug.apply(images, plan), images)
+
+
+@pytest.mark.parametrize("magnitude", [1, 3, 9.5])
+@pytest.mark.parametrize(("op", "axis"), [("translate-x", 1), ("translate-y", 0)])
+def test_a_translation_is_uniform_up_to_its_share_of_its_side_in_both_directions(
+    op: str, axis: int, magnitude: float, assert_uniform: Callable[[Any], None]
+) -> None:
+    size = (30, 50)
+    share = arguments(drawn(PAPER, magnitude, size), op) / size[axis] / (magnitude / 10)
+    assert np.abs(share).max() <= 1
+    assert_uniform(np.histogram(share, 8, (-1, 1))[0])
+
+
+@pytest.mark.parametrize("magnitude", [1, 3, 9.5])
+@pytest.mark.parametrize(("op", "other_side"), [("shear-x", 30), ("shear-y", 50)])
+def test_a_shear_angle_is_uniform_up_to_its_share_of_a_right_angle_and_about_the_centre(
+    op: str, other_side: int, magnitude: float, assert_uniform: Callable[[Any], None]
+) -> None:
+    factor, offset = arguments(drawn(PAPER, magnitude, (30, 50)), op).T
+    share = np.degrees(np.arctan(factor)) / 90 / (magnitude / 10)
+    assert np.abs(share).max() <= 1 + 1e-12
+    assert_uniform(np.histogram(share, 8, (-1, 1))[0])
+    assert_allclose(factor * other_side / 2 + offset, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(15, 21), (21, 15), (1, 1), (7, 7)])
+def test_a_shear_leaves_the_centre_line_where_it_is(size: tuple[int, int]) -> None:
+    images = noise(300, size)
+    plan = drawn(PAPER, 8, size, count=300)
+    views = kdaug.apply(images, plan)
+    middle_row, middle_column = size[0] // 2, size[1] // 2
+    x, y = rows_with(plan, "shear-x"), rows_with(plan, "shear-y")
+    assert len(x) > 20 < len(y)
+    assert_array_equal(views[x, middle_row], images[x, middle_row])
+    assert_array_equal(views[y, :, middle_column], images[y, :, middle_column])
+
+
+@pytest.mark.parametrize(("magnitude", "longest"), [(1, 2), (5, 10), (10, 20)])
+def test_a_cutout_lies_wholly_inside_and_is_at_most_its_share_of_the_shorter_side(
+    magnitude: float, longest: int
+) -> None:
+    height, width = 20, 33
+    x, y, side = arguments(drawn(PAPER, magnitude, (height, width)), "cutout").T
+    assert set(side) == set(range(longest + 1))
+    assert min(x.min(), y.min()) == 0
+    assert (x + side).max() == width
+    assert (y + side).max() == height
+
+
+def test_a_cutout_is_anywhere_inside_with_equal_probability(assert_uniform: Callable[[Any], None]) -> None:
+    x, y, side = arguments(drawn(PAPER, 1, (10, 12), count=15000), "cutout").T
+    ones = side == 1
+    assert_uniform(np.bincount((y[ones] * 12 + x[ones]).astype(int) // 4, minlength=30))
+
+
+def test_strength_one_leaves_nothing() -> None:
+    """M=10 draws strengths up to one: so close to it that the limit can be seen in the arguments' largest values."""
+    size = (16, 16)
+    plan = drawn(PAPER, 10, size, count=20000)
+    nearly = 1 - 16 / len(plan)
+    assert np.abs(arguments(plan, "translate-x")).max() > 16 * nearly
+    assert np.abs(arguments(plan, "translate-y")).max() > 16 * nearly
+    assert arguments(plan, "cutout")[:, 2].max() == 16
+    for op in ("shear-x", "shear-y"):
+        assert np.degrees(np.arctan(np.abs(arguments(plan, op)[:, 0]))).max() > 90 * nearly
+    edge = math.tan(math.radians(89.99))
+    left = kdaug.apply(
+        np.full((2, *size, 1), 255, np.uint8),
+        kdaug.plan_of([[("shear-x", (edge, -edge * 8))], [("translate-x", 16)]], size),
+    )
+    assert not left.any()
+
+
+def test_the_paper_fills_with_the_given_mean() -> None:
+    policy = create_policy("randaugment-n1-m9@paper-geometric", mean=(1, 2, 3))
+    views = kdaug.apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
+    assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), (1, 2, 3)}
+
+
+def test_the_paper_has_five_ops() -> None:
+    assert ops_in(drawn(PAPER, 5)) == PAPER_OPS
+
+
+# Magnitudes and spaces that there are not
+
+
+@pytest.mark.parametrize("magnitude", [-0.1, 10.5, math.inf, math.nan])
+def test_a_magnitude_outside_the_papers_range_is_refused(magnitude: float) -> None:
+    with pytest.raises(InputError, match="magnitude is .* must be from 0 to 10 in paper-geometric"):
+        drawn(PAPER, magnitude)
+
+
+@pytest.mark.parametrize("magnitude", [-1, math.inf, math.nan])
+def test_a_magnitude_that_no_space_has_is_refused(magnitude: float) -> None:
+    with pytest.raises(InputError, match="magnitude is .* must be at least 0 in tf-efficientnet"):
+        drawn(TPU, magnitude)
+
+
+@pytest.mark.parametrize(
+    ("space", "hint"),
+    [("tf-eficientnet", "did you mean tf-efficientnet"), ("zzz", "there are paper-geometric, tf-efficientnet")],
+)
+def test_a_space_that_there_is_not_gets_a_hint(space: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"there is no space '{space}'; {hint}"):
+        drawn(space, 5)
