@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
 
 settings.register_profile(
-    "reproducible", derandomize=True, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+    "reproducible", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("reproducible")
 

@@ -55,7 +55,7 @@ class Views:
     magnitude: float | None = None
     """Shorthand: replaces the magnitude in the policy's specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (with the mean, then crop back), or random-resized (area and aspect ratio; folders only)."""
+    """Random crop: none, pad (with the mean, then crop back), random-resized (area and aspect ratio; folders only)."""
     pad: int = 4
     """Pixels added on each side before a pad crop."""
     min_area: float = 0.08

@@ -211,7 +211,7 @@ def test_random_resized_crops_belong_to_images_cropped_while_decoded() -> None:
     ],
 )
 def test_two_of_a_kind_in_one_view_are_refused(parts: list[Policy]) -> None:
-    with pytest.raises(InputError, match="(Flip|RandAugment) stands twice"):
+    with pytest.raises(InputError, match=r"(Flip|RandAugment) stands twice"):
         Sequential(parts)
 
 

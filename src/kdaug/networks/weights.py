@@ -105,9 +105,11 @@ def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is not a weight file (safetensors, or torch weights-only): {reason}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError):
+        raise InputError(
+            f"{path} is not a weight file: neither safetensors nor a whole torch file of plain tensors "
+            "(one that would have to run code to be loaded is refused)"
+        ) from None
     for key in ("state_dict", "model", "model_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
