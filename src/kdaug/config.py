@@ -155,7 +155,7 @@ class Run:
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints; one is also written when the run is interrupted."""
+    """Minutes between checkpoints; one is also written at each evaluation and when the run is interrupted."""
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,10 @@ def _run_steps(
         state.step = batch.key.step + 1
         log.step(state.step, batch.key.epoch, told.parts(), learning_rate)
         progress.step(state.step, log.epoch_means())
-        if _evaluation_due(setup, state.step):
+        evaluation_due = _evaluation_due(setup, state.step)
+        if evaluation_due:
             _evaluate(setup, state, directory, log, progress)
-        if stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
+        if evaluation_due or stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
             log.flush()
             save_checkpoint(state, directory.checkpoints)
             saved = time.monotonic()

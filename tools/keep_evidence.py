@@ -1,0 +1,64 @@
+"""Copies what a finished run leaves as evidence (recipe, environment, metrics; no weights) into results/, with a table.
+
+usage: python tools/keep_evidence.py FOLDER results/NAME
+
+FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+
+EVIDENCE = ("recipe.yaml", "environment.json", "metrics.jsonl")
+
+
+def end_of(run: Path) -> dict[str, float] | None:
+    """The figures at the end of `run`; None if it is not finished."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return next((line for line in lines if line["kind"] == "end"), None)
+
+
+def row(name: str, run: Path, end: dict[str, float]) -> str:
+    """The run's line of the table."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    cells = [
+        name,
+        recipe["student"]["name"],
+        recipe["views"]["policy"],
+        "none" if recipe["teacher"]["source"] == "none" else "with",
+        str(recipe["run"]["seed"]),
+        str(recipe["optimization"]["epochs"]),
+        f"{end['top1_error']:.2f}",
+        f"{end['top5_error']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    rows = []
+    for recipe in sorted(source.rglob("recipe.yaml")):
+        run = recipe.parent
+        name = str(run.relative_to(source))
+        end = end_of(run)
+        if end is None:
+            print(f"{run} is not finished; left out")
+            continue
+        (target / name).mkdir(parents=True, exist_ok=True)
+        for file in EVIDENCE:
+            shutil.copyfile(run / file, target / name / file)
+        rows.append(row(name, run, end))
+    if not rows:
+        sys.exit(f"{source} holds no finished run")
+    head = "| run | network | views | teacher | seed | epochs | top-1 error % | top-5 error % |\n|---|---|---|---|---|---|---|---|"
+    (target / "table.md").write_text("\n".join([head, *rows]) + "\n")
+    print((target / "table.md").read_text(), end="")
+
+
+if __name__ == "__main__":
+    main()
