@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from kdaug import InputError, config
@@ -34,7 +34,8 @@ from kdaug.config import (
 ODD_STRINGS = [
     "no", "yes", "null", "~", "none", "1", "1e3", "-1E-5", ".5e1", "1.5", "0x1f", "1_000", "12:30", "2024-02-30",
     "nan", ".inf", "#x", "a #b", "a: b", "- a", "!tag", "&a", "*a", "{a}", "[a", "%d", "@x", "`", "'", '"', "\\", "",
-    " ", " a ", "<<", "=", "?", "a\nb", "a\n", "\ta", "ünïcödé ☂ 猫 🐈", "\x00\x07\x85\u2028\ufeff", "word " * 60,
+    " ", " a ", "<<", "=", "?", "a\nb", "a\n", "\ta", "a\x85b", "\u2028",
+    "ünïcödé ☂ 猫 🐈", "\x00\x07\x85\u2028\ufeff", "word " * 60,
 ]  # fmt: skip
 
 text = st.one_of(st.sampled_from(ODD_STRINGS), st.text(st.characters(exclude_categories=["Cs"])))
@@ -89,7 +90,7 @@ recipes = values_of(Recipe, "").map(with_mean_and_std_together)
 
 
 @given(recipes)
-@settings(max_examples=100)
+@settings(phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes; the difference shows without it
 @example(Recipe())
 @example(Recipe(teacher=Teacher(mean=(0.5, 1e-30, 1e22), std=(1.0, 2.0, 5e-324))))
 @example(Recipe(data=Data(image_size=None), optimization=Optimization(clip_norm=None)))

@@ -55,7 +55,7 @@ def main() -> None:
         rows.append(row(name, run, end))
     if not rows:
         sys.exit(f"{source} holds no finished run")
-    head = "| run | network | views | teacher | seed | epochs | top-1 error % | top-5 error % |\n|---|---|---|---|---|---|---|---|"
+    head = "| run | network | views | teacher | seed | epochs | top-1 error % | top-5 error % |\n" + "|---" * 8 + "|"
     (target / "table.md").write_text("\n".join([head, *rows]) + "\n")
     print((target / "table.md").read_text(), end="")
 

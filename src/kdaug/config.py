@@ -207,6 +207,8 @@ def check(recipe: Recipe) -> Recipe:
             raise InputError(f"{name} is {value}, but must be {range_in_words}")
     if (t.mean is None) != (t.std is None):
         raise InputError("teacher.mean and teacher.std belong together; give both or neither")
+    if t.mean is not None and t.std is not None and (len(t.mean) != len(t.std) or min(t.std, default=0) <= 0):
+        raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
     return recipe
 
 

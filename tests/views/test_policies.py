@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from kdaug import InputError, Policy, ViewPlan, apply, create_policy
+from kdaug import InputError, Policy, ViewPlan, apply, create_policy, plan_of
 from kdaug.config import Views
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential, of_recipe, spec_with_magnitude
 
@@ -200,6 +200,16 @@ def test_a_recipes_mean_reaches_its_policy() -> None:
 def test_random_resized_crops_belong_to_images_cropped_while_decoded() -> None:
     with pytest.raises(InputError, match=r"views\.crop random-resized needs data\.name folder"):
         of_recipe(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
+
+
+def test_a_part_plans_for_the_size_that_the_part_before_ends_with() -> None:
+    class Shrink:
+        def plan(self, seed: int, epoch: int, indices: Any, size: tuple[int, int]) -> ViewPlan:
+            return plan_of([[("crop", (0, 0, 3, 2))]] * len(indices), size)
+
+    plan = Sequential([Shrink(), Cutout(1, MEAN)]).plan(0, 0, np.arange(200), SIZE)
+    assert (plan.size, plan.output_size) == (SIZE, (2, 3))
+    assert plan.argument[:, 1, :2].max(axis=0).tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8
         SyntaxError,
         ValueError,
         MemoryError,
+        RuntimeError,  # damaged AVIF
         UnidentifiedImageError,
         Image.DecompressionBombError,
     ) as error:

@@ -50,7 +50,7 @@ def _read_classes(folder: Path, at_least: int = 2) -> tuple[tuple[str, ...], Fol
     paths: list[Path] = []
     labels: list[int] = []
     for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        found = sorted(p for p in sub.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+        found = sorted(p for p in sub.rglob("*") if _is_image(p, sub))
         if found:
             labels += [len(classes)] * len(found)
             classes.append(sub.name)
@@ -60,6 +60,11 @@ def _read_classes(folder: Path, at_least: int = 2) -> tuple[tuple[str, ...], Fol
     if len(classes) < at_least:
         raise InputError(f"image folder {folder} has one class only ({classes[0]}); there is nothing to tell apart")
     return tuple(classes), FolderImages(tuple(paths), np.array(labels, np.int64))
+
+
+def _is_image(path: Path, below: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(below).parts)
+    return path.suffix.lower() in EXTENSIONS and not hidden and path.is_file()
 
 
 def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, FolderImages]:

@@ -100,7 +100,8 @@ def read_cifar(name: str, root: Path) -> tuple[ArrayImages, ArrayImages] | None:
             contents = _read_archive(root / archive, wanted)
         else:
             continue
-        batches = [decode(_checked(file, contents[file], root), name) for file in wanted]
+        place = root if (root / folder).is_dir() else root / archive
+        batches = [decode(_checked(file, contents[file], place), name) for file in wanted]
         return _joined(batches[: len(train_files)]), _joined(batches[len(train_files) :])
     return None
 

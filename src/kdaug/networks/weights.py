@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,8 @@ def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, p
     own = network.state_dict()
     for name, tensor in tensors.items():
         if name in own and own[name].shape != tensor.shape:
-            if own[name].shape[1:] == tensor.shape[1:] and own[name].shape[:1] == (classes,):
+            of_classifier = own[name].shape[:1] == (classes,) and name in _last(own)
+            if of_classifier and tensor.ndim == own[name].ndim and own[name].shape[1:] == tensor.shape[1:]:
                 raise InputError(f"weight file {path} is for {len(tensor)} classes, but the data have {classes}")
             raise InputError(
                 f"weight file {path}: {name} is {list(tensor.shape)}, but the network has {list(own[name].shape)}"
@@ -89,6 +89,11 @@ def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, p
         wrong = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which the network has not"
         raise InputError(f"weight file {path} {wrong}; is it of another network?")
     network.load_state_dict(tensors)
+
+
+def _last(own: dict[str, Tensor]) -> list[str]:
+    """The weight and bias of the classifier, which networks hold last."""
+    return list(own)[-2:]
 
 
 def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
@@ -104,8 +109,9 @@ def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
 
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError):
+        with path.open("rb") as file:  # by name, torch would take any *.safetensors for one
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file makes torch's unpickler fail in any way
         raise InputError(
             f"{path} is not a weight file: neither safetensors nor a whole torch file of plain tensors "
             "(one that would have to run code to be loaded is refused)"

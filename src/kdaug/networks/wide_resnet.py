@@ -58,7 +58,7 @@ class WideResNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(inputs)
-        self.fc = nn.Linear(inputs, num_classes)
+        self.fc = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
         self.apply(_initialize)
 
     def get_classifier(self) -> nn.Module:
@@ -66,7 +66,7 @@ class WideResNet(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes)
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _initialize(self.fc)
 
     def forward_features(self, x: Tensor) -> Tensor:

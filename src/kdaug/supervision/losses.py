@@ -55,6 +55,7 @@ def topk_divergence(
     Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of different or wrong shape.
     """
     _check(student_logits, teacher_logits, k, temperature, reading)
+    k = int(k)
     with torch.autocast(student_logits.device.type, enabled=False):
         student, teacher = _at_least_float32(student_logits), _at_least_float32(teacher_logits.detach())
         student, teacher = student / temperature, teacher / temperature
@@ -114,7 +115,7 @@ def _check(student: Tensor, teacher: Tensor, k: int, temperature: float, reading
         )
     if not (student.is_floating_point() and teacher.is_floating_point()):
         raise InputError(f"logits must be floating point, not {student.dtype} and {teacher.dtype}")
-    if k < 1 or k != int(k):
+    if not 1 <= k < math.inf or k != int(k):
         raise InputError(f"k is {k}, but must be a whole number of at least 1")
     if not 0 < temperature < math.inf:
         raise InputError(f"temperature is {temperature}, but must be above 0")

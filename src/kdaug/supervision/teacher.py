@@ -95,6 +95,8 @@ def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher
             f"timm's {name} has {published.num_classes} classes, but the data have {len(dataset.classes)}; "
             "train a teacher on these data instead (teacher.source train, teacher.network NAME)"
         )
+    if len(published.mean) != dataset.channels:
+        raise InputError(f"the teacher takes {len(published.mean)} channel(s), but the data have {dataset.channels}")
     network = create_network(name, published.num_classes, dataset.channels, pretrained=True)
     height, width = published.input_size[1:]
     return Teacher(network, _with_size(InputFormat(published.mean, published.std, (height, width)), settings))

@@ -58,6 +58,8 @@ def arguments_of(name: str, given: Sequence[float]) -> list[float]:
         wanted = ", ".join([*required, *(f"[{o}]" for o in optional)]) or "no argument"
         raise InputError(f"op {name} takes {wanted}; got {len(given)} value(s)")
     for label, value in zip([*required, *optional], given, strict=False):
+        if not isinstance(value, int | float | np.number):
+            raise InputError(f"op {name}: {label} is {value!r}, but must be a number")
         if not np.isfinite(value):
             raise InputError(f"op {name}: {label} is {value}, but must be finite")
         if name in WHOLE and value != int(value):

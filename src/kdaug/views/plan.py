@@ -84,6 +84,14 @@ def chain(plans: Sequence[ViewPlan]) -> ViewPlan:
     )
 
 
+def _color(fill: int | Color) -> Color:
+    values = np.broadcast_to(np.asarray(fill), (3,)) if np.shape(fill) in ((), (3,)) else np.empty(0)
+    if len(values) != 3 or values.dtype.kind not in "iu" or not all(0 <= value <= 255 for value in values):
+        raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
+    red, green, blue = values.tolist()
+    return red, green, blue
+
+
 def plan_of(
     ops_per_sample: Sequence[Sequence[tuple[Any, ...]]],
     size: Size,
@@ -98,18 +106,19 @@ def plan_of(
     """
     if resample not in RESAMPLES:
         raise InputError(f"resample is {resample!r}; there are {', '.join(RESAMPLES)}")
+    if np.shape(size) != (2,) or any(side != int(side) or side < 1 for side in size):
+        raise InputError(f"size is {size}, but must be height and width, whole numbers of at least 1")
     height, width = (int(side) for side in size)
-    if height < 1 or width < 1:
-        raise InputError(f"size is {size}, but both sides must be at least 1")
-    color = (fill, fill, fill) if isinstance(fill, int) else tuple(fill)
-    if len(color) != 3 or not all(0 <= int(value) <= 255 for value in color):
-        raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
+    color = _color(fill)
     longest = max((len(sample) for sample in ops_per_sample), default=0)
     plan = blank(len(ops_per_sample), longest, (height, width), color, resample)
     outputs = set()
     for row, sample in enumerate(ops_per_sample):
         output = (height, width)
-        for step, (name, *given) in enumerate(sample):
+        for step, op in enumerate(sample):
+            if not op:
+                raise InputError(f"image {row}: step {step} is empty; write (op,) or (op, argument)")
+            name, *given = op
             values = given[0] if given and isinstance(given[0], tuple | list) else given
             plan.op[row, step] = ops.code_of(name)
             plan.argument[row, step] = ops.arguments_of(name, values)

@@ -120,7 +120,7 @@ class Sequential:
     parts: Sequence[Policy]
 
     def __post_init__(self) -> None:
-        kinds = [type(part).__name__ for part in self.parts]
+        kinds = [type(part).__name__ for part in _singly(self.parts)]
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise InputError(f"{kind} stands twice in a sequence; both would draw the same numbers")
@@ -130,6 +130,11 @@ class Sequential:
         for part in self.parts:
             plans.append(part.plan(seed, epoch, indices, plans[-1].output_size))
         return chain(plans)
+
+
+def _singly(parts: Sequence[Policy]) -> list[Policy]:
+    """The parts, those of sequences among them included."""
+    return [single for part in parts for single in (_singly(part.parts) if isinstance(part, Sequential) else [part])]
 
 
 def create_policy(spec_or_name: str, **options: Any) -> Policy:
@@ -162,7 +167,7 @@ def spec_with_magnitude(spec: str, magnitude: float) -> str:
         raise InputError(f"views.magnitude is {magnitude:g}, but policy {spec} has no magnitude")
     policy = create_policy(spec, magnitude=magnitude)
     assert isinstance(policy, RandAugment)
-    return f"randaugment-n{policy.num_ops}-m{policy.magnitude:g}@{policy.space}"
+    return f"randaugment-n{policy.num_ops}-m{np.format_float_positional(policy.magnitude, trim='-')}@{policy.space}"
 
 
 def of_recipe(views: Views, mean: Color, cropped_at_decoding: bool) -> Policy:

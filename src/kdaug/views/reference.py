@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from kdaug.views.ops import NAMES
 from kdaug.views.plan import ViewPlan
@@ -92,9 +92,11 @@ def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
 
 def _cutout(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resampling) -> Image.Image:
     x, y, side = (int(v) for v in a[:3])
-    if side > 0:
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + side, image.width), min(y + side, image.height)
+    if left < right and top < bottom:
         image = image.copy()
-        ImageDraw.Draw(image).rectangle((x, y, x + side - 1, y + side - 1), fill=fill)
+        image.paste(fill, (left, top, right, bottom))
     return image
 
 

@@ -37,7 +37,7 @@ class Range:
 
     def at(self, level: Floats) -> Floats:
         """The unsigned value at `level`, float64 of the same shape."""
-        span = (self.at_10 - self.at_0) * level / 10
+        span = level / 10 * (self.at_10 - self.at_0)  # in this order: truncation depends on it, as in the sources
         return self.at_0 + (np.trunc(span) if self.whole else span)
 
 

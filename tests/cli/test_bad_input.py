@@ -1,0 +1,202 @@
+"""Bad input: exit code 2, one line on stderr that names the thing, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from kdaug.networks import create_network
+
+DEMO = "train demo {tiny} --teacher.source none --run.dir {tmp}/new"
+PHOTOS = "train photos {photos} --teacher.source none --run.dir {tmp}/new"
+
+# command line (over the places of `places`), what the line must say
+CASES = {
+    "missing folder": (f"{PHOTOS} --data.root {{tmp}}/nowhere", "image folder {tmp}/nowhere does not exist"),
+    "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty holds no images"),
+    "folder is a file": (f"{PHOTOS} --data.root {{tmp}}/file", "image folder {tmp}/file does not exist"),
+    "one class": (f"{PHOTOS} --data.root {{tmp}}/one-class", "one class only (disc)"),
+    "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "lonely/ring holds one image"),
+    "missing data set": (f"{DEMO} --data.name cifar-100 --data.root {{tmp}}/empty", "cifar-100 is not in {tmp}/empty"),
+    "more images than there are": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
+    "batch larger than the data": (f"{DEMO} --optimization.global-batch 257", "but there are 256 training images"),
+    "lambda below 0": (f"{DEMO} --supervision.weight -0.5", "supervision.weight is -0.5, but must be at least 0"),
+    "K below 1": (f"{DEMO} --supervision.k 0", "supervision.k is 0, but must be at least 1"),
+    "T of 0": (f"{DEMO} --supervision.temperature 0", "supervision.temperature is 0.0, but must be above 0"),
+    "T not finite": (f"{DEMO} --supervision.temperature nan", "supervision.temperature is nan, but must be above 0"),
+    "unknown command": ("trian demo", "there is no command 'trian'; did you mean train?"),
+    "unknown recipe": ("train dmeo", "there is no recipe 'dmeo'", "did you mean demo?"),
+    "no recipe": ("train", "which recipe?"),
+    "flag before the recipe": ("train --run.seed 1 demo", "the recipe comes first"),
+    "unknown recipe to show": ("recipes show dmeo", "did you mean demo?"),
+    "recipes misunderstood": ("recipes delete demo", "does not understand 'delete demo'"),
+    "unknown network": (f"{DEMO} --student.name wide_resnet16_3", "did you mean wide_resnet16_"),
+    "unknown teacher network": (
+        f"{DEMO} --teacher.source train --teacher.network wide_resnet16_3",
+        "did you mean wide_resnet16_",
+    ),
+    "unknown policy": (f"{DEMO} --views.policy randaugmnet-n2-m9", "there is no policy 'randaugmnet-n2-m9'"),
+    "unknown space": (f"{DEMO} --views.policy randaugment-n2-m5@paper-geometrc", "did you mean paper-geometric?"),
+    "magnitude too large": (f"{DEMO} --views.magnitude 11", "the magnitude is 11, but must be from 0 to 10"),
+    "unknown teacher source": (f"{DEMO} --teacher.source rum:x", "teacher.source is 'rum:x'", "run:DIR"),
+    "unknown device": (f"{DEMO} --run.device gpu", "run.device gpu cannot be used"),
+    "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "{tmp}/nowhere is not a finished run"),
+    "teacher file missing": (f"{DEMO} --teacher.source file:{{tmp}}/none.pt", "{tmp}/none.pt does not exist"),
+    "teacher file is text": (f"{DEMO} --teacher.source file:{{tmp}}/file", "{tmp}/file is not a weight file"),
+    "teacher file is a picture": (f"{DEMO} --teacher.source file:{{tmp}}/a.png", "{tmp}/a.png is not a weight file"),
+    "teacher file is damaged": (
+        f"{DEMO} --teacher.source file:{{tmp}}/damaged.safetensors",
+        "{tmp}/damaged.safetensors is not a weight file",
+    ),
+    "teacher run of other classes": (f"{DEMO} --teacher.source run:{{photos_run}}", "3 classes, but the data have 10"),
+    "teacher file of other classes": (
+        f"{DEMO} --teacher.source file:{{tmp}}/three.safetensors",
+        "is for 3 classes, but the data have 10",
+    ),
+    "teacher file of another network": (
+        f"{DEMO} --teacher.source file:{{tmp}}/other.safetensors",
+        "other.safetensors",
+        "is it of another network?",
+    ),
+    "timm has no such teacher": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
+    "existing run": ("train demo {tiny} --run.dir {taught}", "{taught} exists; continue it with --run.resume"),
+    "resumed with another recipe": (
+        "train demo {tiny} --run.resume --run.dir {taught}",
+        "{taught} began with another recipe",
+        "optimization.epochs: 2 -> 1",
+    ),
+    "directory of something else": (f"{DEMO} --run.dir {{tmp}}/one-class", "is not a run directory"),
+    "directory inside a file": (f"{DEMO} --run.dir {{tmp}}/file/run", "{tmp}/file/run cannot be written"),
+    "recipe file missing": ("train {tmp}/none.yaml", "recipe {tmp}/none.yaml: cannot be read"),
+    "recipe is a folder": ("train {tmp}/empty", "recipe {tmp}/empty: cannot be read"),
+    "recipe is a picture": ("train {tmp}/picture.yaml", "recipe {tmp}/picture.yaml: "),
+    "misspelt key": ("train {tmp}/misspelt.yaml", "views.polcy is not a setting; did you mean views.policy?"),
+    "wrong type": ("train {tmp}/type.yaml", "optimization.epochs must be a whole number"),
+    "not YAML": ("train {tmp}/broken.yaml", "not readable as plain YAML"),
+    "eval of nothing": ("eval {tmp}/nowhere", "{tmp}/nowhere is not a run directory"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def places(
+    tmp_path: Path, shapes: Path, taught: Path, photos_run: Path, tiny: list[str], photos: list[str]
+) -> dict[str, str]:
+    """Folders and files to go wrong with, by the names they have in CASES."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("not what you think")
+    shutil.copytree(shapes / "disc", tmp_path / "one-class" / "disc")
+    shutil.copytree(shapes / "disc", tmp_path / "lonely" / "disc")
+    (tmp_path / "lonely" / "ring").mkdir()
+    shutil.copy(shapes / "disc" / "00.jpg", tmp_path / "lonely" / "ring")
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "picture.yaml")
+    (tmp_path / "misspelt.yaml").write_text("views:\n  polcy: none\n")
+    (tmp_path / "type.yaml").write_text("optimization:\n  epochs: many\n")
+    (tmp_path / "broken.yaml").write_text("views: {policy: [none")
+    three = create_network("wide_resnet10_1", 3, 1).state_dict()
+    safetensors.torch.save_file(three, tmp_path / "three.safetensors")
+    (tmp_path / "damaged.safetensors").write_bytes((tmp_path / "three.safetensors").read_bytes()[:5000])
+    safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    return {
+        "tmp": str(tmp_path), "taught": str(taught), "photos_run": str(photos_run), "tiny": " ".join(tiny),
+        "photos": " ".join(photos),
+    }  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_one_line(err: str, *fragments: str) -> None:
+    assert err.startswith("kdaug: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    for fragment in fragments:
+        assert fragment in err
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(
+    kdaug: Callable, places: dict[str, str], tmp_path: Path, taught: Path, case: str
+) -> None:
+    command, *fragments = (text.format(**places) for text in CASES[case])
+    before = content(tmp_path), content(taught)
+    said = kdaug(*command.split())
+    assert_one_line(said.err, *fragments)
+    assert said.code == 2
+    assert (content(tmp_path), content(taught)) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    for number in range(4):
+        (own_shapes / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
+    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--run.dir", own_shapes.with_name("run")]
+    said = kdaug("train", "photos", *photos, *flags)
+    assert said.code == 2
+    assert_one_line(said.err, f"unreadable, the last one {own_shapes}/disc/0", "data.max_unreadable 0.01")
+    assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", said.out)
+
+
+def test_validation_images_that_are_all_unreadable_stop_the_run(
+    kdaug: Callable, photos: list[str], own_shapes: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "split"
+    shutil.copytree(own_shapes, root / "train")
+    for name in ("disc", "square"):
+        (root / "val" / name).mkdir(parents=True)
+        (root / "val" / name / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    flags = ["--data.root", root, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
+    said = kdaug("train", "photos", *photos, *flags, "--data.max-unreadable", "1")
+    assert said.code == 2
+    assert_one_line(said.err, "unreadable")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+    flags = ["--teacher.source", "none", "--optimization.learning-rate", "1e30", "--run.dir", tmp_path / "run"]
+    said = kdaug("train", "demo", *tiny, *flags)
+    assert said.code == 2
+    assert_one_line(said.err, "(epoch 0)", "Lower optimization.learning_rate")
+    assert re.search(r"the loss is (nan|inf) at step [2-4] ", said.err)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_refused_command_once_corrected_does_its_work(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+    flags = [*tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
+    assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_3").code == 2
+    assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_1").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "demo", "--views.polcy", "none"],
+        ["train", "demo", "--supervision.k", "many"],
+        ["train", "demo", "--data.name", "mnist"],
+        ["train", "demo", "--run.dir"],
+        ["train", "demo", "extra"],
+        ["eval"],
+        ["eval", "run", "--weights", "first"],
+        ["demo", "--outt", "x"],
+    ],
+)
+def test_flags_that_are_none_are_2_without_a_traceback(kdaug: Callable, arguments: list[str]) -> None:
+    said = kdaug(*arguments)
+    assert said.code == 2
+    assert said.err
+    assert "Traceback" not in said.err + said.out
+
+
+def test_the_process_itself_ends_with_2_and_the_line() -> None:
+    told = subprocess.run([sys.executable, "-m", "kdaug", "trian"], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert_one_line(told.stderr, "did you mean train?")

@@ -1,0 +1,200 @@
+"""kdaug demo: three runs and one page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+import io
+import itertools
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from kdaug.config import Recipe
+from kdaug.data import load_dataset
+from kdaug.demo import Demonstration, run_demo
+from kdaug.demo.page import write_page
+from kdaug.networks.wide_resnet import WideResNet
+from kdaug.recipes import RECIPES, named_recipe
+from kdaug.supervision import load_teacher
+from kdaug.training import read_metrics
+from kdaug.training.resolving import resolve
+from kdaug.training.setup import prepare
+
+DEMO = named_recipe("demo")
+
+
+def short_demo() -> Recipe:
+    """The demonstration's own recipe on 256 images for one epoch."""
+    recipe = DEMO
+    return replace(
+        recipe,
+        data=replace(recipe.data, train_images=256),
+        optimization=replace(recipe.optimization, epochs=1, global_batch=64),
+        run=replace(recipe.run, device="cpu", threads=1),
+    )
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would load, show and run."""
+
+    text: str
+    loaded: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        for url in self.loaded:
+            if url.startswith("data:image/png;base64,"):
+                yield np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+
+
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
+    """A short demonstration in a folder of its own; look only."""
+    return run_demo(short_demo(), tmp_path_factory.mktemp("demo"), Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def page(demonstration: Demonstration) -> Page:
+    """Its page."""
+    return Page(demonstration.page.read_text(encoding="utf-8"))
+
+
+def test_there_are_three_finished_runs_and_a_page(demonstration: Demonstration) -> None:
+    out = demonstration.page.parent
+    assert {p.name for p in out.iterdir()} == {"index.html", "label-only", "with-teacher", "teachers"}
+    runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
+    assert [run.directory for run in runs] == [
+        next((out / "teachers").iterdir()),
+        out / "label-only",
+        out / "with-teacher",
+    ]
+    for run in runs:
+        end = read_metrics(run.directory)[-1]
+        assert (end["kind"], end["top1_error"]) == ("end", run.top1_error)
+    assert demonstration.gain == demonstration.label_only.top1_error - demonstration.with_teacher.top1_error
+
+
+def test_the_students_differ_in_their_teacher_and_in_nothing_else(demonstration: Demonstration) -> None:
+    texts = [
+        (run.directory / "recipe.yaml").read_text().splitlines()
+        for run in (demonstration.label_only, demonstration.with_teacher)
+    ]
+    differing = [(a.strip(), b.strip()) for a, b in zip(*texts, strict=True) if a != b]
+    assert [a.partition(":")[0] for a, _ in differing] == ["source", "dir"]
+    assert differing[0] == ("source: none", "source: train")
+
+
+def test_the_page_needs_nothing_but_itself(page: Page) -> None:
+    assert page.loaded
+    assert all(url.startswith("data:image/") for url in page.loaded)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not re.search(r"url\(|@import", page.text)
+    (curves,) = (url for url in page.loaded if url.startswith("data:image/svg+xml;base64,"))
+    svg = base64.b64decode(curves.partition(",")[2]).decode()
+    assert all(reference.startswith("#") for reference in re.findall(r'href="([^"]*)"', svg))
+
+
+def test_the_page_says_all_three_errors_and_the_gain(demonstration: Demonstration, page: Page) -> None:
+    said = " ".join(" ".join(page.words).split())
+    label_only, with_teacher = demonstration.label_only.top1_error, demonstration.with_teacher.top1_error
+    assert f"the student errs on {with_teacher:.2f} % instead of {label_only:.2f} % of new images" in said
+    assert f"labels only {label_only:.2f} % with the teacher {with_teacher:.2f} %" in said
+    assert f"gain {label_only - with_teacher:+.2f} points" in said
+    assert f"errs on {demonstration.teacher.top1_error:.2f} %." in said
+
+
+def test_the_page_shows_twelve_images_of_the_training_set_each_beside_its_view(page: Page) -> None:
+    pictures = list(page.pictures())
+    assert len(pictures) == 24
+    images = {image.tobytes() for image in load_dataset(short_demo().data).train.images}
+    assert all(picture.shape == (28, 28) for picture in pictures)
+    assert all(picture.tobytes() in images for picture in pictures[0::2])
+    assert sum(picture.tobytes() in images for picture in pictures[1::2]) < 4  # views are hardly ever unchanged
+
+
+def test_the_page_carries_the_recipe_of_the_student(demonstration: Demonstration, page: Page) -> None:
+    written = (demonstration.with_teacher.directory / "recipe.yaml").read_text()
+    shown = next(words for words in page.words if words.startswith("data:\n"))
+    assert shown.strip().replace("resume: true", "resume: false") == written.strip()
+
+
+def test_run_again_nothing_is_trained_anew(demonstration: Demonstration) -> None:
+    out = demonstration.page.parent
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page}
+    text = demonstration.page.read_text()
+    assert run_demo(short_demo(), out, Console(file=io.StringIO())) == demonstration
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page} == before
+    assert demonstration.page.read_text() == text, "nor is anything drawn anew"
+
+
+def test_interrupted_the_same_command_finishes_the_demonstration(
+    kdaug: Callable, demonstration: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "demo", short_demo)
+    calls = itertools.count(1)
+
+    def interrupt(module: nn.Module, inputs: object) -> None:
+        if isinstance(module, WideResNet) and module.training and next(calls) in (3, 6):
+            signal.raise_signal(signal.SIGINT)
+
+    handle = register_module_forward_pre_hook(interrupt)
+    for _ in range(2):
+        said = kdaug("demo", "--out", tmp_path)
+        assert (said.code, said.err) == (130, f"kdaug: interrupted; continue with: kdaug demo --out {tmp_path}\n")
+    handle.remove()
+    assert kdaug("demo", "--out", tmp_path).code == 0
+    for run in ("label-only", "with-teacher"):
+        weights = (tmp_path / run / "last.safetensors").read_bytes()
+        assert weights == (demonstration.page.parent / run / "last.safetensors").read_bytes()
+
+
+def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration: Demonstration, tmp_path: Path) -> None:
+    names = tuple(f"<script src='http://x/{n}'>&\"{n}" for n in range(10))
+    directory = demonstration.with_teacher.directory
+    recipe = short_demo()
+    setup = prepare(resolve(replace(recipe, run=replace(recipe.run, dir=str(directory)))), Console(file=io.StringIO()))
+    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", setup.dataset, "")
+    renamed = dataclasses.replace(setup, dataset=replace(setup.dataset, classes=names))
+    runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
+    write_page(tmp_path / "page.html", renamed, teacher, *runs)
+    page = Page((tmp_path / "page.html").read_text())
+    assert "script" not in page.tags
+    assert sum("<script" in words for words in page.words) >= 12 * 3
+    assert html.escape(names[0], quote=False).replace('"', "&#34;").replace("'", "&#39;") in page.text
+
+
+def test_the_command_prints_the_errors_and_names_the_page(
+    kdaug: Callable, demonstration: Demonstration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "demo", short_demo)
+    said = kdaug("demo", "--out", demonstration.page.parent)
+    assert (said.code, said.err) == (0, "")
+    for run in (demonstration.teacher, demonstration.label_only, demonstration.with_teacher):
+        assert f"{run.top1_error:.2f} %" in said.out
+    assert f"open {demonstration.page} for curves" in said.out

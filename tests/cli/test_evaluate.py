@@ -1,0 +1,77 @@
+"""kdaug eval: the very figures the run ended with, from its weights alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CPU = ("--run.device", "cpu")
+FIGURES = ("top1_error", "top5_error", "val_loss", "images")
+
+
+def evaluations(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in FIGURES} for line in lines if line["kind"] == "eval"]
+
+
+@pytest.mark.parametrize("run", ["taught", "photos_run"])
+def test_the_last_weights_have_the_error_of_the_end(kdaug: Callable, run: str, request: pytest.FixtureRequest) -> None:
+    directory = request.getfixturevalue(run)
+    before = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
+    said = kdaug("eval", directory, "--json", *CPU)
+    assert (said.code, said.err) == (0, "")
+    assert json.loads(said.out) == evaluations(directory)[-1]
+    assert {p: p.stat().st_mtime_ns for p in directory.rglob("*")} == before, "measuring leaves no trace"
+
+
+def test_the_best_weights_have_the_lowest_error(kdaug: Callable, taught: Path) -> None:
+    told = json.loads(kdaug("eval", taught, "--weights", "best", "--json", *CPU).out)
+    assert told == min(evaluations(taught), key=lambda figures: figures["top1_error"])
+
+
+def test_in_words_it_is_one_line(kdaug: Callable, taught: Path) -> None:
+    figures = evaluations(taught)[-1]
+    assert kdaug("eval", taught, *CPU).out == (
+        f"{taught} (last weights): error {figures['top1_error']:.2f} %, top-5 {figures['top5_error']:.2f} %, "
+        f"loss {figures['val_loss']:.4f}, on 2,000 images\n"
+    )
+
+
+def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, own_shapes: Path) -> None:
+    run = shutil.copytree(photos_run, own_shapes.with_name("moved"))
+    said = kdaug("eval", run, "--data.root", own_shapes, "--json", *CPU)
+    assert json.loads(said.out) == evaluations(photos_run)[-1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda run: shutil.rmtree(run), "is not a run directory: it holds no recipe.yaml"),
+        (lambda run: (run / "last.safetensors").unlink(), "holds no last.safetensors yet; is the run finished?"),
+        (lambda run: (run / "last.safetensors").write_text("x"), "last.safetensors is not a weight file"),
+        (lambda run: (run / "recipe.yaml").write_text("vieews: {}"), "vieews is not a setting; did you mean views?"),
+    ],
+    ids=["no run", "unfinished", "damaged weights", "misspelt recipe"],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(
+    kdaug: Callable, taught: Path, tmp_path: Path, spoil: Callable[[Path], None], named: str
+) -> None:
+    run = shutil.copytree(taught, tmp_path / "run")
+    spoil(run)
+    said = kdaug("eval", run, *CPU)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("kdaug: ")
+    assert named in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, own_shapes: Path) -> None:
+    (own_shapes / "disc").rename(own_shapes / "ring")
+    said = kdaug("eval", photos_run, "--data.root", own_shapes, *CPU)
+    assert said.code == 2
+    assert "was trained on 3 classes that are not those of" in said.err
+    assert said.err.count("\n") == 1

@@ -1,0 +1,157 @@
+"""kdaug train: the real command on real images, and exactly what it leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdaug.config import read_recipe
+from kdaug.recipes import named_recipe
+
+FILES = set(
+    "recipe.yaml environment.json metrics.jsonl tensorboard checkpoints best.safetensors last.safetensors .lock".split()
+)
+
+
+def lines_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_command_trains_a_teacher_and_a_student_and_says_where_they_are(tiny: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdaug", "train", "demo", *tiny, "--run.dir", "runs/a"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    (teacher,) = (tmp_path / "runs" / "teachers").iterdir()
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"a", "teachers"}
+    assert {p.name for p in tmp_path.iterdir()} == {"runs"}
+    for run in (tmp_path / "runs" / "a", teacher):
+        assert {p.name for p in run.iterdir()} == FILES
+    end = lines_of(tmp_path / "runs" / "a")[-1]
+    assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in done.stdout
+    assert "everything is in runs/a; measure again with: kdaug eval runs/a" in done.stdout
+    assert f"the teacher comes first: runs/teachers/{teacher.name}" in done.stdout
+    assert f"error {lines_of(teacher)[-1]['top1_error']:.2f} % on the validation images" in done.stdout
+
+
+def test_flags_change_the_recipe_and_only_where_they_say(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+    flags = "--teacher.source none --views.magnitude 3 --supervision.k 2 --optimization.clip-norm None --run.seed 4"
+    assert kdaug("train", "demo", *tiny, *flags.split(), "--run.dir", tmp_path / "run").code == 0
+    written, named = read_recipe(tmp_path / "run" / "recipe.yaml"), named_recipe("demo")
+    assert (written.teacher.source, written.supervision.k) == ("none", 2)
+    assert written.views.policy == "randaugment-n2-m3@paper-geometric"
+    assert written.views.seed == written.run.seed == 4
+    assert written.optimization.clip_norm is None
+    assert (written.student, written.supervision.temperature) == (named.student, named.supervision.temperature)
+    assert (written.views.pad, written.optimization.learning_rate) == (2, 0.1)
+
+
+def test_without_a_directory_the_run_is_named_after_the_recipe_and_its_settings(
+    kdaug: Callable, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for learning_rate in ("0.1", "0.2"):
+        flags = ["--teacher.source", "none", "--optimization.learning-rate", learning_rate]
+        assert kdaug("train", "demo", *tiny, *flags).code == 0
+    names = [run.name for run in (tmp_path / "runs").iterdir()]
+    assert len(names) == 2
+    assert all(re.fullmatch("demo-[0-9a-f]{10}", name) for name in names)
+    again = kdaug("train", "demo", *tiny, *flags)
+    assert again.code == 2
+    assert "exists; continue it with --run.resume or choose another --run.dir" in again.err
+
+
+def test_a_recipe_of_ones_own_is_a_yaml_file(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yml"
+    recipe.write_text("student: {name: wide_resnet10_1}\noptimization: {learning_rate: 1e-2}\n")
+    assert kdaug("train", recipe, *tiny, "--run.dir", tmp_path / "run").code == 0
+    assert read_recipe(tmp_path / "run" / "recipe.yaml").optimization.learning_rate == 0.01
+
+
+def test_a_finished_run_resumed_says_so_and_changes_nothing(kdaug: Callable, taught: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in taught.rglob("*")}
+    said = kdaug("train", taught / "recipe.yaml", "--run.resume")
+    assert (said.code, said.err) == (0, "")
+    assert f"{taught} is finished already" in said.out
+    assert {p: p.stat().st_mtime_ns for p in taught.rglob("*")} == before
+
+
+# Photos
+
+
+def test_photos_are_trained_on_with_a_teacher(photos_run: Path) -> None:
+    (teacher,) = (photos_run.parent / "teachers").iterdir()
+    for run in (photos_run, teacher):
+        assert {p.name for p in run.iterdir()} == FILES
+        steps = [line for line in lines_of(run) if line["kind"] == "step"]
+        assert [line["step"] for line in steps] == [1, 2, 3, 4]  # 33 of 36 images to train on, in batches of 8
+        assert lines_of(run)[-1]["images"] == 3
+    assert all(line["divergence"] > 0 for line in lines_of(photos_run) if line["kind"] == "step")
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_number_of_workers_changes_nothing(
+    kdaug: Callable, photos: list[str], photos_run: Path, shapes: Path, workers: str
+) -> None:
+    run = photos_run.with_name(f"workers-{workers}")  # beside the first, to share its teacher
+    flags = ["--data.root", shapes, "--run.dir", run, "--data.workers", workers]
+    assert kdaug("train", "photos", *photos, *flags).code == 0
+    assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
+
+
+def test_a_moved_image_folder_is_the_same_data(
+    kdaug: Callable, photos: list[str], photos_run: Path, own_shapes: Path
+) -> None:
+    flags = ["--teacher.source", f"run:{next((photos_run.parent / 'teachers').iterdir())}", "--data.root", own_shapes]
+    run = own_shapes.with_name("run")
+    assert kdaug("train", "photos", *photos, *flags, "--run.dir", run).code == 0
+    assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("network", ["test_efficientnet", "test_vit"])
+def test_any_network_of_timm_can_be_the_student(
+    kdaug: Callable, photos: list[str], shapes: Path, tmp_path: Path, network: str
+) -> None:
+    size = "160" if network == "test_vit" else "64"
+    flags = ["--student.name", network, "--data.image-size", size, "--teacher.source", "none", "--data.root", shapes]
+    assert kdaug("train", "photos", *photos, *flags, "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("eval", tmp_path / "run").code == 0
+
+
+def spoil(folder: Path, names: list[str]) -> list[Path]:
+    """Files under `folder`, in a class of their own choosing, that begin like a JPEG and are none."""
+    begun = next((folder / "disc").iterdir()).read_bytes()[:200]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(begun)
+    return [folder / name for name in names]
+
+
+def test_a_few_unreadable_images_are_named_and_left_out(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    broken = spoil(own_shapes, ["disc/half.jpg", "square/rest.jpg"])
+    run = own_shapes.with_name("run")
+    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
+    said = kdaug("train", "photos", *photos, *flags, "--optimization.epochs", "2", "--run.dir", run)
+    assert (said.code, said.err) == (0, "")
+    for path in broken:
+        assert said.out.count(f"unreadable image left out: {path}") == 1
+    assert lines_of(run)[-1]["kind"] == "end"
+
+
+def test_an_unreadable_image_is_named_whatever_characters_it_has(
+    kdaug: Callable, photos: list[str], own_shapes: Path
+) -> None:
+    shutil.copytree(own_shapes / "disc", own_shapes / "ring[")
+    broken = spoil(own_shapes, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
+    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
+    flags += ["--optimization.epochs", "2", "--optimization.global-batch", "40"]
+    said = kdaug("train", "photos", *photos, *flags, "--run.dir", own_shapes.with_name("run"))
+    assert (said.code, said.err) == (0, "")
+    for path in broken:
+        assert f"unreadable image left out: {path}" in said.out

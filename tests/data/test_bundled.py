@@ -1,0 +1,91 @@
+"""The images that come with the package are what their page says, and recipes can cut them down."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from kdaug import config
+from kdaug.data import ArrayImages, Dataset, load_dataset
+from kdaug.data.named import load_named
+from kdaug.errors import InputError
+
+SHA256 = {
+    "train images": "e1427044c614fabc29feeff0f27e6b68f88a9ee2f2cfe7d783b9157159864883",
+    "train labels": "2c02745d4ad8b4511333d0eca662ac5664a371860abaa4588b1670e7be59fbdf",
+    "test images": "96315b1732ab731e68b8def3c284f34b605f7deb7a61e683c7d786265c827c83",
+    "test labels": "b2095bc797d1201e84da76c94012c02d0e6f07af0938df4e00120a3b42d1aa4c",
+}
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Dataset:
+    return load_dataset(config.Data())
+
+
+def arrays_of(dataset: Dataset) -> dict[str, ArrayImages]:
+    assert isinstance(dataset.train, ArrayImages)
+    assert isinstance(dataset.val, ArrayImages)
+    return {"train": dataset.train, "test": dataset.val}
+
+
+def test_arrays_have_the_sums_that_their_page_states(bundled: Dataset) -> None:
+    page = (resources.files("kdaug.data") / "bundled" / "README.md").read_text(encoding="utf-8")
+    for split, part in arrays_of(bundled).items():
+        arrays = {f"{split} images": part.images, f"{split} labels": part.labels.astype(np.uint8)}
+        for name, array in arrays.items():
+            assert hashlib.sha256(array.tobytes()).hexdigest() == SHA256[name]
+            assert SHA256[name] in page
+
+
+def test_classes_are_balanced(bundled: Dataset) -> None:
+    for split, per_class in (("train", 1000), ("test", 200)):
+        part = arrays_of(bundled)[split]
+        assert part.images.shape == (10 * per_class, 28, 28, 1)
+        assert_array_equal(np.bincount(part.labels), [per_class] * 10)
+        assert part.labels.dtype == np.int64
+
+
+def test_mean_and_std_are_those_of_the_training_images(bundled: Dataset) -> None:
+    values = arrays_of(bundled)["train"].images / 255
+    assert_allclose((bundled.mean, bundled.std), ((values.mean(),), (values.std(),)), rtol=1e-10)
+    assert (bundled.size, bundled.channels, len(bundled.classes)) == ((28, 28), 1, 10)
+
+
+def test_fewer_training_images_are_balanced_and_keep_the_statistics_of_all(bundled: Dataset) -> None:
+    small = load_dataset(config.Data(train_images=503))
+    assert set(np.bincount(small.train.labels)) == {50, 51}
+    assert len(small.train) == 503
+    assert (small.mean, small.std, len(small.val)) == (bundled.mean, bundled.std, len(bundled.val))
+    whole, part = arrays_of(bundled)["train"], arrays_of(small)["train"]
+    label_of = {image.tobytes(): label for image, label in zip(whole.images, whole.labels, strict=True)}
+    assert all(label_of[image.tobytes()] == label for image, label in zip(part.images, part.labels, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (config.Data(train_images=10_001), "data.train_images is 10001, but bundled has 10000"),
+        (config.Data(image_size=64), "data.image_size is for data.name folder"),
+    ],
+)
+def test_what_the_set_cannot_give_is_refused(settings: config.Data, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        load_dataset(settings)
+
+
+@pytest.mark.skipif("KDAUG_DATA" not in os.environ, reason="KDAUG_DATA does not name a folder of official files")
+def test_images_are_the_first_of_each_class_in_the_official_files(bundled: Dataset) -> None:
+    official = load_named("fashion-mnist", Path(os.environ["KDAUG_DATA"]), download=False)
+    for (split, part), per_class in zip(arrays_of(bundled).items(), (1000, 200), strict=True):
+        whole = arrays_of(official)[split]
+        rows = np.sort(np.concatenate([np.flatnonzero(whole.labels == c)[:per_class] for c in range(10)]))
+        assert_array_equal(part.images, whole.images[rows])
+        assert_array_equal(part.labels, whole.labels[rows])
+    assert bundled.classes == official.classes

@@ -1,0 +1,243 @@
+"""Decoding: every kind of image file gives the RGB pixels that NumPy works out, or a reason why it cannot."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from kdaug.data.decode import Unreadable, decode
+from kdaug.data.frames import Box, CentreCrop
+
+SIDE = 16
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (SIDE, SIDE), np.uint8)
+GREY[0, :2] = 0, 255
+ALPHA = RNG.integers(0, 256, (SIDE, SIDE), np.uint8)
+RGB = RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+PALETTE = RNG.integers(0, 256, (256, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A frame that takes the whole image, or `part` of it."""
+
+    size: int = SIDE
+    part: Box | None = None
+
+    def box(self, epoch: int, index: int, width: int, height: int) -> Box:
+        return self.part or (0, 0, width, height)
+
+
+def decoded(image: Image.Image, path: Path, frame: Any = None, **options: Any) -> NDArray[np.int64]:
+    image.save(path, **options)
+    pixels = decode(path, frame or Whole(), 0, 0)
+    assert pixels.dtype == np.uint8
+    return pixels.astype(np.int64)
+
+
+def repeated(grey: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([grey] * 3, axis=-1)
+
+
+@pytest.fixture
+def png(tmp_path: Path) -> Path:
+    return tmp_path / "x.png"
+
+
+@pytest.fixture
+def tiff(tmp_path: Path) -> Path:
+    return tmp_path / "x.tiff"
+
+
+def test_grey_is_repeated(png: Path) -> None:
+    assert_array_equal(decoded(Image.fromarray(GREY), png), repeated(GREY))
+
+
+def test_black_and_white_is_0_and_255(png: Path) -> None:
+    assert_array_equal(decoded(Image.fromarray(GREY > 99), png), repeated((GREY > 99) * 255))
+
+
+def test_rgb_is_kept(png: Path) -> None:
+    assert_array_equal(decoded(Image.fromarray(RGB), png), RGB)
+
+
+@pytest.mark.parametrize("colour", [GREY[..., None], RGB])
+def test_transparency_is_dropped(colour: NDArray[np.uint8], png: Path) -> None:
+    image = Image.fromarray(np.concatenate([colour, ALPHA[..., None]], axis=-1))
+    assert image.mode in ("LA", "RGBA")
+    assert_array_equal(decoded(image, png), np.broadcast_to(colour, RGB.shape))
+
+
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])
+def test_palette_images_show_their_colours(transparency: int | bytes | None, png: Path) -> None:
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette(PALETTE.tobytes())
+    options = {} if transparency is None else {"transparency": transparency}
+    assert_array_equal(decoded(image, png, **options), PALETTE[GREY])
+
+
+def test_16_bit_grey_keeps_its_high_byte(png: Path) -> None:
+    deep = GREY.astype(np.uint16) * 256 + ALPHA
+    assert_array_equal(decoded(Image.fromarray(deep), png), repeated(GREY))
+
+
+def test_32_bit_grey_keeps_its_second_byte_within_bounds(tiff: Path) -> None:
+    deep = GREY.astype(np.int32) * 256 + ALPHA
+    deep[1, :3] = -1, 1 << 16, 1 << 30
+    expected = GREY.copy()
+    expected[1, :3] = 0, 255, 255
+    assert_array_equal(decoded(Image.fromarray(deep), tiff), repeated(expected))
+
+
+def test_float_grey_is_cut_to_0_to_255(tiff: Path) -> None:
+    values = GREY.astype(np.float32) + 0.25
+    values[1, :2] = -7, 1e6
+    expected = GREY.copy()
+    expected[1, :2] = 0, 255
+    assert_array_equal(decoded(Image.fromarray(values), tiff), repeated(expected))
+
+
+def test_cmyk_is_ink_on_white(tiff: Path) -> None:
+    inks = np.concatenate([RGB, ALPHA[..., None]], axis=-1)
+    image = Image.fromarray(inks, mode="CMYK")
+    paper = (255.0 - inks[..., :3]) * (255.0 - inks[..., 3:]) / 255
+    assert_allclose(decoded(image, tiff), paper, atol=1)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
+@pytest.mark.parametrize("colour", [(200, 60, 20), (10, 90, 240)])
+def test_jpeg_keeps_a_plain_colour(mode: str, colour: tuple[int, ...], tmp_path: Path) -> None:
+    image = Image.new("RGB", (SIDE, SIDE), colour).convert(mode)
+    expected = colour if mode != "L" else np.dot(colour, (0.299, 0.587, 0.114))
+    assert_allclose(decoded(image, tmp_path / "x.jpg", quality=95), np.broadcast_to(expected, RGB.shape), atol=4)
+
+
+# EXIF 2.32, tag 0x0112: where row 0 and column 0 of the stored image belong when it is shown.
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+def tagged(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_images_are_turned_upright(orientation: int, ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{ending}"
+    plain = decoded(Image.fromarray(RGB), path)
+    assert_array_equal(decoded(Image.fromarray(RGB), path, exif=tagged(orientation)), UPRIGHT[orientation](plain))
+
+
+def test_the_frame_sees_the_upright_size(tmp_path: Path) -> None:
+    seen = []
+
+    class Watching(Whole):
+        def box(self, epoch: int, index: int, width: int, height: int) -> Box:
+            seen.append((epoch, index, width, height))
+            return 0, 0, width, height
+
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=tagged(6))
+    assert decode(tmp_path / "x.jpg", Watching(8), 5, 7).shape == (8, 8, 3)
+    assert seen == [(5, 7, 20, 30)]
+
+
+def bicubic(values: NDArray[np.float64], start: float, stop: float, size: int) -> NDArray[np.float64]:
+    """Keys' cubic (a = -1/2), widened when shrinking, over [start, stop) of the first axis."""
+    scale = (stop - start) / size
+    centres = start + (np.arange(size) + 0.5) * scale
+    x = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    weights = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
+    return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 40, 30), (3, 5, 27, 29), (2.5, 1.25, 37.5, 28.75), (10, 10, 15, 16)])
+def test_the_box_is_resized_as_pillow_does_bicubically(box: Box, png: Path) -> None:
+    image = Image.fromarray(RNG.integers(0, 256, (30, 40, 3), np.uint8))
+    pixels = decoded(image, png, Whole(12, box))
+    assert_array_equal(pixels, np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC, box=box)))
+    left, top, right, bottom = box
+    across = bicubic(np.asarray(image, np.float64).swapaxes(0, 1), left, right, 12).round().clip(0, 255)
+    assert_allclose(pixels, bicubic(across.swapaxes(0, 1), top, bottom, 12).clip(0, 255), atol=1)
+
+
+def test_a_centre_crop_is_cut_from_the_middle(png: Path) -> None:
+    image = RNG.integers(0, 256, (256, 320, 3), np.uint8)
+    assert_array_equal(decoded(Image.fromarray(image), png, CentreCrop(224)), image[16:240, 48:272])
+
+
+def assert_unreadable(path: Path) -> None:
+    with pytest.raises(Unreadable) as error:
+        decode(path, CentreCrop(8), 0, 0)
+    reason = str(error.value)
+    assert reason
+    assert "\n" not in reason
+    assert str(path) not in reason
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"this is no image\n", b"\xff\xd8\xff\xe0", b"P5 100000 100000 255\n" + bytes(100)],
+    ids=["empty", "text", "header only", "decompression bomb"],
+)
+def test_foreign_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    assert_unreadable(tmp_path / "x.jpg")
+
+
+def test_a_missing_file_and_a_folder_are_unreadable(tmp_path: Path) -> None:
+    assert_unreadable(tmp_path / "gone.jpg")
+    assert_unreadable(tmp_path)
+
+
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"] + [f for f in ("WEBP", "AVIF") if features.check(f.lower())]
+
+
+def written(image_format: str) -> bytes:
+    file = io.BytesIO()
+    options = {"exif": tagged(6)} if image_format in ("JPEG", "PNG", "WEBP") else {}
+    Image.fromarray(RGB).save(file, image_format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_a_file_cut_short_is_unreadable(image_format: str, tmp_path: Path) -> None:
+    content, path = written(image_format), tmp_path / "x"
+    path.write_bytes(content)
+    decode(path, CentreCrop(8), 0, 0)
+    for length in range(0, len(content) * 3 // 4, max(1, len(content) // 40)):
+        path.write_bytes(content[:length])
+        assert_unreadable(path)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_a_file_with_changed_bytes_is_an_image_or_unreadable(image_format: str, tmp_path: Path) -> None:
+    content, path = np.frombuffer(written(image_format), np.uint8), tmp_path / "x"
+    rng, reasons = np.random.default_rng(0), []
+    for _ in range(100):
+        changed = content.copy()
+        changed[rng.integers(0, min(len(content), 300), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(changed.tobytes())
+        try:
+            assert decode(path, CentreCrop(8), 0, 0).shape == (8, 8, 3)
+        except Unreadable as error:
+            reasons.append(str(error))
+    assert all(reasons)

@@ -1,0 +1,153 @@
+"""Image folders: which files belong to which class and split, and what is said when a folder will not do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from kdaug import config
+from kdaug.data import Dataset, FolderImages, load_dataset
+from kdaug.data.folders import _held_out
+from kdaug.errors import InputError
+
+Tree = Callable[[dict[str, int]], Path]
+
+
+def load(root: Path, **settings: float) -> Dataset:
+    return load_dataset(config.Data(name="folder", root=str(root), **settings))
+
+
+def files(images: object, root: Path) -> dict[str, int]:
+    """Path below `root` -> label."""
+    assert isinstance(images, FolderImages)
+    assert len(images.paths) == len(images.labels) == len(images)
+    return {str(path.relative_to(root)): int(label) for path, label in zip(images.paths, images.labels, strict=True)}
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
+def test_train_and_val_folders_are_the_split(val: str, image_tree: Tree) -> None:
+    root = image_tree({"train/dog": 2, "train/cat": 1, "train/owl": 1, f"{val}/dog": 1, f"{val}/owl": 2})
+    dataset = load(root)
+    assert dataset.classes == ("cat", "dog", "owl")
+    assert files(dataset.train, root) == {
+        "train/cat/0.png": 0, "train/dog/0.png": 1, "train/dog/1.png": 1, "train/owl/0.png": 2,
+    }  # fmt: skip
+    assert files(dataset.val, root) == {f"{val}/dog/0.png": 1, f"{val}/owl/0.png": 2, f"{val}/owl/1.png": 2}
+
+
+def test_val_is_preferred_to_test(image_tree: Tree) -> None:
+    root = image_tree({f"{split}/{name}": 1 for split in ("train", "test", "val") for name in "ab"})
+    assert set(files(load(root).val, root)) == {"val/a/0.png", "val/b/0.png"}
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_without_a_split_a_share_of_each_class_is_held_out(prefix: str, image_tree: Tree) -> None:
+    root = image_tree({f"{prefix}a": 20, f"{prefix}b": 10, f"{prefix}c": 2})
+    first = load(root, val_fraction=0.2)
+    train, val = files(first.train, root), files(first.val, root)
+    assert not train.keys() & val.keys()
+    assert len(train | val) == 32
+    assert Counter(val.values()) == {0: 4, 1: 2, 2: 1}
+    again = load(root, val_fraction=0.2)
+    assert (files(again.train, root), files(again.val, root)) == (train, val)
+    of_a = sorted(path for path, label in (train | val).items() if label == 0)
+    held = sorted(path for path, label in val.items() if label == 0)
+    assert held not in (of_a[:4], of_a[-4:]), "drawn, not the first or the last"
+
+
+@given(st.lists(st.integers(2, 30), min_size=2, max_size=5), st.floats(0.001, 0.999))
+def test_a_split_is_disjoint_covers_all_and_leaves_both_sides_every_class(counts: list[int], fraction: float) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    paths = tuple(Path(f"{label}/{row}.png") for row, label in enumerate(labels))
+    train, val = _held_out(FolderImages(paths, labels), fraction)
+    assert sorted(train.paths + val.paths) == sorted(paths)
+    for part in (train, val):
+        assert_array_equal([int(path.parent.name) for path in part.paths], part.labels)
+    for count, held in zip(counts, np.bincount(val.labels, minlength=len(counts)), strict=True):
+        assert 1 <= held <= count - 1
+        assert abs(held - fraction * count) <= 1
+
+
+def test_names_may_be_of_any_kind(image_tree: Tree) -> None:
+    names = ["<script>alert(1)<", "golden retriever", "Ünïcode 猫", "a'b\"c", "50%"]
+    root = image_tree(dict.fromkeys(names, 2))
+    dataset = load(root)
+    assert dataset.classes == tuple(sorted(names))
+    assert {Path(path).parts[0] for path in files(dataset.train, root)} == set(names)
+
+
+def test_every_usual_ending_counts_in_either_case(image_tree: Tree) -> None:
+    root = image_tree({"a": 2, "b": 2})
+    for ending in ["JPG", "jpeg", "Png", "webp", "bmp", "gif", "tif", "TIFF", "ppm"]:
+        (root / "a" / f"photo.{ending}").touch()
+    dataset = load(root)
+    assert len(dataset.train) + len(dataset.val) == 4 + 9
+
+
+def test_hidden_files_and_what_is_no_image_are_left_out(image_tree: Tree) -> None:
+    root = image_tree({"train/a": 1, "train/b": 1, "val/a": 1, "train/.cache": 1, "train/notes": 0})
+    for stray in [
+        "train/a/._0.png",
+        "train/a/notes.txt",
+        "train/a/noending",
+        "train/a/.thumbnails/0.png",
+        "train/b/.ipynb_checkpoints/0-checkpoint.png",
+        "train/notes/readme.md",
+        "train/top.png",
+    ]:
+        (root / stray).parent.mkdir(exist_ok=True)
+        (root / stray).touch()
+    (root / "train/a/folder.png").mkdir()
+    dataset = load(root)
+    assert dataset.classes == ("a", "b")
+    assert set(files(dataset.train, root)) == {"train/a/0.png", "train/b/0.png"}
+
+
+def test_images_in_deeper_folders_belong_to_the_class(image_tree: Tree) -> None:
+    root = image_tree({"train/a/x/y": 1, "train/b": 1, "val/a": 1})
+    assert files(load(root).train, root) == {"train/a/x/y/0.png": 0, "train/b/0.png": 1}
+
+
+def test_size_defaults_to_224_and_statistics_are_imagenets(image_tree: Tree) -> None:
+    root = image_tree({"a": 2, "b": 2})
+    assert load(root).size == (224, 224)
+    small = load(root, image_size=64)
+    assert (small.size, small.mean, small.std) == ((64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_fewer_training_images_are_spread_over_the_classes(image_tree: Tree) -> None:
+    root = image_tree({"train/a": 9, "train/b": 5, "val/a": 1})
+    dataset = load(root, train_images=6)
+    assert Counter(files(dataset.train, root).values()) == {0: 3, 1: 3}
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        (None, "does not exist; give it with --data.root"),
+        ({}, "holds no images; it needs one sub-folder of images per class"),
+        ({"a": 0, "b": 0}, "holds no images"),
+        ({"only": 3}, r"has one class only \(only\)"),
+        ({"train/a": 1, "train/b": 1, "val/c": 1}, "val: class 'c' is not among those of .*train"),
+        ({"train/a": 1, "train/b": 1, "val/a": 0}, "val holds no images"),
+        ({"train/only": 1, "val/only": 1}, "has one class only"),
+        ({"a": 2, "lonely": 1}, "lonely holds one image; a split needs two"),
+    ],
+)
+def test_a_folder_that_will_not_do_is_named(
+    tree: dict[str, int] | None, says: str, image_tree: Tree, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    if tree is not None:
+        image_tree(tree)
+        root.mkdir(exist_ok=True)
+    with pytest.raises(InputError, match=says) as error:
+        load(root)
+    assert str(root) in str(error.value)

@@ -1,0 +1,73 @@
+"""Statistics and subsets of images in memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from kdaug.data.images import ArrayImages, Dataset, balanced_subset, channel_statistics
+
+label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))))
+def test_statistics_are_those_of_numpy_in_float64(images: NDArray[np.uint8]) -> None:
+    mean, std = channel_statistics(images)
+    values = images.astype(np.float64) / 255
+    assert_allclose(mean, values.mean((0, 1, 2)), rtol=1e-12, atol=1e-15)
+    assert_allclose(std, np.maximum(values.std((0, 1, 2)), 1e-3), rtol=1e-9)
+
+
+def test_statistics_of_many_equal_pixels_lose_nothing() -> None:
+    images = np.full((100, 64, 64, 1), 77, np.uint8)
+    images[0, 0, 0] = 78
+    mean, _ = channel_statistics(images)
+    assert mean[0] * 255 == pytest.approx(77 + 1 / images.size, rel=1e-13)
+
+
+@given(label_lists, st.data())
+def test_a_subset_takes_turns_over_the_classes(labels: list[int], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(labels)))
+    rows = balanced_subset(np.array(labels), count)
+    assert len(rows) == count
+    assert (np.diff(rows) > 0).all()
+    assert set(rows) <= set(range(len(labels)))
+    there = np.bincount(labels, minlength=5)
+    taken = np.bincount(np.array(labels)[rows], minlength=5)
+    not_used_up = taken[taken < there]
+    assert not_used_up.size == 0 or taken.max() <= not_used_up.min() + 1
+
+
+@given(label_lists)
+def test_a_larger_subset_holds_every_smaller_one(labels: list[int]) -> None:
+    array = np.array(labels)
+    subsets = [set(balanced_subset(array, count)) for count in range(len(labels) + 1)]
+    assert all(small < large for small, large in pairwise(subsets))
+
+
+def test_a_subset_is_the_same_every_time_but_not_just_the_first_images() -> None:
+    labels = np.arange(1000) % 10
+    rows = balanced_subset(labels, 100)
+    assert_array_equal(rows, balanced_subset(labels, 100))
+    assert 300 < rows.mean() < 700
+
+
+def test_a_subset_of_images_keeps_their_labels() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    part = ArrayImages(images, np.arange(6) * 10).subset(np.array([4, 1]))
+    assert (part.images.ravel().tolist(), part.labels.tolist(), len(part)) == ([4, 1], [40, 10], 2)
+
+
+@pytest.mark.parametrize(("mean", "fill"), [((0.5,), (128, 128, 128)), ((0.0, 0.4914, 1.0), (0, 125, 255))])
+def test_the_fill_colour_is_the_mean(mean: tuple[float, ...], fill: tuple[int, int, int]) -> None:
+    nothing = ArrayImages(np.empty((0, 1, 1, len(mean)), np.uint8), np.empty(0, np.int64))
+    dataset = Dataset("none", (), nothing, nothing, (1, 1), mean, mean)
+    assert dataset.fill == fill
+    assert dataset.channels == len(mean)

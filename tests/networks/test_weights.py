@@ -1,0 +1,248 @@
+"""Weight files: what is saved comes back, other people's files are read, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from kdaug.errors import InputError
+from kdaug.networks import NetworkCard, create_network, fill_network, read_weights, restore_network, save_weights
+
+CARD = NetworkCard("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (28, 30))
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Weights, running statistics and counters of their own."""
+    torch.manual_seed(0)
+    network = create_network(CARD.network, len(CARD.classes), len(CARD.mean))
+    network(torch.randn(4, 1, 8, 8))
+    return network
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == other[name].dtype
+        assert torch.equal(tensor, other[name]), name
+
+
+def test_a_saved_network_comes_back_with_its_card(network: nn.Module, tmp_path: Path) -> None:
+    save_weights(network.to(memory_format=torch.channels_last), CARD, tmp_path / "w.safetensors")
+    restored, card = restore_network(tmp_path / "w.safetensors")
+    assert card == CARD
+    assert (card.input_format.mean, card.input_format.std, card.input_format.size) == ((0.25,), (0.5,), (28, 30))
+    assert_same(network.state_dict(), restored.state_dict())
+    images = torch.randn(2, 1, 9, 9)
+    torch.testing.assert_close(network.eval()(images), restored.eval()(images))
+
+
+def test_saving_replaces_the_file_and_leaves_no_other(network: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_text("old")
+    save_weights(network, CARD, path)
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+    assert_same(network.state_dict(), safetensors.torch.load_file(path))
+
+
+def test_a_failed_save_leaves_the_old_file(network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_weights(network, CARD, path)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"model_ema": state},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+    ],
+    ids=["plain", "state_dict", "model", "model_ema", "module.", "module. in state_dict"],
+)
+def test_torch_files_are_read_as_trainers_write_them(
+    wrap: Callable[[dict[str, Any]], Any], zipped: bool, network: nn.Module, tmp_path: Path
+) -> None:
+    torch.save(wrap(network.state_dict()), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    tensors, card = read_weights(tmp_path / "w.pth")
+    assert card is None
+    assert_same(network.state_dict(), tensors)
+
+
+def test_the_content_decides_what_a_file_is_not_its_name(network: nn.Module, tmp_path: Path) -> None:
+    save_weights(network, CARD, tmp_path / "w.pth")
+    torch.save(network.state_dict(), tmp_path / "w.safetensors")
+    assert read_weights(tmp_path / "w.pth")[1] == CARD
+    assert_same(network.state_dict(), read_weights(tmp_path / "w.safetensors")[0])
+
+
+def assert_gives_no_bad_advice(message: str) -> None:
+    """torch's own message tells, in bold, how to load such a file without the guard; ours must not repeat it."""
+    assert not any(part in message for part in ("`weights_only`", "can still be loaded", "\x1b"))
+
+
+class _Runs:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("form", ["torch zip", "torch legacy", "plain pickle"])
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(form: str, tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "w.pth"
+    content = {"weight": torch.zeros(2), "bomb": _Runs(f"touch {canary}")}
+    if form == "plain pickle":
+        path.write_bytes(pickle.dumps({"bomb": content["bomb"]}, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch zip")
+    with pytest.raises(InputError, match="not a weight file") as error:
+        read_weights(path)
+    assert not canary.exists()
+    assert str(path) in str(error.value)
+    assert_gives_no_bad_advice(str(error.value))
+    if form == "plain pickle":
+        pickle.loads(path.read_bytes())
+    else:
+        torch.load(path, weights_only=False)
+    assert canary.exists(), "the bomb was no bomb, so this test showed nothing"
+
+
+FOREIGN = {
+    "empty": b"",
+    "text": b"hello\n",
+    "text that pickle takes for an opcode": b"a list of networks\n",
+    "stop opcode": b".",
+    "empty pickle": b"\x80\x02.",
+    "json": b'{"a": 1}',
+    "zip header": b"PK\x03\x04" + bytes(50),
+    "zeros": bytes(64),
+    "ones": b"\xff" * 64,
+    "absurd safetensors header": (1 << 40).to_bytes(8, "little") + b"{}",
+}
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_file_of_anything_else_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name} is not a weight file") as error:
+        read_weights(tmp_path / name)
+    assert_gives_no_bad_advice(str(error.value))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.zeros(3), {"state_dict": {}}, {"model": {"a": "b"}}])
+def test_a_torch_file_without_tensors_by_name_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth is not a weight file: it holds no tensors by name"):
+        read_weights(tmp_path / "w.pth")
+
+
+def saved(form: str) -> bytes:
+    state = nn.Linear(3, 2).state_dict()
+    if form == "safetensors":
+        return safetensors.torch.save(state)
+    file = io.BytesIO()
+    torch.save(state, file, _use_new_zipfile_serialization=form == "torch zip")
+    return file.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize(
+    ("form", "ending"), [("safetensors", ".safetensors"), ("torch zip", ".pth"), ("torch legacy", ".pth")]
+)
+def test_a_damaged_file_is_refused_or_holds_tensors(form: str, ending: str, tmp_path: Path) -> None:
+    whole, path = saved(form), tmp_path / f"w{ending}"
+    rng, reasons = np.random.default_rng(0), []
+    for attempt in range(150):
+        content = bytearray(whole)
+        if attempt % 2:
+            del content[int(rng.integers(len(content))) :]
+        for _ in range(3 if content else 0):
+            content[rng.integers(min(len(content), 400))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            assert all(isinstance(tensor, torch.Tensor) for tensor in read_weights(path)[0].values())
+        except InputError as error:
+            reasons.append(str(error))
+    assert all(str(path) in reason for reason in reasons)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.pth", tmp_path):
+        with pytest.raises(InputError, match=f"weight file {path} does not exist"):
+            read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "card", ["not json", "[]", "{}", '{"network": "x", "classes": 3, "mean": [], "std": [], "size": [1, 1]}',
+             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1]}'],
+)  # fmt: skip
+def test_a_card_that_cannot_be_read_is_refused(card: str, tmp_path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"kdaug": card})
+    with pytest.raises(InputError, match=r"w\.safetensors carries a description that cannot be read"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_a_file_without_a_card_is_not_restored(network: nn.Module, tmp_path: Path) -> None:
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
+    tensors, card = read_weights(tmp_path / "w.safetensors")
+    assert card is None
+    assert_same(network.state_dict(), tensors)
+    with pytest.raises(InputError, match="does not say its network; it was not written by kdaug"):
+        restore_network(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("other", "classes", "channels", "says"),
+    [
+        ("wide_resnet10_1", 7, 1, "is for 7 classes, but the data have 3"),
+        ("wide_resnet10_1", 3, 3, r"stem.weight is \[16, 3, 3, 3\], but the network has \[16, 1, 3, 3\]"),
+        ("wide_resnet10_2", 3, 1, r"is \[.*\], but the network has \[.*\]"),
+        ("wide_resnet16_1", 3, 1, "holds stages.0.1.*, which the network has not; is it of another network"),
+        ("mobilenetv3_small_050", 3, 1, "lacks .*; is it of another network"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    other: str, classes: int, channels: int, says: str, network: nn.Module
+) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    theirs = create_network(other, classes, channels).state_dict()
+    with pytest.raises(InputError, match=f"weight file w.pth.*{says}"):
+        fill_network(network, theirs, 3, Path("w.pth"))
+    assert_same(before, network.state_dict())
+
+
+def test_a_width_that_happens_to_be_the_number_of_classes_is_not_taken_for_it() -> None:
+    network = create_network("wide_resnet10_1", 16, 3)
+    theirs = network.state_dict() | {"stem.weight": torch.zeros(24, 3, 3, 3)}
+    with pytest.raises(InputError, match=r"stem.weight is \[24, 3, 3, 3\], but the network has \[16, 3, 3, 3\]"):
+        fill_network(network, theirs, 16, Path("w.pth"))
+
+
+def test_a_bare_number_in_place_of_a_vector_is_refused() -> None:
+    network = create_network("wide_resnet10_1", 16, 3)
+    with pytest.raises(InputError, match=r"fc.bias is \[\], but the network has \[16\]"):
+        fill_network(network, network.state_dict() | {"fc.bias": torch.tensor(0.0)}, 16, Path("w.pth"))

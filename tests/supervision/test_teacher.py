@@ -1,0 +1,214 @@
+"""The teacher: frozen, in its own normalisation and resolution, from every source, refused where it does not fit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from kdaug import config
+from kdaug.data import ArrayImages, Dataset
+from kdaug.errors import InputError
+from kdaug.networks import InputFormat, NetworkCard, create_network, save_weights
+from kdaug.supervision import Teacher, load_teacher, supervise
+from kdaug.supervision import teacher as teacher_module
+
+NAME = "wide_resnet10_1"
+CLASSES = ("cat", "dog", "owl")
+CARD = NetworkCard(NAME, CLASSES, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (12, 10))
+VIEWS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
+
+
+def dataset(classes: tuple[str, ...] = CLASSES, channels: int = 3) -> Dataset:
+    nothing = ArrayImages(np.empty((0, 16, 16, channels), np.uint8), np.empty(0, np.int64))
+    return Dataset("none", classes, nothing, nothing, (16, 16), (0.7,) * channels, (0.8,) * channels)
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """Trained a little, so that evaluation mode and training mode differ."""
+    torch.manual_seed(0)
+    network = create_network(NAME, len(CLASSES), 3)
+    network(torch.randn(8, 3, 8, 8) * 3 + 1)
+    return network
+
+
+def load(source: str, data: Dataset | None = None, **settings: object) -> Teacher:
+    recipe = config.check(config.Recipe(teacher=config.Teacher(**settings)))
+    return load_teacher(recipe.teacher, source, data or dataset(), NAME)
+
+
+def judged(
+    network: nn.Module,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: tuple[int, int] | None,
+    views: Tensor = VIEWS,
+) -> Tensor:
+    """Logits of `network` in evaluation mode for views normalised and resized by hand, in float64."""
+    images = (views.double() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    images = images.permute(0, 3, 1, 2)
+    if size is not None:
+        images = nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+    with torch.no_grad():
+        return copy.deepcopy(network).double().eval()(images)
+
+
+def assert_judges(teacher: Teacher, expected: Tensor) -> None:
+    torch.testing.assert_close(teacher(VIEWS).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [None, (16, 16), (24, 20), (7, 9)])
+def test_views_are_seen_in_the_teachers_own_normalisation_and_size(
+    size: tuple[int, int] | None, network: nn.Module
+) -> None:
+    expected = judged(network, CARD.mean, CARD.std, size)
+    assert_judges(Teacher(network, InputFormat(CARD.mean, CARD.std, size)), expected)
+
+
+def test_a_teacher_stays_in_evaluation_mode_and_never_changes(network: nn.Module) -> None:
+    teacher = Teacher(network.train(), CARD.input_format)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    assert teacher.train() is teacher
+    nn.Sequential(teacher).train()
+    assert not any(module.training for module in teacher.modules())
+    first = teacher(VIEWS)
+    assert torch.equal(teacher(VIEWS), first)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> None:
+    student = copy.deepcopy(network)
+    teacher = Teacher(network, CARD.input_format)
+    answers = teacher(VIEWS)
+    assert not answers.requires_grad
+    assert not answers.is_inference()
+    logits = student(VIEWS.float().permute(0, 3, 1, 2) / 255)
+    supervise(config.Supervision(k=2), logits, answers, torch.tensor([0, 1, 2, 0])).total.backward()
+    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
+def test_a_run_and_its_file_are_read_with_their_own_input(source: str, network: nn.Module, tmp_path: Path) -> None:
+    save_weights(network, CARD, tmp_path / "last.safetensors")
+    expected = judged(network, CARD.mean, CARD.std, CARD.size)
+    assert_judges(load(source.format(tmp_path)), expected)
+    larger = judged(network, CARD.mean, CARD.std, (20, 20))
+    assert_judges(load(source.format(tmp_path), image_size=20), larger)
+
+
+@pytest.mark.parametrize("save", [torch.save, safetensors.torch.save_file])
+def test_a_bare_file_is_read_as_the_settings_say(
+    save: Callable[[dict[str, Tensor], Path], None], network: nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.bin"
+    save(network.state_dict(), path)
+    assert_judges(load(f"file:{path}"), judged(network, (0.7,) * 3, (0.8,) * 3, None))
+    theirs = load(f"file:{path}", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), image_size=24)
+    assert_judges(theirs, judged(network, (0.5, 0.4, 0.3), (0.2, 0.3, 0.1), (24, 24)))
+
+
+def test_a_bare_file_is_of_the_network_named_else_of_the_students(tmp_path: Path) -> None:
+    torch.save(create_network("wide_resnet10_2", 3, 3).state_dict(), tmp_path / "w.pth")
+    named = load(f"file:{tmp_path / 'w.pth'}", network="wide_resnet10_2")
+    assert named.network.num_features == 128
+    with pytest.raises(InputError, match=r"w\.pth"):
+        load(f"file:{tmp_path / 'w.pth'}")
+
+
+THOUSAND = tuple(f"class {i}" for i in range(1000))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """timm's networks with random in place of published weights, and what was asked for."""
+    asked = []
+
+    def create(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
+        asked.append((name, classes, channels, pretrained))
+        return create_network(name, classes, channels)
+
+    monkeypatch.setattr(teacher_module, "create_network", create)
+    return asked
+
+
+def test_timms_published_network_is_read_with_its_published_input(offline: list[tuple[object, ...]]) -> None:
+    teacher = load("timm:resnet10t", dataset(THOUSAND))
+    assert offline == [("resnet10t", 1000, 3, True)]
+    published = timm.get_pretrained_cfg("resnet10t")
+    assert teacher.input_format == InputFormat(published.mean, published.std, published.input_size[1:])
+    assert published.mean == (0.485, 0.456, 0.406)
+    assert load("timm:resnet10t", dataset(THOUSAND), image_size=64).input_format.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("source", "classes", "channels", "says"),
+    [
+        ("timm:resnet5O", THOUSAND, 3, "no network 'resnet5O' in timm; did you mean resnet50"),
+        ("timm:wide_resnet16_1", THOUSAND, 3, "timm has no published weights for wide_resnet16_1"),
+        ("timm:resnet50", CLASSES, 3, "timm's resnet50 has 1000 classes, but the data have 3.*teacher.source train"),
+        ("timm:resnet50", THOUSAND, 1, r"the teacher takes 3 channel\(s\), but the data have 1"),
+    ],
+)
+def test_a_timm_network_that_will_not_do_is_refused_before_anything_is_fetched(
+    source: str, classes: tuple[str, ...], channels: int, says: str, offline: list[tuple[object, ...]]
+) -> None:
+    with pytest.raises(InputError, match=says):
+        load(source, dataset(classes, channels))
+    assert offline == []
+
+
+@pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (dataset(("a", "b")), r"last\.safetensors has 3 classes, but the data have 2"),
+        (dataset(("dog", "cat", "owl")), r"last\.safetensors has other classes than the data"),
+        (dataset(channels=1), r"the teacher takes 3 channel\(s\), but the data have 1"),
+    ],
+)
+def test_a_run_on_other_data_is_refused(
+    source: str, data: Dataset, says: str, network: nn.Module, tmp_path: Path
+) -> None:
+    save_weights(network, CARD, tmp_path / "last.safetensors")
+    with pytest.raises(InputError, match=says):
+        load(source.format(tmp_path), data)
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "says"),
+    [
+        (dataset(tuple("abcde")), {}, "is for 3 classes, but the data have 5"),
+        (dataset(channels=1), {}, r"stem\.weight is \[16, 3, 3, 3\], but the network has \[16, 1, 3, 3\]"),
+        (dataset(), {"mean": (0.5,), "std": (0.5,)}, r"the teacher takes 1 channel\(s\), but the data have 3"),
+        (dataset(), {"mean": (0.5,) * 3, "std": (0.5,)}, r"teacher\.std"),
+        (dataset(), {"mean": (0.5,) * 3, "std": (0.5,) * 2}, r"teacher\.std"),
+        (dataset(), {"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, r"teacher\.std"),
+    ],
+)
+def test_a_bare_file_that_does_not_fit_is_refused(
+    data: Dataset, settings: dict[str, object], says: str, network: nn.Module, tmp_path: Path
+) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(InputError, match=says):
+        load(f"file:{tmp_path / 'w.pth'}", data, **settings)
+
+
+def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path} is not a finished run: it holds no last.safetensors"):
+        load(f"run:{tmp_path}")
+
+
+@pytest.mark.parametrize("source", ["", "runs/a", "fiel:w.pth", "run:", "file:", "timm:", "Run:x"])
+def test_an_unknown_source_is_refused_with_those_that_there_are(source: str) -> None:
+    with pytest.raises(InputError, match=f"teacher.source is '{source}'; (there are|did you mean).*(run:|file:|timm:)"):
+        load(source)

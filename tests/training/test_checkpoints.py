@@ -1,0 +1,234 @@
+"""Checkpoints: a run restored from one goes on as if it had never stopped, whatever was lost on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kdaug.config import Optimization
+from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
+from kdaug.training.optimization import create_optimizer, create_schedule
+
+FILES = ("weights.safetensors", "state.pt", "sha256.json")
+
+
+def a_state(seed: int) -> TrainingState:
+    """A small network with buffers and dropout, its optimiser and schedule."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    optimizer = create_optimizer(network, Optimization())
+    return TrainingState(network, optimizer, create_schedule(optimizer, 50))
+
+
+def advance(state: TrainingState, steps: int) -> TrainingState:
+    """Some steps on fixed data; the dropout draws from torch's generator."""
+    x = torch.linspace(-1, 1, 24).reshape(6, 4)
+    for _ in range(steps):
+        state.optimizer.zero_grad()
+        (state.network(x) ** 2).mean().backward()
+        state.optimizer.step()
+        state.schedule.step()
+        state.step += 1
+        state.best_top1_error = 90.0 - state.step
+    return state
+
+
+def everything(state: TrainingState) -> list[Tensor | float | None]:
+    """All that changes while training, and the generator's next draw."""
+    momentum = [slot["momentum_buffer"] for slot in state.optimizer.state.values()]
+    generator = torch.get_rng_state()
+    return [
+        *(value.clone() for value in state.network.state_dict().values()),
+        *(value.clone() for value in momentum),
+        generator,
+        state.step,
+        state.best_top1_error,
+        state.schedule.get_last_lr()[0],
+        state.schedule.last_epoch,
+    ]
+
+
+def assert_same(one: list[Tensor | float | None], other: list[Tensor | float | None]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+def no_reports(message: str) -> None:
+    pytest.fail(message)
+
+
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    state = advance(a_state(seed=1), 5)
+    saved = everything(state)
+    assert save_checkpoint(state, tmp_path) == tmp_path / "step-00000005"
+    later = everything(advance(state, 7))
+
+    restored = advance(a_state(seed=2), 3)
+    assert load_newest_checkpoint(restored, tmp_path, no_reports)
+    assert_same(everything(restored), saved)
+    assert_same(everything(advance(restored, 7)), later)
+
+
+def test_a_checkpoint_is_whole_and_says_its_sums(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(advance(a_state(1), 2), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+    assert sorted(p.name for p in checkpoint.iterdir()) == sorted(FILES)
+    assert json.loads((checkpoint / "sha256.json").read_text()) == {
+        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in FILES[:2]
+    }
+
+
+def test_the_state_file_loads_without_running_code(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(advance(a_state(1), 2), tmp_path)
+    assert torch.load(checkpoint / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    state = a_state(1)
+    for count in (1, 2, 3, 4):
+        save_checkpoint(advance(state, 1), tmp_path)
+        kept = [f"step-{step:08d}" for step in range(max(1, count - 1), count + 1)]
+        assert sorted(p.name for p in tmp_path.iterdir()) == kept
+
+
+def test_saved_again_at_the_same_step_a_checkpoint_is_replaced(tmp_path: Path) -> None:
+    state = advance(a_state(1), 2)
+    save_checkpoint(state, tmp_path)
+    with torch.no_grad():
+        state.network[0].weight.fill_(0.25)
+    save_checkpoint(state, tmp_path)
+    restored = a_state(2)
+    assert load_newest_checkpoint(restored, tmp_path, no_reports)
+    assert (restored.network[0].weight == 0.25).all()
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def one_bit_flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def made_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [truncated, one_bit_flipped, emptied, removed, made_a_folder])
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_used(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    state = advance(a_state(1), 3)
+    save_checkpoint(state, tmp_path)
+    wanted = everything(state)
+    newest = save_checkpoint(advance(state, 2), tmp_path)
+    damage(newest / name)
+
+    restored, reports = a_state(2), []
+    assert load_newest_checkpoint(restored, tmp_path, reports.append)
+    assert_same(everything(restored), wanted)
+    assert len(reports) == 1
+    assert f"checkpoint {newest} is damaged" in reports[0]
+    assert "\n" not in reports[0]
+
+
+@pytest.mark.parametrize("sums", ["[]", "null", "{}", '{"state.pt": ""}', "\x00", '"text"', "7"])
+def test_sums_that_are_none_are_damage(tmp_path: Path, sums: str) -> None:
+    newest = save_checkpoint(advance(a_state(1), 1), tmp_path)
+    (newest / "sha256.json").write_text(sums)
+    reports: list[str] = []
+    assert not load_newest_checkpoint(a_state(2), tmp_path, reports.append)
+    assert len(reports) == 1
+
+
+def test_with_no_sound_checkpoint_the_state_stays_as_it_was(tmp_path: Path) -> None:
+    for steps in (1, 2):
+        checkpoint = save_checkpoint(advance(a_state(1), steps), tmp_path)
+        truncated(checkpoint / "state.pt")
+    state, reports = advance(a_state(2), 1), []
+    before = everything(state)
+    assert not load_newest_checkpoint(state, tmp_path, reports.append)
+    assert len(reports) == 2
+    assert_same(everything(state), before)
+
+
+def test_without_checkpoints_there_is_nothing_to_load(tmp_path: Path) -> None:
+    assert not load_newest_checkpoint(a_state(1), tmp_path, no_reports)
+    assert not load_newest_checkpoint(a_state(1), tmp_path / "missing", no_reports)
+
+
+def test_an_unfinished_checkpoint_is_ignored_and_written_over(tmp_path: Path) -> None:
+    state = advance(a_state(1), 2)
+    save_checkpoint(state, tmp_path)
+    shutil.copytree(tmp_path / "step-00000002", tmp_path / ".step-00000003.part")
+    restored = a_state(2)
+    assert load_newest_checkpoint(restored, tmp_path, no_reports)
+    assert restored.step == 2
+    save_checkpoint(advance(restored, 1), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_a_disk_that_fails_at_any_write_leaves_a_sound_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    state = advance(a_state(1), 1)
+    save_checkpoint(state, tmp_path)
+    left, real = [call], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        real(descriptor)
+
+    advance(state, 1)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(state, tmp_path)
+    restored = a_state(2)
+    assert load_newest_checkpoint(restored, tmp_path, no_reports)
+    assert restored.step in (1, 2)
+
+
+class Malicious:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (str(self.victim),))
+
+
+def test_a_checkpoint_that_wants_to_run_code_is_refused_as_damaged(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(advance(a_state(1), 1), tmp_path / "checkpoints")
+    state = checkpoint / "state.pt"
+    state.write_bytes(pickle.dumps({"step": Malicious(tmp_path / "owned")}, protocol=2))
+    sums = json.loads((checkpoint / "sha256.json").read_text())
+    sums["state.pt"] = hashlib.sha256(state.read_bytes()).hexdigest()
+    (checkpoint / "sha256.json").write_text(json.dumps(sums))
+    reports: list[str] = []
+    assert not load_newest_checkpoint(a_state(2), tmp_path / "checkpoints", reports.append)
+    assert len(reports) == 1
+    assert not (tmp_path / "owned").exists()

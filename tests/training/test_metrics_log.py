@@ -1,0 +1,137 @@
+"""metrics.jsonl: every step once, in order, nothing that is not finite, and TensorBoard saying the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from kdaug import InputError
+from kdaug.training import RunDirectory, read_metrics
+from kdaug.training.metrics_log import MetricsLog
+
+
+def note(log: MetricsLog, steps: range, steps_per_epoch: int = 100) -> None:
+    for step in steps:
+        parts = {"loss": torch.tensor(3.0 / step), "cross_entropy": torch.tensor(2.0 / step)}
+        log.step(step, (step - 1) // steps_per_epoch, parts, 0.1 / step)
+
+
+@pytest.mark.parametrize("count", [1, 19, 20, 21, 64])
+def test_every_step_noted_is_one_line_in_order(tmp_path: Path, lines_of: Callable, count: int) -> None:
+    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+        note(log, range(1, count + 1))
+        log.flush()
+    assert lines_of(tmp_path) == [
+        {
+            "kind": "step",
+            "step": step,
+            "epoch": 0,
+            "loss": pytest.approx(3 / step),
+            "cross_entropy": pytest.approx(2 / step),
+            "learning_rate": 0.1 / step,
+        }
+        for step in range(1, count + 1)
+    ]
+
+
+def test_flushed_lines_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+        note(log, range(1, 4))
+        log.flush()
+        assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+        log.write("eval", 3, 0, {"top1_error": 12.5})
+        assert read_metrics(tmp_path)[-1] == {"kind": "eval", "step": 3, "epoch": 0, "top1_error": 12.5}
+
+
+def test_losses_are_not_read_from_the_device_at_every_step(tmp_path: Path) -> None:
+    """Reading waits for a GPU; so none of the first steps may be read before some have gathered."""
+
+    class Unread:
+        def __float__(self) -> float:
+            pytest.fail("read at once")
+
+    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+        for step in range(1, 10):
+            log.step(step, 0, {"loss": Unread()}, 0.1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_and_names_its_step_and_epoch(
+    tmp_path: Path, lines_of: Callable, bad: float
+) -> None:
+    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+        note(log, range(1, 8), steps_per_epoch=4)
+        log.step(8, 1, {"loss": torch.tensor(bad), "cross_entropy": torch.tensor(2.0)}, 0.1)
+        note(log, range(9, 11))
+        with pytest.raises(InputError) as stopped:
+            log.flush()
+    assert f"the loss is {bad} at step 8 (epoch 1)" in str(stopped.value)
+    assert [line["step"] for line in lines_of(tmp_path)] == list(range(1, 8))
+
+
+@pytest.mark.parametrize("tail", ["", '{"kind": "step", "step": 8, "lo', "\n\n", "\x00\x00\x00"])
+def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
+    tmp_path: Path, lines_of: Callable, tail: str
+) -> None:
+    directory = RunDirectory(tmp_path)
+    with MetricsLog(directory, 0) as log:
+        note(log, range(1, 5))
+        log.flush()
+        log.write("eval", 4, 0, {"top1_error": 50.0})
+        note(log, range(5, 8))
+        log.flush()
+        log.write("eval", 7, 0, {"top1_error": 40.0})
+    with open(directory.metrics, "a") as file:
+        file.write(tail)
+    before = read_metrics(tmp_path)
+
+    with MetricsLog(directory, 4) as log:
+        assert read_metrics(tmp_path) == before[:5]
+        note(log, range(5, 8))
+        log.flush()
+        log.write("eval", 7, 0, {"top1_error": 40.0})
+    assert lines_of(tmp_path) == before
+    assert [line["step"] for line in before] == [1, 2, 3, 4, 4, 5, 6, 7, 7]
+
+
+def test_begun_from_the_start_nothing_old_remains(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.metrics.write_text(json.dumps({"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}) + "\n")
+    with MetricsLog(directory, 0):
+        assert read_metrics(tmp_path) == []
+
+
+def test_epoch_means_are_over_the_steps_of_that_epoch_alone(tmp_path: Path) -> None:
+    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+        assert log.epoch_means() == {}
+        note(log, range(1, 6), steps_per_epoch=3)
+        log.flush()
+        assert log.epoch_means() == pytest.approx({"loss": (3 / 4 + 3 / 5) / 2, "cross_entropy": (2 / 4 + 2 / 5) / 2})
+
+
+def test_tensorboard_says_what_metrics_say_also_after_resuming(tmp_path: Path, lines_of: Callable) -> None:
+    directory = RunDirectory(tmp_path)
+    for first_step in (0, 3):  # the second time from step 3 on: 4 and 5 are done again
+        with MetricsLog(directory, first_step) as log:
+            note(log, range(first_step + 1, 6 if first_step == 0 else 8))
+            log.flush()
+            log.write("eval", 7 if first_step else 5, 0, {"top1_error": 30.0, "images": 2000})
+    board = EventAccumulator(str(directory.tensorboard))
+    board.Reload()
+
+    def shown(tag: str) -> list[tuple[int, float]]:
+        return [(event.step, pytest.approx(event.value)) for event in board.Scalars(tag)]
+
+    def logged(kind: str, name: str) -> list[tuple[Any, ...]]:
+        return [(line["step"], line[name]) for line in lines_of(tmp_path) if line["kind"] == kind]
+
+    for name in ("loss", "cross_entropy", "learning_rate"):
+        assert shown(f"step/{name}") == logged("step", name)
+    assert shown("eval/top1_error") == logged("eval", "top1_error") == [(7, 30.0)]

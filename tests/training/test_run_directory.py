@@ -1,0 +1,199 @@
+"""Run directories: never overwritten, only resumed, by one process at a time and with the recipe they began with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdaug import InputError
+from kdaug.config import Recipe, read_recipe, to_yaml
+from kdaug.training import RunDirectory, read_metrics, train
+from kdaug.training.resolving import resolve
+from kdaug.training.run_directory import differences, fingerprint, write_whole
+
+Tiny = Callable[..., Recipe]
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file of `folder` with its bytes and the time it was written."""
+    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_run_is_never_overwritten(tiny: Tiny, tmp_path: Path) -> None:
+    train(tiny({"optimization.epochs": 1}))
+    before = content(tmp_path)
+    with pytest.raises(InputError, match=f"^{tmp_path}/run exists; continue it with --run.resume or choose another"):
+        train(tiny({"optimization.epochs": 1}))
+    assert content(tmp_path) == before
+
+
+def test_a_finished_run_resumed_is_left_as_it_is(tiny: Tiny, tmp_path: Path, console: Console) -> None:
+    first = train(tiny({"optimization.epochs": 1}))
+    before = content(tmp_path)
+    assert train(tiny({"optimization.epochs": 1, "run.resume": True}), console) == first
+    assert content(tmp_path) == before
+    assert "is finished already" in console.file.getvalue()
+
+
+def test_a_run_resumed_with_another_recipe_is_refused_and_the_setting_named(tiny: Tiny, tmp_path: Path) -> None:
+    train(tiny({"optimization.epochs": 1}))
+    before = content(tmp_path)
+    with pytest.raises(InputError) as refused:
+        train(tiny({"optimization.momentum": 0.8, "views.magnitude": 3.0, "run.resume": True}))
+    for named in (
+        "optimization.epochs: 1 -> 2",
+        "optimization.momentum: 0.9 -> 0.8",
+        "views.policy: randaugment-n2-m5@paper-geometric -> randaugment-n2-m3@paper-geometric",
+    ):
+        assert named in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert content(tmp_path) == before
+
+
+def test_the_recipe_in_the_directory_is_the_resolved_one(tiny: Tiny, tmp_path: Path) -> None:
+    recipe = tiny({"optimization.epochs": 1, "views.magnitude": 2.0, "run.seed": 3, "run.resume": True})
+    train(recipe)
+    written = read_recipe(tmp_path / "run" / "recipe.yaml")
+    assert written == dataclasses.replace(
+        resolve(recipe), run=dataclasses.replace(recipe.run, resume=False)
+    )  # resuming is asked for each time, not part of the experiment
+
+
+def test_the_environment_says_what_the_result_depends_on(tiny: Tiny, tmp_path: Path) -> None:
+    train(tiny({"optimization.epochs": 1}))
+    said = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert said["packages"]["torch"] == version("torch")
+    assert said["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert (said["device"], said["precision"]) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_is_not_a_run_directory_is_refused_and_left_alone(tiny: Tiny, tmp_path: Path, what: str) -> None:
+    other = tmp_path / "run" if what == "file" else tmp_path / "run" / "thesis.tex"
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("years of work")
+    before = content(tmp_path)
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"exists and is not a run directory; choose another --run.dir"):
+            train(tiny({"run.resume": resume}))
+    assert content(tmp_path) == before
+
+
+def test_an_empty_folder_may_become_a_run(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert train(tiny({"optimization.epochs": 1})).directory == tmp_path / "run"
+
+
+def test_a_run_directory_inside_a_file_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=f"run directory {tmp_path}/file/run cannot be written: Not a directory"):
+        train(tiny({"run.dir": str(tmp_path / "file" / "run")}))
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_that_another_process_trains_is_refused_until_that_one_ends(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock = str(tmp_path / "run" / ".lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(resolve(tiny())))
+        before = content(tmp_path)
+        with pytest.raises(InputError, match="is being trained by another process; wait for it or stop it"):
+            train(tiny({"run.resume": True}))
+        after = content(tmp_path)
+        del before[lock], after[lock]  # opened for writing, and no more
+        assert after == before
+        os.kill(other.pid, 9)
+    assert train(tiny({"run.resume": True})).directory == tmp_path / "run"
+
+
+def test_a_last_line_cut_short_anywhere_is_left_out_and_all_before_it_kept(tmp_path: Path) -> None:
+    lines = [{"kind": "step", "step": step, "epoch": 0, "loss": 2.5 / step} for step in (1, 2, 3)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    for cut in range(len(text) + 1):
+        (tmp_path / "metrics.jsonl").write_text(text[:cut])
+        whole = sum(cut >= len("".join(json.dumps(line) + "\n" for line in lines[:n])) - 1 for n in (1, 2, 3))
+        assert read_metrics(tmp_path) == lines[:whole]
+
+
+def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["last.safetensors", "end line"])
+def test_a_run_is_finished_only_with_its_weights_and_its_end_line(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "end", "step": 1}\n')
+    (tmp_path / "last.safetensors").write_text("")
+    assert RunDirectory(tmp_path).finished
+    if missing == "end line":
+        (tmp_path / "metrics.jsonl").write_text('{"kind": "eval", "step": 1}\n{"kind": "end", "st')
+    else:
+        (tmp_path / "last.safetensors").unlink()
+    assert not RunDirectory(tmp_path).finished
+
+
+def other_than(value: Any) -> Any:
+    """A value of the same kind, or any at all instead of None."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "-other"
+    return 1
+
+
+SETTINGS = [
+    f"{part.name}.{field.name}"
+    for part in dataclasses.fields(Recipe)
+    for field in dataclasses.fields(type(getattr(Recipe(), part.name)))
+]
+INCIDENTAL = {name for name in SETTINGS if name.startswith("run.") and name != "run.seed"} | {
+    "data.root", "data.download", "data.workers", "data.max_unreadable",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_recipes_differ_exactly_when_what_is_learned_differs(changed: Callable[..., Recipe], setting: str) -> None:
+    part, key = setting.split(".")
+    before = Recipe()
+    old = getattr(getattr(before, part), key)
+    after = changed(before, {setting: other_than(old)})
+    if setting in INCIDENTAL:
+        assert differences(before, after) == []
+        assert fingerprint(before) == fingerprint(after)
+    else:
+        assert differences(before, after) == [f"{setting}: {old} -> {other_than(old)}"]
+        assert fingerprint(before) != fingerprint(after)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_whole(tmp_path / "a", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
