@@ -83,6 +83,10 @@ def with_mean_and_std_together(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.mean is None or teacher.std is None:
         teacher = dataclasses.replace(teacher, mean=None, std=None)
+    else:
+        channels = min(len(teacher.mean), len(teacher.std))
+        positive = tuple(abs(value) or 1.0 for value in teacher.std[:channels])
+        teacher = dataclasses.replace(teacher, mean=teacher.mean[:channels], std=positive)
     return dataclasses.replace(recipe, teacher=teacher)
 
 
@@ -246,6 +250,12 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
 def test_a_value_out_of_its_range_is_named(yaml: str, name: str) -> None:
     with pytest.raises(InputError, match=rf"^recipe my\.yaml: {name} is .*, but must be "):
         from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize("std", [(0.5,), (0.5, 0.0), (0.5, -1.0), (0.5, 0.5, 0.5), ()])
+def test_a_teachers_std_has_a_positive_value_for_each_of_its_mean(std: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match=r"teacher\.std"):
+        check(Recipe(teacher=Teacher(mean=(0.5, 0.5), std=std)))
 
 
 @pytest.mark.parametrize("given", [{"mean": (0.5,)}, {"std": (0.5,)}])

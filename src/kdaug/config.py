@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -181,6 +182,7 @@ def check(recipe: Recipe) -> Recipe:
         ("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1"),
         ("data.max_unreadable", d.max_unreadable, 0 <= d.max_unreadable <= 1, "from 0 to 1"),
         ("data.workers", d.workers, d.workers >= 0, "at least 0"),
+        ("views.magnitude", v.magnitude, v.magnitude is None or 0 <= v.magnitude < math.inf, "at least 0"),
         ("views.pad", v.pad, v.pad >= 0, "at least 0"),
         ("views.min_area", v.min_area, 0 < v.min_area <= 1, "above 0 and at most 1"),
         ("views.cutout", v.cutout, v.cutout >= 0, "at least 0"),
@@ -196,11 +198,11 @@ def check(recipe: Recipe) -> Recipe:
         ("optimization.learning_rate", o.learning_rate, 0 < o.learning_rate < math.inf, "above 0"),
         ("optimization.momentum", o.momentum, 0 < o.momentum < 1, "between 0 and 1"),
         ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
-        ("optimization.clip_norm", o.clip_norm, o.clip_norm is None or o.clip_norm > 0, "above 0, or None"),
+        ("optimization.clip_norm", o.clip_norm, o.clip_norm is None or 0 < o.clip_norm < math.inf, "above 0, or None"),
         ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
         ("run.threads", r.threads, r.threads is None or r.threads >= 1, "at least 1"),
         ("run.evaluate_every", r.evaluate_every, r.evaluate_every >= 1, "at least 1"),
-        ("run.checkpoint_minutes", r.checkpoint_minutes, r.checkpoint_minutes >= 0, "at least 0"),
+        ("run.checkpoint_minutes", r.checkpoint_minutes, 0 <= r.checkpoint_minutes < math.inf, "at least 0"),
     ]  # fmt: skip
     for name, value, holds, range_in_words in rules:
         if not holds:
@@ -219,7 +221,7 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML text; `from_yaml` gives the same recipe back."""
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_dict(recipe), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def from_yaml(text: str, where: str = "recipe") -> Recipe:
@@ -228,8 +230,8 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     Raises InputError, beginning with `where`, for broken YAML, tags, an unknown or repeated key, or a wrong type.
     """
     try:
-        tree = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+        tree = _parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not readable as plain YAML: {' '.join(str(error).split())}") from None
     recipe: Recipe = _build(Recipe, {} if tree is None else tree, "", where)
     try:
@@ -247,6 +249,15 @@ def read_recipe(path: str | Path) -> Recipe:
     return from_yaml(text, where=f"recipe {path}")
 
 
+def _parse(text: str) -> Any:
+    """Nested dicts, lists and scalars; YAMLError or ValueError for what is not plain YAML, tags among it."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise yaml.YAMLError(f"tag {tag} is not allowed, {event.start_mark}")
+    return yaml.load(text, Loader=_StrictLoader)
+
+
 class _StrictLoader(yaml.SafeLoader):
     """Safe YAML in which 1e-3 is a number and a key may stand only once."""
 
@@ -258,9 +269,19 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _PlainDumper(yaml.SafeDumper):
+    """Quotes text that _StrictLoader would take for something else."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None  # line breaks to YAML 1.1
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_text)
+for _side in (_StrictLoader, _PlainDumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -296,7 +317,7 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
             return value
         if option is type(None) and value is None:
             return None
-        if option is float and type(value) in (int, float) and math.isfinite(value):
+        if option is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
             return float(value)
         if origin is tuple and isinstance(value, list | tuple):
             return tuple(_convert(typing.get_args(option)[0], item, name, where) for item in value)

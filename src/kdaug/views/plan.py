@@ -88,8 +88,7 @@ def _color(fill: int | Color) -> Color:
     values = np.broadcast_to(np.asarray(fill), (3,)) if np.shape(fill) in ((), (3,)) else np.empty(0)
     if len(values) != 3 or values.dtype.kind not in "iu" or not all(0 <= value <= 255 for value in values):
         raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
-    red, green, blue = values.tolist()
-    return red, green, blue
+    return int(values[0]), int(values[1]), int(values[2])
 
 
 def plan_of(
