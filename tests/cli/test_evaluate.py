@@ -33,6 +33,14 @@ def test_the_best_weights_have_the_lowest_error(kdaug: Callable, taught: Path) -
     assert told == min(evaluations(taught), key=lambda figures: figures["top1_error"])
 
 
+def test_the_weights_asked_for_are_the_ones_measured(kdaug: Callable, taught: Path, tmp_path: Path) -> None:
+    run, (teacher,) = shutil.copytree(taught, tmp_path / "run"), (taught.parent / "teachers").iterdir()
+    shutil.copy(teacher / "last.safetensors", run / "best.safetensors")
+    for weights, measured in (("last", taught), ("best", teacher)):
+        told = json.loads(kdaug("eval", run, "--weights", weights, "--json", *CPU).out)
+        assert told == evaluations(measured)[-1]
+
+
 def test_in_words_it_is_one_line(kdaug: Callable, taught: Path) -> None:
     figures = evaluations(taught)[-1]
     assert kdaug("eval", taught, *CPU).out == (

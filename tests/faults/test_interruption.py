@@ -146,34 +146,88 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_terminated_amid_photos_decoded_by_workers_a_run_goes_on_bit_for_bit(photos: Path, tmp_path: Path) -> None:
-    """SIGTERM, as a cluster or a shut-down sends it."""
-    command = (
+@pytest.fixture(scope="module")
+def photos_command(photos: Path) -> list[str]:
+    """Trains a small network on them for ten epochs of five steps, decoding in two processes."""
+    return (
         "train photos --teacher.source none --student.name wide_resnet10_1 --data.image-size 32 --data.workers 2 "
-        f"--optimization.global-batch 8 --optimization.epochs 10 --run.device cpu --run.threads 1 --data.root {photos}"
+        "--optimization.global-batch 8 --optimization.epochs 10 --run.device cpu --run.threads 1 "
+        f"--data.root {photos}"
     ).split()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_photos(photos_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That run when nobody stops it."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main([*photos_command, "--run.dir", str(run)]) == 0
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_workers_too_stops_a_run_as_well(
+    photos_command: list[str], tmp_path: Path, uninterrupted_photos: Path, number: int
+) -> None:
+    """As service managers and batch systems send SIGTERM, and terminals Ctrl-C: to every process of the group."""
     run = tmp_path / "run"
-    with started([*command, "--run.dir", str(run)]) as process:
+    with started([*photos_command, "--run.dir", str(run)]) as process:
         wait_for_steps(run, process)
-        os.kill(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
     assert err == f"kdaug: interrupted; continue with: kdaug train {run}/recipe.yaml --run.resume\n"
+    assert process.returncode == 130
     assert main(["train", str(run / "recipe.yaml"), "--run.resume"]) == 0
-    assert main([*command, "--run.dir", str(tmp_path / "whole")]) == 0
-    assert_same_run(run, tmp_path / "whole")
+    assert_same_run(run, uninterrupted_photos)
 
 
-def test_a_second_process_is_refused_while_the_first_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_killed_without_its_workers_can_be_resumed_at_once(
+    photos_command: list[str], tmp_path: Path, uninterrupted_photos: Path
+) -> None:
+    """As when memory ran out. The workers live on for some seconds and must not count as the run."""
+    run = tmp_path / "run"
+    with started([*photos_command, "--run.dir", str(run)]) as process:
+        wait_for_steps(run, process)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert main(["train", str(run / "recipe.yaml"), "--run.resume"]) == 0
+    assert_same_run(run, uninterrupted_photos)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_process_is_refused_while_the_first_trains_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     command = [*DEMO, "--teacher.source", "none", "--optimization.epochs", "50", "--run.dir", str(run)]
     with started(command) as process:
         wait_for_steps(run, process)
+        os.kill(process.pid, signal.SIGSTOP)  # it still holds the run
+        before = content(run)
         assert main([*command, "--run.resume"]) == 2
         err = capsys.readouterr().err
         assert err == f"kdaug: {run} is being trained by another process; wait for it or stop it\n"
-        assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # a second time: at once
-        assert process.wait(timeout=PATIENCE) == 130
+        assert content(run) == before
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [*DEMO, "--teacher.source", "none", "--optimization.global-batch", "256", "--run.dir", str(run)]
+    with started([*command, "--student.name", "wide_resnet28_10"]) as process:  # one step takes a while
+        give_up = time.monotonic() + PATIENCE
+        while not (run / "metrics.jsonl").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+        asked = time.monotonic()
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.2)
+        _, err = process.communicate(timeout=PATIENCE)
+        assert time.monotonic() - asked < 60
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "kdaug: interrupted"
+    assert steps_of(run) == []

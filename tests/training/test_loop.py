@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -333,6 +334,28 @@ def test_a_convolutional_network_with_a_teacher_stopped_amid_an_epoch_goes_on_bi
     train_until(recipe, each_step, stop_at=2)
     train_until(recipe, each_step, stop_at=4)
     assert_same_run(train(recipe).directory, taught, lines_of)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_photos_under_dropout_stopped_amid_an_epoch_go_on_bit_for_bit(
+    tiny: Tiny, each_step: Callable, tmp_path: Path, lines_of: Lines, workers: int
+) -> None:
+    """Reading files anew must not draw from the generator that the student's dropout draws from."""
+    random = np.random.default_rng(2)
+    for name in ("a", "b", "c"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = random.integers(0, 256, (30, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    settings = {
+        "data.name": "folder", "data.root": str(tmp_path / "photos"), "data.train_images": None, "data.image_size": 16,
+        "data.workers": workers, "views.crop": "random-resized", "student.name": "small_convnet",
+        "optimization.global_batch": 8, "run.resume": True,
+    }  # fmt: skip
+    whole = train(tiny({**settings, "run.dir": str(tmp_path / "whole")})).directory
+    train_until(tiny(settings), each_step, stop_at=2)
+    train_until(tiny(settings), each_step, stop_at=4)
+    assert_same_run(train(tiny(settings)).directory, whole, lines_of)
 
 
 def test_stopped_while_the_teacher_learns_the_same_command_finishes_both(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -16,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from kdaug import InputError
-from kdaug.config import Recipe, read_recipe, to_yaml
+from kdaug.config import Recipe, read_recipe
 from kdaug.training import RunDirectory, read_metrics, train
 from kdaug.training.resolving import resolve
 from kdaug.training.run_directory import differences, fingerprint, write_whole
@@ -98,33 +97,6 @@ def test_a_run_directory_inside_a_file_cannot_be(tiny: Tiny, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=f"run directory {tmp_path}/file/run cannot be written: Not a directory"):
         train(tiny({"run.dir": str(tmp_path / "file" / "run")}))
-
-
-HOLD = """
-import fcntl, sys
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-def test_a_run_that_another_process_trains_is_refused_until_that_one_ends(tiny: Tiny, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    lock = str(tmp_path / "run" / ".lock")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
-        (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(resolve(tiny())))
-        before = content(tmp_path)
-        with pytest.raises(InputError, match="is being trained by another process; wait for it or stop it"):
-            train(tiny({"run.resume": True}))
-        after = content(tmp_path)
-        del before[lock], after[lock]  # opened for writing, and no more
-        assert after == before
-        os.kill(other.pid, 9)
-    assert train(tiny({"run.resume": True})).directory == tmp_path / "run"
 
 
 def test_a_last_line_cut_short_anywhere_is_left_out_and_all_before_it_kept(tmp_path: Path) -> None:
