@@ -448,8 +448,8 @@ def test_a_batch_of_all_images_is_one_step_an_epoch(tiny: Tiny, lines_of: Lines)
 
 
 def test_what_is_printed_is_printed_whatever_characters_a_path_has(
-    tiny: Tiny, tmp_path: Path, console: Console
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "[bold]a[" / "b] :cat:"
-    assert train(tiny({"run.dir": str(run), "optimization.epochs": 1}), console).directory == run
-    assert f"{run}: softmax_regression" in console.file.getvalue()
+    assert train(tiny({"run.dir": str(run), "optimization.epochs": 1})).directory == run
+    assert f"{run}: softmax_regression" in capsys.readouterr().out

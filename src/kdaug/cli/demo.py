@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,9 @@ def run(arguments: list[str]) -> int:
     from kdaug.training import Interrupted
 
     try:
-        result = run_demo(named_recipe("demo"), Path(given.out), Console(soft_wrap=True))
+        result = run_demo(named_recipe("demo"), Path(given.out), Console())
     except Interrupted:
-        print(f"kdaug: interrupted; continue with: kdaug demo --out {given.out}", file=sys.stderr)
+        print(f"kdaug: interrupted; continue with: kdaug demo --out {shlex.quote(given.out)}", file=sys.stderr)
         return 130
     print(f"open {result.page} for curves, views and the teacher's judgement")
     print("on your own photos: kdaug train photos --data.root FOLDER-WITH-ONE-SUBFOLDER-PER-CLASS")

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a defect of ours.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib.metadata import version
 
@@ -24,15 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        return _dispatch(given)
+        code = _dispatch(given)
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"kdaug: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("kdaug: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read our output (head, say) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 
@@ -40,7 +41,8 @@ def run(arguments: list[str]) -> int:
     print(
         f"error {outcome.top1_error:.2f} % (top-5 {outcome.top5_error:.2f} %), lowest {outcome.best_top1_error:.2f} %"
     )
-    print(f"everything is in {outcome.directory}; measure again with: kdaug eval {outcome.directory}")
+    place = shlex.quote(str(outcome.directory))
+    print(f"everything is in {place}; measure again with: kdaug eval {place}")
     return 0
 
 

@@ -179,7 +179,7 @@ def _together(samples: list[Any]) -> tuple[BatchKey, torch.Tensor, torch.Tensor,
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of the group; only the parent decides what it means."""
+    """Ctrl-C, and a service manager's SIGTERM, reach every process of the group; the parent decides what they mean."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -17,6 +17,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from kdaug.errors import InputError
+
 KEPT = 2
 _WEIGHTS, _STATE, _SUMS = "weights.safetensors", "state.pt", "sha256.json"
 
@@ -32,11 +34,22 @@ class TrainingState:
     best_top1_error: float | None = None
 
 
+def require_finite(state: TrainingState) -> None:
+    """InputError if a weight or statistic of the network is no longer finite: such a state is not to be kept."""
+    for name, value in state.network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(
+                f"{name} of the network is not finite after step {state.step}; training stopped, checkpoints before it "
+                "are kept. Lower optimization.learning_rate or supervision.weight"
+            )
+
+
 def save_checkpoint(state: TrainingState, folder: Path) -> Path:
     """Writes folder/step-NNNNNNNN whole or not at all (files, then their sums, fsync, rename); keeps the last two."""
     final = folder / f"step-{state.step:08d}"
     unfinished = folder / f".{final.name}.part"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for abandoned in folder.glob(".step-*.part"):
+        shutil.rmtree(abandoned)
     unfinished.mkdir(parents=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in state.network.state_dict().items()}
     _write(unfinished / _WEIGHTS, safetensors.torch.save(weights))

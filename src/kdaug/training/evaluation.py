@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdaug.data.loader import Batch
+from kdaug.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Scores:
 def evaluate(predict: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device) -> Scores:
     """Scores of `predict` (views uint8 [N,H,W,C] to logits [N,classes]) over all `batches`.
 
-    With fewer than five classes, top-5 counts all of them.
+    With fewer than five classes, top-5 counts all of them. Raises InputError if there are no images.
     """
     images, top1, top5, loss = 0, 0, 0, 0.0
     for batch in batches:
@@ -46,5 +47,5 @@ def evaluate(predict: Callable[[Tensor], Tensor], batches: Iterable[Batch], devi
         top5 += int(top.sum())
         loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
     if images == 0:
-        raise ValueError("there is nothing to evaluate")
+        raise InputError("there is nothing to evaluate: all validation images are unreadable")
     return Scores(images, 100 * (images - top1) / images, 100 * (images - top5) / images, loss / images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ class Interrupted(Exception):
     """Training was asked to stop and has left a resumable run in `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(f"interrupted; continue with: kdaug train {directory / 'recipe.yaml'} --run.resume")
+        recipe = shlex.quote(str(directory / "recipe.yaml"))
+        super().__init__(f"interrupted; continue with: kdaug train {recipe} --run.resume")
         self.directory = directory
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -14,14 +16,15 @@ from torch import Tensor, nn
 
 from kdaug.config import Recipe
 from kdaug.data.loader import prefetch
+from kdaug.errors import InputError
 from kdaug.networks import create_network, parameter_count, save_weights
 from kdaug.supervision import Teacher, supervise
-from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
+from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, require_finite, save_checkpoint
 from kdaug.training.evaluation import Scores
 from kdaug.training.interruption import Interrupted, listen
 from kdaug.training.metrics_log import MetricsLog
 from kdaug.training.optimization import autocast, create_optimizer, create_schedule
-from kdaug.training.progress import RunProgress, show_progress
+from kdaug.training.progress import RunProgress, say, show_progress
 from kdaug.training.resolving import resolve, teacher_recipe
 from kdaug.training.run_directory import (
     RunDirectory,
@@ -49,11 +52,11 @@ def train(recipe: Recipe, console: Console | None = None) -> Outcome:
 
     Raises InputError for what the user can mend, and Interrupted after Ctrl-C or SIGTERM, with a checkpoint written.
     """
-    console = console or Console(soft_wrap=True)
+    console = console or Console()
     recipe = resolve(recipe)
     directory = find_run(recipe)
     if directory.finished:
-        console.print(f"{directory.path} is finished already", highlight=False)
+        say(console, f"{directory.path} is finished already")
         return _outcome(directory)
     setup = prepare(recipe, console)
     teacher = _given_teacher(setup)
@@ -63,9 +66,9 @@ def train(recipe: Recipe, console: Console | None = None) -> Outcome:
         if recipe.teacher.source == "train":
             teacher = _trained_teacher(setup, directory)
         state = _first_state(setup)
-        if load_newest_checkpoint(state, directory.checkpoints, console.print):
-            console.print(f"continuing at step {state.step} of {setup.steps}", highlight=False)
-        console.print(_announcement(setup, state.network, directory), highlight=False)
+        if load_newest_checkpoint(state, directory.checkpoints, partial(say, console)):
+            say(console, f"continuing at step {state.step} of {setup.steps}")
+        say(console, _announcement(setup, state.network, directory))
         with (
             listen() as stop,
             MetricsLog(directory, state.step) as log,
@@ -105,6 +108,7 @@ def _run_steps(
             _evaluate(setup, state, directory, log, progress)
         if evaluation_due or stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
             log.flush()
+            require_finite(state)
             save_checkpoint(state, directory.checkpoints)
             saved = time.monotonic()
         if stop.is_set():
@@ -138,7 +142,13 @@ def _evaluate(
 ) -> Scores:
     """Scores on the validation images, logged and shown; the best weights so far are kept."""
     log.flush()
+    require_finite(state)
     scores = evaluate_network(setup, state.network)
+    if not math.isfinite(scores.val_loss):
+        raise InputError(
+            f"the loss on the validation images is {scores.val_loss} after step {state.step}; training stopped, "
+            "checkpoints before it are kept. Lower optimization.learning_rate"
+        )
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
     log.write("eval", state.step, epoch, scores.figures())
     progress.evaluated(epoch, setup.recipe.optimization.epochs, log.epoch_means(), scores)
@@ -157,7 +167,7 @@ def _given_teacher(setup: Setup) -> Teacher | None:
 def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher:
     """The teacher of the recipe, trained now unless an earlier run has done so."""
     first = teacher_recipe(setup.recipe)
-    setup.console.print(f"the teacher comes first: {first.run.dir}", highlight=False)
+    say(setup.console, f"the teacher comes first: {first.run.dir}")
     try:
         return prepare_teacher(setup, f"run:{train(first, setup.console).directory}")
     except Interrupted:

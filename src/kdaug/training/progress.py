@@ -12,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from kdaug.training.evaluation import Scores
 
 
+def say(console: Console, text: str) -> None:
+    """Prints one line as it is: not coloured, not wrapped, and nothing in it (a path, say) taken for markup."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 @dataclass
 class RunProgress:
     """The bar of one run; `images_per_step` turns steps into images per second."""
@@ -29,10 +34,10 @@ class RunProgress:
 
     def evaluated(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores) -> None:
         """Prints the line of an evaluation after `epoch` (from 0)."""
-        self.bar.console.print(
+        say(
+            self.bar.console,
             f"  epoch {epoch + 1:>3}/{epochs}  {_in_words(losses)}  "
             f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)",
-            highlight=False,
         )
 
 
@@ -40,11 +45,11 @@ class RunProgress:
 def show_progress(console: Console, title: str, steps: int, done: int, images_per_step: int) -> Iterator[RunProgress]:
     """A live bar on `console` from `done` to `steps`; on anything but a terminal only the printed lines appear."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -72,9 +72,14 @@ def find_run(recipe: Recipe) -> RunDirectory:
         changed = "; ".join(differences(config.read_recipe(directory.recipe), recipe))
         if changed:
             raise InputError(f"{directory.path} began with another recipe ({changed}); choose another --run.dir")
-    elif directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
+    elif directory.path.exists() and (not directory.path.is_dir() or _foreign(directory.path)):
         raise InputError(f"{directory.path} exists and is not a run directory; choose another --run.dir")
     return directory
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether `folder` holds more than a run leaves that was killed as it began."""
+    return any(path.name not in (".lock", "checkpoints", "recipe.yaml.part") for path in folder.iterdir())
 
 
 def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
@@ -88,7 +93,7 @@ def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
     except OSError as error:
         raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: workers do not inherit it
     except OSError:
         lock.close()
         raise InputError(f"{directory.path} is being trained by another process; wait for it or stop it") from None
@@ -114,7 +119,9 @@ def what_is_learned(recipe: Recipe) -> dict[str, Any]:
     by_name = {
         f"{part}.{key}": value for part, settings in config.to_dict(recipe).items() for key, value in settings.items()
     }
-    incidental = {"data.root", "data.download", "data.workers", "data.max_unreadable"}
+    incidental = {"data.download", "data.workers", "data.max_unreadable"}
+    if recipe.data.name != "folder":
+        incidental.add("data.root")  # a named set is the same everywhere
     return {
         name: value
         for name, value in by_name.items()

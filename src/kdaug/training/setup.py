@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -24,6 +25,7 @@ from kdaug.networks import NetworkCard
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast, find_device, find_precision
+from kdaug.training.progress import say
 from kdaug.views import Policy, apply
 from kdaug.views.policies import of_recipe
 
@@ -69,7 +71,7 @@ def prepare(recipe: Recipe, console: Console) -> Setup:
         raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
 
     def unreadable(images: int) -> UnreadableImages:
-        return UnreadableImages(images, recipe.data.max_unreadable, lambda text: console.print(text, highlight=False))
+        return UnreadableImages(images, recipe.data.max_unreadable, partial(say, console))
 
     return Setup(
         recipe,
@@ -125,10 +127,11 @@ def prepare_teacher(setup: Setup, source: str) -> Teacher:
     teacher = load_teacher(setup.recipe.teacher, source, setup.dataset, setup.recipe.student.name).to(setup.device)
     with autocast(setup.device, setup.precision):
         scores = evaluate(teacher, validation_batches(setup), setup.device)
-    setup.console.print(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images", highlight=False)
+    say(setup.console, f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")
     if scores.top1_error > 100 - 150 / len(setup.dataset.classes):
-        setup.console.print(
+        say(
+            setup.console,
             "warning: the teacher does little better than guess; are its classes in the data's order, and is its "
-            "normalisation (teacher.mean, teacher.std) right?"
+            "normalisation (teacher.mean, teacher.std) right?",
         )
     return teacher
