@@ -152,7 +152,7 @@ class Run:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int | None = None
-    """CPU threads of torch; None: torch's choice."""
+    """CPU threads of torch; None: all cores but one, which prepares the views. Too many slow each other down badly."""
     evaluate_every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: float = 5.0

@@ -24,7 +24,7 @@ from kdaug.errors import InputError
 from kdaug.networks import NetworkCard
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.evaluation import Scores, evaluate
-from kdaug.training.optimization import autocast, find_device, find_precision
+from kdaug.training.optimization import autocast, available_cores, find_device, find_precision
 from kdaug.training.progress import say
 from kdaug.views import Policy, apply
 from kdaug.views.policies import of_recipe
@@ -63,8 +63,7 @@ class Setup:
 def prepare(recipe: Recipe, console: Console) -> Setup:
     """Reads the data and finds the device of a resolved recipe; InputError if they cannot be had."""
     device = find_device(recipe.run.device)
-    if recipe.run.threads:
-        torch.set_num_threads(recipe.run.threads)
+    torch.set_num_threads(recipe.run.threads or max(1, available_cores() - 1))
     dataset = load_dataset(recipe.data)
     batch = recipe.optimization.global_batch
     if len(dataset.train) < batch:
