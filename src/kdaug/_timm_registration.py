@@ -20,29 +20,36 @@ def install() -> None:
 
 
 class _WaitForTimm(MetaPathFinder):
-    """Steps aside at the first import of timm, having put `_ThenRegister` around timm's own loader."""
+    """Puts `_ThenRegister` around timm's own loader, until timm is imported."""
+
+    _looking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "timm":
+        if fullname != "timm" or self._looking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec("timm")
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec("timm")
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenRegister(spec.loader)
+            spec.loader = _ThenRegister(spec.loader, self)
         return spec
 
 
 class _ThenRegister(Loader):
-    def __init__(self, timms_own: Loader) -> None:
-        self.timms_own = timms_own
+    def __init__(self, timms_own: Loader, finder: MetaPathFinder) -> None:
+        self.timms_own, self.finder = timms_own, finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.timms_own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.timms_own.exec_module(module)
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
         if module.__spec__ is not None:
             module.__spec__.loader = self.timms_own
         importlib.import_module("kdaug.networks")

@@ -86,7 +86,7 @@ class Teacher:
     source: str = "none"
     """none, train (first, once, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
     network: str | None = None
-    """Network for train, or of the weights at file:PATH; None: the student's."""
+    """Network for train, or of the weights at file:PATH; None: the student's (pretrained too if that is)."""
     policy: str = "none"
     """Augmentation policy that a teacher to be trained sees."""
     cutout: int = 0

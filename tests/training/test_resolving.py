@@ -112,6 +112,12 @@ def test_image_folders_of_other_places_do_not_share_a_teacher(tiny: Tiny, tmp_pa
     assert one.run.dir != other.run.dir
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_teacher_without_a_network_of_its_own_starts_as_its_student_does(tiny: Tiny, pretrained: bool) -> None:
+    recipe = teacher_recipe(resolve(tiny({"teacher.source": "train", "student.pretrained": pretrained})))
+    assert recipe.student.pretrained is pretrained
+
+
 def test_a_teacher_is_trained_alone_on_its_own_settings_beside_its_student(tiny: Tiny, tmp_path: Path) -> None:
     recipe = teacher_recipe(
         resolve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from kdaug import config
 from kdaug.data.images import Dataset, FolderImages
 from kdaug.errors import InputError
-from kdaug.philox import Stream, permutation
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
@@ -68,8 +68,14 @@ def _is_image(path: Path, below: Path) -> bool:
 
 
 def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, FolderImages]:
-    """(the rest, `fraction` of each class, at least one image), drawn the same way every time."""
-    drawn = permutation(0, 0, len(images), Stream.SUBSET)
+    """(the rest, `fraction` of each class, at least one image).
+
+    A file's place in the draw depends on its own name alone, so that adding files moves hardly any to the other side.
+    """
+    names = ["/".join(path.parts[-2:]) for path in images.paths]
+    drawn = np.argsort(
+        [hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest() for name in names], kind="stable"
+    )
     val_rows = []
     for label in range(int(images.labels.max()) + 1):
         members = drawn[images.labels[drawn] == label]

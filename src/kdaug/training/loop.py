@@ -116,7 +116,12 @@ def _run_steps(
     scores = _evaluate(setup, state, directory, log, progress)
     save_weights(state.network, setup.card, directory.last_weights)
     figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": time.monotonic() - started}
-    log.write("end", state.step, recipe.optimization.epochs - 1, figures)
+    unreadable = len(setup.unreadable_train.seen) + len(setup.unreadable_val.seen)
+    log.write("end", state.step, recipe.optimization.epochs - 1, {**figures, "unreadable": unreadable})
+    if unreadable:
+        say(setup.console, f"{unreadable} unreadable image(s) were left out")
+    if stop.is_set():
+        raise Interrupted(directory.path)
 
 
 def _optimize(state: TrainingState, loss: Tensor, clip_norm: float | None) -> float:

@@ -54,7 +54,7 @@ class MetricsLog:
             if not math.isfinite(figures["loss"]):
                 raise InputError(
                     f"the loss is {figures['loss']} at step {step} (epoch {epoch}); training stopped, checkpoints "
-                    "before it are kept. Lower optimization.learning_rate or supervision.weight"
+                    "before it are kept. Lower optimization.learning_rate or supervision.weight, in a new --run.dir"
                 )
             self._add_to_epoch(epoch, figures)
             self.write("step", step, epoch, {**figures, "learning_rate": learning_rate})

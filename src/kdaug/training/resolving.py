@@ -38,16 +38,16 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def teacher_recipe(recipe: Recipe) -> Recipe:
-    """How the teacher of a resolved recipe is trained: the same data and optimisation, its own network, policy, epochs.
+    """How the teacher of a resolved recipe is trained: its own network, policy and epochs, all else as the student.
 
-    Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that
+    Without a network of its own it is the student's, pretrained if that is. Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that
     all students that want this teacher share it.
     """
     teacher = recipe.teacher
     alone = replace(
         recipe,
         views=replace(recipe.views, policy=teacher.policy, cutout=teacher.cutout, seed=teacher.seed),
-        student=Network(teacher.network or recipe.student.name),
+        student=Network(teacher.network) if teacher.network else recipe.student,
         teacher=Teacher(),
         supervision=Supervision(),
         optimization=replace(recipe.optimization, epochs=teacher.epochs or recipe.optimization.epochs),
