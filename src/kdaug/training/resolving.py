@@ -40,8 +40,9 @@ def resolve(recipe: Recipe) -> Recipe:
 def teacher_recipe(recipe: Recipe) -> Recipe:
     """How the teacher of a resolved recipe is trained: its own network, policy and epochs, all else as the student.
 
-    Without a network of its own it is the student's, pretrained if that is. Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that
-    all students that want this teacher share it.
+    Without a network of its own it is the student's, pretrained if that is. Its directory stands beside the
+    student's, under teachers/, and is named after everything it depends on, so that all students that want this teacher
+    share it.
     """
     teacher = recipe.teacher
     alone = replace(
