@@ -169,3 +169,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize("damage", [b"{", b"5", b'{"a": 1}', b"\xff\xfe"])
+def test_metrics_damaged_before_their_last_line_are_not_taken_for_a_shorter_run(tmp_path: Path, damage: bytes) -> None:
+    line = b'{"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}'
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([line, damage, line, b""]))
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([line, damage]))
+    assert len(read_metrics(tmp_path)) == 1

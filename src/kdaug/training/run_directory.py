@@ -103,14 +103,22 @@ def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of the run's metrics.jsonl, in order; a last line cut short by a crash is left out."""
-    lines = []
-    if (path / "metrics.jsonl").is_file():
-        for text in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
+    """The lines of the run's metrics.jsonl, in order; a last line cut short by a crash is left out.
+
+    Raises InputError if an earlier line is not one that kdaug wrote.
+    """
+    file = path / "metrics.jsonl"
+    texts = [text for text in file.read_bytes().splitlines() if text.strip()] if file.is_file() else []
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and "kind" in line:
+            lines.append(line)
+        elif number < len(texts):
+            raise InputError(f"{file}: line {number} is damaged; mend it, or train anew in another --run.dir")
     return lines
 
 
