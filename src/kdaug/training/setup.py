@@ -127,7 +127,8 @@ def prepare_teacher(setup: Setup, source: str) -> Teacher:
     with autocast(setup.device, setup.precision):
         scores = evaluate(teacher, validation_batches(setup), setup.device)
     say(setup.console, f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")
-    if scores.top1_error > 100 - 150 / len(setup.dataset.classes):
+    guessing = 100 - 100 / len(setup.dataset.classes)
+    if scores.top1_error > 0.9 * guessing:
         say(
             setup.console,
             "warning: the teacher does little better than guess; are its classes in the data's order, and is its "
