@@ -1,11 +1,12 @@
-"""What all tests share: reproducible property tests, and one measure of uniformity."""
+"""What all tests share: reproducible property tests, one thread for torch, and one measure of uniformity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
 
@@ -13,6 +14,15 @@ settings.register_profile(
     "reproducible", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The networks of the tests are too small to share, and the processor may be busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
