@@ -47,11 +47,11 @@ seeds = st.integers(0, 2**63 - 1)
 
 # The ranges that the recipe promises, of the settings that have one; None stands where the type allows it.
 VALID = {
-    "data.train_images": st.integers(1), "data.image_size": st.integers(1), "data.val_fraction": between_0_and_1,
-    "data.max_unreadable": st.floats(0, 1), "data.workers": st.integers(0), "views.pad": st.integers(0),
-    "views.min_area": st.floats(0, 1, exclude_min=True), "views.cutout": st.integers(0), "views.seed": seeds,
-    "teacher.cutout": st.integers(0), "teacher.epochs": st.integers(1), "teacher.seed": seeds,
-    "teacher.image_size": st.integers(1), "supervision.weight": from_0, "supervision.k": st.integers(1),
+    "data.train_images": st.integers(1), "data.image_size": st.integers(1, 16384), "data.val_fraction": between_0_and_1,
+    "data.max_unreadable": st.floats(0, 1), "data.workers": st.integers(0, 1024), "views.pad": st.integers(0, 16384),
+    "views.min_area": st.floats(0, 1, exclude_min=True), "views.cutout": st.integers(0, 16384), "views.seed": seeds,
+    "teacher.cutout": st.integers(0, 16384), "teacher.epochs": st.integers(1), "teacher.seed": seeds,
+    "teacher.image_size": st.integers(1, 16384), "supervision.weight": from_0, "supervision.k": st.integers(1),
     "supervision.temperature": above_0, "optimization.epochs": st.integers(1),
     "optimization.global_batch": st.integers(1), "optimization.learning_rate": above_0,
     "optimization.momentum": between_0_and_1, "optimization.weight_decay": from_0, "optimization.clip_norm": above_0,
@@ -113,7 +113,13 @@ def test_a_recipe_file_holds_any_text(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "recipe.yaml") == recipe
 
 
-@pytest.mark.parametrize("yaml", ["", "{}", "# nothing set\n", "views: {}"])
+@pytest.mark.parametrize("yaml", ["", "# nothing set\n", "---"])
+def test_an_empty_recipe_is_a_mistake(yaml: str) -> None:
+    with pytest.raises(InputError, match=r"recipe my.yaml is empty; kdaug recipes show NAME"):
+        from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize("yaml", ["{}", "views: {}"])
 def test_settings_left_out_keep_their_defaults(yaml: str) -> None:
     assert from_yaml(yaml) == Recipe()
 
@@ -172,7 +178,7 @@ def test_a_word_near_to_none_gets_all_the_choices() -> None:
         ("views: {policy: [none]}", "views.policy", "text"),
         ("run: {dir: 2024-01-01}", "run.dir", "text or null"),
         ("teacher: {mean: 0.5}", "teacher.mean", "a list of numbers or null"),
-        ("teacher: {mean: [0.5, x]}", "teacher.mean", "a finite number"),
+        ("teacher: {mean: [0.5, x]}", "teacher.mean[1]", "a finite number"),
         ("data: none", "data", "a mapping of settings"),
         ("data: null", "data", "a mapping of settings"),
         ("[data]", "the whole", "a mapping of settings"),
@@ -227,6 +233,11 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
         ("data: {max_unreadable: 1.01}", "data.max_unreadable"),
         ("data: {workers: -1}", "data.workers"),
         ("views: {pad: -1}", "views.pad"),
+        ("views: {pad: 16385}", "views.pad"),
+        ("views: {cutout: 16385}", "views.cutout"),
+        ("data: {image_size: 16385}", "data.image_size"),
+        ("data: {workers: 1025}", "data.workers"),
+        ("teacher: {image_size: 0}", "teacher.image_size"),
         ("views: {min_area: 0}", "views.min_area"),
         ("views: {cutout: -1}", "views.cutout"),
         ("views: {seed: -1}", "views.seed"),
@@ -276,7 +287,7 @@ def test_a_number_that_no_file_may_hold_is_refused_in_python_too(name: str, numb
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("run: {dir: läufe}".encode("latin-1"))
     for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "latin.yaml"):
-        with pytest.raises(InputError, match="cannot be read") as error:
+        with pytest.raises(InputError, match=r"cannot be read|does not exist") as error:
             read_recipe(path)
         assert str(path) in str(error.value)
 

@@ -1,7 +1,5 @@
 """python -m kdaug"""
 
-import sys
+from kdaug.cli.main import entry
 
-from kdaug.cli.main import main
-
-sys.exit(main())
+entry()

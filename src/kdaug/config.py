@@ -23,6 +23,9 @@ DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "fold
 Crop = Literal["none", "pad", "random-resized"]
 Reading = Literal["as-written", "renormalized", "grouped"]
 Precision = Literal["auto", "float32", "bfloat16"]
+MAX_PROCESSES = 1 << 10
+MAX_SIDE = 1 << 14
+"""Largest side in pixels that a setting may ask for."""
 
 
 @dataclass(frozen=True)
@@ -178,16 +181,17 @@ def check(recipe: Recipe) -> Recipe:
     s, o, r = recipe.supervision, recipe.optimization, recipe.run
     rules = [
         ("data.train_images", d.train_images, d.train_images is None or d.train_images >= 1, "at least 1"),
-        ("data.image_size", d.image_size, d.image_size is None or d.image_size >= 1, "at least 1"),
+        ("data.image_size", d.image_size, _side_or_none(d.image_size), f"from 1 to {MAX_SIDE}"),
         ("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1"),
         ("data.max_unreadable", d.max_unreadable, 0 <= d.max_unreadable <= 1, "from 0 to 1"),
-        ("data.workers", d.workers, d.workers >= 0, "at least 0"),
+        ("data.workers", d.workers, 0 <= d.workers <= MAX_PROCESSES, f"from 0 to {MAX_PROCESSES}"),
         ("views.magnitude", v.magnitude, v.magnitude is None or 0 <= v.magnitude < math.inf, "at least 0"),
-        ("views.pad", v.pad, v.pad >= 0, "at least 0"),
+        ("views.pad", v.pad, 0 <= v.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
         ("views.min_area", v.min_area, 0 < v.min_area <= 1, "above 0 and at most 1"),
-        ("views.cutout", v.cutout, v.cutout >= 0, "at least 0"),
+        ("views.cutout", v.cutout, 0 <= v.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
         ("views.seed", v.seed, v.seed is None or 0 <= v.seed < 1 << 63, "from 0 to 2^63-1"),
-        ("teacher.cutout", t.cutout, t.cutout >= 0, "at least 0"),
+        ("teacher.cutout", t.cutout, 0 <= t.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
+        ("teacher.image_size", t.image_size, _side_or_none(t.image_size), f"from 1 to {MAX_SIDE}"),
         ("teacher.seed", t.seed, 0 <= t.seed < 1 << 63, "from 0 to 2^63-1"),
         ("teacher.epochs", t.epochs, t.epochs is None or t.epochs >= 1, "at least 1"),
         ("supervision.weight", s.weight, 0 <= s.weight < math.inf, "at least 0"),
@@ -214,6 +218,10 @@ def check(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def _side_or_none(side: int | None) -> bool:
+    return side is None or 1 <= side <= MAX_SIDE
+
+
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """The recipe as nested plain dicts, lists and scalars, in the order of its declaration."""
     return {key: _plain(value) for key, value in dataclasses.asdict(recipe).items()}
@@ -232,8 +240,11 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     try:
         tree = _parse(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not readable as plain YAML: {' '.join(str(error).split())}") from None
-    recipe: Recipe = _build(Recipe, {} if tree is None else tree, "", where)
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise InputError(f"{where}: not readable as plain YAML: {reason}") from None
+    if tree is None:
+        raise InputError(f"{where} is empty; kdaug recipes show NAME prints one to start from")
+    recipe: Recipe = _build(Recipe, tree, "", where)
     try:
         return check(recipe)
     except InputError as error:
@@ -244,8 +255,11 @@ def read_recipe(path: str | Path) -> Recipe:
     """The recipe in the YAML file at `path`; InputError if it is missing, not text, or not a recipe."""
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"recipe {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe {path}: cannot be read ({error.__class__.__name__}: {error})") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"recipe {path} cannot be read: {reason}") from None
     return from_yaml(text, where=f"recipe {path}")
 
 
@@ -320,7 +334,8 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
         if option is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
             return float(value)
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(_convert(typing.get_args(option)[0], item, name, where) for item in value)
+            kind = typing.get_args(option)[0]
+            return tuple(_convert(kind, item, f"{name}[{i}]", where) for i, item in enumerate(value))
         if isinstance(option, type) and type(value) is option and option is not float:
             return value
     first = options[0]

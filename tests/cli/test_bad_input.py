@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -48,6 +51,21 @@ CASES = {
     "unknown space": (f"{DEMO} --views.policy randaugment-n2-m5@paper-geometrc", "did you mean paper-geometric?"),
     "magnitude too large": (f"{DEMO} --views.magnitude 11", "the magnitude is 11, but must be from 0 to 10"),
     "unknown teacher source": (f"{DEMO} --teacher.source rum:x", "teacher.source is 'rum:x'", "run:DIR"),
+    "network that cannot take the images": (
+        f"{DEMO} --student.name vit_tiny_patch16_224",
+        "network vit_tiny_patch16_224 cannot take 2 image(s) of 28x28 pixels",
+    ),
+    "teacher to be that cannot take the images": (
+        f"{DEMO} --teacher.source train --teacher.network vit_tiny_patch16_224",
+        "network vit_tiny_patch16_224 cannot take 2 image(s) of 28x28 pixels",
+    ),
+    "a batch of one for a network that needs two": (
+        f"{DEMO} --student.name resnet18 --optimization.global-batch 1",
+        "network resnet18 cannot take 1 image(s) of 28x28 pixels",
+    ),
+    "device without memory": (f"{DEMO} --run.device meta", "run.device meta cannot be used"),
+    "cutout beyond any image": (f"{DEMO} --views.cutout 1000000000000000000000000", "must be from 0 to 16384"),
+    "padding beyond any image": (f"{DEMO} --views.pad 5000000000", "must be from 0 to 16384"),
     "unknown device": (f"{DEMO} --run.device gpu", "run.device gpu cannot be used"),
     "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "{tmp}/nowhere is not a finished run"),
     "teacher file missing": (f"{DEMO} --teacher.source file:{{tmp}}/none.pt", "{tmp}/none.pt does not exist"),
@@ -76,9 +94,10 @@ CASES = {
     ),
     "directory of something else": (f"{DEMO} --run.dir {{tmp}}/one-class", "is not a run directory"),
     "directory inside a file": (f"{DEMO} --run.dir {{tmp}}/file/run", "{tmp}/file/run cannot be written"),
-    "recipe file missing": ("train {tmp}/none.yaml", "recipe {tmp}/none.yaml: cannot be read"),
-    "recipe is a folder": ("train {tmp}/empty", "recipe {tmp}/empty: cannot be read"),
-    "recipe is a picture": ("train {tmp}/picture.yaml", "recipe {tmp}/picture.yaml: "),
+    "recipe file missing": ("train {tmp}/none.yaml", "recipe {tmp}/none.yaml does not exist"),
+    "recipe is a folder": ("train {tmp}/empty", "recipe {tmp}/empty/recipe.yaml does not exist"),
+    "recipe is a picture": ("train {tmp}/picture.yaml", "{tmp}/picture.yaml cannot be read: it is not UTF-8 text"),
+    "recipe is empty": ("train {tmp}/nothing.yaml", "recipe {tmp}/nothing.yaml is empty"),
     "misspelt key": ("train {tmp}/misspelt.yaml", "views.polcy is not a setting; did you mean views.policy?"),
     "wrong type": ("train {tmp}/type.yaml", "optimization.epochs must be a whole number"),
     "not YAML": ("train {tmp}/broken.yaml", "not readable as plain YAML"),
@@ -99,6 +118,7 @@ def places(
     shutil.copy(shapes / "disc" / "00.jpg", tmp_path / "lonely" / "ring")
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "picture.yaml")
+    (tmp_path / "nothing.yaml").write_text("# nothing\n")
     (tmp_path / "misspelt.yaml").write_text("views:\n  polcy: none\n")
     (tmp_path / "type.yaml").write_text("optimization:\n  epochs: many\n")
     (tmp_path / "broken.yaml").write_text("views: {policy: [none")
@@ -189,11 +209,27 @@ def test_a_refused_command_once_corrected_does_its_work(kdaug: Callable, tiny: l
         ["demo", "--outt", "x"],
     ],
 )
-def test_flags_that_are_none_are_2_without_a_traceback(kdaug: Callable, arguments: list[str]) -> None:
+def test_flags_that_are_none_are_one_line_that_says_where_the_help_is(kdaug: Callable, arguments: list[str]) -> None:
     said = kdaug(*arguments)
     assert said.code == 2
-    assert said.err
-    assert "Traceback" not in said.err + said.out
+    assert_one_line(said.err, "--help lists all settings")
+    assert not said.out
+
+
+def test_a_misspelt_flag_is_named_with_the_nearest(kdaug: Callable) -> None:
+    assert_one_line(
+        kdaug("train", "demo", "--views.polcy", "none").err, "--views.polcy", "did you mean --views.policy?"
+    )
+
+
+def test_a_full_disk_is_one_line(kdaug: Callable, tiny: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "disk")
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = kdaug("train", "demo", *tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run")
+    assert said.code == 2
+    assert_one_line(said.err, "the disk is full (disk)", "continue with --run.resume")
 
 
 def test_the_process_itself_ends_with_2_and_the_line() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -160,7 +161,7 @@ def test_interrupted_the_same_command_finishes_the_demonstration(
     calls = itertools.count(1)
 
     def interrupt(module: nn.Module, inputs: object) -> None:
-        if isinstance(module, WideResNet) and module.training and next(calls) in (3, 6):
+        if isinstance(module, WideResNet) and torch.is_grad_enabled() and module.training and next(calls) in (3, 6):
             signal.raise_signal(signal.SIGINT)
 
     handle = register_module_forward_pre_hook(interrupt)

@@ -106,6 +106,49 @@ def test_ctrl_c_names_the_command_that_finishes_the_run(uninterrupted: Path) -> 
     assert_same_run(run, uninterrupted)
 
 
+def test_ctrl_c_before_the_first_step_is_one_line(tmp_path: Path) -> None:
+    """While libraries are imported, or data read: nothing has begun, nothing is left."""
+    for delay in (0.3, 0.8, 1.5):
+        with started([*DEMO, "--run.dir", str(tmp_path / "run")]) as process:
+            time.sleep(delay)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert "Traceback" not in out + err
+        assert err.splitlines()[-1].startswith("kdaug: interrupted")
+
+
+def test_a_second_ctrl_c_stops_at_once_without_a_traceback(uninterrupted: Path) -> None:
+    run = uninterrupted.with_name("impatient")
+    with started([*DEMO, "--run.dir", str(run)]) as process:
+        wait_for_steps(run, process)
+        for _ in range(4):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.01)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert main(["train", str(run), "--run.resume"]) == 0
+    assert_same_run(run, uninterrupted)
+
+
+def test_a_run_is_resumed_from_anywhere_and_after_it_was_moved(
+    uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.dir was given relative to where the command was; its recipe.yaml still means the folder it lies in."""
+    monkeypatch.chdir(tmp_path)
+    with started([*DEMO, "--run.dir", "here/run"]) as process:
+        wait_for_steps(Path("here/run"), process)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "../there/run/recipe.yaml", "--run.resume"]) == 0
+    assert_same_run(tmp_path / "there" / "run", uninterrupted)
+    assert list(Path().iterdir()) == []
+
+
 def test_killed_outright_a_run_goes_on_from_its_last_checkpoint(uninterrupted: Path) -> None:
     run = uninterrupted.with_name("killed")
     with started([*DEMO, "--run.checkpoint-minutes", "0", "--run.dir", str(run)]) as process:
@@ -174,7 +217,9 @@ def test_a_signal_to_the_workers_too_stops_a_run_as_well(
         wait_for_steps(run, process)
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=PATIENCE)
-    assert err == f"kdaug: interrupted; continue with: kdaug train {run}/recipe.yaml --run.resume\n"
+    first, last = err.splitlines()
+    assert first == "kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)"
+    assert last == f"kdaug: interrupted; continue with: kdaug train {run}/recipe.yaml --run.resume"
     assert process.returncode == 130
     assert main(["train", str(run / "recipe.yaml"), "--run.resume"]) == 0
     assert_same_run(run, uninterrupted_photos)

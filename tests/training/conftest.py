@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from timm.models import register_model
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ def each_step() -> Callable[..., Any]:
         count = itertools.count(1)
 
         def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            if module.training and isinstance(module, SoftmaxRegression | SmallConvNet):
+            if module.training and torch.is_grad_enabled() and isinstance(module, SoftmaxRegression | SmallConvNet):
                 see(next(count), module, inputs[0])
 
         handle = register_module_forward_pre_hook(hook)

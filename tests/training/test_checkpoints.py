@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdaug import InputError
 from kdaug.config import Optimization
 from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
 from kdaug.training.optimization import create_optimizer, create_schedule
@@ -159,7 +160,26 @@ def test_sums_that_are_none_are_damage(tmp_path: Path, sums: str) -> None:
     newest = save_checkpoint(advance(a_state(1), 1), tmp_path)
     (newest / "sha256.json").write_text(sums)
     reports: list[str] = []
-    assert not load_newest_checkpoint(a_state(2), tmp_path, reports.append)
+    with pytest.raises(InputError, match=f"no checkpoint in {tmp_path} is sound"):
+        load_newest_checkpoint(a_state(2), tmp_path, reports.append)
+    assert len(reports) == 1
+
+
+@pytest.mark.parametrize("lost", ["optimizer", "step", "cpu_generator", "schedule"])
+def test_a_checkpoint_that_lacks_a_part_is_damage_though_its_sums_hold(tmp_path: Path, lost: str) -> None:
+    state = advance(a_state(1), 3)
+    save_checkpoint(state, tmp_path)
+    wanted = everything(state)
+    newest = save_checkpoint(advance(state, 2), tmp_path)
+    rest = torch.load(newest / "state.pt", weights_only=True)
+    del rest[lost]
+    torch.save(rest, newest / "state.pt")
+    sums = json.loads((newest / "sha256.json").read_text())
+    sums["state.pt"] = hashlib.sha256((newest / "state.pt").read_bytes()).hexdigest()
+    (newest / "sha256.json").write_text(json.dumps(sums))
+    restored, reports = a_state(2), []
+    assert load_newest_checkpoint(restored, tmp_path, reports.append)
+    assert_same(everything(restored), wanted)
     assert len(reports) == 1
 
 
@@ -169,7 +189,8 @@ def test_with_no_sound_checkpoint_the_state_stays_as_it_was(tmp_path: Path) -> N
         truncated(checkpoint / "state.pt")
     state, reports = advance(a_state(2), 1), []
     before = everything(state)
-    assert not load_newest_checkpoint(state, tmp_path, reports.append)
+    with pytest.raises(InputError, match="is sound; bring one back, or remove"):
+        load_newest_checkpoint(state, tmp_path, reports.append)
     assert len(reports) == 2
     assert_same(everything(state), before)
 
@@ -229,6 +250,7 @@ def test_a_checkpoint_that_wants_to_run_code_is_refused_as_damaged(tmp_path: Pat
     sums["state.pt"] = hashlib.sha256(state.read_bytes()).hexdigest()
     (checkpoint / "sha256.json").write_text(json.dumps(sums))
     reports: list[str] = []
-    assert not load_newest_checkpoint(a_state(2), tmp_path / "checkpoints", reports.append)
+    with pytest.raises(InputError, match="is sound"):
+        load_newest_checkpoint(a_state(2), tmp_path / "checkpoints", reports.append)
     assert len(reports) == 1
     assert not (tmp_path / "owned").exists()

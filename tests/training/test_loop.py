@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from kdaug.data import Dataset, load_dataset
 from kdaug.philox import permutation
 from kdaug.supervision import Teacher
 from kdaug.training import Interrupted, train
+from kdaug.training import setup as preparation
+from kdaug.training.evaluation import Scores
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
 
 Tiny = Callable[..., Recipe]
@@ -385,12 +389,15 @@ def test_resumed_after_a_crash_from_an_older_checkpoint_no_step_stands_twice(
     assert_same_run(run, uninterrupted, lines_of)
 
 
-def test_with_all_checkpoints_lost_a_run_begins_again(
+def test_with_all_checkpoints_damaged_a_run_begins_again_only_when_they_are_removed(
     tiny: Tiny, each_step: Callable, uninterrupted: Path, lines_of: Lines
 ) -> None:
     stopped = train_until(tiny(DROPOUT), each_step, stop_at=6).directory
     for file in (stopped / "checkpoints").glob("*/weights.safetensors"):
         file.unlink()
+    with pytest.raises(InputError, match=f"no checkpoint in {stopped / 'checkpoints'} is sound"):
+        train(tiny(DROPOUT))
+    shutil.rmtree(stopped / "checkpoints")
     assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
 
 
@@ -433,7 +440,43 @@ def test_a_network_ruined_by_its_last_step_is_not_a_finished_run(tiny: Tiny, tmp
     assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
+def test_without_a_checkpoint_nobody_is_told_that_one_is_kept(tiny: Tiny) -> None:
+    ruin = {"optimization.learning_rate": 1e30, "optimization.epochs": 1, "student.name": "wide_resnet10_1"}
+    with pytest.raises(InputError, match="training stopped, no checkpoint was kept"):
+        train(tiny(ruin))
+
+
 # What cannot be done
+
+
+@pytest.mark.parametrize("guessed", [False, True])
+def test_a_teacher_little_better_than_guessing_is_pointed_out(
+    tiny: Tiny, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch, guessed: bool
+) -> None:
+    """Ten classes: guessing errs in 90 of 100; the line is drawn at 81."""
+    errors = iter([81.5 if guessed else 80.5])
+    teacher = train(tiny({"run.dir": str(tmp_path / "teacher"), "optimization.epochs": 1})).directory
+    real = preparation.evaluate
+
+    def evaluate(*arguments: Any) -> Scores:
+        scores = real(*arguments)
+        return replace(scores, top1_error=next(errors, scores.top1_error))
+
+    monkeypatch.setattr(preparation, "evaluate", evaluate)
+    train(tiny({"teacher.source": f"run:{teacher}", "optimization.epochs": 1}), console)
+    assert ("little better than guess" in console.file.getvalue()) == guessed
+
+
+def test_a_teacher_whose_answers_are_no_numbers_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    teacher = train(tiny({"run.dir": str(tmp_path / "teacher"), "optimization.epochs": 1})).directory
+    file = teacher / "last.safetensors"
+    with safetensors.safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+        tensors = {name: opened.get_tensor(name) * math.nan for name in opened.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, file, metadata)
+    with pytest.raises(InputError, match="answers with numbers that are not finite"):
+        train(tiny({"teacher.source": f"run:{teacher}"}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_fewer_images_than_a_batch_are_refused_and_nothing_is_written(tiny: Tiny, tmp_path: Path) -> None:

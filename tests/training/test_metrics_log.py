@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kdaug import InputError
 from kdaug.training import RunDirectory, read_metrics
+from kdaug.training.checkpoints import Diverged
 from kdaug.training.metrics_log import MetricsLog
 
 
@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_step_and_epoch(
         note(log, range(1, 8), steps_per_epoch=4)
         log.step(8, 1, {"loss": torch.tensor(bad), "cross_entropy": torch.tensor(2.0)}, 0.1)
         note(log, range(9, 11))
-        with pytest.raises(InputError) as stopped:
+        with pytest.raises(Diverged) as stopped:
             log.flush()
     assert f"the loss is {bad} at step 8 (epoch 1)" in str(stopped.value)
     assert [line["step"] for line in lines_of(tmp_path)] == list(range(1, 8))

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from rich.console import Console
 
 from kdaug import InputError
 from kdaug.config import Recipe, read_recipe
 from kdaug.training import RunDirectory, read_metrics, train
 from kdaug.training.resolving import resolve
-from kdaug.training.run_directory import differences, fingerprint, write_whole
+from kdaug.training.run_directory import differences, fingerprint, record_environment
 
 Tiny = Callable[..., Recipe]
 
@@ -112,12 +114,14 @@ def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == []
 
 
-@pytest.mark.parametrize("missing", ["last.safetensors", "end line"])
+@pytest.mark.parametrize("missing", ["last.safetensors", "half of the weights", "end line"])
 def test_a_run_is_finished_only_with_its_weights_and_its_end_line(tmp_path: Path, missing: str) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "end", "step": 1}\n')
-    (tmp_path / "last.safetensors").write_text("")
+    safetensors.torch.save_file({"weight": torch.ones(100)}, tmp_path / "last.safetensors")
     assert RunDirectory(tmp_path).finished
-    if missing == "end line":
+    if missing == "half of the weights":
+        os.truncate(tmp_path / "last.safetensors", 300)
+    elif missing == "end line":
         (tmp_path / "metrics.jsonl").write_text('{"kind": "eval", "step": 1}\n{"kind": "end", "st')
     else:
         (tmp_path / "last.safetensors").unlink()
@@ -160,15 +164,34 @@ def test_recipes_differ_exactly_when_what_is_learned_differs(changed: Callable[.
         assert fingerprint(before) != fingerprint(after)
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+ENVIRONMENT = {"threads": 1, "precision": "float32", "data": "abc"}
 
-    write_whole(tmp_path / "a", "old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(tmp_path / "a", "new")
-    assert (tmp_path / "a").read_text() == "old"
+
+def test_the_environment_of_the_beginning_is_kept_and_what_changed_later_added(tmp_path: Path) -> None:
+    run, reports = RunDirectory(tmp_path), []
+    record_environment(run, ENVIRONMENT, 0, reports.append)
+    record_environment(run, ENVIRONMENT, 3, reports.append)
+    assert json.loads(run.environment.read_text()) == ENVIRONMENT
+    assert reports == []
+    record_environment(run, {**ENVIRONMENT, "threads": 2}, 5, reports.append)
+    record_environment(run, {**ENVIRONMENT, "precision": "bfloat16"}, 7, reports.append)
+    later = [{"step": 5, "threads": 2}, {"step": 7, "precision": "bfloat16"}]
+    assert json.loads(run.environment.read_text()) == {**ENVIRONMENT, "resumed": later}
+    assert ["threads: 1 -> 2" in reports[0], "precision: float32 -> bfloat16" in reports[1]] == [True, True]
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    record_environment(run, ENVIRONMENT, 0, pytest.fail)
+    with pytest.raises(InputError, match=f"the images are not those that {tmp_path} began with"):
+        record_environment(run, {**ENVIRONMENT, "data": "abd"}, 4, pytest.fail)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_damaged_environment_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "environment.json").write_bytes(damage)
+    with pytest.raises(InputError, match=r"environment.json is damaged"):
+        record_environment(RunDirectory(tmp_path), ENVIRONMENT, 0, pytest.fail)
 
 
 @pytest.mark.parametrize("damage", [b"{", b"5", b'{"a": 1}', b"\xff\xfe"])

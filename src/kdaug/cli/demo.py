@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+from kdaug.cli.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Runs the demonstration; returns the exit code."""
-    given = tyro.cli(Arguments, args=arguments, prog="kdaug demo")
+    given = parse(Arguments, arguments, "kdaug demo")
 
     from rich.console import Console
 
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
 
     try:
         result = run_demo(named_recipe("demo"), Path(given.out), Console())
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         print(f"kdaug: interrupted; continue with: kdaug demo --out {shlex.quote(given.out)}", file=sys.stderr)
         return 130
     print(f"open {result.page} for curves, views and the teacher's judgement")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kdaug.cli.parsing import parse
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -27,7 +29,7 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Evaluates and prints; returns the exit code."""
-    given = tyro.cli(Arguments, args=arguments, prog="kdaug eval")
+    given = parse(Arguments, arguments, "kdaug eval")
 
     from kdaug.training.evaluate_run import evaluate_run
 

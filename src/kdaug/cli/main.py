@@ -5,10 +5,13 @@ Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a defect of ours.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 from importlib.metadata import version
+from types import FrameType
 
 from kdaug.errors import InputError, nearest
 
@@ -19,6 +22,27 @@ VERBS = {
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
     "recipes": ("kdaug.cli.recipes", "list the named recipes, or show one as YAML"),
 }  # fmt: skip
+
+
+def entry() -> None:
+    """The console script: `main`, with Ctrl-C in one line from the first import to the last thread's end."""
+    pressed: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        if pressed:  # already on the way out: now at once
+            os._exit(130)
+        pressed.append(signum)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        code = main()
+    except BaseException:
+        if not pressed:
+            raise
+        code = _interrupted()  # a library turned the KeyboardInterrupt into something else while it was imported
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,11 +56,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"kdaug: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("kdaug: interrupted", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:  # whoever read our output (head, say) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"kdaug: the disk is full{where}; free some space, then continue with --run.resume", file=sys.stderr)
+        return 2
+
+
+def _interrupted() -> int:
+    print("kdaug: interrupted", file=sys.stderr)
+    return 130
 
 
 def _dispatch(given: list[str]) -> int:
@@ -70,4 +104,4 @@ def usage() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -1,31 +1,37 @@
-"""Command-line flags on top of a recipe, with tyro: one flag per setting, its docstring the help."""
+"""From a recipe's name or file and the flags after it to one recipe."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
 
+from kdaug.cli.parsing import parse
 from kdaug.config import Recipe, check, read_recipe
-from kdaug.recipes import named_recipe
+from kdaug.recipes import RECIPES, named_recipe
 
 
 def find_recipe(name_or_file: str) -> Recipe:
-    """The recipe of a name, or in a YAML file (anything that ends in .yaml or .yml, or has a slash in it)."""
-    if name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file:
-        return read_recipe(name_or_file)
-    return named_recipe(name_or_file)
+    """The recipe of a name, in a YAML file (anything that ends in .yaml or .yml, or has a slash in it), or of a run.
+
+    A run is meant by its directory or the recipe.yaml in it, and is that directory wherever it stands by now.
+    """
+    path = Path(name_or_file)
+    if name_or_file not in RECIPES and path.is_dir():
+        path = path / "recipe.yaml"
+    elif not (name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file):
+        return named_recipe(name_or_file)
+    recipe = read_recipe(path)
+    if path.name == "recipe.yaml" and (path.parent / "checkpoints").is_dir():
+        return replace(recipe, run=replace(recipe.run, dir=str(path.parent)))
+    return recipe
 
 
 def with_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:
-    """`recipe` with the settings that `flags` give; help and errors about flags are tyro's, with exit code 2."""
-    changed = tyro.cli(
-        Recipe,
-        default=recipe,
-        args=flags,
-        prog=program,
-        description=description,
-        config=(tyro.conf.AvoidSubcommands,),
+    """`recipe` with the settings that `flags` give; InputError for a flag that there is not or a value that is none."""
+    changed = parse(
+        Recipe, flags, program, default=recipe, description=description, config=(tyro.conf.AvoidSubcommands,)
     )
     return check(changed)
 

@@ -61,6 +61,7 @@ class Dataset:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    content: str = ""
 
     @property
     def channels(self) -> int:

@@ -179,7 +179,10 @@ def _together(samples: list[Any]) -> tuple[BatchKey, torch.Tensor, torch.Tensor,
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C, and a service manager's SIGTERM, reach every process of the group; the parent decides what they mean."""
+    """Ctrl-C, and a service manager's SIGTERM, reach every process of the group; the parent decides what they mean.
+
+    After SIGTERM it has a minute to finish its step; a worker that nobody closes then goes by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(60))
     torch.set_num_threads(1)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdaug.config import to_yaml
+from kdaug.files import write_whole
 from kdaug.inspection import Look, look_at_views
 from kdaug.study import curves_svg
 from kdaug.supervision import Teacher
 from kdaug.training import Outcome
-from kdaug.training.run_directory import RunDirectory, write_whole
+from kdaug.training.run_directory import RunDirectory
 from kdaug.training.setup import Setup
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240

@@ -1,8 +1,8 @@
 """Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
 
 from kdaug.networks import wide_resnet
-from kdaug.networks.create import InputFormat, check_network_name, create_network, parameter_count
-from kdaug.networks.weights import NetworkCard, fill_network, read_weights, restore_network, save_weights
+from kdaug.networks.create import InputFormat, check_network_name, create_network, parameter_count, try_out
+from kdaug.networks.weights import NetworkCard, fill_network, is_whole, read_weights, restore_network, save_weights
 
 __all__ = [
     "InputFormat",
@@ -10,9 +10,11 @@ __all__ = [
     "check_network_name",
     "create_network",
     "fill_network",
+    "is_whole",
     "parameter_count",
     "read_weights",
     "restore_network",
     "save_weights",
+    "try_out",
     "wide_resnet",
 ]

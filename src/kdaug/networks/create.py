@@ -31,6 +31,23 @@ def create_network(name: str, classes: int, channels: int, pretrained: bool = Fa
         raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
 
 
+def try_out(network: nn.Module, name: str, batch: int, channels: int, size: tuple[int, int]) -> None:
+    """Sends `batch` black images of `size` (height, width) through `network` as it is; the outcome is thrown away.
+
+    Raises InputError if the network called `name` cannot take them, or answers with anything but logits [N,C].
+    """
+    try:
+        with torch.no_grad():
+            logits = network(torch.zeros(batch, channels, *size))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"network {name} cannot take {batch} image(s) of {size[0]}x{size[1]} pixels: {reason}"
+        ) from None
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise InputError(f"network {name} does not answer with one row of logits per image; choose another")
+
+
 def parameter_count(network: nn.Module) -> int:
     """How many trainable numbers the network has."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kdaug.errors import InputError
+from kdaug.files import write_whole
 from kdaug.networks.create import InputFormat, create_network
 
 _METADATA_KEY = "kdaug"
@@ -38,12 +38,7 @@ def save_weights(network: nn.Module, card: NetworkCard, path: Path) -> None:
     """Writes the network's weights and card to `path` (safetensors) in one step: whole, or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
-    unfinished = path.with_name(path.name + ".part")
-    with open(unfinished, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    write_whole(path, content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
@@ -61,6 +56,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
         return tensors, _card(metadata, path)
     except safetensors.SafetensorError:
         return _read_torch_file(path), None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether `path` is a safetensors file of the length that its header says."""
+    try:
+        with safetensors.safe_open(str(path), "pt"):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False
 
 
 def restore_network(path: Path) -> tuple[nn.Module, NetworkCard]:

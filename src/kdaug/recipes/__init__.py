@@ -22,7 +22,7 @@ def named_recipe(name: str) -> Recipe:
     """The recipe called `name`; InputError with the nearest name if there is none."""
     if name not in RECIPES:
         suggestion = nearest(name, list(RECIPES)) or f"; there are {', '.join(RECIPES)}"
-        raise InputError(f"there is no recipe {name!r} (and no .yaml file of that name){suggestion}")
+        raise InputError(f"there is no recipe {name!r}{suggestion}")
     return RECIPES[name]()
 
 

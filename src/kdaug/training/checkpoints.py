@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -18,9 +18,13 @@ import torch
 from torch import nn
 
 from kdaug.errors import InputError
+from kdaug.files import sync_folder, write_whole
 
 KEPT = 2
 _WEIGHTS, _STATE, _SUMS = "weights.safetensors", "state.pt", "sha256.json"
+_DAMAGE = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass
@@ -34,14 +38,15 @@ class TrainingState:
     best_top1_error: float | None = None
 
 
+class Diverged(Exception):
+    """Training has lost its way: a loss, weight or statistic is no longer finite. The message says which, and when."""
+
+
 def require_finite(state: TrainingState) -> None:
-    """InputError if a weight or statistic of the network is no longer finite: such a state is not to be kept."""
+    """Diverged if a weight or statistic of the network is no longer finite: such a state is not to be kept."""
     for name, value in state.network.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(
-                f"{name} of the network is not finite after step {state.step}; training stopped, checkpoints before it "
-                "are kept. Lower optimization.learning_rate or supervision.weight"
-            )
+            raise Diverged(f"{name} of the network is not finite after step {state.step}")
 
 
 def save_checkpoint(state: TrainingState, folder: Path) -> Path:
@@ -52,40 +57,45 @@ def save_checkpoint(state: TrainingState, folder: Path) -> Path:
         shutil.rmtree(abandoned)
     unfinished.mkdir(parents=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in state.network.state_dict().items()}
-    _write(unfinished / _WEIGHTS, safetensors.torch.save(weights))
-    torch.save(_state_dict(state), unfinished / _STATE)
-    sums = {name: _sum_of(unfinished / name) for name in (_WEIGHTS, _STATE)}
-    _write(unfinished / _SUMS, json.dumps(sums).encode())
-    _sync(unfinished / _STATE)
-    _sync(unfinished)
+    rest = io.BytesIO()
+    torch.save(_state_dict(state), rest)
+    contents = {_WEIGHTS: safetensors.torch.save(weights), _STATE: rest.getvalue()}
+    for name, content in contents.items():
+        write_whole(unfinished / name, content)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    write_whole(unfinished / _SUMS, json.dumps(sums))
+    sync_folder(unfinished)
     if final.exists():
         shutil.rmtree(final)
     unfinished.rename(final)
-    _sync(folder)
-    for old in _all(folder)[:-KEPT]:
+    sync_folder(folder)
+    for old in all_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
     return final
 
 
 def load_newest_checkpoint(state: TrainingState, folder: Path, report: Callable[[str], None]) -> bool:
-    """Fills `state` from the newest sound checkpoint in `folder`; False if there is none.
+    """Fills `state` from the newest sound checkpoint in `folder`; False if there are none.
 
-    A damaged one is reported and passed over. Nothing loaded can run code.
+    A damaged one is reported and passed over; InputError if none is sound, for to begin again would lose what was
+    learned unasked. Nothing loaded can run code.
     """
-    for checkpoint in reversed(_all(folder)):
+    checkpoints = all_checkpoints(folder)
+    for checkpoint in reversed(checkpoints):
         try:
             sums = json.loads((checkpoint / _SUMS).read_text())
             damaged = [name for name in (_WEIGHTS, _STATE) if _sum_of(checkpoint / name) != sums[name]]
             if damaged:
                 raise ValueError(f"{damaged[0]} differs from its checksum")
-            weights = safetensors.torch.load_file(checkpoint / _WEIGHTS)
             rest = torch.load(checkpoint / _STATE, weights_only=True)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError, pickle.UnpicklingError) as error:
-            report(f"checkpoint {checkpoint} is damaged ({error}); trying the one before")
-            continue
-        state.network.load_state_dict(weights)
-        _restore(state, rest)
-        return True
+            state.network.load_state_dict(safetensors.torch.load_file(checkpoint / _WEIGHTS))
+            _restore(state, rest)
+            return True
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split())
+            report(f"checkpoint {checkpoint} is damaged ({reason[:200]})")
+    if checkpoints:
+        raise InputError(f"no checkpoint in {folder} is sound; bring one back, or remove {folder} to begin again")
     return False
 
 
@@ -109,23 +119,11 @@ def _restore(state: TrainingState, saved: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(saved["cuda_generators"])
 
 
-def _all(folder: Path) -> list[Path]:
+def all_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step-*"))
 
 
 def _sum_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from kdaug.config import read_recipe
 from kdaug.errors import InputError
 from kdaug.networks import restore_network
 from kdaug.training.evaluation import Scores
+from kdaug.training.progress import show_progress
 from kdaug.training.run_directory import RunDirectory
 from kdaug.training.setup import evaluate_network, prepare
 
@@ -38,4 +39,5 @@ def evaluate_run(run: str, weights: Literal["last", "best"], root: str | None, d
     if card.classes != setup.dataset.classes:
         raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {data.root}")
     network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return evaluate_network(setup, network)
+    with show_progress(setup.console) as bar:
+        return evaluate_network(setup, network, bar)

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop at the next step, a second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM: the first asks the loop to stop at the next step, a second Ctrl-C does what it did before."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+_FIRST = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)\n"
 
 
 class Interrupted(Exception):
@@ -23,12 +26,17 @@ class Interrupted(Exception):
 @contextmanager
 def listen() -> Iterator[threading.Event]:
     """An event that is set once a stop is asked for. Outside the main thread nothing is listened to."""
-    asked = threading.Event()
+    asked, owner = threading.Event(), os.getpid()
 
     def note(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker forked a moment ago
+            return
         if asked.is_set() and signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            signal.signal(signum, before[signal.SIGINT])
+            signal.raise_signal(signum)
         asked.set()
+        after_the_caret = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
+        os.write(2, after_the_caret + _FIRST)  # not print: the signal may have come in the middle of one
 
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -19,7 +18,14 @@ from kdaug.data.loader import prefetch
 from kdaug.errors import InputError
 from kdaug.networks import create_network, parameter_count, save_weights
 from kdaug.supervision import Teacher, supervise
-from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, require_finite, save_checkpoint
+from kdaug.training.checkpoints import (
+    Diverged,
+    TrainingState,
+    all_checkpoints,
+    load_newest_checkpoint,
+    require_finite,
+    save_checkpoint,
+)
 from kdaug.training.evaluation import Scores
 from kdaug.training.interruption import Interrupted, listen
 from kdaug.training.metrics_log import MetricsLog
@@ -31,10 +37,11 @@ from kdaug.training.run_directory import (
     describe_environment,
     find_run,
     open_run,
+    read_environment,
     read_metrics,
-    write_whole,
+    record_environment,
 )
-from kdaug.training.setup import Setup, evaluate_network, prepare, prepare_teacher, training_views
+from kdaug.training.setup import Setup, check_training, evaluate_network, prepare, prepare_teacher, training_views
 
 
 @dataclass(frozen=True)
@@ -59,25 +66,36 @@ def train(recipe: Recipe, console: Console | None = None) -> Outcome:
         say(console, f"{directory.path} is finished already")
         return _outcome(directory)
     setup = prepare(recipe, console)
+    check_training(setup)
     teacher = _given_teacher(setup)
-    with open_run(directory, recipe):
-        environment = describe_environment(setup.device, setup.precision)
-        write_whole(directory.environment, json.dumps(environment, indent=1) + "\n")
-        if recipe.teacher.source == "train":
-            teacher = _trained_teacher(setup, directory)
-        state = _first_state(setup)
-        if load_newest_checkpoint(state, directory.checkpoints, partial(say, console)):
-            say(console, f"continuing at step {state.step} of {setup.steps}")
-        say(console, _announcement(setup, state.network, directory))
-        with (
-            listen() as stop,
-            MetricsLog(directory, state.step) as log,
-            show_progress(
-                console, directory.path.name, setup.steps, state.step, recipe.optimization.global_batch
-            ) as bar,
-        ):
-            _run_steps(setup, teacher, state, directory, log, bar, stop)
+    with open_run(directory, recipe), listen() as stop:
+        try:
+            _train(setup, teacher or _trained_teacher(setup, directory), directory, stop)
+        except Diverged as reason:
+            kept = "the checkpoint before it is" if all_checkpoints(directory.checkpoints) else "no checkpoint was"
+            raise InputError(
+                f"{reason}; training stopped, {kept} kept. Lower optimization.learning_rate or supervision.weight, in "
+                "a new --run.dir"
+            ) from None
     return _outcome(directory)
+
+
+def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop: Event) -> None:
+    """From the newest checkpoint, or the first step, to the final files."""
+    state = _first_state(setup)
+    if load_newest_checkpoint(state, directory.checkpoints, partial(say, setup.console)):
+        say(setup.console, f"continuing at step {state.step} of {setup.steps}")
+    environment = describe_environment(setup.device, setup.precision, setup.dataset)
+    record_environment(directory, environment, state.step, partial(say, setup.console))
+    say(setup.console, _announcement(setup, state.network, directory))
+    with (
+        MetricsLog(directory, state.step) as log,
+        show_progress(setup.console) as bar,
+    ):
+        progress = RunProgress(
+            bar, directory.path.name, setup.steps, state.step, setup.recipe.optimization.global_batch
+        )
+        _run_steps(setup, teacher, state, directory, log, progress, stop)
 
 
 def _run_steps(
@@ -148,12 +166,9 @@ def _evaluate(
     """Scores on the validation images, logged and shown; the best weights so far are kept."""
     log.flush()
     require_finite(state)
-    scores = evaluate_network(setup, state.network)
+    scores = evaluate_network(setup, state.network, progress.bar)
     if not math.isfinite(scores.val_loss):
-        raise InputError(
-            f"the loss on the validation images is {scores.val_loss} after step {state.step}; training stopped, "
-            "checkpoints before it are kept. Lower optimization.learning_rate"
-        )
+        raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
     log.write("eval", state.step, epoch, scores.figures())
     progress.evaluated(epoch, setup.recipe.optimization.epochs, log.epoch_means(), scores)
@@ -169,14 +184,22 @@ def _given_teacher(setup: Setup) -> Teacher | None:
     return None if source in ("none", "train") else prepare_teacher(setup, source)
 
 
-def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher:
-    """The teacher of the recipe, trained now unless an earlier run has done so."""
+def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
+    """The teacher of the recipe, trained now unless an earlier run has done so; None if it wants none."""
+    if setup.recipe.teacher.source != "train":
+        return None
     first = teacher_recipe(setup.recipe)
     say(setup.console, f"the teacher comes first: {first.run.dir}")
     try:
-        return prepare_teacher(setup, f"run:{train(first, setup.console).directory}")
+        trained = train(first, setup.console).directory
     except Interrupted:
         raise Interrupted(directory.path) from None
+    environment = read_environment(RunDirectory(trained))
+    if environment is not None and environment["data"] != setup.dataset.content:
+        raise InputError(
+            f"the teacher {trained} was trained on other images than there are now; remove it to train anew"
+        )
+    return prepare_teacher(setup, f"run:{trained}")
 
 
 def _first_state(setup: Setup) -> TrainingState:

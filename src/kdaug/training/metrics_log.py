@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from kdaug.errors import InputError
-from kdaug.training.run_directory import RunDirectory, read_metrics, write_whole
+from kdaug.files import write_whole
+from kdaug.training.checkpoints import Diverged
+from kdaug.training.run_directory import RunDirectory, read_metrics
 
 _READ_EVERY = 20
 """Steps between readings of the losses, so that a GPU is not waited for at each step."""
@@ -21,8 +22,8 @@ class MetricsLog:
     """Appends one JSON object per line: kind, step, epoch, and named figures."""
 
     def __init__(self, directory: RunDirectory, first_step: int) -> None:
-        """Lines of steps that will be done again (from `first_step` on) are dropped."""
-        kept = [line for line in read_metrics(directory.path) if line["step"] <= first_step]
+        """Lines of steps that will be done again (from `first_step` on) are dropped, and an end that was none."""
+        kept = [line for line in read_metrics(directory.path) if line["step"] <= first_step and line["kind"] != "end"]
         write_whole(directory.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(directory.metrics, "a", encoding="utf-8")
         self._board = SummaryWriter(str(directory.tensorboard), purge_step=first_step + 1)
@@ -47,15 +48,12 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Writes all steps noted so far; InputError at the first whose loss is not finite."""
+        """Writes all steps noted so far; Diverged at the first whose loss is not finite."""
         unread, self._unread = self._unread, []
         for step, epoch, parts, learning_rate in unread:
             figures = {name: float(value) for name, value in parts.items()}
             if not math.isfinite(figures["loss"]):
-                raise InputError(
-                    f"the loss is {figures['loss']} at step {step} (epoch {epoch}); training stopped, checkpoints "
-                    "before it are kept. Lower optimization.learning_rate or supervision.weight, in a new --run.dir"
-                )
+                raise Diverged(f"the loss is {figures['loss']} at step {step} (epoch {epoch})")
             self._add_to_epoch(epoch, figures)
             self.write("step", step, epoch, {**figures, "learning_rate": learning_rate})
         self._file.flush()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kdaug.data.loader import Batch
 from kdaug.training.evaluation import Scores
 
 
@@ -17,20 +16,20 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-@dataclass
 class RunProgress:
-    """The bar of one run; `images_per_step` turns steps into images per second."""
+    """The line of one run on a bar: steps done, images per second, the latest losses."""
 
-    bar: Progress
-    task: TaskID
-    images_per_step: int
+    def __init__(self, bar: Progress, title: str, steps: int, done: int, images_per_step: int) -> None:
+        """From `done` to `steps`; `images_per_step` turns steps into images per second."""
+        self.bar, self._images_per_step = bar, images_per_step
+        self._task = bar.add_task(title, total=steps, completed=done, speed="", figures="")
 
     def step(self, done: int, losses: dict[str, float]) -> None:
         """Moves the bar to `done` steps and shows the latest losses."""
-        self.bar.update(self.task, completed=done, figures=_in_words(losses))
-        speed = self.bar.tasks[self.task].speed
+        self.bar.update(self._task, completed=done, figures=_in_words(losses))
+        speed = self.bar.tasks[self._task].speed
         if speed:
-            self.bar.update(self.task, speed=f"{speed * self.images_per_step:,.0f} images/s")
+            self.bar.update(self._task, speed=f"{speed * self._images_per_step:,.0f} images/s")
 
     def evaluated(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores) -> None:
         """Prints the line of an evaluation after `epoch` (from 0)."""
@@ -41,20 +40,28 @@ class RunProgress:
         )
 
 
-@contextmanager
-def show_progress(console: Console, title: str, steps: int, done: int, images_per_step: int) -> Iterator[RunProgress]:
-    """A live bar on `console` from `done` to `steps`; on anything but a terminal only the printed lines appear."""
-    columns = (
+def show_progress(console: Console) -> Progress:
+    """A live bar on `console`, to be entered; on anything but a terminal only the printed lines appear."""
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}", markup=False),
         TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=steps, completed=done, speed="", figures="")
-        yield RunProgress(bar, task, images_per_step)
+
+
+def counted(bar: Progress, title: str, batches: Iterable[Batch], images: int) -> Iterator[Batch]:
+    """The same batches, with a line on `bar` that counts their `images` until they are through."""
+    task = bar.add_task(title, total=images, speed="", figures="")
+    for batch in batches:
+        yield batch
+        bar.advance(task, len(batch.labels))
+    bar.remove_task(task)
 
 
 def _in_words(losses: dict[str, float]) -> str:

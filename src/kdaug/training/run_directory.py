@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,10 @@ import torch
 
 from kdaug import config
 from kdaug.config import Recipe
+from kdaug.data import Dataset
 from kdaug.errors import InputError
+from kdaug.files import write_whole
+from kdaug.networks import is_whole
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return self.last_weights.is_file() and any(line["kind"] == "end" for line in read_metrics(self.path))
+        return is_whole(self.last_weights) and any(line["kind"] == "end" for line in read_metrics(self.path))
 
 
 def find_run(recipe: Recipe) -> RunDirectory:
@@ -149,8 +153,8 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
     return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
 
 
-def describe_environment(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
-    """Versions and hardware that a result depends on."""
+def describe_environment(device: torch.device, precision: torch.dtype, dataset: Dataset) -> dict[str, Any]:
+    """Versions, hardware and the very images that a result depends on."""
     packages = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
     return {
         "python": platform.python_version(),
@@ -161,17 +165,44 @@ def describe_environment(device: torch.device, precision: torch.dtype) -> dict[s
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(precision).removeprefix("torch."),
+        "data": dataset.content,
     }
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one step: whole, or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def read_environment(directory: RunDirectory) -> dict[str, Any] | None:
+    """What environment.json says; None if it is not there yet, InputError if it is damaged."""
+    if not directory.environment.is_file():
+        return None
+    try:
+        environment = json.loads(directory.environment.read_bytes())
+    except ValueError:
+        environment = None
+    if not isinstance(environment, dict) or "data" not in environment:
+        raise InputError(f"{directory.environment} is damaged; mend it, or train anew in another --run.dir")
+    return environment
+
+
+def record_environment(
+    directory: RunDirectory, environment: dict[str, Any], step: int, report: Callable[[str], None]
+) -> None:
+    """Writes environment.json as the run begins; when it goes on at `step`, adds and reports what has changed.
+
+    Raises InputError if the images are no longer those that the run began with.
+    """
+    before = read_environment(directory)
+    if before is None:
+        return write_whole(directory.environment, json.dumps(environment, indent=1) + "\n")
+    if before["data"] != environment["data"]:
+        raise InputError(
+            f"the images are not those that {directory.path} began with (some were added, removed or renamed); bring "
+            "them back, or train anew in another --run.dir"
+        )
+    changed = {name: value for name, value in environment.items() if before.get(name) != value}
+    if changed:
+        shown = "; ".join(f"{name}: {before.get(name)} -> {value}" for name, value in changed.items())
+        report(f"note: goes on in another environment, so the last bits may differ ({shown})")
+        resumed = [*before.get("resumed", []), {"step": step, **changed}]
+        write_whole(directory.environment, json.dumps({**before, "resumed": resumed}, indent=1) + "\n")
 
 
 def _processor() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from kdaug.config import Recipe
@@ -21,11 +23,12 @@ from kdaug.data.loader import (
     training_keys,
 )
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard
+from kdaug.networks import NetworkCard, create_network, try_out
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast, available_cores, find_device, find_precision
-from kdaug.training.progress import say
+from kdaug.training.progress import counted, say, show_progress
+from kdaug.training.resolving import teacher_recipe
 from kdaug.views import Policy, apply
 from kdaug.views.policies import of_recipe
 
@@ -65,9 +68,6 @@ def prepare(recipe: Recipe, console: Console) -> Setup:
     device = find_device(recipe.run.device)
     torch.set_num_threads(recipe.run.threads or max(1, available_cores() - 1))
     dataset = load_dataset(recipe.data)
-    batch = recipe.optimization.global_batch
-    if len(dataset.train) < batch:
-        raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
 
     def unreadable(images: int) -> UnreadableImages:
         return UnreadableImages(images, recipe.data.max_unreadable, partial(say, console))
@@ -82,6 +82,20 @@ def prepare(recipe: Recipe, console: Console) -> Setup:
         unreadable(len(dataset.train)),
         unreadable(len(dataset.val)),
     )
+
+
+def check_training(setup: Setup) -> None:
+    """InputError if there is no batch to train on, or the student, or its teacher to be trained, cannot take one."""
+    recipe, dataset = setup.recipe, setup.dataset
+    batch = recipe.optimization.global_batch
+    if len(dataset.train) < batch:
+        raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
+    wanted = [recipe.student]
+    if recipe.teacher.source == "train":
+        wanted.append(teacher_recipe(recipe).student)
+    for name in {network.name for network in wanted}:
+        network = create_network(name, len(dataset.classes), dataset.channels).train()
+        try_out(network, name, min(batch, 2), dataset.channels, dataset.size)
 
 
 def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
@@ -110,12 +124,13 @@ def validation_batches(setup: Setup) -> Iterable[Batch]:
     )
 
 
-def evaluate_network(setup: Setup, network: nn.Module) -> Scores:
-    """Scores of a network trained on this data, in evaluation mode, on the validation images."""
+def evaluate_network(setup: Setup, network: nn.Module, bar: Progress) -> Scores:
+    """Scores of a network trained on this data, in evaluation mode, on the validation images; shown on `bar`."""
     to_input = setup.card.input_format.prepare
+    batches = counted(bar, "evaluating", validation_batches(setup), len(setup.dataset.val))
     network.eval()
     with torch.inference_mode(), autocast(setup.device, setup.precision):
-        return evaluate(lambda views: network(to_input(views)), validation_batches(setup), setup.device)
+        return evaluate(lambda views: network(to_input(views)), batches, setup.device)
 
 
 def prepare_teacher(setup: Setup, source: str) -> Teacher:
@@ -123,9 +138,14 @@ def prepare_teacher(setup: Setup, source: str) -> Teacher:
 
     One that is close to guessing is pointed out, for its classes or its normalisation are then probably wrong.
     """
-    teacher = load_teacher(setup.recipe.teacher, source, setup.dataset, setup.recipe.student.name).to(setup.device)
-    with autocast(setup.device, setup.precision):
-        scores = evaluate(teacher, validation_batches(setup), setup.device)
+    dataset = setup.dataset
+    teacher = load_teacher(setup.recipe.teacher, source, dataset, setup.recipe.student.name)
+    try_out(teacher.network, f"of the teacher {source}", 1, dataset.channels, teacher.input_format.size or dataset.size)
+    teacher.to(setup.device)
+    with show_progress(setup.console) as bar, autocast(setup.device, setup.precision):
+        scores = evaluate(teacher, counted(bar, "teacher", validation_batches(setup), len(dataset.val)), setup.device)
+    if not math.isfinite(scores.val_loss):
+        raise InputError(f"the teacher {source} answers with numbers that are not finite; its weights are of no use")
     say(setup.console, f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")
     guessing = 100 - 100 / len(setup.dataset.classes)
     if scores.top1_error > 0.9 * guessing:

@@ -1,0 +1,39 @@
+"""tyro at the edge: one flag per setting, its docstring the help, and errors in one line like all others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from typing import Any, TypeVar
+
+import tyro
+
+from kdaug.errors import InputError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> T:
+    """A `kind` (dataclass) from the command line's `arguments`; `options` go to tyro.cli.
+
+    `--help` prints tyro's help and exits. Raises InputError for arguments that do not fit.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            given: T = tyro.cli(kind, args=arguments, prog=program, **options)
+            return given
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(f"{_in_one_line(said.getvalue())} ({program} --help lists all settings)") from None
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro's error box says: its first part, and the first flag that it suggests."""
+    text = re.sub("[╭╮╰╯│]", "", box)
+    _title, *parts = (" ".join(part.split()) for part in re.split("[─-]{3,}", text))  # -: where there is no Unicode
+    first = next(part for part in parts if part).rstrip(".")
+    suggested = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", text)
+    return first + (f"; did you mean {suggested[1]}?" if suggested else "")
