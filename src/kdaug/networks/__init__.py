@@ -1,7 +1,13 @@
 """Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
 
 from kdaug.networks import wide_resnet
-from kdaug.networks.create import InputFormat, check_network_name, create_network, parameter_count
+from kdaug.networks.create import (
+    InputFormat,
+    check_network_name,
+    create_network,
+    parameter_count,
+    published_input,
+)
 from kdaug.networks.weights import NetworkCard, fill_network, read_weights, restore_network, save_weights
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "create_network",
     "fill_network",
     "parameter_count",
+    "published_input",
     "read_weights",
     "restore_network",
     "save_weights",

@@ -31,6 +31,15 @@ def create_network(name: str, classes: int, channels: int, pretrained: bool = Fa
         raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
 
 
+def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std, per channel in 0..1, of the images that timm's published weights of `name` were trained on.
+
+    None if there are no published weights.
+    """
+    published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+    return None if published is None else (tuple(published.mean), tuple(published.std))
+
+
 def parameter_count(network: nn.Module) -> int:
     """How many trainable numbers the network has."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
