@@ -163,7 +163,7 @@ def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos: list[s
     flags = ["--data.root", own_shapes, "--teacher.source", "none", "--run.dir", own_shapes.with_name("run")]
     said = kdaug("train", "photos", *photos, *flags)
     assert said.code == 2
-    assert_one_line(said.err, f"unreadable, the last one {own_shapes}/disc/0", "data.max_unreadable 0.01")
+    assert_one_line(said.err, f"unreadable, first {own_shapes}/disc/0", "data.max_unreadable 0.01")
     assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", said.out)
 
 

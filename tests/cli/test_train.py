@@ -155,3 +155,21 @@ def test_an_unreadable_image_is_named_whatever_characters_it_has(
     assert (said.code, said.err) == (0, "")
     for path in broken:
         assert f"unreadable image left out: {path}" in said.out
+
+
+def test_photos_added_meanwhile_are_noticed(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    """They would change the order of the samples, and with it a resumed run; and the teacher has not seen them."""
+    command = ["train", "photos", *photos, "--data.root", own_shapes, "--run.dir"]
+    run = own_shapes.with_name("run")
+    assert kdaug(*command, run).code == 0
+    (run / "last.safetensors").unlink()
+    shutil.copy(own_shapes / "disc" / "00.jpg", own_shapes / "disc" / "new.jpg")
+    said = kdaug(*command, run, "--run.resume")
+    assert said.code == 2
+    assert "was trained on other images than there are now; remove it to train anew" in said.err
+    said = kdaug("train", run, "--run.resume", "--teacher.source", "none")
+    assert "began with another recipe" in said.err
+    shutil.rmtree(own_shapes.with_name("teachers"))
+    said = kdaug(*command, run, "--run.resume")
+    assert said.code == 2
+    assert f"the images are not those that {run} began with" in said.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,91 @@ def test_a_split_is_disjoint_covers_all_and_leaves_both_sides_every_class(counts
         assert abs(held - fraction * count) <= 1
 
 
+@pytest.mark.parametrize("more", [{}, {"train/empty": 0}, {"train/.thumbnails": 1}])
+def test_a_train_folder_without_sub_folders_of_images_is_a_class(more: dict[str, int], image_tree: Tree) -> None:
+    root = image_tree({"bus/red": 10, "train": 10, "val": 10, **more})
+    dataset = load(root)
+    assert dataset.classes == ("bus", "train", "val")
+    assert Counter(files(dataset.train, root).values()) == {0: 9, 1: 9, 2: 9}
+    assert len(dataset.val) == 3
+
+
+def test_linked_folders_are_followed(image_tree: Tree, tmp_path: Path) -> None:
+    root = image_tree({"elsewhere/cats": 2, "elsewhere/more/deep": 3, "train/dog": 1, "val/dog": 1})
+    (tmp_path / "photos/elsewhere").rename(tmp_path / "elsewhere")
+    (root / "train/cat").symlink_to(tmp_path / "elsewhere/cats")
+    (root / "train/cat/back").symlink_to(root)
+    (root / "train/dog/more").symlink_to("../../../elsewhere/more", target_is_directory=True)
+    assert files(load(root).train, root) == {
+        "train/cat/0.png": 0, "train/cat/1.png": 0, "train/dog/0.png": 1,
+        "train/dog/more/deep/0.png": 1, "train/dog/more/deep/1.png": 1, "train/dog/more/deep/2.png": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+def test_links_in_a_circle_lead_to_no_image_twice_and_to_no_other_class(image_tree: Tree) -> None:
+    root = image_tree({"a/x": 2, "a/y": 1, "b": 2})
+    plain = load(root)
+    for link, target in {
+        "a/up": "..",
+        "a/x/top": "../../..",
+        "a/x/self": ".",
+        "a/x/y": "../y",
+        "c": ".",
+        "d": "d",
+    }.items():
+        (root / link).symlink_to(target)
+    circular = load(root)
+    assert circular.classes == ("a", "b")
+    assert len(circular.train) + len(circular.val) == 5
+    real = {path.resolve() for images in (circular.train, circular.val) for path in images.paths}
+    assert real == {path.resolve() for images in (plain.train, plain.val) for path in images.paths}
+
+
+@pytest.mark.parametrize("place", ["", "a", "b/deep"])
+def test_a_folder_that_may_not_be_read_is_named(place: str, image_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = image_tree({"a": 2, "b/deep": 2})
+
+    def guarded(listing: Callable[..., object]) -> Callable[..., object]:
+        def list_(path: object = ".") -> object:
+            if Path(str(path)) == root / place:
+                raise PermissionError(13, "Permission denied", str(path))
+            return listing(path)
+
+        return list_
+
+    for name in ("scandir", "listdir"):  # a chmod would not keep root out
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)$") as error:
+        load(root)
+    assert str(error.value).startswith(f"image folder {root / place} ")
+
+
+def test_content_is_which_file_belongs_to_which_class_and_split(
+    image_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_tree({"train/a": 3, "train/b": 2, "val/a": 2, "val/b": 1})
+    seen = {load(root).content}
+    (root / "train/a/notes.txt").touch()
+    root.rename(tmp_path / "moved")
+    root = tmp_path / "moved"
+    monkeypatch.chdir(root)
+    assert {load(root).content, load(Path()).content, load(root, train_images=2, image_size=8).content} == seen
+    for before, after in [
+        ("train/a/0.png", "train/a/7.png"), ("train/a/7.png", "train/b/7.png"), ("val/b/0.png", "train/b/8.png"),
+        ("val/a/0.png", "val/a/0.txt"), ("val/a/0.txt", "val/a/0.png"),
+    ]:  # fmt: skip
+        (root / before).rename(root / after)
+        seen.add(load(root).content)
+    assert len(seen) == 5, "the last takes back the change before it"
+    (root / "train/b").rename(root / "train/c")
+    seen.add(load(root).content)
+    (root / "val").rename(root / "held out")
+    seen |= {load(root, val_fraction=fraction).content for fraction in (0.2, 0.6)}
+    assert len(seen) == 8
+    assert all(len(content) == 16 and int(content, 16) >= 0 for content in seen)
+
+
 def test_names_may_be_of_any_kind(image_tree: Tree) -> None:
     names = ["<script>alert(1)<", "golden retriever", "Ünïcode 猫", "a'b\"c", "50%"]
     root = image_tree(dict.fromkeys(names, 2))
@@ -138,6 +224,11 @@ def test_fewer_training_images_are_spread_over_the_classes(image_tree: Tree) -> 
         ({"train/a": 1, "train/b": 1, "val/c": 1}, "val: class 'c' is not among those of .*train"),
         ({"train/a": 1, "train/b": 1, "val/a": 0}, "val holds no images"),
         ({"train/only": 1, "val/only": 1}, "has one class only"),
+        ({"val/a": 1, "val/b": 1}, "holds only val; train/ with a sub-folder per class is missing"),
+        ({"valid/a": 1, "test/a": 1}, "holds only test, valid; train/ with"),
+        ({"val": 1}, "holds only val; train/ with"),
+        ({"train": 2, "val": 2}, "holds only train, val; train/ with"),
+        ({"train/a": 0, "val/a": 1}, "holds only val; train/ with"),
         ({"a": 2, "lonely": 1}, "lonely holds one image; a split needs two"),
     ],
 )

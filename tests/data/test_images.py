@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from kdaug.data.images import ArrayImages, Dataset, balanced_subset, channel_statistics
+from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
@@ -65,9 +65,29 @@ def test_a_subset_of_images_keeps_their_labels() -> None:
     assert (part.images.ravel().tolist(), part.labels.tolist(), len(part)) == ([4, 1], [40, 10], 2)
 
 
+def test_content_is_every_pixel_and_label_of_both_parts() -> None:
+    def content(change: str = "") -> str:
+        parts = []
+        for name in ("train", "val"):
+            images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1)
+            labels = np.array([0, 1])
+            images[-1, -1, -1, 0] += change == f"{name} pixel"
+            labels[-1] += change == f"{name} label"
+            parts.append(ArrayImages(images, labels).subset(np.arange(1 + (change != f"{name} fewer"))))
+        return array_content(*parts)
+
+    changes = [f"{name} {what}" for name in ("train", "val") for what in ("pixel", "label", "fewer")]
+    assert content() == content()
+    assert len({content(), *map(content, changes)}) == 7
+    wide, strided = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1), np.zeros((2, 3, 8, 1), np.uint8)
+    strided[:, :, ::2] = wide
+    one, other = (ArrayImages(images, np.array([0, 1])) for images in (wide, strided[:, :, ::2]))
+    assert array_content(one, one) == array_content(other, other)
+
+
 @pytest.mark.parametrize(("mean", "fill"), [((0.5,), (128, 128, 128)), ((0.0, 0.4914, 1.0), (0, 125, 255))])
 def test_the_fill_colour_is_the_mean(mean: tuple[float, ...], fill: tuple[int, int, int]) -> None:
     nothing = ArrayImages(np.empty((0, 1, 1, len(mean)), np.uint8), np.empty(0, np.int64))
-    dataset = Dataset("none", (), nothing, nothing, (1, 1), mean, mean)
+    dataset = Dataset("none", (), nothing, nothing, (1, 1), mean, mean, "")
     assert dataset.fill == fill
     assert dataset.channels == len(mean)

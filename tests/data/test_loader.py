@@ -189,10 +189,23 @@ def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Cal
     assert str(third.paths[9]) in str(error.value)
 
 
+@pytest.mark.parametrize(("allowed", "named"), [(0, [1]), (1, [1, 3]), (3, [1, 3, 4])])
+def test_the_first_three_unreadable_images_are_named_at_the_end(
+    allowed: int, named: list[int], damaged: Callable[..., FolderImages]
+) -> None:
+    images = damaged(1, 3, 4, 8, 9)
+    batches = load(
+        images, evaluation_keys(COUNT, 5), RandomResizedCrop(8, 0, 1), 0, tolerant(COUNT, allowed / COUNT)[0]
+    )
+    with pytest.raises(InputError, match=f"^{allowed + 1} of 10 images are unreadable, first ") as error:
+        list(batches)
+    assert f"first {', '.join(str(images.paths[row]) for row in named)}; that is more" in str(error.value)
+
+
 def test_an_interrupt_is_left_to_the_parent(photos: FolderImages) -> None:
     keys = training_keys(COUNT, 2, 20, seed=0)
     batches = load(photos, keys, RandomResizedCrop(8, 0, 1), 2, tolerant()[0])
-    seen = [next(batches)]
+    seen = list(islice(batches, 2))  # one from each worker: both are up
     workers = multiprocessing.active_children()
     assert len(workers) == 2
     for worker in workers:

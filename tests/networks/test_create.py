@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdaug.errors import InputError
-from kdaug.networks import InputFormat, create_network, parameter_count
+from kdaug.networks import InputFormat, create_network, parameter_count, published_input
 
 MEANS = {1: (0.2860,), 3: (0.4914, 0.4822, 0.4465)}
 STDS = {1: (0.3530,), 3: (0.2470, 0.2435, 0.2616)}
@@ -55,6 +55,25 @@ def test_weights_that_cannot_be_fetched_are_an_input_error(
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(InputError, match="network resnet18 cannot be made: no connection"):
         create_network("resnet18", 10, 3, pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("resnet18", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("resnet18.tv_in1k", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ("vit_tiny_patch16_224", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_published_weights_say_their_input(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    assert published_input(name) == (mean, std)
+    published = timm.get_pretrained_cfg(name)
+    assert (published.mean, published.std) == (mean, std)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet16_1", "resnet18.nonesuch", "xyzzy"])
+def test_without_published_weights_there_is_no_published_input(name: str) -> None:
+    assert published_input(name) is None
 
 
 def test_frozen_parameters_are_not_counted() -> None:

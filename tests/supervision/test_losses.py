@@ -55,7 +55,7 @@ def written_out(student: list[float], teacher: list[float], k: int, temperature:
             q.append(sum(all_q[c] for c in others))
     total = 0.0
     for p_c, q_c in zip(p, q, strict=True):
-        total += p_c * math.log(p_c / q_c)
+        total += p_c * math.log(p_c / q_c) if p_c > 0 else 0
     return total
 
 
@@ -186,6 +186,49 @@ def test_half_precision_logits_are_computed_in_float32(
     assert_allclose(divergence, expected, rtol=2e-5, atol=2e-6)
     exact = functional.cross_entropy(student.double(), labels)
     assert_allclose(told.cross_entropy, exact, rtol=1e-5)
+
+
+@every_reading
+@given(seeds, st.integers(3, 9), st.booleans(), temperatures, st.data())
+def test_classes_ruled_out_by_the_teacher_add_nothing_though_the_student_rules_them_out_too(
+    reading: Reading, seed: int, classes: int, student_too: bool, temperature: float, data: st.DataObject
+) -> None:
+    ruled_out = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=classes - 1, unique=True))
+    # among classes ruled out the rank is open, and the student's value for them counts in "renormalized"
+    k = data.draw(st.integers(1, classes if student_too else classes - len(ruled_out)))
+    student, teacher = two_logits(seed, classes)
+    teacher[:, ruled_out] = -math.inf
+    if student_too:
+        student[:, ruled_out] = -math.inf
+    student.requires_grad_()
+    divergence = topk_divergence(student, teacher, k, temperature, reading, scale_by_t2=False)
+    expected = [
+        written_out(s, t, k, temperature, reading) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    assert_allclose(divergence.detach(), expected, rtol=1e-9, atol=1e-12)
+    (slope,) = torch.autograd.grad(divergence.sum(), student)
+    assert slope.isfinite().all()
+    if student_too:
+        assert (slope[:, ruled_out] == 0).all()
+
+
+@every_reading
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 6])
+def test_gradients_are_the_slopes_where_classes_are_ruled_out(reading: Reading, k: int) -> None:
+    student, teacher = two_logits(2, 6, spread=1.0)
+    student.requires_grad_()
+    out = torch.tensor([0, 1, 0, 1, 1, 0]).bool()
+
+    def divergence(logits: Tensor) -> Tensor:
+        return topk_divergence(logits.masked_fill(out, -math.inf), teacher.masked_fill(out, -math.inf), k, 2.0, reading)
+
+    assert torch.autograd.gradcheck(divergence, student)
+
+
+@every_reading
+def test_a_class_ruled_out_by_the_student_alone_is_infinitely_wrong(reading: Reading) -> None:
+    student, teacher = torch.tensor([[-math.inf, 1.0, 2.0]]), torch.tensor([[3.0, 2.0, 1.0]])
+    assert topk_divergence(student, teacher, 2, 2.0, reading) == math.inf
 
 
 @every_reading

@@ -17,7 +17,7 @@ from kdaug import config
 from kdaug.data import ArrayImages, Dataset
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, NetworkCard, create_network, save_weights
-from kdaug.supervision import Teacher, load_teacher, supervise
+from kdaug.supervision import Teacher, check_teacher, load_teacher, supervise
 from kdaug.supervision import teacher as teacher_module
 
 NAME = "wide_resnet10_1"
@@ -28,7 +28,7 @@ VIEWS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3
 
 def dataset(classes: tuple[str, ...] = CLASSES, channels: int = 3) -> Dataset:
     nothing = ArrayImages(np.empty((0, 16, 16, channels), np.uint8), np.empty(0, np.int64))
-    return Dataset("none", classes, nothing, nothing, (16, 16), (0.7,) * channels, (0.8,) * channels)
+    return Dataset("none", classes, nothing, nothing, (16, 16), (0.7,) * channels, (0.8,) * channels, "")
 
 
 @pytest.fixture
@@ -206,6 +206,62 @@ def test_a_bare_file_that_does_not_fit_is_refused(
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{tmp_path} is not a finished run: it holds no last.safetensors"):
         load(f"run:{tmp_path}")
+
+
+def test_a_folder_given_as_file_and_a_file_given_as_run_are_told_apart(network: nn.Module, tmp_path: Path) -> None:
+    file = tmp_path / "last.safetensors"
+    save_weights(network, CARD, file)
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder; a run directory is given as run:{tmp_path}$"):
+        load(f"file:{tmp_path}")
+    with pytest.raises(InputError, match=f"{file} is a file; a weight file is given as file:{file}$"):
+        load(f"run:{file}")
+
+
+@pytest.mark.parametrize(("setting", "other"), [("network", "resnet18"), ("mean", (0.5,) * 3), ("std", (0.5,) * 3)])
+def test_a_file_that_says_its_own_is_not_told_otherwise(
+    setting: str, other: object, network: nn.Module, tmp_path: Path
+) -> None:
+    save_weights(network, CARD, tmp_path / "w.safetensors")
+    own = {"network": CARD.network, "mean": CARD.mean, "std": CARD.std}
+    same = load(f"file:{tmp_path / 'w.safetensors'}", **own)
+    assert same.input_format == CARD.input_format
+    with pytest.raises(InputError, match=rf"teacher\.{setting} is not for .*w\.safetensors.* leave it out"):
+        load(f"file:{tmp_path / 'w.safetensors'}", **{**own, setting: other})
+
+
+GIVEN = {
+    "network": "resnet18", "policy": "randaugment-n1-m1@tf-efficientnet", "cutout": 16, "epochs": 3,
+    "mean": (0.5,), "std": (0.5,), "image_size": 64, "seed": 1,
+}  # fmt: skip
+UNUSED = {
+    "none": [],
+    "train": ["mean", "std"],
+    "file:w.pth": ["policy", "cutout", "epochs"],
+    "run:runs/a": ["network", "policy", "cutout", "epochs", "mean", "std"],
+    "timm:resnet50": ["network", "policy", "cutout", "epochs", "mean", "std"],
+}
+
+
+@pytest.mark.parametrize("setting", GIVEN)
+@pytest.mark.parametrize("source", UNUSED)
+def test_a_setting_that_the_source_makes_no_use_of_is_refused(source: str, setting: str) -> None:
+    check_teacher(config.Teacher(source))
+    settings = config.Teacher(source, **{setting: GIVEN[setting]})
+    if setting not in UNUSED[source]:
+        check_teacher(settings)
+        return
+    with pytest.raises(InputError) as error:
+        check_teacher(settings)
+    default = getattr(config.Teacher(), setting)
+    assert str(error.value).startswith(
+        f"teacher.{setting} is {GIVEN[setting]}, but teacher.source {source} makes no use"
+    )
+    assert str(error.value).endswith(f"leave it at {default}")
+
+
+def test_an_unknown_source_is_refused_before_its_settings() -> None:
+    with pytest.raises(InputError, match=r"teacher\.source is 'fiel:w\.pth'; there are"):
+        check_teacher(config.Teacher("fiel:w.pth", cutout=16))
 
 
 @pytest.mark.parametrize("source", ["", "runs/a", "fiel:w.pth", "run:", "file:", "timm:", "Run:x"])

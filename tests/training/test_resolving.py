@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kdaug import InputError
-from kdaug.config import Recipe, Supervision, Teacher
+from kdaug.config import Recipe, Run, Supervision, Teacher
 from kdaug.training.resolving import resolve, teacher_recipe
 
 Tiny = Callable[..., Recipe]
@@ -137,3 +137,9 @@ def test_a_teacher_is_trained_alone_on_its_own_settings_beside_its_student(tiny:
     assert recipe.run.dir.startswith(str(tmp_path / "teachers"))
     assert recipe.run.resume
     assert resolve(recipe) == recipe
+
+
+def test_settings_that_the_teacher_s_source_makes_no_use_of_are_refused() -> None:
+    recipe = Recipe(teacher=Teacher(source="run:x", epochs=3), run=Run(dir="x"))
+    with pytest.raises(InputError, match=r"teacher.epochs"):
+        resolve(recipe)

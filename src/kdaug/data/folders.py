@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kdaug import config
-from kdaug.data.images import Dataset, FolderImages
+from kdaug.data.images import Dataset, FolderImages, digest
 from kdaug.errors import InputError
 
 EXTENSIONS = frozenset(
@@ -22,49 +24,98 @@ DEFAULT_SIZE = 224
 def load_folder(settings: config.Data) -> Dataset:
     """The data set in folder `settings.root`: train/ and val/ (or valid/, validation/, test/), or the classes directly.
 
-    Without a split, `settings.val_fraction` of each class is held out, the same images every time. Raises InputError
-    for a folder that is missing or empty, has one class only, or classes in val/ that train/ lacks.
+    A train/ without sub-folders of images is a class like any other. Without a split, `settings.val_fraction` of each
+    class is held out, the same images every time. Raises InputError for a folder that is missing, empty or unreadable,
+    has one class only, no train/ beside val/, or classes in val/ that train/ lacks.
     """
     root = Path(settings.root)
+    try:
+        classes, train, val = _read_splits(root, settings.val_fraction)
+    except OSError as error:
+        raise InputError(f"image folder {error.filename} cannot be read ({error.strerror})") from None
+    side = settings.image_size or DEFAULT_SIZE
+    content = _content(root, classes, train, val)
+    return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+
+
+def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], FolderImages, FolderImages]:
+    """The classes of `root`, its training and its validation images."""
     if not root.is_dir():
         raise InputError(f"image folder {root} does not exist; give it with --data.root")
+    has_train = any(sub.name == "train" and _holds_classes(sub) for sub in _sub_folders(root))
+    source = root / "train" if has_train else root
+    classes, images = _read_classes(source)
+    if not has_train and set(classes) <= {"train", *VAL_NAMES}:
+        raise InputError(
+            f"image folder {root} holds only {', '.join(classes)}; train/ with a sub-folder per class is missing"
+        )
+    if len(classes) < 2:
+        raise InputError(f"image folder {source} has one class only ({classes[0]}); there is nothing to tell apart")
     val_folder = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and val_folder is not None:
-        classes, train = _read_classes(root / "train")
-        val_classes, val = _read_classes(val_folder, at_least=1)
-        unknown = sorted(set(val_classes) - set(classes))
-        if unknown:
-            raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among those of {root / 'train'}")
-        position = np.array([classes.index(name) for name in val_classes])
-        val = FolderImages(val.paths, position[val.labels])
-    else:
-        classes, everything = _read_classes(root / "train" if (root / "train").is_dir() else root)
-        train, val = _held_out(everything, settings.val_fraction)
-    side = settings.image_size or DEFAULT_SIZE
-    return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD)
+    if not has_train or val_folder is None:
+        return classes, *_held_out(images, val_fraction)
+    val_classes, val = _read_classes(val_folder)
+    unknown = sorted(set(val_classes) - set(classes))
+    if unknown:
+        raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among those of {source}")
+    position = np.array([classes.index(name) for name in val_classes])
+    return classes, images, FolderImages(val.paths, position[val.labels])
 
 
-def _read_classes(folder: Path, at_least: int = 2) -> tuple[tuple[str, ...], FolderImages]:
+def _read_classes(folder: Path) -> tuple[tuple[str, ...], FolderImages]:
     """The classes (sub-folders that hold images, sorted by name) of `folder`, and all their images."""
     classes: list[str] = []
     paths: list[Path] = []
     labels: list[int] = []
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        found = sorted(p for p in sub.rglob("*") if _is_image(p, sub))
+    for sub in _sub_folders(folder):
+        found = sorted(_images_below(sub))
         if found:
             labels += [len(classes)] * len(found)
             classes.append(sub.name)
             paths += found
     if not classes:
         raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
-    if len(classes) < at_least:
-        raise InputError(f"image folder {folder} has one class only ({classes[0]}); there is nothing to tell apart")
     return tuple(classes), FolderImages(tuple(paths), np.array(labels, np.int64))
 
 
-def _is_image(path: Path, below: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(below).parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden and path.is_file()
+def _holds_classes(folder: Path) -> bool:
+    return any(next(_images_below(sub), None) for sub in _sub_folders(folder))
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    """The images in `folder` and its sub-folders, linked ones too; none is entered twice, and none above `folder`."""
+    outside = Path(os.path.realpath(folder.parent))
+    entered = {str(path) for path in (outside, *outside.parents, *Path(os.path.realpath(folder)).parents)}
+    for place, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for path in (Path(place, name) for name in files) if _is_image(path))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+
+
+def _content(root: Path, classes: tuple[str, ...], train: FolderImages, val: FolderImages) -> str:
+    """`Dataset.content` of image files: which belong to which class and split."""
+    files = [
+        f"{split}\0{'/'.join(path.parts[len(root.parts) :])}\0{classes[label]}"
+        for split, images in (("train", train), ("val", val))
+        for path, label in zip(images.paths, images.labels, strict=True)
+    ]
+    return digest("\0".join(sorted(files)).encode("utf-8", "surrogateescape"))
 
 
 def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, FolderImages]:

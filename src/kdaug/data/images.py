@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +53,9 @@ class Dataset:
     """Training and validation images of the same classes.
 
     size: (height, width) in pixels that networks get. mean, std: per channel in 0..1, of the training images (for
-    folders ImageNet's). Their length is the number of channels.
+    folders ImageNet's). Their length is the number of channels. content: a digest that changes when images are added,
+    removed, or moved to another class or split: of the pixels and labels held in memory, of a folder's file names; of
+    all training images, also when only some are used.
     """
 
     name: str
@@ -61,7 +65,7 @@ class Dataset:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    content: str = ""
+    content: str
 
     @property
     def channels(self) -> int:
@@ -72,6 +76,19 @@ class Dataset:
         """The mean as a colour 0..255; a grey mean stands three times."""
         color = [round(255 * value) for value in self.mean]
         return (color[0], color[0], color[0]) if len(color) == 1 else (color[0], color[1], color[2])
+
+
+def digest(*parts: bytes | NDArray[Any]) -> str:
+    """Sixteen hexadecimal digits that differ when the bytes of the `parts`, one after the other, do."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(part if isinstance(part, bytes) else part.ravel().data)
+    return sha256.hexdigest()[:16]
+
+
+def array_content(train: ArrayImages, val: ArrayImages) -> str:
+    """`Dataset.content` of images held in memory."""
+    return digest(train.images, train.labels, val.images, val.labels)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,17 +68,18 @@ class UnreadableImages:
     total: int
     allowed_share: float
     report: Callable[[str], None]
-    seen: set[Path] = field(default_factory=set)
+    seen: dict[Path, None] = field(default_factory=dict)  # in the order they turned up
 
     def add(self, path: Path, reason: str) -> None:
         """Notes the file at `path`; InputError if now more than the allowed share of images is unreadable."""
         if path in self.seen:
             return
-        self.seen.add(path)
+        self.seen[path] = None
         self.report(f"unreadable image left out: {path} ({reason})")
         if len(self.seen) > self.allowed_share * self.total:
+            first = ", ".join(str(bad) for bad in islice(self.seen, 3))
             raise InputError(
-                f"{len(self.seen)} of {self.total} images are unreadable, the last one {path}; that is more than "
+                f"{len(self.seen)} of {self.total} images are unreadable, first {first}; that is more than "
                 f"data.max_unreadable {self.allowed_share:g}: mend or remove them, or allow more"
             )
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.data.images import ArrayImages, Dataset, channel_statistics
+from kdaug.data.images import ArrayImages, Dataset, array_content, channel_statistics
 from kdaug.errors import InputError
 
 # Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). The binary files 2 to 5
@@ -80,7 +80,7 @@ def load_named(name: str, root: Path, download: bool) -> Dataset:
     train, val = parts
     mean, std = channel_statistics(train.images)
     height, width = train.images.shape[1:3]
-    return Dataset(name, class_names(name), train, val, (height, width), mean, std)
+    return Dataset(name, class_names(name), train, val, (height, width), mean, std, array_content(train, val))
 
 
 def class_names(name: str) -> tuple[str, ...]:

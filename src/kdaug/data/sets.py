@@ -11,7 +11,7 @@ from PIL import Image
 
 from kdaug import config
 from kdaug.data.folders import load_folder
-from kdaug.data.images import ArrayImages, Dataset, balanced_subset, channel_statistics
+from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
 from kdaug.data.named import class_names, load_named
 from kdaug.errors import InputError
 
@@ -40,7 +40,7 @@ def load_bundled() -> Dataset:
     """10,000 training and 2,000 test images of Fashion-MNIST that come with the package; see bundled/README.md."""
     train, val = _read_sheet("train"), _read_sheet("test")
     mean, std = channel_statistics(train.images)
-    return Dataset("bundled", class_names("fashion-mnist"), train, val, (28, 28), mean, std)
+    return Dataset("bundled", class_names("fashion-mnist"), train, val, (28, 28), mean, std, array_content(train, val))
 
 
 def _read_sheet(split: str) -> ArrayImages:

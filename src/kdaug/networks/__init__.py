@@ -1,7 +1,14 @@
 """Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
 
 from kdaug.networks import wide_resnet
-from kdaug.networks.create import InputFormat, check_network_name, create_network, parameter_count, try_out
+from kdaug.networks.create import (
+    InputFormat,
+    check_network_name,
+    create_network,
+    parameter_count,
+    published_input,
+    try_out,
+)
 from kdaug.networks.weights import NetworkCard, fill_network, is_whole, read_weights, restore_network, save_weights
 
 __all__ = [
@@ -12,6 +19,7 @@ __all__ = [
     "fill_network",
     "is_whole",
     "parameter_count",
+    "published_input",
     "read_weights",
     "restore_network",
     "save_weights",

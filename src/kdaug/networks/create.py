@@ -48,6 +48,15 @@ def try_out(network: nn.Module, name: str, batch: int, channels: int, size: tupl
         raise InputError(f"network {name} does not answer with one row of logits per image; choose another")
 
 
+def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std, per channel in 0..1, of the images that timm's published weights of `name` were trained on.
+
+    None if there are no published weights.
+    """
+    published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+    return None if published is None else (tuple(published.mean), tuple(published.std))
+
+
 def parameter_count(network: nn.Module) -> int:
     """How many trainable numbers the network has."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

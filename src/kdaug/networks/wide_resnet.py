@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, register_model
+from timm.layers.classifier import create_classifier
+from timm.models import build_model_with_cfg, checkpoint_seq, register_model
 from torch import Tensor, nn
 
 DEPTHS = (10, 16, 22, 28, 40)
@@ -37,17 +38,27 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 x width channels. Input [N,in_chans,H,W], any H and W."""
+    """Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 x width channels. Input [N,in_chans,H,W], any H and W.
+
+    The options and methods are those of timm's networks, but for drop_rate, which is the dropout within the blocks.
+    """
 
     def __init__(
-        self, depth: int, width: int, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0
+        self,
+        depth: int,
+        width: int,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"a Wide-ResNet's depth is 6n+4 with n at least 1, not {depth}")
         super().__init__()
-        self.num_classes, self.num_features = num_classes, 64 * width
+        self.num_features, self.grad_checkpointing = 64 * width, False
         blocks_per_stage = (depth - 4) // 6
         self.stem = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
+        self.feature_info: list[dict[str, Any]] = []
         stages, inputs = [], 16
         for stage, outputs in enumerate((16 * width, 32 * width, 64 * width)):
             blocks = []
@@ -56,25 +67,43 @@ class WideResNet(nn.Module):
                 blocks.append(PreActivationBlock(inputs, outputs, stride, drop_rate))
                 inputs = outputs
             stages.append(nn.Sequential(*blocks))
+            self.feature_info.append({"num_chs": outputs, "reduction": 2**stage, "module": f"stages.{stage}"})
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(inputs)
-        self.fc = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
+        self._create_head(num_classes, global_pool)
         self.apply(_initialize)
 
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int) -> None:
+    def _create_head(self, num_classes: int, global_pool: str) -> None:
         self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+
+    def get_classifier(self) -> nn.Module:
+        classifier: nn.Module = self.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, 0 classes for none; the pooling stays as it is unless given."""
+        self._create_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
+        self.fc.to(self.stem.weight).train(self.training)
         _initialize(self.fc)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm(self.stages(self.stem(x))))
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the blocks are computed again in the backward pass, which saves memory."""
+        self.grad_checkpointing = enable
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.fc(x.mean((2, 3)))
-        return logits
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            x = checkpoint_seq(self.stages, x, flatten=True)
+        else:
+            x = self.stages(x)
+        return torch.relu(self.norm(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the features x, or with `pre_logits` what the classifier is given."""
+        pooled: Tensor = self.global_pool(x)
+        return pooled if pre_logits else self.fc(pooled)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -95,7 +124,10 @@ def _register(depth: int, width: int) -> None:
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         options["pretrained_cfg"] = options.get("pretrained_cfg") or {**_INPUT, "architecture": name}
-        return build_model_with_cfg(WideResNet, name, pretrained, depth=depth, width=width, **options)
+        features = {"out_indices": (0, 1, 2), "flatten_sequential": True}
+        return build_model_with_cfg(
+            WideResNet, name, pretrained, feature_cfg=features, depth=depth, width=width, **options
+        )
 
     create.__name__, create.__module__ = name, __name__
     create.__doc__ = f"Wide-ResNet-{depth}-{width}."

@@ -49,7 +49,8 @@ def topk_divergence(
       "as-written":   softmax over all classes, summed over K of them; may be negative.
       "renormalized": softmax over the K logits alone; a KL divergence, at least 0, free of the other classes.
       "grouped":      the K classes and one more outcome for all others; a KL divergence, at least 0.
-    With k >= C all three are the ordinary KL(teacher || student).
+    With k >= C all three are the ordinary KL(teacher || student). A logit of -inf rules its class out: a class without
+    probability for the teacher adds nothing, whatever the student gives it.
     scale_by_t2: multiply by temperature squared (Hinton et al., arXiv 1503.02531, Section 2.1).
 
     Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of different or wrong shape.
@@ -63,7 +64,9 @@ def topk_divergence(
             student, teacher = _top_outcomes(student, teacher, k, reading)
         else:
             student, teacher = student.log_softmax(1), teacher.log_softmax(1)
-        divergence = (teacher.exp() * (teacher - student)).sum(1)
+        share = teacher.exp()
+        terms = (share * (teacher - student)).masked_fill(share == 0, 0)  # 0 ln(0 / q) is 0, for q = 0 as well
+        divergence = terms.sum(1)
         return divergence * temperature**2 if scale_by_t2 else divergence
 
 
@@ -79,7 +82,9 @@ def _top_outcomes(student: Tensor, teacher: Tensor, k: int, reading: Reading) ->
 
 def _with_rest(logits: Tensor, top: Tensor) -> Tensor:
     """Log-probabilities [N,k+1] of the `top` classes [N,k] and of all others together."""
-    rest = logits.scatter(1, top, -math.inf).logsumexp(1, keepdim=True)
+    others = logits.scatter(1, top, -math.inf)
+    none = others.isneginf().all(1, keepdim=True)  # all ruled out: torch's logsumexp would have a slope of nan
+    rest = others.masked_fill(none, 0).logsumexp(1, keepdim=True).masked_fill(none, -math.inf)
     return torch.cat([logits.gather(1, top), rest], dim=1).log_softmax(1)
 
 

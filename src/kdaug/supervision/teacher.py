@@ -41,6 +41,32 @@ def check_source(source: str) -> None:
         raise InputError(f"teacher.source is {source!r}; there are none, train, run:DIR, file:PATH, timm:NAME")
 
 
+_USED_BY = {
+    "network": ("train", "file:"),
+    "policy": ("train",),
+    "cutout": ("train",),
+    "epochs": ("train",),
+    "mean": ("file:",),
+    "std": ("file:",),
+}
+
+
+def check_teacher(settings: config.Teacher) -> None:
+    """InputError if there is no such source, or if it makes no use of a setting that is not at its default.
+
+    Without a teacher (none) all settings may stay: a recipe's teacher is taken away by its source alone.
+    """
+    check_source(settings.source)
+    kind, colon, _ = settings.source.partition(":")
+    for name, sources in _USED_BY.items():
+        value, default = getattr(settings, name), getattr(config.Teacher(), name)
+        if value != default and kind + colon not in ("none", *sources):
+            raise InputError(
+                f"teacher.{name} is {value}, but teacher.source {settings.source} makes no use of it, "
+                f"only {' and '.join(sources)}; leave it at {default}"
+            )
+
+
 def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
     """The teacher that `source` names: run:DIR, file:PATH or timm:NAME.
 
@@ -50,7 +76,7 @@ def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, studen
     check_source(source)
     kind, _, place = source.partition(":")
     if kind == "run":
-        teacher = _from_own_file(Path(place) / "last.safetensors", settings, dataset)
+        teacher = _from_run(Path(place), settings, dataset)
     elif kind == "file":
         teacher = _from_file(Path(place), settings, dataset, student)
     else:
@@ -62,9 +88,16 @@ def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, studen
     return teacher
 
 
-def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
+def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
+    path = directory / "last.safetensors"
+    if directory.is_file():
+        raise InputError(f"teacher {directory} is a file; a weight file is given as file:{directory}")
     if not path.is_file():
-        raise InputError(f"{path.parent} is not a finished run: it holds no {path.name}")
+        raise InputError(f"{directory} is not a finished run: it holds no {path.name}")
+    return _from_own_file(path, settings, dataset)
+
+
+def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
     network, card = restore_network(path)
     if card.classes != dataset.classes:
         theirs, ours = len(card.classes), len(dataset.classes)
@@ -74,8 +107,15 @@ def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Te
 
 
 def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: str) -> Teacher:
+    if path.is_dir():
+        raise InputError(f"teacher {path} is a folder; a run directory is given as run:{path}")
     tensors, card = read_weights(path)
     if card is not None:
+        for name, said in (("network", card.network), ("mean", card.mean), ("std", card.std)):
+            if getattr(settings, name) not in (None, said):
+                raise InputError(
+                    f"teacher.{name} is not for weight file {path}, which says its own: {said}; leave it out"
+                )
         return _from_own_file(path, settings, dataset)
     network = create_network(settings.network or student, len(dataset.classes), dataset.channels)
     fill_network(network, tensors, len(dataset.classes), path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdaug.config import Network, Recipe, Supervision, Teacher, check
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
-from kdaug.supervision import check_source
+from kdaug.supervision import check_teacher
 from kdaug.training.run_directory import fingerprint
 from kdaug.views.policies import create_policy, spec_with_magnitude
 
@@ -31,7 +31,7 @@ def resolve(recipe: Recipe) -> Recipe:
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
-    check_source(recipe.teacher.source)
+    check_teacher(recipe.teacher)
     if recipe.data.name != "folder" and views.crop == "random-resized":
         raise InputError("views.crop random-resized needs data.name folder; other sets take views.crop pad or none")
     return replace(recipe, views=views)

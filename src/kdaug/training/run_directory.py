@@ -101,8 +101,12 @@ def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
     except OSError:
         lock.close()
         raise InputError(f"{directory.path} is being trained by another process; wait for it or stop it") from None
-    if not directory.recipe.is_file():
-        write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
+    try:
+        if not directory.recipe.is_file():
+            write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
+    except OSError:
+        lock.close()
+        raise
     return lock
 
 

@@ -23,7 +23,7 @@ from kdaug.data.loader import (
     training_keys,
 )
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, create_network, try_out
+from kdaug.networks import NetworkCard, create_network, published_input, try_out
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast, available_cores, find_device, find_precision
@@ -50,9 +50,11 @@ class Setup:
 
     @property
     def card(self) -> NetworkCard:
-        """What the student's weight files say of themselves."""
-        d = self.dataset
-        return NetworkCard(self.recipe.student.name, d.classes, d.mean, d.std, d.size)
+        """What the student's weight files say of themselves; a pretrained one is fed as it was before."""
+        d, student = self.dataset, self.recipe.student
+        published = published_input(student.name) if student.pretrained else None
+        mean, std = published if published and len(published[0]) == d.channels else (d.mean, d.std)
+        return NetworkCard(student.name, d.classes, mean, std, d.size)
 
     @property
     def steps_per_epoch(self) -> int:
