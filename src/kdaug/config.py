@@ -230,7 +230,7 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     Raises InputError, beginning with `where`, for broken YAML, tags, an unknown or repeated key, or a wrong type.
     """
     try:
-        tree = _parse(text)
+        tree = parse_plain_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not readable as plain YAML: {' '.join(str(error).split())}") from None
     recipe: Recipe = _build(Recipe, {} if tree is None else tree, "", where)
@@ -249,7 +249,7 @@ def read_recipe(path: str | Path) -> Recipe:
     return from_yaml(text, where=f"recipe {path}")
 
 
-def _parse(text: str) -> Any:
+def parse_plain_yaml(text: str) -> Any:
     """Nested dicts, lists and scalars; YAMLError or ValueError for what is not plain YAML, tags among it."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tag = getattr(event, "tag", None)
