@@ -73,7 +73,7 @@ class Entries:
         if share is None:
             argument = self._table(size).take(entry + negative * len(self.level), axis=0)
         else:
-            sign = 1.0 - 2.0 * negative
+            sign = np.where(negative, -1.0, 1.0)
             argument = self.space.arguments(self.position[entry], self.level[entry] * share, sign, size)
         op = self.code.take(entry)
         if applied is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +56,19 @@ class ViewPlan:
                 given = tuple(argument[: len(required) + len(optional)].tolist())
                 readable.append((ops.NAMES[code], given[0] if len(given) == 1 else given)[: 1 + bool(given)])
         return readable
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to an npz file, without pickle."""
+        from kdaug.views.plan_file import save_plan
+
+        save_plan(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> ViewPlan:
+        """The plan that `save` wrote; InputError if the file is damaged or no plan."""
+        from kdaug.views.plan_file import load_plan
+
+        return load_plan(path)
 
 
 def blank(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample: Resample = "nearest") -> ViewPlan:

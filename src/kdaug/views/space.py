@@ -123,14 +123,13 @@ class Space:
 
     def _value(self, row: Range, level: Floats, scale: int) -> Floats:
         """The unsigned value of `row` at `level`, times `scale`."""
-        rounding = {"no": lambda value: value, "truncated": np.trunc, "rounded": np.round}[row.whole]
+        if self.linspace and row.unit == "bits":  # computed apart there, and not as a linspace
+            return row.at_0 + _rounded(level / (self.full_level / (row.at_max - row.at_0)), row)
         if self.linspace:
             spread = _linspace(row.at_0 * scale, row.at_max * scale, int(self.full_level) + 1)
-            if row.unit == "bits":  # computed apart there, and not as a linspace
-                return row.at_0 + rounding(level / (self.full_level / (row.at_max - row.at_0)))
-            return rounding(spread[level.astype(np.int64)])
+            return _rounded(spread[level.astype(np.int64)], row)
         span = level / self.full_level * (row.at_max - row.at_0)  # in this order: truncation depends on it
-        return (row.at_0 + rounding(span)) * scale
+        return (row.at_0 + _rounded(span, row)) * scale
 
     def place_cutouts(self, strength: Floats, x: Words, y: Words, size: Size) -> Floats:
         """Arguments float64 [n,4] of cutouts (of an erase in "widths") of `strength` [n] at places drawn from words."""
@@ -153,6 +152,12 @@ class Space:
             argument[:, 0], argument[:, 1] = below(x, width) - half, below(y, height) - half
             argument[:, 2] = 2 * half
         return argument
+
+
+def _rounded(value: Floats, row: Range) -> Floats:
+    if row.whole == "no":
+        return value
+    return np.trunc(value) if row.whole == "truncated" else np.round(value)
 
 
 def _linspace(start: float, end: float, count: int) -> Floats:

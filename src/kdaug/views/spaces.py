@@ -60,8 +60,8 @@ TF_EFFICIENTNET_AUTOAUGMENT = replace(
 
 # AutoAugment on CIFAR and SVHN: tensorflow/models 245f66d, research/autoaugment/augmentation_transforms.py. Pixels are
 # those of 32-pixel images. There what comes from outside the image is marked by alpha 0 and becomes the mean at the
-# end, except that autocontrast, equalize, invert, posterize and solarize reset alpha, so that fill of an earlier op stays
-# black as they processed it. That subtlety is not reproduced: ours is the mean at once, and later ops process it.
+# end, except that autocontrast, equalize, invert, posterize and solarize reset alpha, so that fill of an earlier op
+# stays black as they processed it. That subtlety is not reproduced: ours is the mean at once, and later ops process it.
 AUTOAUGMENT_CIFAR = Space(
     "autoaugment-cifar", fill="mean", limit=10,
     ops={

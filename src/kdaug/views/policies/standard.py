@@ -124,8 +124,7 @@ class RandomErasing:
         area = (shares[0] + (shares[1] - shares[0]) * uniform(drawn[:, 0::2])) * (size[0] * size[1])
         ratio = np.exp(low + (high - low) * uniform(drawn[:, 1::2]))
         sides = np.round(np.sqrt(np.stack([area * ratio, area / ratio], axis=-1)))  # [n, attempts, 2]
-        fits = (sides < size).all(axis=-1)
+        fits = (sides[..., 0] < size[0]) & (sides[..., 1] < size[1])
         first = fits.argmax(axis=1)
         rows = np.arange(len(drawn))
-        chosen: NDArray[np.float64] = sides[rows, first] * fits[rows, first, None]
-        return chosen
+        return np.where(fits[rows, first][:, None], sides[rows, first], 0.0)

@@ -62,14 +62,14 @@ class SubPolicies:
                 space.check_level(level, f"{where}: the level of {op}")
         pairs = list(dict.fromkeys((op, level) for sub_policy in self.sub_policies for op, _, level in sub_policy))
         shape = len(self.sub_policies), max(len(sub_policy) for sub_policy in self.sub_policies)
-        entry, probability = np.zeros(shape, np.int64), np.zeros(shape)  # steps that shorter ones lack have 0
+        entry, chance = np.zeros(shape, np.int64), np.zeros(shape)  # steps that shorter ones lack have no chance
         positions = {pair: position for position, pair in enumerate(pairs)}
         for row, sub_policy in enumerate(self.sub_policies):
             for column, (op, p, level) in enumerate(sub_policy):
-                entry[row, column], probability[row, column] = positions[op, level], p
+                entry[row, column], chance[row, column] = positions[op, level], p
         object.__setattr__(self, "_entries", Entries(space, pairs, self.mean))
         object.__setattr__(self, "_entry", entry)
-        object.__setattr__(self, "_probability", probability)
+        object.__setattr__(self, "_probability", chance)
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         steps = self._entry.shape[1]
