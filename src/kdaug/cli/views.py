@@ -18,6 +18,9 @@ HELP = """usage: kdaug views             list the policies and the spaces
        kdaug views show SPEC   what a policy, or all ops of a space, really does; writes a contact sheet"""
 
 
+_LARGEST = 1024
+
+
 @dataclass(frozen=True)
 class Show:
     """What a policy really does at its magnitude (degrees, pixels, ...), and a picture of it."""
@@ -29,7 +32,7 @@ class Show:
     image: str | None = None
     """Image to show it on; None: bundled ones."""
     size: int | None = None
-    """Side in pixels that the image is brought to; None: its own (bundled ones are 28)."""
+    """Side in pixels that the image is brought to; None: 224 for your image, 28 for bundled ones."""
     epochs: int = 200
     """Length of the run, for policies that follow the epoch."""
     all: bool = False
@@ -66,14 +69,14 @@ def _list() -> None:
 def _show(given: Show) -> None:
     from rich.console import Console
 
-    from kdaug.inspection.contact_sheet import contact_sheet, read_image, sample_images
+    from kdaug.views.contact_sheet import contact_sheet, read_image, sample_images
     from kdaug.views.description import describe, describe_space, levels_to_show
     from kdaug.views.policies import CIFAR_MEAN, create_policy
     from kdaug.views.spaces import SPACES
 
-    if given.size is not None and not 1 <= given.size <= 4096:
-        raise InputError(f"--size is {given.size}, but must be from 1 to 4096")
-    images = [read_image(given.image, given.size)] if given.image is not None else sample_images(10, given.size)
+    if given.size is not None and not 1 <= given.size <= _LARGEST:
+        raise InputError(f"--size is {given.size}, but must be from 1 to {_LARGEST}")
+    images = [read_image(given.image, given.size or 224)] if given.image else sample_images(10, given.size or 28)
     size = images[0].shape[0], images[0].shape[1]
     if given.spec in SPACES:
         parts = [describe_space(given.spec, size)]
@@ -93,7 +96,7 @@ def _show(given: Show) -> None:
 
 
 def _print_table(console: Console, part: Described, size: tuple[int, int]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     space = part.space
@@ -103,7 +106,7 @@ def _print_table(console: Console, part: Described, size: tuple[int, int]) -> No
         f"space {space.name} on {size[0]} x {size[1]} pixels; fill {fill}, {' or '.join(space.resample)}{chance}",
         markup=False,
     )
-    table = Table("op", *(f"at {level:g}" for level in part.levels))
+    table = Table(Column("op", no_wrap=True), *(f"at {level:g}" for level in part.levels))
     for op, row in zip(part.ops, part.table, strict=True):
         table.add_row(op, *map(Text, row))
     console.print(table)
@@ -116,6 +119,6 @@ def _print_sub_policies(console: Console, part: Described, everything: bool) -> 
     shown = lines if everything else lines[:5]
     console.print(f"{len(lines)} {part.kind}:")
     for number, line in enumerate(shown, 1):
-        console.print(f"{number:>4}  {line}", markup=False)
+        console.print(f"{number:>4}  {line}", markup=False, soft_wrap=True)
     if len(shown) < len(lines):
         console.print("      ... (--all shows the rest)")

@@ -92,7 +92,7 @@ def argument_in_words(space: Space, op: str, level: float, size: Size) -> str:
     """What `op` does at `level` to images of `size`: "± 27°", "up to ± 67 px", "3 bits", "× 1.72", ..."""
     row = space.ops[op]
     if row is None:
-        return "leaves it" if op == "none" else "applied"
+        return "nothing" if op == "none" else "applied"
     position = np.array([list(space.ops).index(op)])
     argument = space.arguments(position, np.array([level], float), np.ones(1), size)[0]
     strength = float(argument[2] if op == "cutout" else argument[0])
@@ -108,21 +108,21 @@ def _in_words(row: Range, value: float, size: Size, degrees: float) -> str:
         case "shear":
             return f"{sign}{_short(abs(value))}"
         case "shear degrees":
-            return f"{sign}{_short(degrees)}° shear"
+            return f"{sign}{_short(degrees)}°"
         case "pixels" | "sides" if row.signed:
             return f"{sign}{_short(abs(value))} px"
         case "threshold":
-            return "unchanged" if value >= 256 else f"from {_short(value)} on inverted"
+            return "unchanged" if value >= 256 else f"inverts ≥ {_short(value)}"
         case "bits":
-            return "black" if value < 1 else "unchanged" if value >= 8 else f"{_short(value)} bits"
+            return "black" if value < 1 else "unchanged" if value >= 8 else f"{_short(value)} bit{'s' * (value > 1)}"
         case "factor":
             return f"× {_short(value)}"
         case "1 ± factor":
-            return f"× {_short(1 - (value - 1))} or × {_short(value)}"
+            return f"× 1 ± {_short(value - 1)}"
         case "addition":
             return f"+ {_short(value)} below 128"
         case _:
-            return f"{_short(_cutout_side(row, value, size))} px square"
+            return f"{_short(_cutout_side(row, value, size))} px"
 
 
 def _cutout_side(row: Range, strength: float, size: Size) -> float:
@@ -142,7 +142,7 @@ def _short(value: float) -> str:
 
 
 def _step(op: str, probability: float, level: float) -> str:
-    return f"{op} at {level:.3g} with {probability:.0%}"
+    return f"{op} {level:.3g} ({probability:.0%})"
 
 
 def _segments(policy: PopulationBasedAugmentation) -> tuple[str, ...]:
@@ -151,8 +151,8 @@ def _segments(policy: PopulationBasedAugmentation) -> tuple[str, ...]:
     of_epoch = [policy.segment_of(epoch) for epoch in range(policy.epochs)]
     lines = []
     for segment in sorted(set(of_epoch)):
-        first = of_epoch.index(segment)
+        first, last = of_epoch.index(segment), of_epoch.index(segment) + of_epoch.count(segment) - 1
         entries = zip(ops, schedule["segments"][segment][1], strict=True)
-        steps = "; ".join(_step(op, tenths / 10, level) for op, (tenths, level) in entries if tenths)
-        lines.append(f"epochs {first} to {first + of_epoch.count(segment) - 1}: {steps or 'nothing'}")
+        steps = ", ".join(_step(op, tenths / 10, level) for op, (tenths, level) in entries if tenths)
+        lines.append(f"epoch {first}{f' to {last}' * (last > first)}: {steps or 'nothing'}")
     return tuple(lines)
