@@ -90,7 +90,7 @@ def levels_to_show(space: Space) -> tuple[float, ...]:
 
 def argument_in_words(space: Space, op: str, level: float, size: Size) -> str:
     """What `op` does at `level` to images of `size`: "± 27°", "up to ± 67 px", "3 bits", "× 1.72", ..."""
-    row = space.ops[op]
+    row = space.ops.get(op)
     if row is None:
         return "nothing" if op == "none" else "applied"
     position = np.array([list(space.ops).index(op)])

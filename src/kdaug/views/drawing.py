@@ -31,10 +31,10 @@ class Entries:
     """Ops at levels in a space, (op, level) each, from which a policy chooses; `mean` fills where the space says so."""
 
     def __init__(self, space: Space, pairs: Sequence[tuple[str, float]], mean: Color) -> None:
-        names = list(space.ops)
+        positions = {name: position for position, name in enumerate(space.ops)}
         fill = mean if space.fill == "mean" else space.fill
         self.space = space
-        self.position = np.array([names.index(name) for name, _ in pairs])
+        self.position = np.array([positions.get(name, -1) for name, _ in pairs])  # "none" may have none
         self.level = np.array([level for _, level in pairs], np.float64)
         self.code = np.array([space.code_of(name) for name, _ in pairs], np.uint8)
         self.fill = np.array(

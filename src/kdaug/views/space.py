@@ -73,8 +73,8 @@ class Space:
     linspace: bool = False
 
     def check_op(self, name: str, where: str) -> None:
-        """InputError, beginning with `where`, if the space has no op `name`."""
-        if name not in self.ops:
+        """InputError, beginning with `where`, if the space has no op `name`; "none" is in every space."""
+        if name not in self.ops and name != "none":
             raise InputError(
                 f"{where}: there is no op {name!r} in space {self.name}{nearest(str(name), list(self.ops))}"
             )
@@ -89,7 +89,7 @@ class Space:
 
     def code_of(self, name: str) -> int:
         """The code of the op that `name` stands for here."""
-        row = self.ops[name]
+        row = self.ops.get(name)
         return CODES["erase"] if row is not None and row.unit == "widths" else CODES[name]
 
     def arguments(self, op: NDArray[np.integer], level: Floats, sign: Floats, size: Size) -> Floats:

@@ -157,7 +157,7 @@ _CONVERTED = frozenset({"1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMY
 def _opened(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:
     """An image as uint8 [1,H,W,C], and what makes the same kind of image of uint8 [H,W,C]."""
     mode = getattr(image, "mode", None)
-    if mode is None:
+    if not isinstance(mode, str):  # a tensor has a method of that name
         return _opened_tensor(image)
     if mode not in _KEPT:
         if mode not in _CONVERTED:
