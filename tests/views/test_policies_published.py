@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torchvision.transforms.autoaugment as tv_auto
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image, ImageDraw
 
 from kdaug import InputError, Policy, apply, create_policy
+from kdaug.config import Views
+from kdaug.philox import Stream, below, uniform, words
 from kdaug.views.ops import CODES, NAMES
-from kdaug.views.policies import PopulationBasedAugmentation, SubPolicies
+from kdaug.views.policies import PopulationBasedAugmentation, SubPolicies, of_recipe, spec_with_magnitude
 from kdaug.views.policies.spec import KNOWN
 
 SIZE = (32, 32)
@@ -352,11 +355,52 @@ def test_a_composition_is_its_parts_in_turn() -> None:
         ("autoaugment-cifar10", {"magnitude": 3}, "policy autoaugment-cifar10 has no magnitude"),
         ("autoaugment-cifar10", {"meen": 3}, "policy autoaugment-cifar10 has no option meen; did you mean mean"),
         ("cutout", {}, "no policy 'cutout'; did you mean cutout-16"),
+        ("randaugment", {"num_ops": 2.5, "magnitude": 9, "space": "timm"}, "num_ops is 2.5, but must be a whole number"),
+        ("randaugment", {"num_ops": 2, "magnitude": "x", "space": "timm"}, "magnitude is 'x', but must be a number"),
+        ("pba-svhn", {"epochs": 1.5}, "epochs is 1.5, but must be a whole number"),
+        ("flip", {"mean": (1, 2)}, "fill is"),
     ],
 )  # fmt: skip
 def test_a_specification_that_there_is_not_gets_a_hint(spec: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         create_policy(spec, **options)
+
+
+def test_the_magnitude_shorthand_reaches_into_a_composition() -> None:
+    spec = "randaugment14-n2-m9@tf-efficientnet,flip"
+    assert spec_with_magnitude(spec, 2.5) == "randaugment14-n2-m2.5@tf-efficientnet,flip"
+    with pytest.raises(InputError, match="but policy autoaugment-cifar10,flip has no magnitude"):
+        spec_with_magnitude("autoaugment-cifar10,flip", 3)
+
+
+def test_a_recipe_passes_its_epochs_on_and_names_the_settings_that_clash() -> None:
+    policy = of_recipe(Views(policy="pba-cifar10", crop="none", flip=False), (1, 2, 3), False, epochs=400)
+    assert not policy.plan(0, 23, np.arange(300), SIZE).op.any()
+    assert policy.plan(0, 24, np.arange(300), SIZE).op.any()
+    with pytest.raises(InputError, match="follows the epoch"):
+        of_recipe(Views(policy="pba-cifar10"), (1, 2, 3), False)
+    with pytest.raises(InputError, match=r"views.policy flip together with views.crop, .*: Flip stands twice"):
+        of_recipe(Views(policy="flip"), (1, 2, 3), False)
+
+
+def test_fast_autoaugments_cutout_is_what_its_code_draws() -> None:
+    """That code's arithmetic with Pillow's own rectangle, at centres that the plan's words stand for."""
+    size = height, width = (20, 30)
+    steps = ((("cutout", 1.0, 0.05),), (("cutout", 1.0, 0.6),), (("cutout", 1.0, 1.0),))
+    policy = SubPolicies("cutouts", "fast-autoaugment", steps)
+    views = apply(np.full((600, *size, 3), 255, np.uint8), policy.plan(0, 0, np.arange(600), size))
+    drawn = words(0, 0, np.arange(600), Stream.POLICY, 8)
+    u, centres = uniform(drawn), Counter[int]()
+    for row, view in enumerate(views):
+        v = steps[int(below(drawn[row, 0], 3))][0][2] * 0.2 * width
+        x, y = width + (1.0 - width) * u[row, 6], height + (1.0 - height) * u[row, 7]
+        left, top = int(max(0, x - v / 2.0)), int(max(0, y - v / 2.0))
+        theirs = Image.new("RGB", (width, height), (255, 255, 255))
+        corners = (left, top, min(width, left + v), min(height, top + v))
+        ImageDraw.Draw(theirs).rectangle(corners, (125, 123, 114))
+        assert_array_equal(view, np.asarray(theirs))
+        centres[left] += 1
+    assert len(centres) > 20
 
 
 def test_options_reach_their_parts() -> None:

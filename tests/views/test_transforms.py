@@ -94,6 +94,11 @@ def test_seeds_and_epochs_out_of_range_are_refused(seed: int, epoch: int) -> Non
         ViewTransform(SPEC, seed).set_epoch(epoch)
 
 
+def test_a_negative_index_is_refused() -> None:
+    with pytest.raises(InputError, match="index is -1, but must be at least 0"):
+        ViewTransform(SPEC)(Image.fromarray(PIXELS[0]), index=-1)
+
+
 # Numbered views
 
 
@@ -159,6 +164,8 @@ def passes(loader: DataLoader[Any], count: int) -> list[list[bytes]]:
 @pytest.mark.parametrize("persistent", [False, True])
 def test_no_two_workers_and_no_two_passes_give_the_same_views(persistent: bool) -> None:
     transform = Compose([ViewTransform(SPEC), PILToTensor()])
+    for _ in range(9):
+        transform(Image.fromarray(PIXELS[0]))  # forked workers inherit what was drawn ahead here, and must not use it
     loader = DataLoader(Pictures(transform), batch_size=4, num_workers=2, persistent_workers=persistent)
     views = [view for one in passes(loader, 2) for view in one]
     assert len(set(views)) > 0.9 * len(views)

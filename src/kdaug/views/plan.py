@@ -98,7 +98,8 @@ def chain(plans: Sequence[ViewPlan]) -> ViewPlan:
     )
 
 
-def _color(fill: int | Color) -> Color:
+def color_of(fill: int | Color) -> Color:
+    """`fill` (one value for all channels, or three) as three values; InputError if it is not that."""
     values = np.broadcast_to(np.asarray(fill), (3,)) if np.shape(fill) in ((), (3,)) else np.empty(0)
     if len(values) != 3 or values.dtype.kind not in "iu" or not all(0 <= value <= 255 for value in values):
         raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
@@ -122,7 +123,7 @@ def plan_of(
     if np.shape(size) != (2,) or any(side != int(side) or side < 1 for side in size):
         raise InputError(f"size is {size}, but must be height and width, whole numbers of at least 1")
     height, width = (int(side) for side in size)
-    color = _color(fill)
+    color = color_of(fill)
     longest = max((len(sample) for sample in ops_per_sample), default=0)
     plan = blank(len(ops_per_sample), longest, (height, width), color, resample)
     outputs = set()

@@ -77,6 +77,8 @@ class ViewTransform:
 
     def _plan(self, index: int | None, size: Size) -> ViewPlan:
         if index is not None:
+            if index < 0:
+                raise InputError(f"ViewTransform: index is {index}, but must be at least 0")
             return self.policy.plan(self.seed, self.epoch, [index], size)
         return self._numbered.next_plan(self.policy, self.seed, int(self._epoch.item()), size)
 
@@ -117,37 +119,42 @@ class _Numbered:
     """Plans for views that have a number instead of an index; drawn ahead in blocks while the size stays the same."""
 
     def __init__(self) -> None:
+        self._drawn_for: tuple[int, Any] | None = None  # epoch and worker; a forked worker inherits its parent's
         self._number = 0
         self._block: ViewPlan | None = None
         self._row = 0
         self._length = 1
-        self._epoch = -1
 
     def next_plan(self, policy: Policy, seed: int, epoch: int, size: Size) -> ViewPlan:
-        """The plan of the next number, for one image of `size`."""
+        """The plan of the next number, for one image of `size`; an epoch of -1 stands for none."""
+        worker = _worker_info()
+        if self._drawn_for != (epoch, worker):
+            self._drawn_for, self._number, self._block = (epoch, worker), 0, None
         block = self._block
-        if block is None or self._row == len(block) or block.size != size or epoch != self._epoch:
-            block = self._draw(policy, seed, epoch, size)
+        if block is None or self._row == len(block) or block.size != size:
+            same_size = block is not None and block.size == size
+            self._length = min(2 * self._length, _LONGEST_BLOCK) if same_size else 1
+            block = self._block = self._draw(policy, seed, epoch, size, worker)
+            self._row = 0
         row = self._row
         self._row += 1
         self._number += 1
         return block[row : row + 1]
 
-    def _draw(self, policy: Policy, seed: int, epoch: int, size: Size) -> ViewPlan:
-        from torch.utils.data import get_worker_info
+    def _draw(self, policy: Policy, seed: int, epoch: int, size: Size, worker: Any) -> ViewPlan:
+        numbers = self._number + np.arange(self._length)
+        if worker is not None:
+            numbers = numbers * worker.num_workers + worker.id
+            if epoch < 0:
+                seed = (seed + worker.seed - worker.id) % _SEEDS
+        return policy.plan(seed, max(epoch, 0), numbers, size)
 
-        if epoch != self._epoch:
-            self._number = 0
-        same = self._block is not None and self._block.size == size
-        self._length = min(2 * self._length, _LONGEST_BLOCK) if same else 1
-        worker = get_worker_info()
-        workers, place = (worker.num_workers, worker.id) if worker is not None else (1, 0)
-        if worker is not None and epoch < 0:
-            seed = (seed + worker.seed - worker.id) % _SEEDS
-        numbers = (self._number + np.arange(self._length)) * workers + place
-        self._epoch, self._row = epoch, 0
-        self._block = policy.plan(seed, max(epoch, 0), numbers, size)
-        return self._block
+
+def _worker_info() -> Any:
+    """Who we are among the workers of a DataLoader; None in the main process."""
+    from torch.utils.data import get_worker_info
+
+    return get_worker_info()
 
 
 _KEPT = frozenset({"L", "RGB"})

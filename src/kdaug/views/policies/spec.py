@@ -10,7 +10,7 @@ from typing import Any
 
 from kdaug.config import Views
 from kdaug.errors import InputError, nearest
-from kdaug.views.plan import Color
+from kdaug.views.plan import Color, color_of
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import fingerprint, read_policy_file
 from kdaug.views.policies.pba import NAMES as PBA_NAMES
@@ -73,7 +73,8 @@ def create_policy(spec_or_name: str, **options: Any) -> Policy:
     for option in options:
         if option not in known:
             raise InputError(_no_option(", ".join(part.name for part in parts), option, sorted(known)))
-    mean, epochs = given.get("mean", CIFAR_MEAN), given.get("epochs")
+    mean = color_of(given.get("mean", CIFAR_MEAN))
+    epochs = _whole(given["epochs"], "epochs") if "epochs" in given else None
     policies = [
         part.make(part.settings | {key: given[key] for key in part.options if key in given}, mean, epochs)
         for part in parts
@@ -107,16 +108,20 @@ def of_recipe(views: Views, mean: Color, cropped_at_decoding: bool, epochs: int 
     decoded, ImageNet style (tensorflow/tpu): crop, flip, policy, cutout. `mean` fills what padding and cutout expose;
     `epochs` is how many the run has, for policies that follow the epoch.
     """
-    policy = create_policy(views.policy, mean=mean, epochs=epochs)
-    flip: list[Policy] = [Flip()] if views.flip else []
-    cutout: list[Policy] = [Cutout(views.cutout, mean)] if views.cutout else []
-    if views.crop == "pad":
-        return Sequential([policy, PadCrop(views.pad, mean), *flip, *cutout])
     if views.crop == "random-resized" and not cropped_at_decoding:
         raise InputError(
             "views.crop random-resized needs data.name folder; sets held in memory take views.crop pad or none"
         )
-    return Sequential([*flip, policy, *cutout])
+    policy = create_policy(views.policy, mean=mean, epochs=epochs)
+    flip: list[Policy] = [Flip()] if views.flip else []
+    cutout: list[Policy] = [Cutout(views.cutout, mean)] if views.cutout else []
+    padded = [policy, PadCrop(views.pad, mean), *flip, *cutout]
+    try:
+        return Sequential(padded if views.crop == "pad" else [*flip, policy, *cutout])
+    except InputError as error:
+        raise InputError(
+            f"views.policy {views.policy} together with views.crop, views.flip and views.cutout: {error}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,8 @@ def _randaugment(text: str, settings: dict[str, Any], mean: Color, epochs: int |
         if part not in settings:
             raise InputError(f"policy {text} lacks its {part}; write randaugment-n2-m9@tf-efficientnet")
     ops = RANDAUGMENT_PAPER_OPS if "paper" in settings else None
-    return RandAugment(int(settings["num_ops"]), float(settings["magnitude"]), settings["space"], mean, ops)
+    num_ops, magnitude = _whole(settings["num_ops"], "num_ops"), _number(settings["magnitude"], "magnitude")
+    return RandAugment(num_ops, magnitude, settings["space"], mean, ops)
 
 
 def _trivialaugment(text: str, settings: dict[str, Any], mean: Color, epochs: int | None) -> Policy:
@@ -184,7 +190,7 @@ def _pba(text: str, settings: dict[str, Any], mean: Color, epochs: int | None) -
 def _random_erasing(text: str, settings: dict[str, Any], mean: Color, epochs: int | None) -> Policy:
     if "probability" not in settings:
         raise InputError(f"policy {text} lacks its probability; write random-erasing-p0.25")
-    return RandomErasing(float(settings["probability"]), settings.get("space", "timm"), mean)
+    return RandomErasing(_number(settings["probability"], "probability"), settings.get("space", "timm"), mean)
 
 
 _Maker = Callable[[str, dict[str, Any], Color, int | None], Policy]
@@ -195,6 +201,20 @@ _MAKERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
     "pba": (("space",), _pba),
     "random-erasing": (("probability", "space"), _random_erasing),
 }
+
+
+def _number(value: Any, what: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} is {value!r}, but must be a number") from None
+
+
+def _whole(value: Any, what: str) -> int:
+    number = _number(value, what)
+    if not number.is_integer():
+        raise InputError(f"{what} is {value!r}, but must be a whole number")
+    return int(number)
 
 
 def _no_option(name: str, option: str, known: list[str]) -> str:
