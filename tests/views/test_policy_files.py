@@ -91,7 +91,7 @@ def body(sub_policies: str, space: str = "timm") -> str:
         (body("[[[invert, 1, 0]]]").replace("timm", "!!str timm"), "tag .* is not allowed"),
         (body("!!python/object/apply:os.system [ls]"), "tag .* is not allowed"),
         ("a: [", "not readable as plain YAML"),
-        ("[" * 3000, "not readable as plain YAML"),
+        ("[" * 700, "not readable as plain YAML"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_file_and_place(write: Write, text: str, sentence: str) -> None:

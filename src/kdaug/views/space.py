@@ -81,8 +81,8 @@ class Space:
 
     def check_level(self, level: float, what: str) -> None:
         """InputError, beginning with `what`, if the space has no such level."""
-        wrong = self.whole_levels and level != int(level) if np.isfinite(level) else True
-        if wrong or level < 0 or (self.limit is not None and level > self.limit):
+        largest = np.finfo(np.float64).max if self.limit is None else self.limit
+        if not 0 <= level <= largest or (self.whole_levels and level != int(level)):
             allowed = f"from 0 to {self.limit:g}" if self.limit is not None else "at least 0"
             whole = "a whole number " if self.whole_levels else ""
             raise InputError(f"{what} is {level:g}, but must be {whole}{allowed} in {self.name}{self.beyond}")
