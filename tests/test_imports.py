@@ -45,7 +45,7 @@ def test_importing_kdaug_is_quick_and_leaves_the_heavy_packages_alone() -> None:
     assert told.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["recipes"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["recipes"], ["views"]])
 def test_the_command_answers_within_a_second(arguments: list[str]) -> None:
     assert seconds("-m", "kdaug", *arguments) < 1
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from kdaug.config import Recipe, read_recipe
     from kdaug.supervision import topk_divergence
     from kdaug.training import train
-    from kdaug.views import Policy, ViewPlan, apply, create_policy, plan_of
+    from kdaug.views import Keyed, Policy, ViewPlan, ViewTransform, apply, create_policy, plan_of
 
 _ROOM_OF = {
     "Recipe": "kdaug.config",
     "read_recipe": "kdaug.config",
+    "Keyed": "kdaug.views",
     "Policy": "kdaug.views",
     "ViewPlan": "kdaug.views",
+    "ViewTransform": "kdaug.views",
     "apply": "kdaug.views",
     "create_policy": "kdaug.views",
     "plan_of": "kdaug.views",
@@ -32,9 +34,11 @@ _ROOM_OF = {
 
 __all__ = [
     "InputError",
+    "Keyed",
     "Policy",
     "Recipe",
     "ViewPlan",
+    "ViewTransform",
     "__version__",
     "apply",
     "create_policy",

@@ -238,7 +238,7 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     Raises InputError, beginning with `where`, for broken YAML, tags, an unknown or repeated key, or a wrong type.
     """
     try:
-        tree = _parse(text)
+        tree = parse_plain_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise InputError(f"{where}: not readable as plain YAML: {reason}") from None
@@ -263,7 +263,7 @@ def read_recipe(path: str | Path) -> Recipe:
     return from_yaml(text, where=f"recipe {path}")
 
 
-def _parse(text: str) -> Any:
+def parse_plain_yaml(text: str) -> Any:
     """Nested dicts, lists and scalars; YAMLError or ValueError for what is not plain YAML, tags among it."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tag = getattr(event, "tag", None)

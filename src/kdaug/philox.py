@@ -30,6 +30,7 @@ class Stream(IntEnum):
     FLIP = 3
     CUTOUT = 4
     SUBSET = 5
+    ERASING = 6
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:
@@ -38,9 +39,15 @@ def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:
     k0, k1 = key
     shift, mask = np.uint64(32), np.uint64(_MASK)
     for _ in range(_ROUNDS):
-        product_0, product_1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
-        c0, c1 = (product_1 >> shift) ^ c1 ^ np.uint64(k0), product_1 & mask
-        c2, c3 = (product_0 >> shift) ^ c3 ^ np.uint64(k1), product_0 & mask
+        c0 *= _MULTIPLIER_0
+        c2 *= _MULTIPLIER_1
+        c1 ^= c2 >> shift
+        c1 ^= np.uint64(k0)
+        c3 ^= c0 >> shift
+        c3 ^= np.uint64(k1)
+        c2 &= mask
+        c0 &= mask
+        c0, c1, c2, c3 = c1, c2, c3, c0
         k0, k1 = (k0 + _WEYL_0) & _MASK, (k1 + _WEYL_1) & _MASK
     return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
 

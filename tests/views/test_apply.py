@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from kdaug import InputError, ViewPlan, apply, create_policy, plan_of
+from kdaug.views.ops import NAMES
 
 COUNT, SIZE = 23, (13, 10)
 
@@ -104,7 +105,7 @@ def test_images_that_do_not_fit_the_plan_are_refused(images: Any, sentence: str)
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"op": np.array([[1], [19]], np.uint8)}, "op code 19, which is unknown"),
+        ({"op": np.array([[1], [len(NAMES)]], np.uint8)}, f"op code {len(NAMES)}, which is unknown"),
         ({"op": np.array([[255], [1]], np.uint8)}, "op code 255, which is unknown"),
         ({"resample": np.array([[0], [3]], np.uint8)}, "resample code 3, which is unknown"),
         ({"argument": np.array([[[0.0] * 4], [[np.nan, 0, 0, 0]]])}, "image 1 .*op shear-x .*non-finite"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -66,6 +67,21 @@ def test_a_plan_is_for_the_size_asked_for_and_ends_with_it(policy: Policy) -> No
     plan = policy.plan(0, 0, np.arange(5), SIZE)
     assert (len(plan), plan.size, plan.output_size) == (5, SIZE, SIZE)
     assert apply(np.zeros((5, *SIZE, 3), np.uint8), plan).shape == (5, *SIZE, 3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "size", "digits"),
+    [
+        ("randaugment-n2-m9@tf-efficientnet", (32, 32), "4e399e07b74757d7"),
+        ("randaugment-n3-m28@tf-efficientnet", (9, 12), "d77b84fd34aa4c2c"),
+        ("randaugment-n2-m5@paper-geometric", (32, 32), "fa3b25304db745a6"),
+        ("randaugment-n1-m2.5@paper-geometric", (9, 12), "4d3607485cafcf00"),
+    ],
+)
+def test_plans_drawn_by_earlier_versions_are_drawn_again(spec: str, size: tuple[int, int], digits: str) -> None:
+    """SHA-256 of plans drawn before the policies were spread over several files: runs go on with what they had."""
+    plan = create_policy(spec).plan(7, 3, np.arange(5000), size)
+    assert hashlib.sha256(b"".join(array.tobytes() for array in arrays(plan))).hexdigest()[:16] == digits
 
 
 def test_planning_touches_no_global_generator() -> None:

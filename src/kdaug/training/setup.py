@@ -77,7 +77,9 @@ def prepare(recipe: Recipe, console: Console) -> Setup:
     return Setup(
         recipe,
         dataset,
-        of_recipe(recipe.views, dataset.fill, cropped_at_decoding=isinstance(dataset.train, FolderImages)),
+        of_recipe(
+            recipe.views, dataset.fill, isinstance(dataset.train, FolderImages), epochs=recipe.optimization.epochs
+        ),
         device,
         find_precision(recipe.optimization, device),
         console,

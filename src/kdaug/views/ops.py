@@ -35,13 +35,16 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "solarize-add": (("addition",), ()),
     "flip": ((), ()),
     "crop": (("left", "top", "width", "height"), ()),
+    "erase": (("x", "y", "width", "height"), ()),
 }
 NAMES = tuple(ARGUMENTS)
 CODES = {name: code for code, name in enumerate(NAMES)}
 
-WHOLE = frozenset({"posterize", "cutout", "crop"})
+WHOLE = frozenset({"posterize", "cutout", "crop", "erase"})
 """Ops whose arguments must be whole numbers."""
-NON_NEGATIVE = {"posterize": ("bits",), "cutout": ("side",), "crop": ("width", "height")}
+NON_NEGATIVE = {
+    "posterize": ("bits",), "cutout": ("side",), "crop": ("width", "height"), "erase": ("width", "height"),
+}  # fmt: skip
 
 
 def code_of(name: str) -> int:

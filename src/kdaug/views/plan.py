@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,19 @@ class ViewPlan:
                 readable.append((ops.NAMES[code], given[0] if len(given) == 1 else given)[: 1 + bool(given)])
         return readable
 
+    def save(self, path: str | Path) -> None:
+        """Writes the plan to an npz file, without pickle."""
+        from kdaug.views.plan_file import save_plan
+
+        save_plan(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> ViewPlan:
+        """The plan that `save` wrote; InputError if the file is damaged or no plan."""
+        from kdaug.views.plan_file import load_plan
+
+        return load_plan(path)
+
 
 def blank(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample: Resample = "nearest") -> ViewPlan:
     """A plan of `steps` steps that do nothing to `count` images of `size`, for a policy to fill in."""
@@ -84,7 +98,8 @@ def chain(plans: Sequence[ViewPlan]) -> ViewPlan:
     )
 
 
-def _color(fill: int | Color) -> Color:
+def color_of(fill: int | Color) -> Color:
+    """`fill` (one value for all channels, or three) as three values; InputError if it is not that."""
     values = np.broadcast_to(np.asarray(fill), (3,)) if np.shape(fill) in ((), (3,)) else np.empty(0)
     if len(values) != 3 or values.dtype.kind not in "iu" or not all(0 <= value <= 255 for value in values):
         raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
@@ -108,7 +123,7 @@ def plan_of(
     if np.shape(size) != (2,) or any(side != int(side) or side < 1 for side in size):
         raise InputError(f"size is {size}, but must be height and width, whole numbers of at least 1")
     height, width = (int(side) for side in size)
-    color = _color(fill)
+    color = color_of(fill)
     longest = max((len(sample) for sample in ops_per_sample), default=0)
     plan = blank(len(ops_per_sample), longest, (height, width), color, resample)
     outputs = set()

@@ -1,0 +1,73 @@
+"""What policies say of themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdaug import create_policy
+from kdaug.views.description import argument_in_words, describe, describe_space
+from kdaug.views.spaces import SPACES
+
+
+@pytest.mark.parametrize(
+    ("space", "op", "level", "words"),
+    [
+        ("tf-efficientnet", "rotate", 9, "± 27°"),
+        ("tf-efficientnet", "translate-x", 28, "± 280 px"),
+        ("tf-efficientnet", "posterize", 2, "black"),
+        ("tf-efficientnet", "posterize", 9, "3 bits"),
+        ("tf-efficientnet", "posterize", 28, "unchanged"),
+        ("tf-efficientnet", "solarize", 10, "unchanged"),
+        ("tf-efficientnet", "solarize", 9, "inverts ≥ 230"),
+        ("tf-efficientnet", "solarize-add", 9, "+ 99 below 128"),
+        ("tf-efficientnet", "color", 9, "× 1.72"),
+        ("tf-efficientnet", "cutout", 9, "72 px"),
+        ("tf-efficientnet", "invert", 9, "applied"),
+        ("tf-efficientnet", "none", 9, "nothing"),
+        ("timm", "translate-x", 10, "± 45 px"),
+        ("timm", "translate-y", 10, "± 22.5 px"),
+        ("timm", "shear-x", 10, "± 0.3"),
+        ("torchvision", "brightness", 10, "× 1 ± 0.3"),
+        ("torchvision", "translate-x", 30, "± 45 px"),
+        ("torchvision-autoaugment", "posterize", 9, "4 bits"),
+        ("fast-autoaugment", "rotate", 0.5, "± 0°"),
+        ("fast-autoaugment", "rotate", 0, "± 30°"),
+        ("fast-autoaugment", "cutout", 0, "0 px"),
+        ("fast-autoaugment", "cutout", 1, "21 px"),
+        ("autoaugment-cifar", "cutout", 9, "18 px"),
+        ("autoaugment-cifar", "posterize", 9, "1 bit"),
+        ("paper-geometric", "shear-x", 3, "up to ± 27°"),
+        ("paper-geometric", "translate-x", 3, "up to ± 30 px"),
+        ("paper-geometric", "cutout", 3, "up to 15 px"),
+    ],
+)
+def test_arguments_in_words(space: str, op: str, level: float, words: str) -> None:
+    assert argument_in_words(SPACES[space], op, level, (50, 100)) == words
+
+
+def test_a_randaugment_has_its_magnitude_alone() -> None:
+    (part,) = describe(create_policy("flip,randaugment14-n2-m9@tf-efficientnet"), (32, 32))
+    assert part.levels == (9.0,)
+    assert len(part.ops) == len(part.table) == 14
+    assert part.sub_policies == ()
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_space_has_a_table_from_weakest_to_strongest(space: str) -> None:
+    part = describe_space(space, (32, 32))
+    assert part.levels == tuple(sorted(part.levels))
+    assert all(len(row) == len(part.levels) for row in part.table)
+
+
+def test_sub_policies_and_segments_are_spelt_out() -> None:
+    (part,) = describe(create_policy("autoaugment-cifar10"), (32, 32))
+    assert len(part.sub_policies) == 25
+    assert part.sub_policies[1] == "rotate 2 (70%), then translate-x 9 (30%)"
+    (part,) = describe(create_policy("pba-cifar10", epochs=200), (32, 32))
+    assert part.kind == "segments"
+    assert part.sub_policies[0] == "epoch 0 to 11: nothing"
+    assert part.sub_policies[4].startswith("epoch 74: rotate 0 (40%), translate-y 0 (60%)")
+
+
+def test_a_policy_without_levels_has_no_description() -> None:
+    assert describe(create_policy("pad-crop-4,flip"), (32, 32)) == []

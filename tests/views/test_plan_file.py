@@ -1,0 +1,116 @@
+"""Plans in files: back come the same plan and the same bytes; whatever is no plan is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from kdaug import InputError, ViewPlan, apply, create_policy, plan_of
+
+SPEC = "randaugment-n2-m9@timm,pad-crop-4,flip,cutout-6,random-erasing-p0.5"
+
+
+@pytest.fixture
+def plan() -> ViewPlan:
+    return create_policy(SPEC).plan(1, 2, np.arange(20), (12, 15))
+
+
+@pytest.mark.parametrize("name", ["plan.npz", "plan without its ending"])
+def test_a_saved_plan_replays_to_the_same_bytes(plan: ViewPlan, tmp_path: Path, name: str) -> None:
+    plan.save(tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    back = ViewPlan.load(tmp_path / name)
+    for part in ("op", "argument", "resample", "fill"):
+        assert_array_equal(getattr(back, part), getattr(plan, part))
+        assert getattr(back, part).dtype == getattr(plan, part).dtype
+    assert (back.size, back.output_size) == (plan.size, plan.output_size)
+    images = np.random.default_rng(0).integers(0, 256, (20, 12, 15, 3), np.uint8)
+    assert_array_equal(apply(images, back), apply(images, plan))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        plan_of([], (3, 4)),
+        plan_of([[], []], (3, 4)),
+        plan_of([[("crop", (1, 1, 2, 2))], [("flip",), ("crop", (0, 0, 2, 2))]], (3, 4)),
+    ],
+)
+def test_empty_and_cropping_plans_come_back_too(plan: ViewPlan, tmp_path: Path) -> None:
+    plan.save(tmp_path / "p")
+    back = ViewPlan.load(tmp_path / "p")
+    assert (len(back), back.op.shape, back.size, back.output_size) == (
+        len(plan), plan.op.shape, plan.size, plan.output_size,
+    )  # fmt: skip
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """The stored arrays with some replaced; None takes one out."""
+    with np.load(path) as stored:
+        arrays = dict(stored) | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"fill": None}, "but a plan holds .*fill"),
+        ({"extra": np.zeros(1)}, "holds .*extra"),
+        ({"format": np.array(2)}, "is of format 2, this kdaug reads 1"),
+        ({"op_names": np.array(["none", "spin"])}, "was written with other ops"),
+        ({"op": np.zeros((20, 6), np.int64)}, r"op is int64 \[20, 6\], which does not fit"),
+        ({"argument": np.zeros((20, 6, 3))}, "argument is float64"),
+        ({"fill": np.zeros((19, 6, 3), np.uint8)}, "fill is uint8"),
+        ({"op": np.zeros(20, np.uint8)}, "op is uint8"),
+        ({"size": np.array([12, -1])}, "size is .* but must be height and width"),
+        ({"size": np.array([12.0, 15.0])}, "but must be height and width"),
+        ({"output_size": np.array([12, 16])}, "its crops do not"),
+        ({"op": np.full((20, 6), 99, np.uint8)}, "op code 99, which is unknown"),
+        ({"resample": np.full((20, 6), 3, np.uint8)}, "resample code 3, which is unknown"),
+        ({"argument": np.full((20, 6, 4), np.nan)}, "non-finite argument"),
+        ({"argument": np.full((20, 6, 4), 0.5)}, "not a whole number"),
+        ({"argument": np.full((20, 6, 4), -1.0)}, "has a negative"),
+        ({"op": np.array([[None]])}, "cannot be read .*pickle"),
+    ],
+)
+def test_a_file_that_is_no_such_plan_is_refused(
+    plan: ViewPlan, tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    path = tmp_path / "plan.npz"
+    plan.save(path)
+    rewrite(path, **changes)
+    with pytest.raises(InputError, match=f"plan {path}: .*{sentence}"):
+        ViewPlan.load(path)
+
+
+def test_a_missing_damaged_or_foreign_file_is_refused(plan: ViewPlan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.npz"
+    plan.save(path)
+    whole = path.read_bytes()
+    contents = [b"", b"hello", whole[: len(whole) // 2]]
+    for place in range(40, len(whole), 97):
+        contents.append(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    refused = 0
+    for content in contents:
+        path.write_bytes(content)
+        with suppress(InputError):
+            ViewPlan.load(path)
+            continue
+        refused += 1
+    assert refused > len(contents) / 2  # a zip has bytes that say nothing
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    for name in ("nothing.npz", "array.npy"):
+        with pytest.raises(InputError, match="cannot be read"):
+            ViewPlan.load(tmp_path / name)
+
+
+def test_saved_plans_do_not_depend_on_pickle(plan: ViewPlan, tmp_path: Path) -> None:
+    plan.save(tmp_path / "plan.npz")
+    with np.load(tmp_path / "plan.npz", allow_pickle=False) as stored:
+        assert set(stored.files) >= {field.name for field in dataclasses.fields(ViewPlan)}

@@ -1,0 +1,223 @@
+"""Policies by their specifications: pure functions, drawn as often as they state; what there is not gets a hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from kdaug import InputError, Policy, apply, create_policy
+from kdaug.config import Views
+from kdaug.views.ops import CODES, NAMES
+from kdaug.views.policies import of_recipe, spec_with_magnitude
+from kdaug.views.policies.spec import KNOWN
+
+SIZE = (32, 32)
+
+SPECS = [
+    "randaugment-n2-m9@torchvision",
+    "randaugment-n2-m9@timm",
+    "randaugment-n2-m5@autoaugment-cifar",
+    "randaugment-n2-m0.3@fast-autoaugment",
+    "randaugment-n2-m5@pba",
+    "randaugment14-n2-m9@tf-efficientnet",
+    "trivialaugment@torchvision",
+    "trivialaugment@timm",
+    "autoaugment-cifar10",
+    "autoaugment-cifar10@torchvision",
+    "autoaugment-cifar10@timm",
+    "autoaugment-cifar10-95",
+    "autoaugment-imagenet",
+    "autoaugment-imagenet-paper",
+    "autoaugment-svhn",
+    "fast-autoaugment-cifar10",
+    "fast-autoaugment-svhn",
+    "fast-autoaugment-imagenet",
+    "pba-cifar10",
+    "pba-svhn",
+    "cutout-16",
+    "random-erasing-p0.5",
+    "random-erasing-p0.5@torchvision",
+    "autoaugment-cifar10,pad-crop-4,flip,cutout-16,random-erasing-p0.25",
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_row_depends_on_seed_epoch_and_index_alone(spec: str) -> None:
+    policy = create_policy(spec, epochs=200)
+    indices = np.array([7, 3, 2**40, 0, 3, 99])
+    together = policy.plan(2**63 + 5, 150, indices, (24, 40))
+    other = create_policy(spec, epochs=200)
+    for row, index in enumerate(indices):
+        alone = other.plan(2**63 + 5, 150, [index], (24, 40))
+        for name in ("op", "argument", "resample", "fill"):
+            assert_array_equal(getattr(together, name)[row], getattr(alone, name)[0])
+    half = other.plan(2**63 + 5, 150, indices[:3], (24, 40))
+    assert_array_equal(half.argument, together[:3].argument)
+    images = np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
+    assert_array_equal(apply(images[:3], half), apply(images, together)[:3])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_plans_differ_between_seeds_epochs_and_samples(spec: str) -> None:
+    policy = create_policy(spec, epochs=300)
+    keys = [(0, 150, 0), (1, 150, 0), (2**32, 150, 0), (0, 151, 0), (0, 150, 100), (0, 150, 2**32)]
+    plans = [policy.plan(seed, epoch, np.arange(50) + start, SIZE) for seed, epoch, start in keys]
+    assert len({plan.op.tobytes() + plan.argument.tobytes() for plan in plans}) == len(keys)
+
+
+def test_every_listed_specification_is_one() -> None:
+    for spec in KNOWN:
+        if not spec.startswith("file:"):
+            create_policy(spec, epochs=10).plan(0, 0, [0], SIZE)
+
+
+# RandAugment and TrivialAugment in the other spaces
+
+
+def test_timm_applies_half_of_the_drawn_ops_with_either_filter(assert_uniform: Callable[[Any], None]) -> None:
+    plan = create_policy("randaugment-n2-m9@timm").plan(0, 0, np.arange(20000), SIZE)
+    applied = plan.op > 0
+    assert_uniform(np.bincount(applied @ [1, 2], minlength=4))
+    assert_uniform(np.bincount(plan.op[applied], minlength=20)[sorted(set(plan.op[applied]))])
+    assert_uniform(np.bincount((plan.resample - 1) @ [1, 2], minlength=4))
+    assert_uniform(np.bincount(plan.resample[applied] - 1))
+    assert not plan.argument[~applied].any()
+
+
+def test_torchvisions_ops_are_drawn_uniformly_doing_nothing_among_them(assert_uniform: Callable[[Any], None]) -> None:
+    plan = create_policy("randaugment-n1-m9@torchvision").plan(0, 0, np.arange(14000), SIZE)
+    counts = np.bincount(plan.op.ravel(), minlength=20)
+    assert_uniform(counts[counts > 0])
+    assert counts[0] > 0
+
+
+def test_trivialaugment_draws_op_and_level_uniformly(assert_uniform: Callable[[Any], None]) -> None:
+    plan = create_policy("trivialaugment@torchvision").plan(0, 0, np.arange(60000), SIZE)
+    assert plan.op.shape[1] == 1
+    counts = np.bincount(plan.op.ravel(), minlength=20)
+    assert_uniform(counts[counts > 0])
+    degrees = plan.argument[plan.op == CODES["rotate"]][:, 0]
+    assert_uniform(np.bincount(np.rint(np.abs(degrees) / 135 * 30).astype(int), minlength=31))
+    assert_uniform([(degrees < 0).sum(), (degrees > 0).sum()])
+
+
+def test_randaugment14_has_the_ops_of_its_paper_alone() -> None:
+    plan = create_policy("randaugment14-n1-m9@tf-efficientnet").plan(0, 0, np.arange(3000), SIZE)
+    assert {NAMES[code] for code in plan.op.ravel()} == {
+        "none", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast", "brightness",
+        "sharpness", "shear-x", "shear-y", "translate-x", "translate-y",
+    }  # fmt: skip
+
+
+# Random erasing
+
+
+@pytest.mark.parametrize(("space", "area", "ratio"), [("timm", 1 / 3, 1 / 0.3), ("torchvision", 0.33, 3.3)])
+def test_erased_rectangles_have_the_published_areas_and_ratios(space: str, area: float, ratio: float) -> None:
+    size = (400, 500)
+    plan = create_policy(f"random-erasing-p0.25@{space}", mean=(1, 2, 3)).plan(0, 0, np.arange(20000), size)
+    erased = plan.op[:, 0] > 0
+    assert abs(erased.mean() - 0.25) < 0.02
+    x, y, width, height = plan.argument[erased, 0].T
+    shares = width * height / (400 * 500)
+    assert 0.0195 < shares.min() < 0.021
+    assert area - 0.01 < shares.max() < area + 0.005
+    ratios = height / width
+    assert 0.29 < ratios.min() < 0.32
+    assert ratio * 0.95 < ratios.max() < ratio * 1.02
+    assert min(x.min(), y.min()) == 0
+    assert ((x + width).max(), (y + height).max()) == (500, 400)
+    assert set(map(tuple, plan.fill[:, 0].tolist())) == {(1, 2, 3)}
+
+
+def test_an_erased_rectangle_is_anywhere_inside_with_equal_probability(assert_uniform: Callable[[Any], None]) -> None:
+    plan = create_policy("random-erasing-p1").plan(0, 0, np.arange(40000), (40, 40))
+    x, _, width, _ = plan.argument[:, 0].T
+    rows = (width == 10) & (plan.op[:, 0] > 0)
+    assert rows.sum() > 620
+    assert_uniform(np.bincount(x[rows].astype(int), minlength=31))
+
+
+def test_an_image_of_one_pixel_is_left_alone() -> None:
+    assert not create_policy("random-erasing-p1").plan(0, 0, np.arange(100), (1, 1)).op.any()
+
+
+# Compositions and specifications that there are not
+
+
+def test_a_composition_is_its_parts_in_turn() -> None:
+    spec = "autoaugment-cifar10,pad-crop-4,flip,cutout-16"
+    whole = create_policy(spec, mean=(1, 2, 3)).plan(1, 2, np.arange(40), SIZE)
+    parts = [create_policy(part, mean=(1, 2, 3)).plan(1, 2, np.arange(40), SIZE) for part in spec.split(",")]
+    assert_array_equal(whole.argument, np.concatenate([part.argument for part in parts], axis=1))
+    assert_array_equal(whole.fill, np.concatenate([part.fill for part in parts], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "sentence"),
+    [
+        ("autoaugment-cifar100", {}, "no policy 'autoaugment-cifar100'; did you mean autoaugment-cifar10"),
+        ("autoaugment-cifar10,flop", {}, "no policy 'flop'; did you mean flip"),
+        ("autoaugment-cifar10,", {}, "no policy ''"),
+        ("autoaugment-cifar10@torchvison", {}, "no space 'torchvison'; did you mean torchvision"),
+        ("autoaugment-cifar10@fast-autoaugment", {}, "policy 1, entry 1: the level of invert is 7, but must"),
+        ("autoaugment-imagenet@torchvision", {}, "no op 'solarize-add' in space torchvision-autoaugment; did you mean"),
+        ("autoaugment-cifar10,randaugment-n2-m9@timm", {}, "SubPolicies and RandAugment stand together in a sequence"),
+        ("flip,flip", {}, "Flip stands twice"),
+        ("randaugment-n2-m11@timm", {}, r"magnitude is 11, but must be from 0 to 10 in timm \(timm clamps larger"),
+        ("randaugment-n2-m9.5@torchvision", {}, "is 9.5, but must be a whole number from 0 to 30 in torchvision"),
+        ("randaugment-n2-m31@torchvision", {}, "is 31, but must be a whole number from 0 to 30"),
+        ("randaugment-n2-m2@fast-autoaugment", {}, "magnitude is 2, but must be from 0 to 1 in fast-autoaugment"),
+        ("randaugment14-n2-m3@paper-geometric", {}, "there is no op 'autocontrast' in space paper-geometric"),
+        ("trivialaugment", {}, "lacks its space; write trivialaugment@torchvision"),
+        ("trivialaugment@paper-geometric", {}, "space paper-geometric does not have"),
+        ("random-erasing", {}, "lacks its probability; write random-erasing-p0.25"),
+        ("random-erasing-p1.5", {}, "probability is 1.5, but must be from 0 to 1"),
+        ("random-erasing-p0.5@tim", {}, "no space 'tim' for it; did you mean timm"),
+        ("autoaugment-cifar10", {"magnitude": 3}, "policy autoaugment-cifar10 has no magnitude"),
+        ("autoaugment-cifar10", {"meen": 3}, "policy autoaugment-cifar10 has no option meen; did you mean mean"),
+        ("cutout", {}, "no policy 'cutout'; did you mean cutout-16"),
+        ("randaugment", {"num_ops": 2.5, "magnitude": 9, "space": "timm"}, "num_ops is 2.5, but must be a whole"),
+        ("randaugment", {"num_ops": 2, "magnitude": "x", "space": "timm"}, "magnitude is 'x', but must be a number"),
+        ("pba-svhn", {"epochs": 1.5}, "epochs is 1.5, but must be a whole number"),
+        ("flip", {"mean": (1, 2)}, "fill is"),
+    ],
+)  # fmt: skip
+def test_a_specification_that_there_is_not_gets_a_hint(spec: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        create_policy(spec, **options)
+
+
+def test_the_magnitude_shorthand_reaches_into_a_composition() -> None:
+    spec = "randaugment14-n2-m9@tf-efficientnet,flip"
+    assert spec_with_magnitude(spec, 2.5) == "randaugment14-n2-m2.5@tf-efficientnet,flip"
+    with pytest.raises(InputError, match="but policy autoaugment-cifar10,flip has no magnitude"):
+        spec_with_magnitude("autoaugment-cifar10,flip", 3)
+
+
+def test_a_recipe_passes_its_epochs_on_and_names_the_settings_that_clash() -> None:
+    policy = of_recipe(Views(policy="pba-cifar10", crop="none", flip=False), (1, 2, 3), False, epochs=400)
+    assert not policy.plan(0, 23, np.arange(300), SIZE).op.any()
+    assert policy.plan(0, 24, np.arange(300), SIZE).op.any()
+    with pytest.raises(InputError, match="follows the epoch"):
+        of_recipe(Views(policy="pba-cifar10"), (1, 2, 3), False)
+    with pytest.raises(InputError, match=r"views.policy flip together with views.crop, .*: Flip stands twice"):
+        of_recipe(Views(policy="flip"), (1, 2, 3), False)
+
+
+def test_options_reach_their_parts() -> None:
+    by_options: list[Policy] = [
+        create_policy("randaugment,flip", num_ops=1, magnitude=3, space="timm"),
+        create_policy("autoaugment-cifar10", space="torchvision"),
+        create_policy("random-erasing", probability=0.25, space="torchvision"),
+    ]
+    by_name = [
+        create_policy("randaugment-n1-m3@timm,flip"),
+        create_policy("autoaugment-cifar10@torchvision"),
+        create_policy("random-erasing-p0.25@torchvision"),
+    ]
+    assert by_options == by_name

@@ -1,0 +1,140 @@
+"""Policies made of sub-policies: all of them, drawn as often as they state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision.transforms.autoaugment as tv_auto
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image, ImageDraw
+
+from kdaug import apply, create_policy
+from kdaug.philox import Stream, below, uniform, words
+from kdaug.views.ops import CODES
+from kdaug.views.policies import SubPolicies
+
+SIZE = (32, 32)
+Check = Callable[[Any, Any], None]
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        ("autoaugment-cifar10", 25),
+        ("autoaugment-cifar10-95", 95),
+        ("autoaugment-imagenet", 25),
+        ("autoaugment-imagenet-paper", 25),
+        ("autoaugment-svhn", 25),
+        ("fast-autoaugment-cifar10", 493),
+        ("fast-autoaugment-svhn", 497),
+        ("fast-autoaugment-imagenet", 498),
+    ],
+)
+def test_there_are_as_many_sub_policies_as_published(spec: str, count: int) -> None:
+    policy = create_policy(spec)
+    assert isinstance(policy, SubPolicies)
+    assert len(policy.sub_policies) == count
+    assert {len(steps) for steps in policy.sub_policies} == {2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "theirs"),
+    [
+        ("autoaugment-cifar10", "CIFAR10"),
+        ("autoaugment-svhn", "SVHN"),
+        ("autoaugment-imagenet-paper", "IMAGENET"),
+    ],
+)
+def test_sub_policies_are_those_of_torchvision(spec: str, theirs: str) -> None:
+    """Torchvision gives no level where there is none to give."""
+    policy = create_policy(spec)
+    assert isinstance(policy, SubPolicies)
+    published = tv_auto.AutoAugment(tv_auto.AutoAugmentPolicy[theirs]).policies
+    for ours, (first, second) in zip(policy.sub_policies, published, strict=True):
+        for (op, probability, level), (name, p, magnitude) in zip(ours, (first, second), strict=True):
+            assert op.replace("-", "") == name.lower()
+            assert probability == p
+            assert magnitude is None or level == magnitude
+
+
+@pytest.mark.parametrize("spec", ["autoaugment-cifar10", "autoaugment-imagenet", "fast-autoaugment-svhn"])
+def test_sub_policies_and_their_steps_are_drawn_as_often_as_stated(spec: str, assert_frequencies: Check) -> None:
+    """Told apart by giving each step of each sub-policy a level of its own."""
+    policy = create_policy(spec)
+    assert isinstance(policy, SubPolicies)
+    count = len(policy.sub_policies)
+    marked = tuple(
+        tuple(("rotate", p, (2 * row + step + 1) / 100) for step, (_, p, _) in enumerate(steps))
+        for row, steps in enumerate(policy.sub_policies)
+    )
+    draws = 400 * count
+    plan = SubPolicies("marked", "tf-efficientnet", marked).plan(3, 1, np.arange(draws), SIZE)
+    step = np.rint(np.abs(plan.argument[..., 0]) / 3 * 100).astype(int) - 1  # -1: left out
+    applied = plan.op > 0
+    assert_array_equal(applied, step >= 0)
+    assert (step[applied] % 2 == np.broadcast_to([0, 1], step.shape)[applied]).all()
+    seen = np.bincount(step[applied], minlength=2 * count)
+    wanted = np.array([p for steps in policy.sub_policies for _, p, _ in steps])
+    assert (seen[wanted == 0] == 0).all()
+    enough = wanted * 400 >= 20
+    assert_allclose(seen[enough], 400 * wanted[enough], atol=6 * 20)
+    both = applied.all(axis=1)
+    assert (step[both, 0] // 2 == step[both, 1] // 2).all(), "two steps of one sub-policy"
+    # How often both, one or none of the steps are applied tells whether they are drawn independently.
+    p, q = wanted.reshape(-1, 2).T
+    shares = [((1 - p) * (1 - q)).mean(), (p * (1 - q)).mean(), ((1 - p) * q).mean(), (p * q).mean()]
+    assert_frequencies(np.bincount(applied @ [1, 2], minlength=4), shares)
+
+
+def test_sub_policies_are_drawn_uniformly(assert_uniform: Callable[[Any], None]) -> None:
+    always = tuple((("rotate", 1.0, float(row + 1)), ("invert", 0.5, 0.0)) for row in range(25))
+    plan = SubPolicies("always", "tf-efficientnet", always).plan(0, 0, np.arange(25000), SIZE)
+    assert_uniform(np.bincount(np.rint(np.abs(plan.argument[:, 0, 0]) / 3).astype(int) - 1, minlength=25))
+    assert_uniform(np.bincount(plan.op[:, 1] > 0))
+    negative = plan.argument[:, 0, 0] < 0
+    assert_uniform(np.bincount(negative + 2 * (plan.op[:, 1] > 0), minlength=4))
+
+
+def test_the_imagenet_policy_reads_shifts_with_autoaugments_constant() -> None:
+    plan = create_policy("autoaugment-imagenet").plan(0, 0, np.arange(5000), SIZE)
+    shifts = plan.argument[plan.op == CODES["translate-y"], 0]
+    assert set(np.abs(shifts)) == {0.9 * 250}
+
+
+def test_another_space_reads_the_same_sub_policies_its_own_way() -> None:
+    ours = create_policy("autoaugment-cifar10").plan(0, 0, np.arange(3000), SIZE)
+    theirs = create_policy("autoaugment-cifar10@torchvision").plan(0, 0, np.arange(3000), SIZE)
+    assert_array_equal(ours.op, theirs.op)
+    rotated = ours.op == CODES["rotate"]
+    assert set(np.abs(ours.argument[rotated, 0])) == {6}  # level 2 of 10, in whole degrees
+    assert_allclose(np.abs(theirs.argument[rotated, 0]), 20 / 3, rtol=1e-6)  # of 9
+    assert {tuple(fill) for fill in theirs.fill.reshape(-1, 3).tolist()} == {(0, 0, 0)}
+
+
+def test_fast_autoaugments_cutout_is_what_its_code_draws() -> None:
+    """That code's arithmetic with Pillow's own rectangle, at centres that the plan's words stand for."""
+    size = height, width = (20, 30)
+    steps = ((("cutout", 1.0, 0.05),), (("cutout", 1.0, 0.6),), (("cutout", 1.0, 1.0),))
+    policy = SubPolicies("cutouts", "fast-autoaugment", steps)
+    views = apply(np.full((600, *size, 3), 255, np.uint8), policy.plan(0, 0, np.arange(600), size))
+    drawn = words(0, 0, np.arange(600), Stream.POLICY, 8)
+    u, centres = uniform(drawn), Counter[int]()
+    for row, view in enumerate(views):
+        v = steps[int(below(drawn[row, 0], 3))][0][2] * 0.2 * width
+        x, y = width + (1.0 - width) * u[row, 6], height + (1.0 - height) * u[row, 7]
+        left, top = int(max(0, x - v / 2.0)), int(max(0, y - v / 2.0))
+        theirs = Image.new("RGB", (width, height), (255, 255, 255))
+        corners = (left, top, min(width, left + v), min(height, top + v))
+        ImageDraw.Draw(theirs).rectangle(corners, (125, 123, 114))
+        assert_array_equal(view, np.asarray(theirs))
+        centres[left] += 1
+    assert len(centres) > 20
+
+
+def test_sign_and_filter_of_one_step_are_independent(assert_uniform: Callable[[Any], None]) -> None:
+    plan = SubPolicies("one", "timm", ((("rotate", 1.0, 5.0),),)).plan(0, 0, np.arange(20000), SIZE)
+    assert_uniform(np.bincount((plan.argument[:, 0, 0] > 0) + 2 * (plan.resample[:, 0] - 1), minlength=4))
