@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from kdaug.cli.parsing import parse
 from kdaug.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> int:
         case []:
             _list()
         case ["show", *rest]:
-            _show(tyro.cli(Show, args=rest, prog="kdaug views show"))
+            _show(parse(Show, rest, "kdaug views show"))
         case ["-h" | "--help"]:
             print(HELP)
         case _:

@@ -10,7 +10,7 @@ from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.supervision import check_teacher
 from kdaug.training.run_directory import fingerprint
-from kdaug.views.policies import create_policy, spec_with_magnitude
+from kdaug.views.policies import create_policy, pinned, spec_with_magnitude
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -26,15 +26,18 @@ def resolve(recipe: Recipe) -> Recipe:
         views = replace(views, policy=spec_with_magnitude(views.policy, views.magnitude), magnitude=None)
     if views.seed is None:
         views = replace(views, seed=recipe.run.seed)
-    create_policy(views.policy)
-    create_policy(recipe.teacher.policy)
+    epochs = recipe.optimization.epochs
+    views = replace(views, policy=pinned(views.policy))
+    teacher = replace(recipe.teacher, policy=pinned(recipe.teacher.policy))
+    create_policy(views.policy, epochs=epochs)
+    create_policy(teacher.policy, epochs=teacher.epochs or epochs)
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
     check_teacher(recipe.teacher)
     if recipe.data.name != "folder" and views.crop == "random-resized":
         raise InputError("views.crop random-resized needs data.name folder; other sets take views.crop pad or none")
-    return replace(recipe, views=views)
+    return replace(recipe, views=views, teacher=teacher)
 
 
 def teacher_recipe(recipe: Recipe) -> Recipe:
