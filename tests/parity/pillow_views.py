@@ -1,4 +1,4 @@
-"""What each op does to one image, said with Pillow. This is the definition: any faster engine must give these bytes."""
+"""What each op does to one image, said with Pillow. This is the definition: the kernels must give these bytes."""
 
 from __future__ import annotations
 
@@ -91,9 +91,13 @@ def _enhance(kind: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
 
 
 def _cutout(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resampling) -> Image.Image:
-    x, y, side = (int(v) for v in a[:3])
+    return _erase(image, a[[0, 1, 2, 2]], fill, resample)
+
+
+def _erase(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resampling) -> Image.Image:
+    x, y, width, height = (int(v) for v in a)
     left, top = max(x, 0), max(y, 0)
-    right, bottom = min(x + side, image.width), min(y + side, image.height)
+    right, bottom = min(x + width, image.width), min(y + height, image.height)
     if left < right and top < bottom:
         image = image.copy()
         image.paste(fill, (left, top, right, bottom))
@@ -132,4 +136,5 @@ _OPERATIONS: dict[str, Operation] = {
     "solarize-add": _solarize_add,
     "flip": _flip,
     "crop": _crop,
+    "erase": _erase,
 }

@@ -1,0 +1,190 @@
+"""Affine transforms to the nearest pixel, by the three roads that Pillow takes.
+
+A pixel (x, y) of the target comes from (a x + b y + c, d x + e y + f) of the source, taken at the pixels' centres;
+`matrix` is (a, b, c, d, e, f). Images are uint8 [H,W*C] of one size; `colors` is a row of the fill colour.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kdaug.views.kernels.compiler import kernel
+
+_ONE = 65536  # of 16.16 fixed point
+
+
+@kernel
+def affine_nearest(source, target, colors, channels, matrix):
+    height, width = source.shape[0], source.shape[1] // channels
+    a, b, c, d, e, f = matrix
+    if b == 0.0 and d == 0.0:
+        _scale(source, target, colors, channels, matrix)
+    elif (
+        _fits(c, f)
+        and _fits(width * a + height * b + c, width * d + height * e + f)
+        and _fits(height * b + c, height * e + f)
+        and _fits(width * a + c, width * d + f)
+    ):
+        _fixed_point(source, target, colors, channels, matrix)
+    else:
+        _floating_point(source, target, colors, channels, matrix)
+
+
+@kernel
+def _fits(x, y):
+    """Whether a corner's position can be held in 16.16 fixed point."""
+    return abs(x) < 32768.0 and abs(y) < 32768.0
+
+
+@kernel
+def _position(v):
+    """The pixel that holds coordinate `v`; -1 for one that no image has, or that is no number."""
+    return int(v) if 0.0 <= v < 2147483648.0 else -1
+
+
+@kernel
+def _fixed(v):
+    """`v` in 16.16 fixed point; what 32 bits cannot hold becomes the lowest number, as on x86-64."""
+    rounded = math.floor(v * 65536.0 + 0.5)
+    return int(rounded) if -2147483648.0 <= rounded < 2147483648.0 else -2147483648
+
+
+# Scale and translation: source columns are the same in every row
+
+
+@kernel
+def _scale(source, target, colors, channels, matrix):
+    height, row = source.shape
+    width = row // channels
+    a, _, c, _, e, f = matrix
+    columns = np.empty(width, np.int64)
+    first, last, run = _columns(columns, width, c + a * 0.5, a)
+    v = f + e * 0.5
+    for y in range(height):
+        from_row = _position(v)
+        v += e
+        if first < last and 0 <= from_row < height:
+            out, line = target[y], source[from_row]
+            if run:
+                start = columns[first] * channels
+                _place(out, first * channels, line[start : start + (last - first) * channels], colors)
+            else:
+                _fill_outside(out, first * channels, last * channels, colors)
+                for x in range(first, last):
+                    for channel in range(channels):
+                        out[x * channels + channel] = line[columns[x] * channels + channel]
+        else:
+            target[y, :] = colors[:row]
+
+
+@kernel
+def _columns(columns, width, u, step):
+    """Source columns by a running sum; returns the first and last + 1 inside, and whether they are neighbours."""
+    first, last, run = width, 0, True
+    for x in range(width):
+        columns[x] = _position(u)
+        if 0 <= columns[x] < width:
+            if last == 0:
+                first = x
+            else:
+                run &= columns[x] == columns[x - 1] + 1
+            last = x + 1
+        u += step
+    return first, last, run
+
+
+@kernel
+def _fill_outside(out, start, end, colors):
+    out[:start] = colors[:start]
+    out[end:] = colors[: len(out) - end]
+
+
+@kernel
+def _place(out, start, piece, colors):
+    """A row that is `piece` at `start` and fill elsewhere."""
+    _fill_outside(out, start, start + len(piece), colors)
+    out[start : start + len(piece)] = piece
+
+
+# Fixed point
+
+
+@kernel
+def _fixed_point(source, target, colors, channels, matrix):
+    height, row = source.shape
+    width = row // channels
+    a, b, c, d, e, f = matrix
+    a0, a1, a3, a4 = _fixed(a), _fixed(b), _fixed(d), _fixed(e)
+    u, v = _fixed(c + a * 0.5 + b * 0.5), _fixed(f + d * 0.5 + e * 0.5)
+    flat = source.reshape(-1)
+    for y in range(height):
+        first, last = _inside(u, a0, width, 0, width)
+        first, last = _inside(v, a3, height, first, last)
+        out = target[y]
+        if first >= last:
+            out[:] = colors[:row]
+        elif a3 == 0 and a0 == _ONE:  # shear along x: a whole run, shifted
+            start = ((u >> 16) + first) * channels
+            line = source[v >> 16]
+            _place(out, first * channels, line[start : start + (last - first) * channels], colors)
+        else:
+            _fill_outside(out, first * channels, last * channels, colors)
+            piece = out[first * channels : last * channels]
+            _gather(flat, piece, row, channels, u + first * a0, v + first * a3, a0, a3)
+        u += a1
+        v += a4
+
+
+@kernel
+def _inside(start, step, size, first, last):
+    """The x in first..last for which pixel (start + x * step) >> 16 lies in 0..size, again as first..last."""
+    limit = size * _ONE
+    if step > 0:
+        return max(first, -(start // step)), min(last, -((start - limit) // step))
+    if step < 0:
+        return max(first, (start - limit) // -step + 1), min(last, start // -step + 1)
+    return (first, last) if 0 <= start < limit else (0, 0)
+
+
+@kernel
+def _gather(flat, piece, row, channels, u, v, step_u, step_v):
+    """Pixels all known to lie inside: unsigned positions, because signed ones are tested for counting from the end."""
+    row = np.uint64(row)
+    if channels == 3:
+        for x in range(len(piece) // 3):
+            at = np.uint64(v >> 16) * row + np.uint64(u >> 16) * np.uint64(3)
+            piece[3 * x] = flat[at]
+            piece[3 * x + 1] = flat[at + np.uint64(1)]
+            piece[3 * x + 2] = flat[at + np.uint64(2)]
+            u += step_u
+            v += step_v
+    else:
+        for x in range(len(piece)):
+            piece[x] = flat[np.uint64(v >> 16) * row + np.uint64(u >> 16)]
+            u += step_u
+            v += step_v
+
+
+# What fixed point cannot hold
+
+
+@kernel
+def _floating_point(source, target, colors, channels, matrix):
+    height, row = source.shape
+    width = row // channels
+    a, b, c, d, e, f = matrix
+    row_u, row_v = c + b * 0.5 + a * 0.5, f + e * 0.5 + d * 0.5
+    for y in range(height):
+        u, v = row_u, row_v
+        target[y, :] = colors[:row]
+        for x in range(width):
+            from_x, from_y = _position(u), _position(v)
+            if 0 <= from_x < width and 0 <= from_y < height:
+                for channel in range(channels):
+                    target[y, x * channels + channel] = source[from_y, from_x * channels + channel]
+            u += a
+            v += d
+        row_u += b
+        row_v += e

@@ -1,0 +1,59 @@
+"""Ops that move or fill rectangles. Images are uint8 [H,W*C]."""
+
+from __future__ import annotations
+
+from kdaug.views.kernels.compiler import kernel
+
+
+@kernel
+def flip(source, target, channels):
+    """Left and right exchanged."""
+    height, row = source.shape
+    width = row // channels
+    for y in range(height):
+        line, out = source[y], target[y]
+        if channels == 3:
+            for x in range(width):
+                mirrored = 3 * (width - 1 - x)
+                out[3 * x] = line[mirrored]
+                out[3 * x + 1] = line[mirrored + 1]
+                out[3 * x + 2] = line[mirrored + 2]
+        else:
+            for x in range(width):
+                out[x] = line[width - 1 - x]
+
+
+@kernel
+def _clipped(start, length, size):
+    """start..start+length cut off to 0..size, as two whole numbers; floats of any size go in."""
+    end = start + length  # exact wherever it matters: whole floats whose sum is small add up without rounding
+    return int(min(max(start, 0.0), float(size))), int(min(max(end, 0.0), float(size)))
+
+
+@kernel
+def erase(pixels, colors, channels, left, top, width, height):
+    """Fills the part of a rectangle that lies inside with the first values of `colors`, a row of the fill colour."""
+    first_row, last_row = _clipped(top, height, pixels.shape[0])
+    first, last = _clipped(left, width, pixels.shape[1] // channels)
+    if last > first:
+        for y in range(first_row, last_row):
+            pixels[y, first * channels : last * channels] = colors[: (last - first) * channels]
+
+
+@kernel
+def crop(source, target, colors, channels, left, top):
+    """The window at (left, top) of the size of `target`; what lies outside `source` is filled."""
+    height, row = target.shape
+    # Where the source's own rectangle lies in the target.
+    first_row, last_row = _clipped(-top, float(source.shape[0]), height)
+    first, last = _clipped(-left, float(source.shape[1] // channels), row // channels)
+    for y in range(height):
+        if first_row <= y < last_row and first < last:
+            start = (first + int(left)) * channels
+            target[y, : first * channels] = colors[: first * channels]
+            target[y, first * channels : last * channels] = source[
+                y + int(top), start : start + (last - first) * channels
+            ]
+            target[y, last * channels :] = colors[: row - last * channels]
+        else:
+            target[y, :] = colors[:row]
