@@ -78,9 +78,9 @@ def test_crops_change_the_size_of_the_batch() -> None:
     assert apply(noise(2), plan_of([[("crop", (0, 0, 5, 7))], [("crop", (1, 1, 5, 7))]], SIZE)).shape == (2, 7, 5, 3)
 
 
-def test_no_images_have_no_views() -> None:
-    views = apply(noise(0), plan_of([], SIZE))
-    assert (views.shape, views.dtype) == ((0, *SIZE, 3), np.uint8)
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="images holds no images"):
+        apply(noise(0), plan_of([], SIZE))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_images_that_do_not_fit_the_plan_are_refused(images: Any, sentence: str)
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"op": np.array([[1], [19]], np.uint8)}, "op code 19, which is unknown"),
+        ({"op": np.array([[1], [20]], np.uint8)}, "op code 20, which is unknown"),
         ({"op": np.array([[255], [1]], np.uint8)}, "op code 255, which is unknown"),
         ({"resample": np.array([[0], [3]], np.uint8)}, "resample code 3, which is unknown"),
         ({"argument": np.array([[[0.0] * 4], [[np.nan, 0, 0, 0]]])}, "image 1 .*op shear-x .*non-finite"),
