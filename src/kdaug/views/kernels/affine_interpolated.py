@@ -30,7 +30,8 @@ def affine_bilinear(source, target, colors, channels, matrix):
         for x in range(width):
             u, v = a * (x + 0.5) + across + c, d * (x + 0.5) + down + f
             if not (0.0 <= u < width and 0.0 <= v < height):
-                out[x * channels : (x + 1) * channels] = colors[:channels]
+                for channel in range(channels):
+                    out[x * channels + channel] = colors[channel]
                 continue
             _bilinear_pixel(flat, out, x * channels, width, height, channels, u - 0.5, v - 0.5)
 
@@ -65,7 +66,8 @@ def affine_bicubic(source, target, colors, channels, matrix):
         for x in range(width):
             u, v = a * (x + 0.5) + across + c, d * (x + 0.5) + down + f
             if not (0.0 <= u < width and 0.0 <= v < height):
-                out[x * channels : (x + 1) * channels] = colors[:channels]
+                for channel in range(channels):
+                    out[x * channels + channel] = colors[channel]
                 continue
             _bicubic_pixel(flat, out, x * channels, width, height, channels, u - 0.5, v - 0.5)
 

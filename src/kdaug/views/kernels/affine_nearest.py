@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
+from kdaug.views.kernels.region import copy
 
 _ONE = 65536  # of 16.16 fixed point
 
@@ -67,16 +68,16 @@ def _scale(source, target, colors, channels, matrix):
         v += e
         if first < last and 0 <= from_row < height:
             out, line = target[y], source[from_row]
+            _fill_outside(out, first * channels, last * channels, colors)
             if run:
                 start = columns[first] * channels
-                _place(out, first * channels, line[start : start + (last - first) * channels], colors)
+                copy(out[first * channels : last * channels], line[start:])
             else:
-                _fill_outside(out, first * channels, last * channels, colors)
                 for x in range(first, last):
                     for channel in range(channels):
                         out[x * channels + channel] = line[columns[x] * channels + channel]
         else:
-            target[y, :] = colors[:row]
+            copy(target[y], colors)
 
 
 @kernel
@@ -97,15 +98,8 @@ def _columns(columns, width, u, step):
 
 @kernel
 def _fill_outside(out, start, end, colors):
-    out[:start] = colors[:start]
-    out[end:] = colors[: len(out) - end]
-
-
-@kernel
-def _place(out, start, piece, colors):
-    """A row that is `piece` at `start` and fill elsewhere."""
-    _fill_outside(out, start, start + len(piece), colors)
-    out[start : start + len(piece)] = piece
+    copy(out[:start], colors)
+    copy(out[end:], colors)
 
 
 # Fixed point
@@ -124,11 +118,10 @@ def _fixed_point(source, target, colors, channels, matrix):
         first, last = _inside(v, a3, height, first, last)
         out = target[y]
         if first >= last:
-            out[:] = colors[:row]
+            copy(out, colors)
         elif a3 == 0 and a0 == _ONE:  # shear along x: a whole run, shifted
-            start = ((u >> 16) + first) * channels
-            line = source[v >> 16]
-            _place(out, first * channels, line[start : start + (last - first) * channels], colors)
+            _fill_outside(out, first * channels, last * channels, colors)
+            copy(out[first * channels : last * channels], source[v >> 16, ((u >> 16) + first) * channels :])
         else:
             _fill_outside(out, first * channels, last * channels, colors)
             piece = out[first * channels : last * channels]
@@ -178,7 +171,7 @@ def _floating_point(source, target, colors, channels, matrix):
     row_u, row_v = c + b * 0.5 + a * 0.5, f + e * 0.5 + d * 0.5
     for y in range(height):
         u, v = row_u, row_v
-        target[y, :] = colors[:row]
+        copy(target[y], colors)
         for x in range(width):
             from_x, from_y = _position(u), _position(v)
             if 0 <= from_x < width and 0 <= from_y < height:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
+from kdaug.views.kernels.region import copy
 
 _ZERO, _TOP = np.float32(0), np.float32(255)
 
@@ -75,7 +76,7 @@ def sharpness(source, target, channels, factor):
     degenerate = np.empty(row, np.uint8)
     column = np.empty(row, np.uint16)
     for y in range(height):
-        degenerate[:] = source[y]
+        copy(degenerate, source[y])
         if 0 < y < height - 1:
             _smooth_line(source[y - 1], source[y], source[y + 1], degenerate, column, channels)
         for i in range(row):

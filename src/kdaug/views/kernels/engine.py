@@ -8,7 +8,7 @@ from kdaug.views.kernels.affine_interpolated import affine_bicubic, affine_bilin
 from kdaug.views.kernels.affine_nearest import affine_nearest
 from kdaug.views.kernels.color import brightness, color, contrast, sharpness
 from kdaug.views.kernels.compiler import kernel
-from kdaug.views.kernels.region import crop, erase, flip
+from kdaug.views.kernels.region import copy, crop, erase, flip
 from kdaug.views.kernels.values import autocontrast, equalize, invert, posterize, solarize, solarize_add
 from kdaug.views.ops import CODES
 
@@ -34,7 +34,7 @@ def views_of(images, op, argument, resample, fill, views, capacity, bilinear, bi
     for i in range(len(images)):
         height, width = images.shape[1], images.shape[2]
         size = height * width * channels
-        scratch[:size] = images[i].reshape(-1)
+        copy(scratch[:size], images[i].reshape(-1))
         for step in range(op.shape[1]):
             code, a = op[i, step], argument[i, step]
             if code == _NONE or size == 0 and code != _CROP:
@@ -72,7 +72,7 @@ def views_of(images, op, argument, resample, fill, views, capacity, bilinear, bi
                         if resample[i, step] == 2:
                             affine_bicubic(source, target, colors, channels, matrix)
             scratch, spare = spare, scratch
-        views[i].reshape(-1)[:] = scratch[:size]
+        copy(views[i].reshape(-1), scratch)
 
 
 @kernel

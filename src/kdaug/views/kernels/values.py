@@ -35,7 +35,8 @@ def solarize(pixels, threshold):
 def posterize(pixels, bits):
     """Keeps the high `bits` (a float, its fraction ignored); fewer than 1 is black, 8 or more change nothing."""
     if bits < 1.0:
-        pixels[:] = 0
+        for i in range(len(pixels)):
+            pixels[i] = 0
     elif bits < 8.0:
         mask = np.uint8(256 - (1 << (8 - int(bits))))
         for i in range(len(pixels)):
