@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
-from kdaug.views.kernels.region import copy
+from kdaug.views.kernels.memory import copy, gather
 
 _ONE = 65536  # of 16.16 fixed point
 
@@ -61,21 +61,23 @@ def _scale(source, target, colors, channels, matrix):
     width = row // channels
     a, _, c, _, e, f = matrix
     columns = np.empty(width, np.int64)
+    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
     first, last, run = _columns(columns, width, c + a * 0.5, a)
+    offsets = np.empty(width, np.uint32)
+    for x in range(first, last):
+        offsets[x - first] = columns[x] * channels
     v = f + e * 0.5
     for y in range(height):
         from_row = _position(v)
         v += e
         if first < last and 0 <= from_row < height:
             out, line = target[y], source[from_row]
-            _fill_outside(out, first * channels, last * channels, colors)
+            start = columns[first] * channels
             if run:
-                start = columns[first] * channels
                 copy(out[first * channels : last * channels], line[start:])
             else:
-                for x in range(first, last):
-                    for channel in range(channels):
-                        out[x * channels + channel] = line[columns[x] * channels + channel]
+                gather(to_flat, y * row + first * channels, from_flat, from_row * row, offsets, last - first, channels)
+            _fill_outside(out, first * channels, last * channels, colors)
         else:
             copy(target[y], colors)
 
@@ -112,7 +114,8 @@ def _fixed_point(source, target, colors, channels, matrix):
     a, b, c, d, e, f = matrix
     a0, a1, a3, a4 = _fixed(a), _fixed(b), _fixed(d), _fixed(e)
     u, v = _fixed(c + a * 0.5 + b * 0.5), _fixed(f + d * 0.5 + e * 0.5)
-    flat = source.reshape(-1)
+    offsets = np.empty(width, np.uint32)
+    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
     for y in range(height):
         first, last = _inside(u, a0, width, 0, width)
         first, last = _inside(v, a3, height, first, last)
@@ -120,12 +123,12 @@ def _fixed_point(source, target, colors, channels, matrix):
         if first >= last:
             copy(out, colors)
         elif a3 == 0 and a0 == _ONE:  # shear along x: a whole run, shifted
-            _fill_outside(out, first * channels, last * channels, colors)
             copy(out[first * channels : last * channels], source[v >> 16, ((u >> 16) + first) * channels :])
-        else:
             _fill_outside(out, first * channels, last * channels, colors)
-            piece = out[first * channels : last * channels]
-            _gather(flat, piece, row, channels, u + first * a0, v + first * a3, a0, a3)
+        else:
+            _offsets(offsets, last - first, row, channels, u + first * a0, v + first * a3, a0, a3)
+            gather(to_flat, y * row + first * channels, from_flat, 0, offsets, last - first, channels)
+            _fill_outside(out, first * channels, last * channels, colors)
         u += a1
         v += a4
 
@@ -142,22 +145,12 @@ def _inside(start, step, size, first, last):
 
 
 @kernel
-def _gather(flat, piece, row, channels, u, v, step_u, step_v):
-    """Pixels all known to lie inside: unsigned positions, because signed ones are tested for counting from the end."""
-    row = np.uint64(row)
-    if channels == 3:
-        for x in range(len(piece) // 3):
-            at = np.uint64(v >> 16) * row + np.uint64(u >> 16) * np.uint64(3)
-            piece[3 * x] = flat[at]
-            piece[3 * x + 1] = flat[at + np.uint64(1)]
-            piece[3 * x + 2] = flat[at + np.uint64(2)]
-            u += step_u
-            v += step_v
-    else:
-        for x in range(len(piece)):
-            piece[x] = flat[np.uint64(v >> 16) * row + np.uint64(u >> 16)]
-            u += step_u
-            v += step_v
+def _offsets(offsets, count, row, channels, u, v, step_u, step_v):
+    """Where the pixels of a row come from, in bytes; all are known to lie inside."""
+    for x in range(count):
+        offsets[x] = (v >> 16) * row + (u >> 16) * channels
+        u += step_u
+        v += step_v
 
 
 # What fixed point cannot hold

@@ -71,7 +71,7 @@ def _capacity(images: NDArray[np.uint8], plan: ViewPlan) -> int:
     if len(cropped):
         areas.append(int((cropped[:, 2] * cropped[:, 3]).max()))
         areas.append(int(cropped[:, 2].max()))
-    return (max(*areas, images.shape[2]) + 4) * images.shape[3]
+    return max(*areas, images.shape[2]) * images.shape[3]
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
-from kdaug.views.kernels.region import copy
+from kdaug.views.kernels.memory import copy
 
 _ZERO, _TOP = np.float32(0), np.float32(255)
 
@@ -74,26 +74,32 @@ def sharpness(source, target, channels, factor):
     height, row = source.shape
     factor = np.float32(factor)
     degenerate = np.empty(row, np.uint8)
-    column = np.empty(row, np.uint16)
+    sums = np.empty((2, row), np.uint16)
     for y in range(height):
         copy(degenerate, source[y])
         if 0 < y < height - 1:
-            _smooth_line(source[y - 1], source[y], source[y + 1], degenerate, column, channels)
+            _smooth_line(source[y - 1], source[y], source[y + 1], degenerate, sums, channels)
         for i in range(row):
             target[y, i] = _blended(np.float32(degenerate[i]), np.float32(source[y, i]), factor)
 
 
 @kernel
-def _smooth_line(above, line, below, smoothed, column, channels):
-    """The mean over 3 x 3 with weight 5 in the middle, but for the first and last pixel; `column` is scratch."""
+def _smooth_line(above, line, below, smoothed, sums, channels):
+    """The mean over 3 x 3 with weight 5 in the middle, but for the first and last pixel; `sums` is scratch.
+
+    Sums have 16 bits, and the division by 13 is a multiplication whose upper 16 bits are taken, for which there are
+    vector instructions: (total + 6.5) / 13 = (2 * total + 13) * 20165 / 2^19, exact after truncation up to 13 * 255.
+    """
     row = len(line)
-    for i in range(row):
-        column[i] = above[i] + line[i] + below[i]
     inside = row - 2 * channels
     if inside <= 0:
         return
-    left, right = column[:inside], column[2 * channels :]
-    middle, value, out = column[channels : channels + inside], line[channels : channels + inside], smoothed[channels:]
+    column, doubled = sums[0], sums[1]
+    for i in range(row):
+        column[i] = np.uint16(above[i]) + np.uint16(line[i]) + np.uint16(below[i])
+    left, middle, right = column[:inside], column[channels : channels + inside], column[2 * channels :]
+    value, out = line[channels : channels + inside], smoothed[channels:]
     for i in range(inside):
-        total = np.int32(left[i]) + np.int32(middle[i]) + np.int32(right[i]) + 4 * np.int32(value[i])
-        out[i] = ((2 * total + 13) * 20165) >> 19  # total / 13, rounded, for every total up to 13 * 255
+        doubled[i] = 2 * (left[i] + middle[i] + right[i] + 4 * np.uint16(value[i])) + 13
+    for i in range(inside):
+        out[i] = np.uint16((np.uint32(doubled[i]) * np.uint32(20165)) >> np.uint32(16)) >> np.uint16(3)

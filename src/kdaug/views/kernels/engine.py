@@ -8,7 +8,8 @@ from kdaug.views.kernels.affine_interpolated import affine_bicubic, affine_bilin
 from kdaug.views.kernels.affine_nearest import affine_nearest
 from kdaug.views.kernels.color import brightness, color, contrast, sharpness
 from kdaug.views.kernels.compiler import kernel
-from kdaug.views.kernels.region import copy, crop, erase, flip
+from kdaug.views.kernels.memory import SLACK, copy
+from kdaug.views.kernels.region import crop, erase, flip
 from kdaug.views.kernels.values import autocontrast, equalize, invert, posterize, solarize, solarize_add
 from kdaug.views.ops import CODES
 
@@ -29,7 +30,7 @@ def views_of(images, op, argument, resample, fill, views, capacity, bilinear, bi
     None is known at compile time, and what it excludes is not compiled.
     """
     channels = images.shape[3]
-    scratch, spare = np.empty(capacity, np.uint8), np.empty(capacity, np.uint8)
+    scratch, spare = np.empty(capacity + SLACK, np.uint8), np.empty(capacity + SLACK, np.uint8)
     colors = np.empty(capacity, np.uint8)
     for i in range(len(images)):
         height, width = images.shape[1], images.shape[2]

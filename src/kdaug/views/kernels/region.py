@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from kdaug.views.kernels.compiler import kernel
-
-
-@kernel
-def copy(target, source):
-    """Fills 1-D `target` with the first values of `source`. Much quicker than target[:] = source: here LLVM sees a loop
-    over neighbours, there numba goes through the general indexing of arrays, value by value."""
-    for i in range(len(target)):
-        target[i] = source[i]
+from kdaug.views.kernels.memory import copy, gather
 
 
 @kernel
@@ -18,17 +13,12 @@ def flip(source, target, channels):
     """Left and right exchanged."""
     height, row = source.shape
     width = row // channels
+    mirrored = np.empty(width, np.uint32)
+    for x in range(width):
+        mirrored[x] = (width - 1 - x) * channels
+    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
     for y in range(height):
-        line, out = source[y], target[y]
-        if channels == 3:
-            for x in range(width):
-                mirrored = 3 * (width - 1 - x)
-                out[3 * x] = line[mirrored]
-                out[3 * x + 1] = line[mirrored + 1]
-                out[3 * x + 2] = line[mirrored + 2]
-        else:
-            for x in range(width):
-                out[x] = line[width - 1 - x]
+        gather(to_flat, y * row, from_flat, y * row, mirrored, width, channels)
 
 
 @kernel

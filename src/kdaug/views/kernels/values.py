@@ -11,6 +11,9 @@ import math
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
+from kdaug.views.kernels.memory import load_four
+
+_BYTE = np.uint64(255)
 
 
 @kernel
@@ -83,37 +86,46 @@ def equalize(pixels, channels):
     tables = np.empty((channels, 256), np.uint8)
     for channel in range(channels):
         _equalizing_table(counts[channel], tables[channel])
+    _look_up(pixels, tables, channels)
+
+
+@kernel
+def _look_up(pixels, tables, channels):
+    """Each value through the table of its channel, uint8 [C,256]. One load for a pixel: memory is what it waits for."""
     if channels == 3:
         first, second, third = tables[0], tables[1], tables[2]
-        for i in range(0, len(pixels), 3):
-            pixels[i] = first[pixels[i]]
-            pixels[i + 1] = second[pixels[i + 1]]
-            pixels[i + 2] = third[pixels[i + 2]]
+        for x in range(np.uint64(len(pixels) // 3)):
+            i = np.uint64(3) * x
+            word = load_four(pixels, i)
+            pixels[i] = first[word & _BYTE]
+            pixels[i + np.uint64(1)] = second[(word >> np.uint64(8)) & _BYTE]
+            pixels[i + np.uint64(2)] = third[(word >> np.uint64(16)) & _BYTE]
     else:
+        table = tables[0]
         for i in range(len(pixels)):
-            pixels[i] = tables[0, pixels[i]]
+            pixels[i] = table[pixels[i]]
 
 
 @kernel
 def _histograms(pixels, channels):
     """int32 [C,256]. Neighbours are counted apart: they are often equal, and a counter must not wait for itself."""
     counts = np.zeros((2 * channels, 256), np.int32)
-    pair = 2 * channels
-    whole = len(pixels) // pair * pair
-    if channels == 3:
-        for i in range(0, whole, 6):
-            counts[0, pixels[i]] += 1
-            counts[1, pixels[i + 1]] += 1
-            counts[2, pixels[i + 2]] += 1
-            counts[3, pixels[i + 3]] += 1
-            counts[4, pixels[i + 4]] += 1
-            counts[5, pixels[i + 5]] += 1
-    else:
-        for i in range(0, whole, 2):
-            counts[0, pixels[i]] += 1
-            counts[1, pixels[i + 1]] += 1
-    for i in range(whole, len(pixels)):
-        counts[i - whole, pixels[i]] += 1
+    size = np.uint64(len(pixels))
+    pairs = size // np.uint64(2 * channels)
+    for x in range(pairs if channels == 3 else np.uint64(0)):
+        i = np.uint64(6) * x
+        counts[0, pixels[i]] += 1
+        counts[1, pixels[i + np.uint64(1)]] += 1
+        counts[2, pixels[i + np.uint64(2)]] += 1
+        counts[3, pixels[i + np.uint64(3)]] += 1
+        counts[4, pixels[i + np.uint64(4)]] += 1
+        counts[5, pixels[i + np.uint64(5)]] += 1
+    for x in range(pairs if channels == 1 else np.uint64(0)):
+        counts[0, pixels[np.uint64(2) * x]] += 1
+        counts[1, pixels[np.uint64(2) * x + np.uint64(1)]] += 1
+    counted = int(pairs) * 2 * channels
+    for i in range(counted, len(pixels)):
+        counts[i - counted, pixels[i]] += 1
     for channel in range(channels):
         for value in range(256):
             counts[channel, value] += counts[channels + channel, value]
