@@ -7,54 +7,64 @@ done in passes over contiguous rows, which the compiler turns into vector instru
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from kdaug.views.kernels.compiler import kernel
 from kdaug.views.kernels.memory import SLACK, copy, gather
 
+_EDGE = 2  # the most taps of one kind that can lie beyond an edge
+
 
 @kernel
 def affine_bilinear(source, target, colors, channels, matrix):
     height, row = source.shape
+    width = row // channels
     taps = np.empty((4, row + SLACK), np.uint8)
     weights = np.empty((2, row))
-    offsets = np.empty((4, row), np.uint32)
-    places = np.empty((2, row))
+    offsets = np.empty((4, width), np.uint32)
+    places = np.empty((2, width))
     flat = source.reshape(-1)
     for y in range(height):
-        first, last = _row_of_places(places, y, row // channels, height, matrix)
-        _offsets_and_weights(offsets, weights, places, first, last, row, height, channels, 2)
-        _gather_taps(taps, flat, offsets, last - first, channels, 2)
-        out = target[y]
+        first, last = _row_of_places(places, y, width, height, matrix)
+        out, count = target[y], last - first
+        x_between = _along(offsets[:2], weights[0], places[0, first:last], width, channels, channels)
+        y_between = _along(offsets[2:], weights[1], places[1, first:last], height, row, channels)
+        piece = out[first * channels : last * channels]
+        _gather_taps(taps, flat, offsets[:2], offsets[2:], count, channels, 1 + x_between, 1 + y_between)
+        if x_between and y_between:
+            _mix_four(piece, taps, weights[0], weights[1])
+        elif x_between or y_between:
+            _mix_two(piece, taps, weights[0] if x_between else weights[1])
+        else:
+            copy(piece, taps[0])
         copy(out[: first * channels], colors)
-        _mix_bilinear(out[first * channels : last * channels], taps, weights[0], weights[1])
         copy(out[last * channels :], colors)
 
 
 @kernel
 def affine_bicubic(source, target, colors, channels, matrix):
     height, row = source.shape
+    width = row // channels
     taps = np.empty((16, row + SLACK), np.uint8)
     weights = np.empty((2, row))
-    offsets = np.empty((8, row), np.uint32)
-    places = np.empty((2, row))
+    offsets = np.empty((8, width), np.uint32)
+    places = np.empty((2, width))
     mixed = np.empty((4, row))
     flat = source.reshape(-1)
     for y in range(height):
-        first, last = _row_of_places(places, y, row // channels, height, matrix)
-        _offsets_and_weights(offsets, weights, places, first, last, row, height, channels, 4)
-        _gather_taps(taps, flat, offsets, last - first, channels, 4)
-        out = target[y]
+        first, last = _row_of_places(places, y, width, height, matrix)
+        out, count = target[y], last - first
+        _along(offsets[:4], weights[0], places[0, first:last], width, channels, channels)
+        _along(offsets[4:], weights[1], places[1, first:last], height, row, channels)
+        _gather_taps(taps, flat, offsets[:4], offsets[4:], count, channels, 4, 4)
+        _mix_sixteen(out[first * channels : last * channels], taps, mixed, weights[0], weights[1])
         copy(out[: first * channels], colors)
-        _mix_bicubic(out[first * channels : last * channels], taps, mixed, weights[0], weights[1])
         copy(out[last * channels :], colors)
 
 
 @kernel
 def _row_of_places(places, y, width, height, matrix):
-    """Source coordinates of row `y` into `places` float64 [2,>=W]; returns the first and last + 1 that lie inside.
+    """Source coordinates of row `y` into `places` float64 [2,W]; returns the first and last + 1 that lie inside.
 
     Those that do are neighbours: a rounded linear function of x still goes one way.
     """
@@ -73,41 +83,61 @@ def _row_of_places(places, y, width, height, matrix):
 
 
 @kernel
-def _offsets_and_weights(offsets, weights, places, first, last, row, height, channels, taps):
-    """For places first..last: where the taps are, and how much the further ones weigh.
+def _along(offsets, weights, places, size, stride, channels):
+    """Where the taps along one axis are, `size` long and with `stride` bytes from one pixel to the next.
 
-    offsets: uint32 [2*taps,>=W], first those of the columns, then those of the rows, in bytes; the sum of one of each
-    is a pixel. weights: float64 [2,>=W*C], along x and y, repeated for each channel.
+    places: float64 [n], overwritten. offsets: uint32 [taps,>=n] in bytes. weights: float64 [>=n*C], how far each place
+    is from its lower tap, repeated for each channel. Where no place is between two taps and the filter has just two,
+    the first is all it takes: returns False, and only its offsets are there.
     """
-    width = row // channels
-    us, vs = places[0][first:last], places[1][first:last]
-    s, t = weights[0], weights[1]
-    for x in range(len(us)):
-        u, v = us[x] - 0.5, vs[x] - 0.5
-        for channel in range(channels):
-            s[x * channels + channel] = u - math.floor(u)
-            t[x * channels + channel] = v - math.floor(v)
-    for tap in range(taps):
-        columns, rows = offsets[tap], offsets[taps + tap]
-        ahead = tap - taps // 2 + 1
-        for x in range(len(us)):
-            column = np.int32(math.floor(us[x] - 0.5)) + ahead
-            line = np.int32(math.floor(vs[x] - 0.5)) + ahead
-            columns[x] = np.uint32(min(max(column, 0), width - 1) * channels)
-            rows[x] = np.uint32(min(max(line, 0), height - 1) * row)
+    count, taps = len(places), len(offsets)
+    between = 0
+    for x in range(count):
+        lower = np.floor(places[x] - 0.5)
+        places[x] = (places[x] - 0.5) - lower
+        between += places[x] != 0.0
+        weights[x] = lower  # for the moment
+    all_taps = between > 0 or taps > 2
+    for tap in range(taps if all_taps else 1):
+        # Calculated in floats, which have vector instructions for all of this; whole numbers of 64 bits have not.
+        offset, ahead = offsets[tap], float(tap - taps // 2 + 1)
+        for x in range(count):
+            place = min(max(weights[x] + ahead, 0.0), size - 1.0)
+            offset[x] = np.uint32(np.int32(place * stride))
+    for x in range(count if all_taps and channels == 3 else 0):
+        weights[3 * x] = places[x]
+        weights[3 * x + 1] = places[x]
+        weights[3 * x + 2] = places[x]
+    for x in range(count if all_taps and channels == 1 else 0):
+        weights[x] = places[x]
+    return all_taps
 
 
 @kernel
-def _gather_taps(taps, flat, offsets, count, channels, size):
-    """Rows of the size * size taps of `count` pixels, row by row of the filter."""
-    total = np.empty(count, np.uint32)
-    for line in range(size):
-        rows = offsets[size + line]
-        for column in range(size):
-            columns = offsets[column]
+def _gather_taps(taps, flat, columns, rows, count, channels, across, down):
+    """Rows of the first across * down taps of `count` pixels into uint8 [>=across*down,>=n*C], row by row."""
+    offsets = np.empty(count, np.uint32)
+    for j in range(down):
+        for i in range(across):
             for x in range(count):
-                total[x] = rows[x] + columns[x]
-            gather(taps[line * size + column], 0, flat, 0, total, count, channels)
+                offsets[x] = rows[j, x] + columns[i, x]
+            _gather_or_copy(taps[j * across + i], flat, offsets, channels)
+
+
+@kernel
+def _gather_or_copy(tap, flat, offsets, channels):
+    """The pixels at `offsets`; but for some at both ends, whose taps lie beyond the edge, they are often neighbours."""
+    count = len(offsets)
+    middle = offsets[_EDGE : count - _EDGE]
+    breaks = 0
+    for x in range(len(middle) - 1):
+        breaks += middle[x + 1] != np.uint32(middle[x] + channels)
+    if count < 16 or breaks:
+        gather(tap, 0, flat, 0, offsets, count, channels)
+        return
+    gather(tap, 0, flat, 0, offsets, _EDGE, channels)
+    copy(tap[_EDGE * channels : (count - _EDGE) * channels], flat[int(middle[0]) :])
+    gather(tap, (count - _EDGE) * channels, flat, 0, offsets[count - _EDGE :], _EDGE, channels)
 
 
 @kernel
@@ -116,7 +146,15 @@ def _between(first, second, t):
 
 
 @kernel
-def _mix_bilinear(out, taps, s, t):
+def _mix_two(out, taps, t):
+    """Along one axis. Along the other no place is between two taps, and a weight of 0 would leave the first as it is."""
+    first, second = taps[0], taps[1]
+    for i in range(len(out)):
+        out[i] = np.uint8(np.int32(_between(np.float64(first[i]), np.float64(second[i]), t[i])))
+
+
+@kernel
+def _mix_four(out, taps, s, t):
     upper_left, upper_right, lower_left, lower_right = taps[0], taps[1], taps[2], taps[3]
     for i in range(len(out)):
         upper = _between(np.float64(upper_left[i]), np.float64(upper_right[i]), s[i])
@@ -125,8 +163,8 @@ def _mix_bilinear(out, taps, s, t):
 
 
 @kernel
-def _mix_bicubic(out, taps, mixed, s, t):
-    """First along x into `mixed` float64 [4,>=n], then along y."""
+def _mix_sixteen(out, taps, mixed, s, t):
+    """Bicubic: first along x into `mixed` float64 [4,>=n], then along y."""
     for line in range(4):
         tap1, tap2, tap3, tap4 = taps[4 * line], taps[4 * line + 1], taps[4 * line + 2], taps[4 * line + 3]
         along_x = mixed[line]
