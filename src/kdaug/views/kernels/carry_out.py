@@ -6,6 +6,7 @@ import math
 import os
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8
 
     def do(rows: slice) -> None:
         parts = (images[rows], plan.op[rows], argument[rows], plan.resample[rows], plan.fill[rows])
-        views_of(*map(_frozen, parts), views[rows], capacity, bilinear, bicubic)
+        views_of(*[_frozen(part) for part in parts], views[rows], capacity, bilinear, bicubic)
 
     with announced():
         do(slice(0, 0))  # compiles, so that threads find everything ready
@@ -42,7 +43,7 @@ def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8
         other.result()
 
 
-def _frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Read-only and contiguous, so that all callers' arrays are of one type and the kernels are compiled once."""
     frozen = np.ascontiguousarray(array).view()
     frozen.flags.writeable = False
@@ -66,12 +67,12 @@ def _cosine_and_sine(degrees: float) -> tuple[float, float]:
 
 def _capacity(images: NDArray[np.uint8], plan: ViewPlan) -> int:
     """The most bytes an image has between steps, or a row of it."""
-    areas = [images.shape[1] * images.shape[2]]
+    _, height, width, channels = images.shape
+    pixels: int = height * width
     cropped = plan.argument[plan.op == CODES["crop"]]
     if len(cropped):
-        areas.append(int((cropped[:, 2] * cropped[:, 3]).max()))
-        areas.append(int(cropped[:, 2].max()))
-    return max(*areas, images.shape[2]) * images.shape[3]
+        pixels = max(pixels, int((cropped[:, 2] * cropped[:, 3]).max()), int(cropped[:, 2].max()))
+    return pixels * channels
 
 
 @cache

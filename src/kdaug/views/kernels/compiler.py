@@ -38,7 +38,7 @@ def _stamp() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-class _Announcement(event.Listener):  # type: ignore[misc]  # numba is untyped
+class _Announcement(event.Listener):
     """One line on stderr when numba starts to compile."""
 
     def __init__(self) -> None:

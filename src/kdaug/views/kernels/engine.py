@@ -14,8 +14,8 @@ from kdaug.views.kernels.values import autocontrast, equalize, invert, posterize
 from kdaug.views.ops import CODES
 
 _NONE, _ERASE, _CUTOUT, _CROP, _FLIP = (CODES[name] for name in ("none", "erase", "cutout", "crop", "flip"))
-_SHEAR_X, _SHEAR_Y, _ROTATE = (CODES[name] for name in ("shear-x", "shear-y", "rotate"))
-_TRANSLATE_X, _TRANSLATE_Y = CODES["translate-x"], CODES["translate-y"]
+_SHEAR_X, _SHEAR_Y, _TRANSLATE_X = (CODES[name] for name in ("shear-x", "shear-y", "translate-x"))
+_TRANSLATE_Y, _ROTATE = CODES["translate-y"], CODES["rotate"]
 _AUTOCONTRAST, _INVERT, _EQUALIZE = (CODES[name] for name in ("autocontrast", "invert", "equalize"))
 _SOLARIZE, _SOLARIZE_ADD, _POSTERIZE = (CODES[name] for name in ("solarize", "solarize-add", "posterize"))
 _CONTRAST, _COLOR, _BRIGHTNESS, _SHARPNESS = (CODES[name] for name in ("contrast", "color", "brightness", "sharpness"))
@@ -26,67 +26,49 @@ def views_of(images, op, argument, resample, fill, views, capacity, bilinear, bi
     """Carries out a plan: `images` uint8 [N,H,W,C] into `views` uint8 [N,H',W',C].
 
     The plan is that of ViewPlan, but a rotate has cosine and sine as its arguments. `capacity` is the most bytes that
-    an image has between steps. `bilinear` and `bicubic` are True, or None for a plan without such steps: the type of
-    None is known at compile time, and what it excludes is not compiled.
+    an image has between steps. `bilinear` and `bicubic` are True, or None for a plan without such steps: numba compiles
+    anew for the type of None, and leaves out what stands behind "is not None".
     """
     channels = images.shape[3]
     scratch, spare = np.empty(capacity + SLACK, np.uint8), np.empty(capacity + SLACK, np.uint8)
     colors = np.empty(capacity, np.uint8)
     for i in range(len(images)):
         height, width = images.shape[1], images.shape[2]
-        size = height * width * channels
-        copy(scratch[:size], images[i].reshape(-1))
+        copy(scratch[: height * width * channels], images[i].reshape(-1))
         for step in range(op.shape[1]):
             code, a = op[i, step], argument[i, step]
-            if code == _NONE or size == 0 and code != _CROP:
+            if code == _NONE or (height * width == 0 and code != _CROP):
                 continue
-            if _in_place(code):
-                _change(scratch[:size], code, a, height, channels)
+            source = scratch[: height * width * channels].reshape(height, width * channels)
+            if _needs_fill(code):
+                _fill_row(colors, max(width, int(a[2])) if code == _CROP else width, channels, fill[i, step])
+            if _works_in_place(code):
+                _change(source, colors, channels, code, a)
                 continue
-            source = scratch[:size].reshape(height, width * channels)
             if code == _CROP:
                 height, width = int(a[3]), int(a[2])
-                size = height * width * channels
-            target = spare[:size].reshape(height, width * channels)
-            if code == _SHARPNESS:
-                sharpness(source, target, channels, a[0])
-            elif code == _FLIP:
-                flip(source, target, channels)
-            else:
-                _color_row(colors, max(width, source.shape[1] // channels), channels, fill[i, step])
-                if code == _CROP:
-                    crop(source, target, colors, channels, a[0], a[1])
-                elif code == _ERASE:
-                    erase(source, colors, channels, a[0], a[1], a[2], a[3])
-                    continue
-                elif code == _CUTOUT:
-                    erase(source, colors, channels, a[0], a[1], a[2], a[2])
-                    continue
-                else:
-                    matrix = _matrix(code, a, height, width)
-                    if resample[i, step] == 0:
-                        affine_nearest(source, target, colors, channels, matrix)
-                    if bilinear is not None:
-                        if resample[i, step] == 1:
-                            affine_bilinear(source, target, colors, channels, matrix)
-                    if bicubic is not None:
-                        if resample[i, step] == 2:
-                            affine_bicubic(source, target, colors, channels, matrix)
+            target = spare[: height * width * channels].reshape(height, width * channels)
+            _remake(source, target, colors, channels, code, a, resample[i, step], bilinear, bicubic)
             scratch, spare = spare, scratch
         copy(views[i].reshape(-1), scratch)
 
 
 @kernel
-def _in_place(code):
-    """Whether an op changes each value by itself."""
-    return _AUTOCONTRAST <= code <= _BRIGHTNESS or code == _SOLARIZE_ADD
+def _works_in_place(code):
+    return _AUTOCONTRAST <= code <= _BRIGHTNESS or code in (_SOLARIZE_ADD, _CUTOUT, _ERASE)
 
 
 @kernel
-def _change(pixels, code, a, height, channels):
-    """An op that changes values in place; pixels uint8 [H*W*C]."""
+def _needs_fill(code):
+    return _SHEAR_X <= code <= _ROTATE or code in (_CUTOUT, _ERASE, _CROP)
+
+
+@kernel
+def _change(image, colors, channels, code, a):
+    """An op that works in place on uint8 [H,W*C]."""
+    pixels = image.reshape(-1)
     if code == _AUTOCONTRAST:
-        autocontrast(pixels, height, channels)
+        autocontrast(pixels, image.shape[0], channels)
     elif code == _INVERT:
         invert(pixels)
     elif code == _EQUALIZE:
@@ -103,10 +85,35 @@ def _change(pixels, code, a, height, channels):
         brightness(pixels, a[0])
     elif code == _SOLARIZE_ADD:
         solarize_add(pixels, a[0])
+    elif code == _CUTOUT:
+        erase(image, colors, channels, a[0], a[1], a[2], a[2])
+    elif code == _ERASE:
+        erase(image, colors, channels, a[0], a[1], a[2], a[3])
 
 
 @kernel
-def _color_row(colors, width, channels, fill):
+def _remake(source, target, colors, channels, code, a, resample, bilinear, bicubic):
+    """An op that reads one image, uint8 [H,W*C], and writes another."""
+    if code == _SHARPNESS:
+        sharpness(source, target, channels, a[0])
+    elif code == _FLIP:
+        flip(source, target, channels)
+    elif code == _CROP:
+        crop(source, target, colors, channels, a[0], a[1])
+    else:
+        matrix = _matrix(code, a, source.shape[0], source.shape[1] // channels)
+        if resample == 0:
+            affine_nearest(source, target, colors, channels, matrix)
+        if bilinear is not None:  # noqa: SIM102  # left out only if it stands by itself
+            if resample == 1:
+                affine_bilinear(source, target, colors, channels, matrix)
+        if bicubic is not None:  # noqa: SIM102
+            if resample == 2:
+                affine_bicubic(source, target, colors, channels, matrix)
+
+
+@kernel
+def _fill_row(colors, width, channels, fill):
     """The first `width` pixels of `colors` become the fill colour."""
     for x in range(width):
         for channel in range(channels):
