@@ -17,7 +17,7 @@ import kdaug
 
 SOURCE = Path(kdaug.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", "tensorboard", "safetensors")
+HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", "tensorboard", "safetensors", "numba")
 
 # Each room may import those before it; `recipes` none but config and errors, the package's own __init__ all (lazily).
 HOUSE = (

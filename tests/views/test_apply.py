@@ -79,9 +79,9 @@ def test_crops_change_the_size_of_the_batch() -> None:
     assert apply(noise(2), plan_of([[("crop", (0, 0, 5, 7))], [("crop", (1, 1, 5, 7))]], SIZE)).shape == (2, 7, 5, 3)
 
 
-def test_no_images_have_no_views() -> None:
-    views = apply(noise(0), plan_of([], SIZE))
-    assert (views.shape, views.dtype) == ((0, *SIZE, 3), np.uint8)
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="images holds no images"):
+        apply(noise(0), plan_of([], SIZE))
 
 
 @pytest.mark.parametrize(

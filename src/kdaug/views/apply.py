@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError
-from kdaug.views.ops import NAMES
+from kdaug.views.ops import ARGUMENTS, CODES, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
-from kdaug.views.reference import view_of
+
+_RECTANGLES = ("crop", "cutout", "erase")
 
 
 def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None) -> NDArray[np.uint8]:
     """The views of `images` uint8 [N,H,W,C] (C is 1 or 3) under `plan`: a new array uint8 [N,H',W',C].
 
     `threads`: how many share the work, None one per core; the bytes do not depend on it. Raises InputError for
-    images of another type or shape, and for a plan that does not belong to them or holds an unknown op or a
-    non-finite argument.
+    images of another type or shape, for none at all, and for a plan that does not belong to them or holds an unknown
+    op, a non-finite argument or a rectangle that is not in whole pixels.
     """
-    _check(images, plan, threads)
+    _check_images(images, plan)
+    _check_plan(plan)
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, but must be at least 1")
+    from kdaug.views.kernels import carry_out  # numba takes half a second to import
+
     views = np.empty((len(images), *plan.output_size, images.shape[3]), np.uint8)
-
-    def fill_in(rows: range) -> None:
-        for row in rows:
-            views[row] = view_of(images[row], plan, row)
-
-    workers = min(threads if threads is not None else os.cpu_count() or 1, len(images))
-    if workers <= 1:
-        fill_in(range(len(images)))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(fill_in, [range(start, len(images), workers) for start in range(workers)]))
+    carry_out(images, plan, views, threads if threads is not None else os.cpu_count() or 1)
     return views
 
 
-def _check(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None) -> None:
+def _check_images(images: NDArray[np.uint8], plan: ViewPlan) -> None:
     dtype = getattr(images, "dtype", type(images).__name__)
     if dtype != np.uint8:
         raise InputError(f"images must be a uint8 array, not {dtype}")
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise InputError(f"images must be [N,H,W,C] with C 1 or 3, not {list(images.shape)}")
+    if not images.size:
+        raise InputError(f"images holds no images, or none that has pixels: its shape is {list(images.shape)}")
     if images.shape[1:3] != plan.size:
         raise InputError(f"images are {images.shape[1:3]} pixels, but the plan is for {plan.size}")
     if len(images) != len(plan):
         raise InputError(f"there are {len(images)} images, but the plan is for {len(plan)}")
+
+
+def _check_plan(plan: ViewPlan) -> None:
+    """Everything that the kernels rely on and do not test themselves."""
+    steps = plan.op.shape
+    shapes = {"argument": (*steps, 4), "resample": steps, "fill": (*steps, 3)}
+    for name, shape in shapes.items():
+        if np.shape(getattr(plan, name)) != shape:
+            raise InputError(f"the plan's {name} has shape {np.shape(getattr(plan, name))}, but must have {shape}")
     if plan.op.size and plan.op.max() >= len(NAMES):
         raise InputError(f"the plan holds op code {plan.op.max()}, which is unknown")
     if plan.resample.size and plan.resample.max() >= len(RESAMPLES):
@@ -54,5 +60,36 @@ def _check(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None) -> No
     if not np.isfinite(plan.argument).all():
         row, step, _ = np.argwhere(~np.isfinite(plan.argument))[0]
         raise InputError(f"image {row} of the plan: op {NAMES[plan.op[row, step]]} has a non-finite argument")
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, but must be at least 1")
+    for name in _RECTANGLES:
+        _check_rectangles(plan, name)
+    _check_output_size(plan)
+
+
+def _check_rectangles(plan: ViewPlan, name: str) -> None:
+    count = len(ARGUMENTS[name][0])
+    at = np.argwhere(plan.op == CODES[name])
+    given = plan.argument[at[:, 0], at[:, 1], :count]
+    wrong = (given != np.trunc(given)) | (abs(given) >= 2.0**63)
+    if wrong.any():
+        first = np.flatnonzero(wrong.any(axis=1))[0]
+        raise InputError(
+            f"image {at[first, 0]} of the plan: op {name} has arguments {given[first].tolist()}, but they must be whole "
+            "numbers of 64 bits"
+        )
+
+
+def _check_output_size(plan: ViewPlan) -> None:
+    """Every image must end with the plan's output size: that of its last crop, or its own."""
+    is_crop = plan.op == CODES["crop"]
+    ends = np.tile(np.array(plan.size, np.float64), (len(plan), 1))
+    for step in np.flatnonzero(is_crop.any(axis=0)):
+        rows = is_crop[:, step]
+        ends[rows] = plan.argument[rows, step][:, [3, 2]]
+        if (ends < 0).any():
+            raise InputError(f"image {np.flatnonzero((ends < 0).any(axis=1))[0]} of the plan: a crop of negative size")
+    wrong = np.flatnonzero((ends != plan.output_size).any(axis=1))
+    if len(wrong):
+        height, width = ends[wrong[0]].astype(int).tolist()
+        raise InputError(
+            f"image {wrong[0]} of the plan ends with {(height, width)} pixels, but output_size is {plan.output_size}"
+        )

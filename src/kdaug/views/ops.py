@@ -1,4 +1,4 @@
-"""The operations: their names, codes and arguments. What they do to pixels is in `reference`.
+"""The operations: their names, codes and arguments. What they do to pixels is in `kernels`.
 
 An argument is the op's own: degrees counter-clockwise as in Pillow; shear factor and pixels as Pillow's affine
 coefficients (source x = x + factor * y + offset, source x = x + pixels); corners and sides in pixels.
@@ -43,8 +43,11 @@ CODES = {name: code for code, name in enumerate(NAMES)}
 WHOLE = frozenset({"posterize", "cutout", "crop", "erase"})
 """Ops whose arguments must be whole numbers."""
 NON_NEGATIVE = {
-    "posterize": ("bits",), "cutout": ("side",), "crop": ("width", "height"), "erase": ("width", "height"),
-}  # fmt: skip
+    "posterize": ("bits",),
+    "cutout": ("side",),
+    "crop": ("width", "height"),
+    "erase": ("width", "height"),
+}
 
 
 def code_of(name: str) -> int:

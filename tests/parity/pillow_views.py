@@ -1,4 +1,4 @@
-"""What each op does to one image, said with Pillow. This is the definition: any faster engine must give these bytes."""
+"""What each op does to one image, said with Pillow. This is the definition: the kernels must give these bytes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,86 @@
+"""From a checked plan to the kernels: what is computed once per batch, and who does which images."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdaug.views.kernels.compiler import announced
+from kdaug.views.kernels.engine import views_of
+from kdaug.views.ops import CODES
+from kdaug.views.plan import RESAMPLES, ViewPlan
+
+_FILTERED = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")]
+
+
+def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
+    """Fills `views` uint8 [N,H',W',C] with the views of C-contiguous `images` uint8 [N,H,W,C] under a checked plan."""
+    argument = _with_cosines(plan)
+    used = set(np.unique(plan.resample[np.isin(plan.op, _FILTERED)]).tolist())
+    bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
+    capacity = _capacity(images, plan)
+
+    def do(rows: slice) -> None:
+        parts = (images[rows], plan.op[rows], argument[rows], plan.resample[rows], plan.fill[rows])
+        views_of(*[_frozen(part) for part in parts], views[rows], capacity, bilinear, bicubic)
+
+    with announced():
+        do(slice(0, 0))  # compiles, so that threads find everything ready
+    workers = min(threads, len(images))
+    if workers == 1:
+        do(slice(None))
+        return
+    ends = np.linspace(0, len(images), workers + 1).astype(int).tolist()
+    others = [_pool(workers - 1).submit(do, slice(*ends[i : i + 2])) for i in range(1, workers)]
+    do(slice(*ends[:2]))
+    for other in others:
+        other.result()
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Read-only and contiguous, so that all callers' arrays are of one type and the kernels are compiled once."""
+    frozen = np.ascontiguousarray(array).view()
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _with_cosines(plan: ViewPlan) -> NDArray[np.float64]:
+    """The plan's arguments with cosine and sine in place of each rotate's degrees."""
+    argument = plan.argument.astype(np.float64)
+    for row, step in np.argwhere(plan.op == CODES["rotate"]).tolist():
+        argument[row, step, :2] = _cosine_and_sine(argument[row, step, 0])
+    return argument
+
+
+@lru_cache(maxsize=1024)
+def _cosine_and_sine(degrees: float) -> tuple[float, float]:
+    """Of Pillow's inverse rotation, rounded as Pillow does. In Python, whose rounding to decimals numba's is not."""
+    angle = -math.radians(degrees % 360.0)
+    return round(math.cos(angle), 15), round(math.sin(angle), 15)
+
+
+def _capacity(images: NDArray[np.uint8], plan: ViewPlan) -> int:
+    """The most bytes an image has between steps, or a row of it."""
+    _, height, width, channels = images.shape
+    pixels: int = height * width
+    cropped = plan.argument[plan.op == CODES["crop"]]
+    if len(cropped):
+        pixels = max(pixels, int((cropped[:, 2] * cropped[:, 3]).max()), int(cropped[:, 2].max()))
+    return pixels * channels
+
+
+@cache
+def _pool(workers: int) -> Executor:
+    """Kept, because starting threads takes as long as many a batch."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="kdaug-views")
+
+
+# A forked process has the pool, but none of its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
