@@ -118,6 +118,44 @@ def test_a_plan_made_by_hand_with_nonsense_is_refused(changed: dict[str, Any], s
         apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
 
 
+@pytest.mark.parametrize("name", ["cutout", "erase", "crop"])
+@pytest.mark.parametrize("value", [0.5, -1.25, 2.0**63, -1e300])
+def test_rectangles_that_are_not_in_whole_pixels_are_refused(name: str, value: float) -> None:
+    arguments = (0, 0, 4) if name == "cutout" else (0, 0, 4, 4)
+    plan = plan_of([[(name, arguments)]] * 2, (4, 4))
+    plan.argument[1, 0, 1] = value
+    with pytest.raises(InputError, match=f"image 1 of the plan: op {name} .* must be whole"):
+        apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"output_size": (4, 5)}, r"image 0 of the plan ends with \(4, 4\) pixels, but output_size is \(4, 5\)"),
+        ({"argument": np.tile([0.0, 0.0, 4.0, 9.0], (2, 1, 1))}, r"image 0 of the plan ends with \(9, 4\)"),
+        ({"argument": np.tile([0.0, 0.0, 4.0, -4.0], (2, 1, 1))}, "crop of negative size"),
+        ({"argument": np.zeros((2, 1, 3))}, r"argument is float64 \[2, 1, 3\], but must be float64 \[2, 1, 4\]"),
+        ({"argument": np.zeros((2, 1, 4), np.float32)}, "argument is float32"),
+        ({"fill": np.zeros((2, 2, 3), np.uint8)}, r"fill is uint8 \[2, 2, 3\]"),
+        ({"op": np.full((2, 1), -1)}, "op is int64"),
+        ({"resample": np.zeros((2, 1), np.int8)}, "resample is int8"),
+    ],
+)
+def test_a_plan_made_by_hand_that_does_not_fit_together_is_refused(changed: dict[str, Any], sentence: str) -> None:
+    plan = dataclasses.replace(plan_of([[("crop", (0, 0, 4, 4))]] * 2, (4, 4)), **changed)
+    with pytest.raises(InputError, match=sentence):
+        apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
+
+
+def test_an_erase_fills_the_part_of_the_rectangle_that_lies_inside() -> None:
+    images = np.full((3, 4, 5, 1), 9, np.uint8)
+    plan = plan_of([[("erase", (3, -1, 5, 3))], [("erase", (-2, 2, 2**40, 1))], [("erase", (0, 0, 0, 4))]], (4, 5), 1)
+    wanted = images.copy()
+    wanted[0, :2, 3:] = 1
+    wanted[1, 2] = 1
+    assert_array_equal(apply(images, plan), wanted)
+
+
 @pytest.mark.parametrize("threads", [0, -1])
 def test_fewer_than_one_thread_is_refused(threads: int) -> None:
     with pytest.raises(InputError, match="threads is"):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError
-from kdaug.views.ops import ARGUMENTS, CODES, NAMES
+from kdaug.views.ops import ARGUMENTS, CODES, MAX_ARGUMENTS, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
 _RECTANGLES = ("crop", "cutout", "erase")
@@ -49,10 +49,12 @@ def _check_images(images: NDArray[np.uint8], plan: ViewPlan) -> None:
 def _check_plan(plan: ViewPlan) -> None:
     """Everything that the kernels rely on and do not test themselves."""
     steps = plan.op.shape
-    shapes = {"argument": (*steps, 4), "resample": steps, "fill": (*steps, 3)}
-    for name, shape in shapes.items():
-        if np.shape(getattr(plan, name)) != shape:
-            raise InputError(f"the plan's {name} has shape {np.shape(getattr(plan, name))}, but must have {shape}")
+    parts = {"op": (steps, "uint8"), "argument": ((*steps, MAX_ARGUMENTS), "float64")}
+    parts |= {"resample": (steps, "uint8"), "fill": ((*steps, 3), "uint8")}
+    for name, (shape, dtype) in parts.items():
+        part = getattr(plan, name)
+        if len(steps) != 2 or part.shape != shape or part.dtype != dtype:
+            raise InputError(f"the plan's {name} is {part.dtype} {list(part.shape)}, but must be {dtype} {list(shape)}")
     if plan.op.size and plan.op.max() >= len(NAMES):
         raise InputError(f"the plan holds op code {plan.op.max()}, which is unknown")
     if plan.resample.size and plan.resample.max() >= len(RESAMPLES):
@@ -73,8 +75,8 @@ def _check_rectangles(plan: ViewPlan, name: str) -> None:
     if wrong.any():
         first = np.flatnonzero(wrong.any(axis=1))[0]
         raise InputError(
-            f"image {at[first, 0]} of the plan: op {name} has arguments {given[first].tolist()}, but they must be whole "
-            "numbers of 64 bits"
+            f"image {at[first, 0]} of the plan: op {name} has arguments {given[first].tolist()}, "
+            "but they must be whole numbers of 64 bits"
         )
 
 

@@ -147,7 +147,7 @@ def _between(first, second, t):
 
 @kernel
 def _mix_two(out, taps, t):
-    """Along one axis. Along the other no place is between two taps, and a weight of 0 would leave the first as it is."""
+    """Along one axis, where along the other no place is between two taps: a weight of 0 leaves the first as it is."""
     first, second = taps[0], taps[1]
     for i in range(len(out)):
         out[i] = np.uint8(np.int32(_between(np.float64(first[i]), np.float64(second[i]), t[i])))

@@ -16,29 +16,25 @@ from kdaug.views.kernels.engine import views_of
 from kdaug.views.ops import CODES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
-_FILTERED = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")]
+_GEOMETRIC = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")]
 
 
 def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
-    """Fills `views` uint8 [N,H',W',C] with the views of C-contiguous `images` uint8 [N,H,W,C] under a checked plan."""
-    argument = _with_cosines(plan)
-    used = set(np.unique(plan.resample[np.isin(plan.op, _FILTERED)]).tolist())
+    """Fills `views` uint8 [N,H',W',C] with the views of `images` uint8 [N,H,W,C] under a checked plan."""
+    given = [_frozen(part) for part in (images, plan.op, _with_cosines(plan), plan.resample, plan.fill)]
+    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist())
     bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
     capacity = _capacity(images, plan)
 
     def do(rows: slice) -> None:
-        parts = (images[rows], plan.op[rows], argument[rows], plan.resample[rows], plan.fill[rows])
-        views_of(*[_frozen(part) for part in parts], views[rows], capacity, bilinear, bicubic)
+        views_of(*[part[rows] for part in given], views[rows], capacity, bilinear, bicubic)
 
     with announced():
-        do(slice(0, 0))  # compiles, so that threads find everything ready
+        do(slice(0, 0))  # compiles, so that all threads find everything ready
     workers = min(threads, len(images))
-    if workers == 1:
-        do(slice(None))
-        return
-    ends = np.linspace(0, len(images), workers + 1).astype(int).tolist()
+    ends = [len(images) * worker // workers for worker in range(workers + 1)]
     others = [_pool(workers - 1).submit(do, slice(*ends[i : i + 2])) for i in range(1, workers)]
-    do(slice(*ends[:2]))
+    do(slice(ends[0], ends[1]))
     for other in others:
         other.result()
 
@@ -68,11 +64,11 @@ def _cosine_and_sine(degrees: float) -> tuple[float, float]:
 def _capacity(images: NDArray[np.uint8], plan: ViewPlan) -> int:
     """The most bytes an image has between steps, or a row of it."""
     _, height, width, channels = images.shape
-    pixels: int = height * width
+    pixels = int(height * width)
     cropped = plan.argument[plan.op == CODES["crop"]]
     if len(cropped):
         pixels = max(pixels, int((cropped[:, 2] * cropped[:, 3]).max()), int(cropped[:, 2].max()))
-    return pixels * channels
+    return pixels * int(channels)
 
 
 @cache

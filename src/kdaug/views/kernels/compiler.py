@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     except RuntimeError:  # numba: "cannot cache function: no locator available"
         return numba.njit(**_OPTIONS)(function)
     # numba renews what it keeps when the file of the kernel changes, but not when that of a kernel it calls does. So
-    # all kernels bear one stamp. The attribute is numba's own affair; should it go, this line does nothing.
-    compiled._cache._cache_file._source_stamp = _stamp()
+    # all kernels bear one stamp. The attributes are numba's own affair; should they go, users lose nothing by it.
+    with suppress(AttributeError):
+        compiled._cache._cache_file._source_stamp = _stamp()
     return compiled
 
 

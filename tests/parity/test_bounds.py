@@ -1,0 +1,78 @@
+"""No plan, however wild, makes a kernel touch memory outside its images and views."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from kdaug.views.kernels import carry_out
+from kdaug.views.ops import CODES, NAMES, WHOLE
+from kdaug.views.plan import ViewPlan
+
+GUARD = 4096
+CANARY = 0xA5
+
+wild = st.one_of(
+    st.floats(-3, 3), st.floats(-1e5, 1e5), st.floats(-1e13, 1e13), st.floats(allow_nan=False, allow_infinity=False)
+)
+
+
+def guarded(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """An array in the middle of a larger one, and the larger one."""
+    size = int(np.prod(shape))
+    memory = np.full(size + 2 * GUARD, CANARY, np.uint8)
+    return memory[GUARD : GUARD + size].reshape(shape), memory
+
+
+@settings(max_examples=200)
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    channels=st.sampled_from([1, 3]),
+    op=st.lists(st.integers(0, len(NAMES) - 1).filter(lambda code: code != CODES["crop"]), min_size=8, max_size=8),
+    arguments=st.lists(wild, min_size=32, max_size=32),
+    resample=st.sampled_from([0, 1, 2]),
+)
+def test_memory_around_the_images_stays_as_it_is(
+    height: int, width: int, channels: int, op: list[int], arguments: list[float], resample: int
+) -> None:
+    shape = (4, height, width, channels)
+    (images, around_images), (views, around_views) = guarded(shape), guarded(shape)
+    images[:] = np.random.default_rng(0).integers(0, 256, shape)
+    before = around_images.copy()
+    argument = np.reshape(arguments, (4, 2, 4)).astype(np.float64)
+    codes = np.reshape(op, (4, 2)).astype(np.uint8)
+    whole = np.isin(codes, [CODES[name] for name in WHOLE])
+    argument[whole] = np.clip(np.trunc(argument[whole]), -(2.0**62), 2.0**62)
+    plan = ViewPlan(
+        codes, argument, np.full((4, 2), resample, np.uint8), np.full((4, 2, 3), 9, np.uint8), shape[1:3], shape[1:3]
+    )
+    carry_out(images, plan, views, 1)
+    assert_array_equal(around_images, before)
+    assert (around_views[:GUARD] == CANARY).all()
+    assert (around_views[-GUARD:] == CANARY).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_memory_around_cropped_views_stays_as_it_is(channels: int) -> None:
+    rng = np.random.default_rng(channels)
+    for _ in range(200):
+        height, width, new_height, new_width = rng.integers(1, 9, 4).tolist()
+        images, _ = guarded((1, height, width, channels))
+        views, memory = guarded((1, new_height, new_width, channels))
+        argument = np.zeros((1, 3, 4))
+        argument[0, 1] = [*rng.integers(-15, 15, 2), new_width, new_height]
+        argument[0, 0] = argument[0, 2] = 20.0
+        codes = np.array([[CODES["rotate"], CODES["crop"], CODES["shear-y"]]], np.uint8)
+        filled = np.zeros((1, 3, 3), np.uint8)
+        carry_out(
+            images,
+            ViewPlan(codes, argument, np.zeros((1, 3), np.uint8), filled, (height, width), (new_height, new_width)),
+            views,
+            1,
+        )
+        assert (memory[:GUARD] == CANARY).all()
+        assert (memory[-GUARD:] == CANARY).all()
