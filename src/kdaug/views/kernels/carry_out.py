@@ -22,7 +22,7 @@ _GEOMETRIC = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "tra
 def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
     """Fills `views` uint8 [N,H',W',C] with the views of `images` uint8 [N,H,W,C] under a checked plan."""
     given = [_frozen(part) for part in (images, plan.op, _with_cosines(plan), plan.resample, plan.fill)]
-    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist())
+    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist()) if plan.resample.any() else set()
     bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
     capacity = _capacity(images, plan)
 
