@@ -10,16 +10,11 @@ from numpy.typing import NDArray
 
 from kdaug.errors import InputError
 from kdaug.views import ops
-from kdaug.views.plan import RESAMPLES, ViewPlan
+from kdaug.views.plan import ViewPlan
+from kdaug.views.plan_check import check_plan
 
 FORMAT = 1
-_ARRAYS = {
-    # what stands in the file: (type, shape after [N, S], or the whole shape)
-    "op": (np.uint8, ()),
-    "argument": (np.float64, (ops.MAX_ARGUMENTS,)),
-    "resample": (np.uint8, ()),
-    "fill": (np.uint8, (3,)),
-}
+_ARRAYS = ("op", "argument", "resample", "fill")
 _SIZES = ("size", "output_size")
 
 
@@ -55,19 +50,16 @@ def load_plan(path: str | Path) -> ViewPlan:
     names = arrays["op_names"].tolist()
     if names != list(ops.NAMES[: len(names)]):
         raise refuse("was written with other ops than this kdaug has")
-    steps = arrays["op"].shape
-    for name, (dtype, rest) in _ARRAYS.items():
-        array = arrays[name]
-        if array.dtype != dtype or array.ndim < 2 or array.shape != (*steps[:2], *rest):
-            raise refuse(f"{name} is {array.dtype} {list(array.shape)}, which does not fit")
     for name in _SIZES:
         array = arrays[name]
         if array.shape != (2,) or array.dtype.kind != "i" or array.min() < 0:
             raise refuse(f"{name} is {array.tolist()}, but must be height and width")
-    height, width = (int(side) for side in arrays["size"])
-    plan = ViewPlan(**{name: arrays[name] for name in _ARRAYS}, size=(height, width), output_size=_output_size(arrays))
+    (height, width), (out_height, out_width) = (arrays[name].tolist() for name in _SIZES)
+    plan = ViewPlan(
+        **{name: arrays[name] for name in _ARRAYS}, size=(height, width), output_size=(out_height, out_width)
+    )
     try:
-        _check_steps(plan, len(names))
+        check_plan(plan)
     except InputError as error:
         raise refuse(str(error)) from None
     return plan
@@ -82,33 +74,3 @@ def _read(path: str | Path) -> dict[str, NDArray[Any]]:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # zipfile, zlib and NumPy raise all kinds of them over a damaged file
         raise InputError(f"plan {path}: cannot be read ({error.__class__.__name__}: {error})") from None
-
-
-def _output_size(arrays: dict[str, NDArray[Any]]) -> tuple[int, int]:
-    height, width = (int(side) for side in arrays["output_size"])
-    return height, width
-
-
-def _check_steps(plan: ViewPlan, known_ops: int) -> None:
-    """InputError for an op, an argument, a filter or an output size that does not make sense."""
-    if plan.op.size and plan.op.max() >= known_ops:
-        raise InputError(f"holds op code {plan.op.max()}, which is unknown")
-    if plan.resample.size and plan.resample.max() >= len(RESAMPLES):
-        raise InputError(f"holds resample code {plan.resample.max()}, which is unknown")
-    if not np.isfinite(plan.argument).all():
-        raise InputError("holds a non-finite argument")
-    for code, name in enumerate(ops.NAMES):
-        chosen = plan.argument[plan.op == code]
-        labels = [label for kind in ops.ARGUMENTS[name] for label in kind]
-        if name in ops.WHOLE and (chosen != np.trunc(chosen)).any():
-            raise InputError(f"op {name} has an argument that is not a whole number")
-        for label in ops.NON_NEGATIVE.get(name, ()):
-            if (chosen[:, labels.index(label)] < 0).any():
-                raise InputError(f"op {name} has a negative {label}")
-    height, width = np.full(len(plan), plan.size[0]), np.full(len(plan), plan.size[1])
-    for step in range(plan.op.shape[1]):
-        cropped = plan.op[:, step] == ops.CODES["crop"]
-        height = np.where(cropped, plan.argument[:, step, 3], height)
-        width = np.where(cropped, plan.argument[:, step, 2], width)
-    if (height != plan.output_size[0]).any() or (width != plan.output_size[1]).any():
-        raise InputError(f"says it ends with {plan.output_size}, but its crops do not")

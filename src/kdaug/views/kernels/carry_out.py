@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, lru_cache
 from typing import Any
@@ -22,21 +23,39 @@ _GEOMETRIC = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "tra
 def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
     """Fills `views` uint8 [N,H',W',C] with the views of `images` uint8 [N,H,W,C] under a checked plan."""
     given = [_frozen(part) for part in (images, plan.op, _with_cosines(plan), plan.resample, plan.fill)]
-    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist()) if plan.resample.any() else set()
-    bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
+    bilinear, bicubic = _filters(plan)
     capacity = _capacity(images, plan)
 
     def do(rows: slice) -> None:
         views_of(*[part[rows] for part in given], views[rows], capacity, bilinear, bicubic)
 
-    with announced():
-        do(slice(0, 0))  # compiles, so that all threads find everything ready
+    _compile(do, bilinear, bicubic)
     workers = min(threads, len(images))
     ends = [len(images) * worker // workers for worker in range(workers + 1)]
     others = [_pool(workers - 1).submit(do, slice(*ends[i : i + 2])) for i in range(1, workers)]
     do(slice(ends[0], ends[1]))
     for other in others:
         other.result()
+
+
+def _filters(plan: ViewPlan) -> tuple[bool | None, bool | None]:
+    """Whether the plan has bilinear and bicubic steps, each True or None."""
+    if not plan.resample.any():
+        return None, None
+    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist())
+    bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
+    return bilinear, bicubic
+
+
+_compiled: set[tuple[bool | None, bool | None]] = set()
+
+
+def _compile(do: Callable[[slice], None], bilinear: bool | None, bicubic: bool | None) -> None:
+    """Has the kernels for these filters ready before threads need them, and says so if that takes a while."""
+    if (bilinear, bicubic) not in _compiled:
+        with announced():
+            do(slice(0, 0))
+        _compiled.add((bilinear, bicubic))
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -48,9 +67,11 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 def _with_cosines(plan: ViewPlan) -> NDArray[np.float64]:
     """The plan's arguments with cosine and sine in place of each rotate's degrees."""
-    argument = plan.argument.astype(np.float64)
-    for row, step in np.argwhere(plan.op == CODES["rotate"]).tolist():
-        argument[row, step, :2] = _cosine_and_sine(argument[row, step, 0])
+    rotates = plan.op == CODES["rotate"]
+    if not rotates.any():
+        return plan.argument
+    argument = plan.argument.copy()
+    argument[rotates, :2] = [_cosine_and_sine(degrees) for degrees in argument[rotates, 0].tolist()]
     return argument
 
 
@@ -65,8 +86,9 @@ def _capacity(images: NDArray[np.uint8], plan: ViewPlan) -> int:
     """The most bytes an image has between steps, or a row of it."""
     _, height, width, channels = images.shape
     pixels = int(height * width)
-    cropped = plan.argument[plan.op == CODES["crop"]]
-    if len(cropped):
+    crops = plan.op == CODES["crop"]
+    if crops.any():
+        cropped = plan.argument[crops]
         pixels = max(pixels, int((cropped[:, 2] * cropped[:, 3]).max()), int(cropped[:, 2].max()))
     return pixels * int(channels)
 
