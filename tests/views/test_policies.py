@@ -288,7 +288,7 @@ def test_none_takes_the_same_mean_as_any_policy() -> None:
         ("randaugment-n2@tf-efficientnet", {}, "lacks its magnitude"),
         ("randaugment-m9@tf-efficientnet", {}, "lacks its num_ops"),
         ("randaugment-n2-m9@tf-eficientnet", {}, "no space 'tf-eficientnet'; did you mean tf-efficientnet"),
-        ("randaugment-n0-m9@tf-efficientnet", {}, "number of ops is 0, but must be at least 1"),
+        ("randaugment-n0-m9@tf-efficientnet", {}, "number of ops is 0, but must be from 1 to 64"),
         ("randaugment-n2-m11@paper-geometric", {}, "magnitude is 11, but must be from 0 to 10 in paper-geometric"),
         (TPU, {"magnitude": -1}, "magnitude is -1, but must be at least 0 in tf-efficientnet"),
         (TPU, {"magntude": 1}, "randaugment has no option magntude; did you mean magnitude"),

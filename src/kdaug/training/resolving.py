@@ -10,7 +10,7 @@ from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.supervision import check_teacher
 from kdaug.training.run_directory import fingerprint
-from kdaug.views.policies import create_policy, pinned, spec_with_magnitude
+from kdaug.views.policies import CIFAR_MEAN, create_policy, of_recipe, pinned, spec_with_magnitude
 
 
 def resolve(recipe: Recipe) -> Recipe:
@@ -29,14 +29,13 @@ def resolve(recipe: Recipe) -> Recipe:
     epochs = recipe.optimization.epochs
     views = replace(views, policy=pinned(views.policy))
     teacher = replace(recipe.teacher, policy=pinned(recipe.teacher.policy))
-    create_policy(views.policy, epochs=epochs)
+    in_folder = recipe.data.name == "folder"
+    of_recipe(views, CIFAR_MEAN, cropped_at_decoding=in_folder, epochs=epochs)  # made to be refused here, if at all
     create_policy(teacher.policy, epochs=teacher.epochs or epochs)
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
     check_teacher(recipe.teacher)
-    if recipe.data.name != "folder" and views.crop == "random-resized":
-        raise InputError("views.crop random-resized needs data.name folder; other sets take views.crop pad or none")
     return replace(recipe, views=views, teacher=teacher)
 
 

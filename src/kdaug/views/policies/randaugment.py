@@ -15,6 +15,7 @@ from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.spaces import space_of
 
+MOST_OPS = 64
 WORDS_PER_OP = 8
 """Random words per drawn op: choice, strength, sign, place x, place y, applied or not, filter, and one to spare."""
 
@@ -37,8 +38,8 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         space = space_of(self.space)
-        if self.num_ops < 1:
-            raise InputError(f"RandAugment: the number of ops is {self.num_ops}, but must be at least 1")
+        if not 1 <= self.num_ops <= MOST_OPS:
+            raise InputError(f"RandAugment: the number of ops is {self.num_ops}, but must be from 1 to {MOST_OPS}")
         space.check_level(self.magnitude, "RandAugment: the magnitude")
         for name in self.ops or ():
             space.check_op(name, "RandAugment")
