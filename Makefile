@@ -31,15 +31,13 @@ check: $(VENV)/.installed-dev ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## run every benchmark: benchmarks/NAME.py --json benchmarks/results/NAME.json
-	@set -e; mkdir -p benchmarks/results; ran=; \
+bench: $(VENV)/.installed-bench ## run every benchmark: benchmarks/NAME.py --json benchmarks/results/NAME.json
+	@set -e; mkdir -p benchmarks/results; \
 	for script in benchmarks/*.py; do \
-	    [ -e "$$script" ] || continue; \
-	    ran=yes; result="benchmarks/results/$$(basename "$$script" .py).json"; \
+	    result="benchmarks/results/$$(basename "$$script" .py).json"; \
 	    echo "$$script -> $$result"; \
 	    $(BIN)/python "$$script" --json "$$result"; \
-	done; \
-	[ -n "$$ran" ] || { rmdir benchmarks/results 2>/dev/null || :; echo "there are no benchmarks yet"; }
+	done
 
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -b html -W --keep-going -d docs/_build/doctrees docs docs/_build/html
@@ -65,6 +63,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.created
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.created
 	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
 	$(PIP) install --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-bench: pyproject.toml $(VENV)/.created
+	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
+	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.created

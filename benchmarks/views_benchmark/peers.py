@@ -1,0 +1,139 @@
+"""The libraries that do the same or something like it, each in the form it likes best, on one thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdaug.views.plan import Resample
+
+Run = Callable[[], object]
+
+_PILLOW_FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR}
+
+
+@dataclass(frozen=True)
+class Work:
+    """`images` uint8 [N,H,W,3] of which views are to be made, and the filter of the geometric ops."""
+
+    images: NDArray[np.uint8]
+    filter: Resample
+
+
+def on_one_thread() -> None:
+    """Keeps torch and OpenCV to one thread, and fixes what the peers draw from."""
+    import random
+
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # timm draws from here
+    try:
+        import cv2
+    except ImportError:
+        return
+    cv2.setNumThreads(1)
+
+
+def _one_by_one(transform: Callable[[Any], Any], images: list[Any]) -> Run:
+    return lambda: [transform(image) for image in images]
+
+
+def _as_pillow(work: Work) -> list[Any]:
+    return [Image.fromarray(image) for image in work.images]
+
+
+def torchvision_v1(work: Work) -> Run:
+    from torchvision.transforms import InterpolationMode, RandAugment
+
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), _as_pillow(work))
+
+
+def torchvision_v2_on_pillow(work: Work) -> Run:
+    from torchvision.transforms.v2 import InterpolationMode, RandAugment
+
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), _as_pillow(work))
+
+
+def torchvision_v2_on_tensors(work: Work) -> Run:
+    import torch
+    from torchvision.transforms.v2 import InterpolationMode, RandAugment
+
+    tensors = list(torch.from_numpy(work.images).permute(0, 3, 1, 2).contiguous())
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), tensors)
+
+
+def timm_on_pillow(work: Work) -> Run:
+    from timm.data.auto_augment import rand_augment_transform
+
+    ops = [
+        "AutoContrast", "Equalize", "Rotate", "Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness",
+        "ShearX", "ShearY", "TranslateXRel", "TranslateYRel",
+    ]  # fmt: skip
+    hparams = {"interpolation": _PILLOW_FILTERS[work.filter]}
+    return _one_by_one(rand_augment_transform("rand-m9-n2-p1", hparams, ops), _as_pillow(work))
+
+
+def kornia_on_a_batch(work: Work) -> Run:
+    import torch
+    from kornia.augmentation.auto import RandAugment
+    from kornia.constants import Resample as KorniaResample
+
+    ranges = {
+        "auto_contrast": (0.0, 1.0), "equalize": (0.0, 1.0), "rotate": (-30.0, 30.0), "posterize": (4.0, 8.0),
+        "solarize": (0.0, 1.0), "color": (0.1, 1.9), "contrast": (0.1, 1.9), "brightness": (0.1, 1.9),
+        "sharpness": (0.1, 1.9), "shear_x": (-0.3, 0.3), "shear_y": (-0.3, 0.3), "translate_x": (-0.45, 0.45),
+        "translate_y": (-0.45, 0.45),
+    }  # fmt: skip
+    augment = RandAugment(2, 9, policy=[[(name, *ends)] for name, ends in ranges.items()])
+    for module in augment.modules():  # it has no setting for the filter
+        flags = getattr(module, "flags", {})
+        if "resample" in flags:
+            flags["resample"] = KorniaResample.get(work.filter)
+    batch = torch.from_numpy(work.images).permute(0, 3, 1, 2).contiguous().float() / 255
+
+    def run() -> object:
+        with torch.inference_mode():
+            return augment(batch)
+
+    return run
+
+
+def albumentationsx_on_arrays(work: Work) -> Run:
+    import albumentations as A
+
+    chosen = A.SomeOf(_albumentations_ops(A, work), n=2, replace=True, p=1)
+    transform = A.Compose([chosen], telemetry=False)
+    return _one_by_one(lambda image: transform(image=image)["image"], list(work.images))
+
+
+def _albumentations_ops(A: Any, work: Work) -> list[Any]:
+    """What is nearest to torchvision's fourteen ops at M=9."""
+    degrees = math.degrees(math.atan(0.09))
+    pixels = int(150 / 331 * work.images.shape[1] * 0.3)
+    filter = {"nearest": 0, "bilinear": 1}[work.filter]  # cv2.INTER_NEAREST, cv2.INTER_LINEAR
+    by, same = (0.73, 1.27), (1.0, 1.0)
+    return [
+        A.NoOp(p=1),
+        A.Affine(shear={"x": (-degrees, degrees), "y": (0, 0)}, interpolation=filter, p=1),
+        A.Affine(shear={"x": (0, 0), "y": (-degrees, degrees)}, interpolation=filter, p=1),
+        A.Affine(translate_px={"x": (-pixels, pixels), "y": (0, 0)}, interpolation=filter, p=1),
+        A.Affine(translate_px={"x": (0, 0), "y": (-pixels, pixels)}, interpolation=filter, p=1),
+        A.Rotate(angle_range=(-9, 9), interpolation=filter, p=1),
+        A.ColorJitter(by, same, same, (0, 0), p=1),
+        A.ColorJitter(same, by, same, (0, 0), p=1),
+        A.ColorJitter(same, same, by, (0, 0), p=1),
+        A.Sharpen(alpha_range=(0, 0.27), lightness_range=(1, 1), p=1),
+        A.Posterize(num_bits=(7, 7), p=1),
+        A.Solarize(threshold_range=(0.7, 0.7), p=1),
+        A.AutoContrast(method="pil", p=1),
+        A.Equalize(mode="pil", p=1),
+    ]
