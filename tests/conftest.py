@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
+
+from kdaug import apply, plan_of
 
 settings.register_profile(
     "reproducible", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
@@ -23,6 +26,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled() -> None:
+    """Here, once, so that no test that counts lines or seconds is the first to need them."""
+    plan = plan_of([[("rotate", 1.0)]], (2, 2))
+    for resample in range(3):
+        apply(np.zeros((1, 2, 2, 1), np.uint8), replace(plan, resample=np.full_like(plan.resample, resample)))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.views.kernels.compiler import announced
+from kdaug.compiler import announced
 from kdaug.views.kernels.engine import views_of
 from kdaug.views.ops import CODES
 from kdaug.views.plan import RESAMPLES, ViewPlan

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdaug.compiler import kernel
 from kdaug.views.kernels.affine_interpolated import affine_bicubic, affine_bilinear
 from kdaug.views.kernels.affine_nearest import affine_nearest
 from kdaug.views.kernels.color import brightness, color, contrast, sharpness
-from kdaug.views.kernels.compiler import kernel
 from kdaug.views.kernels.memory import SLACK, copy
 from kdaug.views.kernels.region import crop, erase, flip
 from kdaug.views.kernels.values import autocontrast, equalize, invert, posterize, solarize, solarize_add

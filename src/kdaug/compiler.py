@@ -13,8 +13,6 @@ from typing import Any
 import numba
 from numba.core import event
 
-from kdaug.views import ops
-
 # No fastmath: one fused multiply-add or reordered sum, and the bytes are no longer Pillow's.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
@@ -35,7 +33,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 @cache
 def _stamp() -> str:
     """What everything that a kernel is compiled from has in common: one hash of the sources."""
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), Path(ops.__file__)]
+    package = Path(__file__).parent
+    sources = [*sorted(package.glob("views/kernels/*.py")), package / "views/ops.py", package / "philox_kernel.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
