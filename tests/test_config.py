@@ -55,8 +55,8 @@ VALID = {
     "supervision.temperature": above_0, "optimization.epochs": st.integers(1),
     "optimization.global_batch": st.integers(1), "optimization.learning_rate": above_0,
     "optimization.momentum": between_0_and_1, "optimization.weight_decay": from_0, "optimization.clip_norm": above_0,
-    "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1), "run.evaluate_every": st.integers(1),
-    "run.checkpoint_minutes": from_0,
+    "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1, 1024),
+    "run.evaluate_every": st.integers(1), "run.checkpoint_minutes": from_0,
 }  # fmt: skip
 OF_TYPE = {str: text, bool: st.booleans(), int: st.integers(), float: finite, type(None): st.none()}
 
@@ -254,6 +254,7 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
         ("optimization: {clip_norm: 0}", "optimization.clip_norm"),
         ("run: {seed: 9223372036854775808}", "run.seed"),
         ("run: {threads: 0}", "run.threads"),
+        ("run: {threads: 1025}", "run.threads"),
         ("run: {evaluate_every: 0}", "run.evaluate_every"),
         ("run: {checkpoint_minutes: -1}", "run.checkpoint_minutes"),
     ],

@@ -204,7 +204,7 @@ def check(recipe: Recipe) -> Recipe:
         ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
         ("optimization.clip_norm", o.clip_norm, o.clip_norm is None or 0 < o.clip_norm < math.inf, "above 0, or None"),
         ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
-        ("run.threads", r.threads, r.threads is None or r.threads >= 1, "at least 1"),
+        ("run.threads", r.threads, r.threads is None or 1 <= r.threads <= MAX_PROCESSES, f"from 1 to {MAX_PROCESSES}"),
         ("run.evaluate_every", r.evaluate_every, r.evaluate_every >= 1, "at least 1"),
         ("run.checkpoint_minutes", r.checkpoint_minutes, 0 <= r.checkpoint_minutes < math.inf, "at least 0"),
     ]  # fmt: skip

@@ -97,6 +97,7 @@ CASES = {
     "recipe file missing": ("train {tmp}/none.yaml", "recipe {tmp}/none.yaml does not exist"),
     "recipe is a folder": ("train {tmp}/empty", "recipe {tmp}/empty/recipe.yaml does not exist"),
     "recipe is a picture": ("train {tmp}/picture.yaml", "{tmp}/picture.yaml cannot be read: it is not UTF-8 text"),
+    "run directory of too long a name": (f"{DEMO} --run.dir {{tmp}}/{'x' * 300}", "File name too long"),
     "recipe is empty": ("train {tmp}/nothing.yaml", "recipe {tmp}/nothing.yaml is empty"),
     "misspelt key": ("train {tmp}/misspelt.yaml", "views.polcy is not a setting; did you mean views.policy?"),
     "wrong type": ("train {tmp}/type.yaml", "optimization.epochs must be a whole number"),

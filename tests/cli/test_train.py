@@ -166,10 +166,24 @@ def test_photos_added_meanwhile_are_noticed(kdaug: Callable, photos: list[str], 
     shutil.copy(own_shapes / "disc" / "00.jpg", own_shapes / "disc" / "new.jpg")
     said = kdaug(*command, run, "--run.resume")
     assert said.code == 2
-    assert "was trained on other images than there are now; remove it to train anew" in said.err
-    said = kdaug("train", run, "--run.resume", "--teacher.source", "none")
-    assert "began with another recipe" in said.err
-    shutil.rmtree(own_shapes.with_name("teachers"))
-    said = kdaug(*command, run, "--run.resume")
-    assert said.code == 2
     assert f"the images are not those that {run} began with" in said.err
+    teachers = list(own_shapes.with_name("teachers").iterdir())
+    assert len(teachers) == 2, "a teacher is trained on the images that there are"
+    said = kdaug("eval", run.parent / "teachers" / teachers[0].name)
+    said_of_other = kdaug("eval", run.parent / "teachers" / teachers[1].name)
+    assert "note: these are not the images" in said.err + said_of_other.err
+    assert (said.err == "") != (said_of_other.err == "")
+
+
+def test_a_run_goes_on_where_its_photos_have_moved(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    """With the teacher that it had: what counts is what the folder holds."""
+    run = own_shapes.with_name("run")
+    assert kdaug("train", "photos", *photos, "--data.root", own_shapes, "--run.dir", run).code == 0
+    before = (run / "last.safetensors").read_bytes()
+    (run / "last.safetensors").unlink()
+    moved = own_shapes.rename(own_shapes.with_name("moved"))
+    assert "does not exist; give it with --data.root" in kdaug("train", run, "--run.resume").err
+    said = kdaug("train", run, "--run.resume", "--data.root", moved)
+    assert (said.code, said.err) == (0, "")
+    assert (run / "last.safetensors").read_bytes() == before
+    assert len(list(run.with_name("teachers").iterdir())) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from kdaug import config
 from kdaug.data import Dataset, FolderImages, load_dataset
@@ -242,3 +244,12 @@ def test_a_folder_that_will_not_do_is_named(
     with pytest.raises(InputError, match=says) as error:
         load(root)
     assert str(root) in str(error.value)
+
+
+@pytest.mark.parametrize(("train", "val"), [("Train", "Val"), ("training", "validation"), ("TRAIN", "test")])
+def test_splits_are_known_by_their_usual_names(tmp_path: Path, train: str, val: str) -> None:
+    for split, name in product((train, val), ("cat", "dog")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("L", (2, 2)).save(tmp_path / split / name / "a.png")
+    dataset = load_dataset(config.Data(name="folder", root=str(tmp_path)))
+    assert (dataset.classes, len(dataset.train), len(dataset.val)) == (("cat", "dog"), 2, 2)

@@ -172,9 +172,9 @@ def test_unreadable_images_are_left_out_and_named_once(workers: int, damaged: Ca
         assert any(str(images.paths[row]) in text and "cannot identify" in text for text in said)
 
 
-def test_a_batch_without_a_readable_image_is_passed_over(damaged: Callable[..., FolderImages]) -> None:
+def test_a_batch_without_a_readable_image_is_empty(damaged: Callable[..., FolderImages]) -> None:
     batches = list(load(damaged(3, 4, 5), evaluation_keys(COUNT, 3), RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
-    assert [b.key.indices.tolist() for b in batches] == [[0, 1, 2], [6, 7, 8], [9]]
+    assert [b.key.indices.tolist() for b in batches] == [[0, 1, 2], [], [6, 7, 8], [9]]
 
 
 def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Callable[..., FolderImages]) -> None:

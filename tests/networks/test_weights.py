@@ -156,7 +156,7 @@ def test_a_file_of_anything_else_is_refused(content: bytes, name: str, tmp_path:
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.zeros(3), {"state_dict": {}}, {"model": {"a": "b"}}])
 def test_a_torch_file_without_tensors_by_name_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w\.pth is not a weight file: it holds no tensors by name"):
+    with pytest.raises(InputError, match=r"w\.pth is not a weight file: it holds no plain tensors by name"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -246,3 +246,19 @@ def test_a_bare_number_in_place_of_a_vector_is_refused() -> None:
     network = create_network("wide_resnet10_1", 16, 3)
     with pytest.raises(InputError, match=r"fc.bias is \[\], but the network has \[16\]"):
         fill_network(network, network.state_dict() | {"fc.bias": torch.tensor(0.0)}, 16, Path("w.pth"))
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t.to(torch.int8), lambda t: t.to(torch.complex64)])
+def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, spoil: Any) -> None:
+    network = create_network("wide_resnet10_1", 10, 1)
+    torch.save({name: spoil(value) for name, value in network.state_dict().items()}, tmp_path / "w.pth")
+    tensors, _ = read_weights(tmp_path / "w.pth")
+    with pytest.raises(InputError, match="but must be floating point"):
+        fill_network(network, tensors, 10, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
+def test_tensors_without_plain_values_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+    torch.save({"weight": value}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="it holds no plain tensors by name"):
+        read_weights(tmp_path / "w.pth")

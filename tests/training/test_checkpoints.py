@@ -189,10 +189,21 @@ def test_with_no_sound_checkpoint_the_state_stays_as_it_was(tmp_path: Path) -> N
         truncated(checkpoint / "state.pt")
     state, reports = advance(a_state(2), 1), []
     before = everything(state)
-    with pytest.raises(InputError, match="is sound; bring one back, or remove"):
+    with pytest.raises(InputError, match="is sound; bring one back, or train anew"):
         load_newest_checkpoint(state, tmp_path, reports.append)
     assert len(reports) == 2
     assert_same(everything(state), before)
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-00000009.tar").write_text("mine")
+    (tmp_path / "step-00000008.bak").mkdir()
+    state = a_state(1)
+    for _ in range(4):
+        save_checkpoint(advance(state, 1), tmp_path)
+    assert load_newest_checkpoint(a_state(2), tmp_path, no_reports)
+    left = {"step-00000003", "step-00000004", "step-00000008.bak", "step-00000009.tar"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_without_checkpoints_there_is_nothing_to_load(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 def test_a_run_leaves_exactly_its_files(taught: Path) -> None:
     names = "recipe.yaml environment.json metrics.jsonl tensorboard checkpoints best.safetensors last.safetensors .lock"
     assert {p.name for p in taught.iterdir()} == set(names.split())
-    assert [p.name for p in (taught / "checkpoints").iterdir()] == ["step-00000004"]  # of the first evaluation
+    assert sorted(p.name for p in (taught / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
     assert [p.name.split(".")[:3] for p in (taught / "tensorboard").iterdir()] == [["events", "out", "tfevents"]]
 
 
@@ -399,6 +399,32 @@ def test_with_all_checkpoints_damaged_a_run_begins_again_only_when_they_are_remo
         train(tiny(DROPOUT))
     shutil.rmtree(stopped / "checkpoints")
     assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
+
+
+def test_a_run_that_lost_its_checkpoints_or_its_metrics_does_not_begin_again_unasked(
+    tiny: Tiny, each_step: Callable, tmp_path: Path
+) -> None:
+    longer = {**DROPOUT, "optimization.epochs": 3}
+    stopped = train_until(tiny(longer), each_step, stop_at=10).directory
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    (stopped / "metrics.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"metrics.jsonl ends before the checkpoint at step 10"):
+        train(tiny(longer))
+    (stopped / "metrics.jsonl").write_bytes(before[stopped / "metrics.jsonl"])
+    shutil.rmtree(stopped / "checkpoints")
+    with pytest.raises(InputError, match="has lost its checkpoints"):
+        train(tiny(longer))
+    for name in ("metrics.jsonl", "best.safetensors"):
+        assert (stopped / name).read_bytes() == before[stopped / name]
+
+
+def test_a_recipe_edited_amid_a_run_is_noticed(tiny: Tiny, each_step: Callable) -> None:
+    stopped = train_until(tiny(DROPOUT), each_step, stop_at=3).directory
+    text = (stopped / "recipe.yaml").read_text()
+    (stopped / "recipe.yaml").write_text(text.replace("learning_rate: 0.05", "learning_rate: 0.01"))
+    recipe = read_recipe(stopped / "recipe.yaml")
+    with pytest.raises(InputError, match=r"recipe.yaml has been changed since the run began"):
+        train(replace(recipe, run=replace(recipe.run, resume=True)))
 
 
 def test_the_handlers_of_signals_are_given_back(tiny: Tiny, each_step: Callable) -> None:

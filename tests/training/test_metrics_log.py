@@ -25,7 +25,7 @@ def note(log: MetricsLog, steps: range, steps_per_epoch: int = 100) -> None:
 
 @pytest.mark.parametrize("count", [1, 19, 20, 21, 64])
 def test_every_step_noted_is_one_line_in_order(tmp_path: Path, lines_of: Callable, count: int) -> None:
-    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+    with MetricsLog(RunDirectory(tmp_path), 0, 1000) as log:
         note(log, range(1, count + 1))
         log.flush()
     assert lines_of(tmp_path) == [
@@ -42,7 +42,7 @@ def test_every_step_noted_is_one_line_in_order(tmp_path: Path, lines_of: Callabl
 
 
 def test_flushed_lines_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
-    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+    with MetricsLog(RunDirectory(tmp_path), 0, 1000) as log:
         note(log, range(1, 4))
         log.flush()
         assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
@@ -57,7 +57,7 @@ def test_losses_are_not_read_from_the_device_at_every_step(tmp_path: Path) -> No
         def __float__(self) -> float:
             pytest.fail("read at once")
 
-    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+    with MetricsLog(RunDirectory(tmp_path), 0, 1000) as log:
         for step in range(1, 10):
             log.step(step, 0, {"loss": Unread()}, 0.1)
 
@@ -66,7 +66,7 @@ def test_losses_are_not_read_from_the_device_at_every_step(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_and_names_its_step_and_epoch(
     tmp_path: Path, lines_of: Callable, bad: float
 ) -> None:
-    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+    with MetricsLog(RunDirectory(tmp_path), 0, 1000) as log:
         note(log, range(1, 8), steps_per_epoch=4)
         log.step(8, 1, {"loss": torch.tensor(bad), "cross_entropy": torch.tensor(2.0)}, 0.1)
         note(log, range(9, 11))
@@ -81,7 +81,7 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
     tmp_path: Path, lines_of: Callable, tail: str
 ) -> None:
     directory = RunDirectory(tmp_path)
-    with MetricsLog(directory, 0) as log:
+    with MetricsLog(directory, 0, 1000) as log:
         note(log, range(1, 5))
         log.flush()
         log.write("eval", 4, 0, {"top1_error": 50.0})
@@ -92,7 +92,7 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
         file.write(tail)
     before = read_metrics(tmp_path)
 
-    with MetricsLog(directory, 4) as log:
+    with MetricsLog(directory, 4, 1000) as log:
         assert read_metrics(tmp_path) == before[:5]
         note(log, range(5, 8))
         log.flush()
@@ -104,12 +104,12 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
 def test_begun_from_the_start_nothing_old_remains(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text(json.dumps({"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}) + "\n")
-    with MetricsLog(directory, 0):
+    with MetricsLog(directory, 0, 1000):
         assert read_metrics(tmp_path) == []
 
 
 def test_epoch_means_are_over_the_steps_of_that_epoch_alone(tmp_path: Path) -> None:
-    with MetricsLog(RunDirectory(tmp_path), 0) as log:
+    with MetricsLog(RunDirectory(tmp_path), 0, 1000) as log:
         assert log.epoch_means() == {}
         note(log, range(1, 6), steps_per_epoch=3)
         log.flush()
@@ -119,7 +119,7 @@ def test_epoch_means_are_over_the_steps_of_that_epoch_alone(tmp_path: Path) -> N
 def test_tensorboard_says_what_metrics_say_also_after_resuming(tmp_path: Path, lines_of: Callable) -> None:
     directory = RunDirectory(tmp_path)
     for first_step in (0, 3):  # the second time from step 3 on: 4 and 5 are done again
-        with MetricsLog(directory, first_step) as log:
+        with MetricsLog(directory, first_step, 1000) as log:
             note(log, range(first_step + 1, 6 if first_step == 0 else 8))
             log.flush()
             log.write("eval", 7 if first_step else 5, 0, {"top1_error": 30.0, "images": 2000})
@@ -135,3 +135,20 @@ def test_tensorboard_says_what_metrics_say_also_after_resuming(tmp_path: Path, l
     for name in ("loss", "cross_entropy", "learning_rate"):
         assert shown(f"step/{name}") == logged("step", name)
     assert shown("eval/top1_error") == logged("eval", "top1_error") == [(7, 30.0)]
+
+
+def test_what_follows_the_last_step_is_done_again(tmp_path: Path, lines_of: Callable) -> None:
+    """A run that ended in its last evaluation goes on from the checkpoint before it."""
+    directory = RunDirectory(tmp_path)
+    with MetricsLog(directory, 0, 4) as log:
+        note(log, range(1, 3))
+        log.flush()
+        log.write("eval", 2, 0, {"top1_error": 5.0})
+        note(log, range(3, 5))
+        log.flush()
+        log.write("eval", 4, 1, {"top1_error": 4.0})
+        log.write("end", 4, 1, {"top1_error": 4.0})
+    with MetricsLog(directory, 4, 4):
+        pass
+    kinds = [(line["kind"], line["step"]) for line in lines_of(tmp_path)]
+    assert kinds == [("step", 1), ("step", 2), ("eval", 2), ("step", 3), ("step", 4)]

@@ -42,6 +42,7 @@ def test_a_step_is_nesterov_sgd_with_l2_decay_and_clipping_along_a_cosine(clip_n
     curvature, velocity = np.array([8, 8, 8, 0.3, 0.3]), np.zeros(5)
     for step in range(steps):
         used = _optimize(state, network.loss(), clip_norm)
+        state.schedule.step()
 
         rate = 0.07 * (1 + math.cos(math.pi * step / steps)) / 2
         gradient = curvature * (w - 1)

@@ -164,7 +164,7 @@ def test_recipes_differ_exactly_when_what_is_learned_differs(changed: Callable[.
         assert fingerprint(before) != fingerprint(after)
 
 
-ENVIRONMENT = {"threads": 1, "precision": "float32", "data": "abc"}
+ENVIRONMENT = {"threads": 1, "precision": "float32", "data": "abc", "recipe": "123"}
 
 
 def test_the_environment_of_the_beginning_is_kept_and_what_changed_later_added(tmp_path: Path) -> None:
@@ -187,7 +187,14 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path) -> None:
         record_environment(run, {**ENVIRONMENT, "data": "abd"}, 4, pytest.fail)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_a_run_does_not_go_on_with_a_recipe_that_was_edited(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    record_environment(run, ENVIRONMENT, 0, pytest.fail)
+    with pytest.raises(InputError, match=r"recipe.yaml has been changed since the run began"):
+        record_environment(run, {**ENVIRONMENT, "recipe": "124"}, 4, pytest.fail)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b"\xff", b'{"data": "", "recipe": "", "resumed": 1}'])
 def test_a_damaged_environment_is_named(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "environment.json").write_bytes(damage)
     with pytest.raises(InputError, match=r"environment.json is damaged"):

@@ -30,7 +30,8 @@ def entry() -> None:
     pressed: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
-        if pressed:  # already on the way out: now at once
+        if pressed or _is_importing(frame):  # already on the way out, or where an exception may well be swallowed
+            os.write(2, b"kdaug: interrupted\n")
             os._exit(130)
         pressed.append(signum)
         raise KeyboardInterrupt
@@ -44,6 +45,12 @@ def entry() -> None:
         code = _interrupted()  # a library turned the KeyboardInterrupt into something else while it was imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,11 +68,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output (head, say) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except OSError as error:  # files and folders are the user's
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not error.filename:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"kdaug: the disk is full{where}; free some space, then continue with --run.resume", file=sys.stderr)
+        hint = "; free some space, then continue with --run.resume" if full else ""
+        said = "the disk is full" if full else str(error.strerror)
+        print(f"kdaug: {said}{where}{hint}", file=sys.stderr)
         return 2
 
 

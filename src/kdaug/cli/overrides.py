@@ -11,6 +11,8 @@ from kdaug.cli.parsing import parse
 from kdaug.config import Recipe, check, read_recipe
 from kdaug.recipes import RECIPES, named_recipe
 
+_LEFT_BY_A_RUN = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
+
 
 def find_recipe(name_or_file: str) -> Recipe:
     """The recipe of a name, in a YAML file (anything that ends in .yaml or .yml, or has a slash in it), or of a run.
@@ -23,9 +25,8 @@ def find_recipe(name_or_file: str) -> Recipe:
     elif not (name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file):
         return named_recipe(name_or_file)
     recipe = read_recipe(path)
-    if path.name == "recipe.yaml" and (path.parent / "checkpoints").is_dir():
-        return replace(recipe, run=replace(recipe.run, dir=str(path.parent)))
-    return recipe
+    of_a_run = path.name == "recipe.yaml" and any((path.parent / name).exists() for name in _LEFT_BY_A_RUN)
+    return replace(recipe, run=replace(recipe.run, dir=str(path.parent))) if of_a_run else recipe
 
 
 def with_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:

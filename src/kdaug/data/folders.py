@@ -16,13 +16,15 @@ from kdaug.errors import InputError
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
 )
+TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DEFAULT_SIZE = 224
 
 
 def load_folder(settings: config.Data) -> Dataset:
-    """The data set in folder `settings.root`: train/ and val/ (or valid/, validation/, test/), or the classes directly.
+    """The data set in folder `settings.root`: train/ and val/ (or training/, valid/, validation/, test/),
+    or the classes directly.
 
     A train/ without sub-folders of images is a class like any other. Without a split, `settings.val_fraction` of each
     class is held out, the same images every time. Raises InputError for a folder that is missing, empty or unreadable,
@@ -42,16 +44,17 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], Fold
     """The classes of `root`, its training and its validation images."""
     if not root.is_dir():
         raise InputError(f"image folder {root} does not exist; give it with --data.root")
-    has_train = any(sub.name == "train" and _holds_classes(sub) for sub in _sub_folders(root))
-    source = root / "train" if has_train else root
+    train_folder = _named(root, TRAIN_NAMES)
+    has_train = train_folder is not None and _holds_classes(train_folder)
+    source = train_folder if train_folder is not None and has_train else root
     classes, images = _read_classes(source)
-    if not has_train and set(classes) <= {"train", *VAL_NAMES}:
+    if not has_train and {name.lower() for name in classes} <= {*TRAIN_NAMES, *VAL_NAMES}:
         raise InputError(
             f"image folder {root} holds only {', '.join(classes)}; train/ with a sub-folder per class is missing"
         )
     if len(classes) < 2:
         raise InputError(f"image folder {source} has one class only ({classes[0]}); there is nothing to tell apart")
-    val_folder = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
+    val_folder = _named(root, VAL_NAMES)
     if not has_train or val_folder is None:
         return classes, *_held_out(images, val_fraction)
     val_classes, val = _read_classes(val_folder)
@@ -76,6 +79,12 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], FolderImages]:
     if not classes:
         raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
     return tuple(classes), FolderImages(tuple(paths), np.array(labels, np.int64))
+
+
+def _named(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The sub-folder of `root` with the first of `names` that there is, in capitals or not."""
+    by_name = {path.name.lower(): path for path in _sub_folders(root)}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _holds_classes(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from. Unreadable images are left out."""
+    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from. Unreadable ones are left out."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -105,11 +105,10 @@ def load(
     for key, pixels, labels, failures in decoded:
         for index, reason in failures:
             unreadable.add(images.paths[index], reason)
-        if len(labels):
-            yield Batch(pixels.numpy(), labels.numpy(), key)
+        yield Batch(pixels.numpy(), labels.numpy(), key)
 
 
-def prefetch(items: Iterable[T], depth: int = 3) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
     """The same items, up to `depth` of them made ahead in a thread; an exception there is raised here."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()

@@ -88,6 +88,9 @@ def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, p
             raise InputError(
                 f"weight file {path}: {name} is {list(tensor.shape)}, but the network has {list(own[name].shape)}"
             )
+    for name, tensor in tensors.items():
+        if name in own and own[name].is_floating_point() and not tensor.is_floating_point():
+            raise InputError(f"weight file {path}: {name} is {tensor.dtype}, but must be floating point")
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
         wrong = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which the network has not"
@@ -111,6 +114,11 @@ def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
         raise InputError(f"weight file {path} carries a description that cannot be read") from None
 
 
+def _is_plain(name: Any, value: Any) -> bool:
+    """Whether an entry of a file is a tensor with a name and all its values."""
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+
+
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:  # by name, torch would take any *.safetensors for one
@@ -123,6 +131,6 @@ def _read_torch_file(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model", "model_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path} is not a weight file: it holds no tensors by name")
+    if not isinstance(content, dict) or not content or not all(_is_plain(*item) for item in content.items()):
+        raise InputError(f"{path} is not a weight file: it holds no plain tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def load_newest_checkpoint(state: TrainingState, folder: Path, report: Callable[
             reason = " ".join(str(error).split())
             report(f"checkpoint {checkpoint} is damaged ({reason[:200]})")
     if checkpoints:
-        raise InputError(f"no checkpoint in {folder} is sound; bring one back, or remove {folder} to begin again")
+        raise InputError(f"no checkpoint in {folder} is sound; bring one back, or train anew in another --run.dir")
     return False
 
 
@@ -121,7 +122,7 @@ def _restore(state: TrainingState, saved: dict[str, Any]) -> None:
 
 def all_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name) and path.is_dir())
 
 
 def _sum_of(path: Path) -> str:

@@ -13,8 +13,8 @@ from kdaug.config import read_recipe
 from kdaug.errors import InputError
 from kdaug.networks import restore_network
 from kdaug.training.evaluation import Scores
-from kdaug.training.progress import show_progress
-from kdaug.training.run_directory import RunDirectory
+from kdaug.training.progress import say, show_progress
+from kdaug.training.run_directory import RunDirectory, read_environment
 from kdaug.training.setup import evaluate_network, prepare
 
 
@@ -35,6 +35,9 @@ def evaluate_run(run: str, weights: Literal["last", "best"], root: str | None, d
     recipe = read_recipe(directory.recipe)
     data = replace(recipe.data, root=root or recipe.data.root)
     setup = prepare(replace(recipe, data=data, run=replace(recipe.run, device=device)), Console(stderr=True))
+    environment = read_environment(directory)
+    if environment is not None and environment["data"] != setup.dataset.content:
+        say(setup.console, f"note: these are not the images that {run} was trained and measured on, or not all of them")
     network, card = restore_network(path)
     if card.classes != setup.dataset.classes:
         raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {data.root}")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
 from kdaug.config import Recipe
-from kdaug.data.loader import prefetch
+from kdaug.data.loader import Batch, prefetch
 from kdaug.errors import InputError
 from kdaug.networks import create_network, parameter_count, save_weights
-from kdaug.supervision import Teacher, supervise
+from kdaug.supervision import Teacher, Told, supervise
 from kdaug.training.checkpoints import (
     Diverged,
     TrainingState,
@@ -37,7 +39,6 @@ from kdaug.training.run_directory import (
     describe_environment,
     find_run,
     open_run,
-    read_environment,
     read_metrics,
     record_environment,
 )
@@ -85,11 +86,20 @@ def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop:
     state = _first_state(setup)
     if load_newest_checkpoint(state, directory.checkpoints, partial(say, setup.console)):
         say(setup.console, f"continuing at step {state.step} of {setup.steps}")
-    environment = describe_environment(setup.device, setup.precision, setup.dataset)
+    elif directory.best_weights.exists() and len(_evaluations(directory)) > 1:
+        raise InputError(
+            f"{directory.path} has lost its checkpoints; bring them back, or train anew in another --run.dir"
+        )
+    if state.step > max((line["step"] for line in read_metrics(directory.path)), default=0):
+        raise InputError(
+            f"{directory.metrics} ends before the checkpoint at step {state.step}; bring back what is missing, or "
+            "train anew in another --run.dir"
+        )
+    environment = describe_environment(setup.recipe, setup.device, setup.precision, setup.dataset)
     record_environment(directory, environment, state.step, partial(say, setup.console))
     say(setup.console, _announcement(setup, state.network, directory))
     with (
-        MetricsLog(directory, state.step) as log,
+        MetricsLog(directory, state.step, setup.steps) as log,
         show_progress(setup.console) as bar,
     ):
         progress = RunProgress(
@@ -108,29 +118,27 @@ def _run_steps(
     stop: Event,
 ) -> None:
     """All optimisation steps from state.step on, with evaluations and checkpoints on the way, then the final files."""
-    recipe, to_input = setup.recipe, setup.card.input_format.prepare
+    recipe = setup.recipe
     started = saved = time.monotonic()
-    for batch, views in prefetch(training_views(setup, state.step)):
-        views = views.to(setup.device, non_blocking=True)
-        labels = torch.from_numpy(batch.labels).to(setup.device)
-        state.network.train()
-        with autocast(setup.device, setup.precision):
-            teacher_logits = teacher(views) if teacher else None
-            told = supervise(recipe.supervision, state.network(to_input(views)), teacher_logits, labels)
-        learning_rate = _optimize(state, told.total, recipe.optimization.clip_norm)
-        state.step = batch.key.step + 1
-        log.step(state.step, batch.key.epoch, told.parts(), learning_rate)
-        progress.step(state.step, log.epoch_means())
-        evaluation_due = _evaluation_due(setup, state.step)
-        if evaluation_due:
-            _evaluate(setup, state, directory, log, progress)
-        if evaluation_due or stop.is_set() or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
-            log.flush()
-            require_finite(state)
-            save_checkpoint(state, directory.checkpoints)
-            saved = time.monotonic()
-        if stop.is_set():
-            raise Interrupted(directory.path)
+    with closing(prefetch(training_views(setup, state.step))) as batches:
+        for batch, views in batches:
+            state.step = batch.key.step + 1
+            if len(batch.labels) >= min(2, recipe.optimization.global_batch):  # batch norm cannot do with one image
+                told, learning_rate = _learn(setup, teacher, state, batch, views)
+                log.step(state.step, batch.key.epoch, told.parts(), learning_rate)
+            state.schedule.step()
+            progress.step(state.step, log.epoch_means())
+            evaluation_due = _evaluation_due(setup, state.step)
+            if evaluation_due:
+                _evaluate(setup, state, directory, log, progress)
+            due = evaluation_due or state.step == setup.steps or stop.is_set()
+            if due or time.monotonic() - saved > 60 * recipe.run.checkpoint_minutes:
+                log.flush(to_disk=True)
+                require_finite(state)
+                save_checkpoint(state, directory.checkpoints)
+                saved = time.monotonic()
+            if stop.is_set():
+                raise Interrupted(directory.path)
     scores = _evaluate(setup, state, directory, log, progress)
     save_weights(state.network, setup.card, directory.last_weights)
     figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": time.monotonic() - started}
@@ -142,6 +150,20 @@ def _run_steps(
         raise Interrupted(directory.path)
 
 
+def _learn(
+    setup: Setup, teacher: Teacher | None, state: TrainingState, batch: Batch, views: Tensor
+) -> tuple[Told, float]:
+    """One optimisation step on a batch; what the student was told, and the learning rate."""
+    views = views.to(setup.device, non_blocking=True)
+    labels = torch.from_numpy(batch.labels).to(setup.device)
+    to_input = setup.card.input_format.prepare
+    state.network.train()
+    with autocast(setup.device, setup.precision):
+        teacher_logits = teacher(views) if teacher else None
+        told = supervise(setup.recipe.supervision, state.network(to_input(views)), teacher_logits, labels)
+    return told, _optimize(state, told.total, setup.recipe.optimization.clip_norm)
+
+
 def _optimize(state: TrainingState, loss: Tensor, clip_norm: float | None) -> float:
     """One step downhill; returns the learning rate it was made with."""
     state.optimizer.zero_grad(set_to_none=True)
@@ -150,7 +172,6 @@ def _optimize(state: TrainingState, loss: Tensor, clip_norm: float | None) -> fl
         nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
     learning_rate = float(state.schedule.get_last_lr()[0])
     state.optimizer.step()
-    state.schedule.step()
     return learning_rate
 
 
@@ -188,17 +209,12 @@ def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
     """The teacher of the recipe, trained now unless an earlier run has done so; None if it wants none."""
     if setup.recipe.teacher.source != "train":
         return None
-    first = teacher_recipe(setup.recipe)
+    first = teacher_recipe(setup.recipe, setup.dataset.content)
     say(setup.console, f"the teacher comes first: {first.run.dir}")
     try:
         trained = train(first, setup.console).directory
     except Interrupted:
         raise Interrupted(directory.path) from None
-    environment = read_environment(RunDirectory(trained))
-    if environment is not None and environment["data"] != setup.dataset.content:
-        raise InputError(
-            f"the teacher {trained} was trained on other images than there are now; remove it to train anew"
-        )
     return prepare_teacher(setup, f"run:{trained}")
 
 
@@ -218,6 +234,10 @@ def _announcement(setup: Setup, network: nn.Module, directory: RunDirectory) -> 
         f"images of {len(dataset.classes)} classes ({dataset.name}), views {recipe.views.policy}, "
         f"{recipe.optimization.epochs} epochs, {setup.device.type} {str(setup.precision).removeprefix('torch.')}"
     )
+
+
+def _evaluations(directory: RunDirectory) -> list[dict[str, Any]]:
+    return [line for line in read_metrics(directory.path) if line["kind"] == "eval"]
 
 
 def _outcome(directory: RunDirectory) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from types import TracebackType
 from typing import Any
 
@@ -21,9 +22,13 @@ _READ_EVERY = 20
 class MetricsLog:
     """Appends one JSON object per line: kind, step, epoch, and named figures."""
 
-    def __init__(self, directory: RunDirectory, first_step: int) -> None:
-        """Lines of steps that will be done again (from `first_step` on) are dropped, and an end that was none."""
-        kept = [line for line in read_metrics(directory.path) if line["step"] <= first_step and line["kind"] != "end"]
+    def __init__(self, directory: RunDirectory, first_step: int, last_step: int) -> None:
+        """Drops lines of what will be done again: steps after `first_step`, and what follows `last_step`."""
+        kept = [
+            line
+            for line in read_metrics(directory.path)
+            if line["step"] <= first_step and (line["kind"] == "step" or line["step"] < last_step)
+        ]
         write_whole(directory.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(directory.metrics, "a", encoding="utf-8")
         self._board = SummaryWriter(str(directory.tensorboard), purge_step=first_step + 1)
@@ -47,8 +52,11 @@ class MetricsLog:
         if len(self._unread) >= _READ_EVERY:
             self.flush()
 
-    def flush(self) -> None:
-        """Writes all steps noted so far; Diverged at the first whose loss is not finite."""
+    def flush(self, to_disk: bool = False) -> None:
+        """Writes all steps noted so far, `to_disk` so that they survive a power loss.
+
+        Raises Diverged at the first whose loss is not finite.
+        """
         unread, self._unread = self._unread, []
         for step, epoch, parts, learning_rate in unread:
             figures = {name: float(value) for name, value in parts.items()}
@@ -57,6 +65,8 @@ class MetricsLog:
             self._add_to_epoch(epoch, figures)
             self.write("step", step, epoch, {**figures, "learning_rate": learning_rate})
         self._file.flush()
+        if to_disk:
+            os.fsync(self._file.fileno())
 
     def epoch_means(self) -> dict[str, float]:
         """Mean of each loss part over the steps of the current epoch that were read so far."""

@@ -39,12 +39,12 @@ def resolve(recipe: Recipe) -> Recipe:
     return replace(recipe, views=views, teacher=teacher)
 
 
-def teacher_recipe(recipe: Recipe) -> Recipe:
+def teacher_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
     """How the teacher of a resolved recipe is trained: its own network, policy and epochs, all else as the student.
 
     Without a network of its own it is the student's, pretrained if that is. Its directory stands beside the
     student's, under teachers/, and is named after everything it depends on, so that all students that want this teacher
-    share it.
+    share it; `images` stands for the place of an image folder, as in `fingerprint`.
     """
     teacher = recipe.teacher
     alone = replace(
@@ -57,5 +57,5 @@ def teacher_recipe(recipe: Recipe) -> Recipe:
         run=replace(recipe.run, seed=teacher.seed, resume=True),
     )
     assert recipe.run.dir is not None
-    name = f"{alone.data.name}-{alone.student.name}-{fingerprint(alone)}"
+    name = f"{alone.data.name}-{alone.student.name}-{fingerprint(alone, images)}"
     return replace(alone, run=replace(alone.run, dir=str(Path(recipe.run.dir).parent / "teachers" / name)))

@@ -123,7 +123,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             line = None
-        if isinstance(line, dict) and "kind" in line:
+        if isinstance(line, dict) and {"kind", "step"} <= line.keys():
             lines.append(line)
         elif number < len(texts):
             raise InputError(f"{file}: line {number} is damaged; mend it, or train anew in another --run.dir")
@@ -145,20 +145,30 @@ def what_is_learned(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def fingerprint(recipe: Recipe) -> str:
-    """Ten hexadecimal digits that differ when what is learned differs."""
-    settings = json.dumps(what_is_learned(recipe), sort_keys=True)
-    return hashlib.sha256(settings.encode()).hexdigest()[:10]
+def fingerprint(recipe: Recipe, images: str | None = None) -> str:
+    """Ten hexadecimal digits that differ when what is learned differs.
+
+    `images`: what stands for the place of an image folder, its content say; None: the path itself.
+    """
+    learned = what_is_learned(recipe)
+    if images is not None and "data.root" in learned:
+        learned["data.root"] = images
+    return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def differences(before: Recipe, after: Recipe) -> list[str]:
-    """Each setting of what is learned that differs, as "name: before -> after"."""
+    """Each setting of what is learned that differs, as "name: before -> after".
+
+    An image folder may have moved: its content is compared, when the run goes on, in `record_environment`.
+    """
     old, new = what_is_learned(before), what_is_learned(after)
-    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name] and name != "data.root"]
 
 
-def describe_environment(device: torch.device, precision: torch.dtype, dataset: Dataset) -> dict[str, Any]:
-    """Versions, hardware and the very images that a result depends on."""
+def describe_environment(
+    recipe: Recipe, device: torch.device, precision: torch.dtype, dataset: Dataset
+) -> dict[str, Any]:
+    """Versions, hardware, the settings and the very images that a result depends on."""
     packages = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
     return {
         "python": platform.python_version(),
@@ -170,6 +180,7 @@ def describe_environment(device: torch.device, precision: torch.dtype, dataset: 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(precision).removeprefix("torch."),
         "data": dataset.content,
+        "recipe": fingerprint(recipe, dataset.content),
     }
 
 
@@ -177,11 +188,13 @@ def read_environment(directory: RunDirectory) -> dict[str, Any] | None:
     """What environment.json says; None if it is not there yet, InputError if it is damaged."""
     if not directory.environment.is_file():
         return None
+    environment: dict[str, Any] | None
     try:
         environment = json.loads(directory.environment.read_bytes())
     except ValueError:
         environment = None
-    if not isinstance(environment, dict) or "data" not in environment:
+    sound = isinstance(environment, dict) and {"data", "recipe"} <= environment.keys()
+    if environment is None or not sound or not isinstance(environment.get("resumed", []), list):
         raise InputError(f"{directory.environment} is damaged; mend it, or train anew in another --run.dir")
     return environment
 
@@ -200,6 +213,11 @@ def record_environment(
         raise InputError(
             f"the images are not those that {directory.path} began with (some were added, removed or renamed); bring "
             "them back, or train anew in another --run.dir"
+        )
+    if before["recipe"] != environment["recipe"]:
+        raise InputError(
+            f"{directory.recipe} has been changed since the run began; bring it back, or train from it in another "
+            "--run.dir"
         )
     changed = {name: value for name, value in environment.items() if before.get(name) != value}
     if changed:

@@ -94,12 +94,12 @@ def check_training(setup: Setup) -> None:
     batch = recipe.optimization.global_batch
     if len(dataset.train) < batch:
         raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
-    wanted = [recipe.student]
+    wanted = {recipe.student}
     if recipe.teacher.source == "train":
-        wanted.append(teacher_recipe(recipe).student)
-    for name in {network.name for network in wanted}:
-        network = create_network(name, len(dataset.classes), dataset.channels).train()
-        try_out(network, name, min(batch, 2), dataset.channels, dataset.size)
+        wanted.add(teacher_recipe(recipe).student)
+    for student in wanted:
+        network = create_network(student.name, len(dataset.classes), dataset.channels, student.pretrained)
+        try_out(network.train(), student.name, min(batch, 2), dataset.channels, dataset.size)
 
 
 def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
@@ -115,6 +115,9 @@ def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tenso
         frame = RandomResizedCrop(dataset.size[0], seed, recipe.views.min_area)
     threads = 1 if setup.device.type == "cpu" else None  # on a CPU the network needs the cores
     for batch in load(dataset.train, keys, frame, recipe.data.workers, setup.unreadable_train):
+        if len(batch.labels) == 0:
+            yield batch, torch.empty(0)
+            continue
         plan = setup.policy.plan(seed, batch.key.epoch, batch.key.indices, dataset.size)
         yield batch, torch.from_numpy(apply(batch.images, plan, threads))
 
