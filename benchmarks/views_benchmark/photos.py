@@ -14,7 +14,7 @@ from kdaug.data.images import ArrayImages
 from kdaug.data.named import read_cifar
 from kdaug.data.sets import load_bundled
 
-COUNTS = {32: 128, 224: 32}
+COUNTS = {32: 1024, 224: 128}
 """Images of each size: a batch of CIFAR training, and a part of one of ImageNet training."""
 
 

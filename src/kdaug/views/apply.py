@@ -23,10 +23,15 @@ def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None)
     check_plan(plan)
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, but must be at least 1")
+    return apply_unchecked(images, plan, threads if threads is not None else os.cpu_count() or 1)
+
+
+def apply_unchecked(images: NDArray[np.uint8], plan: ViewPlan, threads: int) -> NDArray[np.uint8]:
+    """As `apply`, of images and a plan that are known to be sound: with others it reads and writes anywhere."""
     from kdaug.views.kernels import carry_out  # numba takes half a second to import
 
     views = np.empty((len(images), *plan.output_size, images.shape[3]), np.uint8)
-    carry_out(images, plan, views, threads if threads is not None else os.cpu_count() or 1)
+    carry_out(images, plan, views, threads)
     return views
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError
-from kdaug.views.apply import apply
+from kdaug.views.apply import apply, apply_unchecked
 from kdaug.views.plan import Size, ViewPlan
+from kdaug.views.plan_check import check_plan
 from kdaug.views.policies import Policy, create_policy
 
 if TYPE_CHECKING:
@@ -61,7 +62,13 @@ class ViewTransform:
     def __call__(self, image: Image | Tensor, index: int | None = None) -> Any:
         """The view of one image; `index` is the sample's position in the data set."""
         pixels, restore = _opened(image)
-        return restore(apply(pixels, self._plan(index, pixels.shape[1:3]), threads=1)[0])
+        size = pixels.shape[1:3]
+        if index is None:
+            plan = self._numbered.next_plan(self.policy, self.seed, int(self._epoch.item()), size)
+            return restore(apply_unchecked(pixels, plan, threads=1)[0])  # checked with its block
+        if index < 0:
+            raise InputError(f"ViewTransform: index is {index}, but must be at least 0")
+        return restore(apply(pixels, self.policy.plan(self.seed, self.epoch, [index], size), threads=1)[0])
 
     def views(self, images: Sequence[Image | Tensor], indices: Sequence[int]) -> list[Any]:
         """The views of several images with their indices, as one by one, but drawn together: faster."""
@@ -74,13 +81,6 @@ class ViewTransform:
             for row, view in zip(rows, changed, strict=True):
                 seen[row] = opened[row][1](view)
         return seen
-
-    def _plan(self, index: int | None, size: Size) -> ViewPlan:
-        if index is not None:
-            if index < 0:
-                raise InputError(f"ViewTransform: index is {index}, but must be at least 0")
-            return self.policy.plan(self.seed, self.epoch, [index], size)
-        return self._numbered.next_plan(self.policy, self.seed, int(self._epoch.item()), size)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_numbered": _Numbered()}
@@ -147,7 +147,11 @@ class _Numbered:
             numbers = numbers * worker.num_workers + worker.id
             if epoch < 0:
                 seed = (seed + worker.seed - worker.id) % _SEEDS
-        return policy.plan(seed, max(epoch, 0), numbers, size)
+        plan = policy.plan(seed, max(epoch, 0), numbers, size)
+        if plan.size != size or len(plan) != len(numbers):
+            raise InputError(f"ViewTransform: {policy!r} plans for {len(plan)} images of {plan.size}, not as asked")
+        check_plan(plan)
+        return plan
 
 
 def _worker_info() -> Any:
@@ -192,4 +196,6 @@ def _to_pillow(view: NDArray[np.uint8]) -> Image:
     from PIL import Image
 
     height, width, channels = view.shape
-    return Image.frombuffer("L" if channels == 1 else "RGB", (width, height), view.tobytes())
+    image = Image.new("L" if channels == 1 else "RGB", (width, height), None)
+    image.frombytes(view.tobytes())  # quicker than Image.frombytes, and than Image.frombuffer, which copies too
+    return image

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from kdaug.compiler import announced
 from kdaug.views.kernels.engine import views_of
-from kdaug.views.ops import CODES
+from kdaug.views.ops import CODES, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
-_GEOMETRIC = [CODES[name] for name in ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")]
+_IS_GEOMETRIC = np.isin(NAMES, ("shear-x", "shear-y", "translate-x", "translate-y", "rotate"))  # by op code
+_BILINEAR, _BICUBIC = RESAMPLES.index("bilinear"), RESAMPLES.index("bicubic")
 
 
 def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
@@ -31,6 +32,9 @@ def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8
 
     _compile(do, bilinear, bicubic)
     workers = min(threads, len(images))
+    if workers == 1:
+        views_of(*given, views, capacity, bilinear, bicubic)
+        return
     ends = [len(images) * worker // workers for worker in range(workers + 1)]
     others = [_pool(workers - 1).submit(do, slice(*ends[i : i + 2])) for i in range(1, workers)]
     do(slice(ends[0], ends[1]))
@@ -42,9 +46,8 @@ def _filters(plan: ViewPlan) -> tuple[bool | None, bool | None]:
     """Whether the plan has bilinear and bicubic steps, each True or None."""
     if not plan.resample.any():
         return None, None
-    used = set(plan.resample[np.isin(plan.op, _GEOMETRIC)].tolist())
-    bilinear, bicubic = (True if RESAMPLES.index(name) in used else None for name in ("bilinear", "bicubic"))
-    return bilinear, bicubic
+    used = plan.resample[_IS_GEOMETRIC[plan.op]]
+    return bool((used == _BILINEAR).any()) or None, bool((used == _BICUBIC).any()) or None
 
 
 _compiled: set[tuple[bool | None, bool | None]] = set()
