@@ -15,7 +15,7 @@ from kdaug.data.named import read_cifar
 from kdaug.data.sets import load_bundled
 
 COUNTS = {32: 1024, 224: 128}
-"""Images of each size: a batch of CIFAR training, and a part of one of ImageNet training."""
+"""Images of each size: large batches, so that what two threads gain is not lost in waking the second."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def test_a_short_run_measures_what_is_there_and_names_what_is_missing(tmp_path: 
     assert machine["processor"]
     assert machine["cores"] >= 1
     assert {"numpy", "numba", "pillow", "torchvision", "kornia"} <= set(machine["versions"])
-    assert [(one["size"], one["images"]) for one in report["batches"]] == [(32, 128), (224, 32)]
+    assert [(one["size"], one["images"]) for one in report["batches"]] == [(32, 1024), (224, 128)]
     assert all("Fashion-MNIST" in one["source"] for one in report["batches"])
     assert {one["measured"] for one in report["targets"]} == {None}
 

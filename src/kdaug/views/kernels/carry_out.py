@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from kdaug.views.ops import CODES, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
 _IS_GEOMETRIC = np.isin(NAMES, ("shear-x", "shear-y", "translate-x", "translate-y", "rotate"))  # by op code
+_PIECES_EACH, _BYTES_WORTH_A_PIECE = 4, 1 << 18  # a piece costs some 10 µs besides its work
 _BILINEAR, _BICUBIC = RESAMPLES.index("bilinear"), RESAMPLES.index("bicubic")
 
 
@@ -35,11 +37,23 @@ def carry_out(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8
     if workers == 1:
         views_of(*given, views, capacity, bilinear, bicubic)
         return
-    ends = [len(images) * worker // workers for worker in range(workers + 1)]
-    others = [_pool(workers - 1).submit(do, slice(*ends[i : i + 2])) for i in range(1, workers)]
-    do(slice(ends[0], ends[1]))
+    pieces = iter(_pieces(images, workers))
+
+    def take_pieces() -> None:
+        for piece in pieces:  # of an iterator each is taken once, whoever asks
+            do(piece)
+
+    others = [_pool(workers - 1).submit(take_pieces) for _ in range(1, workers)]
+    take_pieces()
     for other in others:
         other.result()
+
+
+def _pieces(images: NDArray[np.uint8], workers: int) -> list[slice]:
+    """Rows of the batch for `workers` to take in turn: images differ in work, so each gets several pieces if it can."""
+    count = min(len(images), max(workers, min(_PIECES_EACH * workers, images.nbytes // _BYTES_WORTH_A_PIECE)))
+    ends = [len(images) * piece // count for piece in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def _filters(plan: ViewPlan) -> tuple[bool | None, bool | None]:
