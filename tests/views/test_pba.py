@@ -82,5 +82,5 @@ def test_pba_without_the_runs_epochs_is_refused_with_what_to_say() -> None:
         InputError, match=r"pba-cifar10 follows the epoch; say .* create_policy\('pba-cifar10', epochs=200\)"
     ):
         create_policy("pba-cifar10")
-    with pytest.raises(InputError, match="epochs is 0, but must be at least 1"):
+    with pytest.raises(InputError, match="epochs is 0, but must be from 1 to 100000"):
         create_policy("pba-svhn", epochs=0)

@@ -19,6 +19,7 @@ from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.spaces import space_of_sub_policies
 
 NAMES = ("pba-cifar10", "pba-svhn")
+MOST_EPOCHS = 100_000
 _COUNTS = (0.2, 0.5, 1.0)  # cumulative: no op with 0.2, one with 0.3, two with 0.5
 
 
@@ -41,8 +42,8 @@ class PopulationBasedAugmentation:
     _threshold: NDArray[np.uint32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise InputError(f"policy {self.name}: epochs is {self.epochs}, but must be at least 1")
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise InputError(f"policy {self.name}: epochs is {self.epochs}, but must be from 1 to {MOST_EPOCHS}")
         space = space_of_sub_policies(self.space)
         ops, schedule = schedule_of(self.name)
         pairs = []
