@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from kdaug.errors import InputError
 from kdaug.philox import Stream, below, permutation, philox4x32, uniform, words
 
 MASK = 0xFFFFFFFF
@@ -84,7 +85,7 @@ def test_no_samples_get_no_words() -> None:
     [(-1, 0, [0]), (2**64, 0, [0]), (0, -1, [0]), (0, 2**32, [0]), (0, 0, [0, -1]), (0, 0, [0.5]), (0, 0, [True])],
 )
 def test_a_key_out_of_range_is_an_error(seed: int, epoch: int, samples: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"seed must be|indices must be"):
+    with pytest.raises(InputError, match=r"(seed|epoch) is|indices must be"):
         words(seed, epoch, samples, 0, 1)
 
 
@@ -134,3 +135,15 @@ def test_permutations_differ_by_seed_epoch_and_stream_and_recur() -> None:
 def test_every_order_of_three_is_equally_likely(assert_uniform) -> None:
     orders = [tuple(permutation(5, epoch, 3).tolist()) for epoch in range(3000)]
     assert_uniform([orders.count(order) for order in permutations(range(3))])
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(1.5, 0), (None, 0), ("1", 0), (0, 0.5), (0, float("nan"))])
+def test_a_key_that_is_no_whole_number_is_an_error(seed: object, epoch: object) -> None:
+    with pytest.raises(InputError, match=r"(seed|epoch) is .* but must be a whole number"):
+        words(seed, epoch, [0], 0, 1)
+
+
+@pytest.mark.parametrize("indices", [[1.5], ["a"], [True], [[1, 2], [3, 4]], [-1]])
+def test_indices_that_are_none_are_an_error(indices: list[object]) -> None:
+    with pytest.raises(InputError, match="sample indices must be whole numbers"):
+        words(0, 0, indices, 0, 1)

@@ -14,3 +14,8 @@ def nearest(word: str, known: list[str]) -> str:
 
     matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def is_whole(value: object) -> bool:
+    """Whether `value` is a whole number, Python's or NumPy's, whatever its annotation promised."""
+    return hasattr(value, "__index__")

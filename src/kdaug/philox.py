@@ -13,6 +13,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kdaug.errors import InputError, is_whole
+
 Words = NDArray[np.uint32]
 
 _MASK = 0xFFFFFFFF
@@ -44,13 +46,15 @@ def words(seed: int, epoch: int, indices: ArrayLike, stream: int, count: int) ->
     """`count` random words for every sample: uint32 [N, count].
 
     `seed` is 0..2^64-1, `epoch` 0..2^32-1, `indices` int64 [N] non-negative, `stream` 0..65535. The first words do
-    not depend on `count`. Raises ValueError for a key out of range.
+    not depend on `count`. Raises InputError for a key that is none.
     """
     index = np.atleast_1d(np.asarray(indices))
-    if index.size and (index.dtype.kind not in "iu" or index.min() < 0):
-        raise ValueError("sample indices must be non-negative integers")
-    if not 0 <= seed < 1 << 64 or not 0 <= epoch < 1 << 32:
-        raise ValueError(f"seed must be in 0..2^64-1 and epoch in 0..2^32-1, got seed={seed}, epoch={epoch}")
+    if index.ndim != 1 or (index.size and (index.dtype.kind not in "iu" or index.min() < 0)):
+        raise InputError(f"sample indices must be whole numbers from 0 to 2^64-1 in one row, not {indices!r:.80}")
+    for name, value, limit in (("seed", seed, 64), ("epoch", epoch, 32)):
+        if not is_whole(value) or not 0 <= value < 1 << limit:
+            raise InputError(f"{name} is {value!r}, but must be a whole number from 0 to 2^{limit}-1")
+    seed, epoch = int(seed), int(epoch)
     index = index.astype(np.uint64)
     blocks = -(-count // 4)
     counter = np.empty((len(index), blocks, 4), np.uint32)

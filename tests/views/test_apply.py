@@ -134,6 +134,7 @@ def test_rectangles_that_are_not_in_whole_pixels_are_refused(name: str, value: f
         ({"output_size": (4, 5)}, r"image 0 of the plan ends with \(4, 4\) pixels, but output_size is \(4, 5\)"),
         ({"argument": np.tile([0.0, 0.0, 4.0, 9.0], (2, 1, 1))}, r"image 0 of the plan ends with \(9, 4\)"),
         ({"argument": np.tile([0.0, 0.0, 4.0, -4.0], (2, 1, 1))}, "crop of negative size"),
+        ({"argument": np.tile([0.0, 0.0, 1e9, 1e9], (2, 1, 1))}, "a crop of more than 65536 pixels a side"),
         ({"argument": np.zeros((2, 1, 3))}, r"argument is float64 \[2, 1, 3\], but must be float64 \[2, 1, 4\]"),
         ({"argument": np.zeros((2, 1, 4), np.float32)}, "argument is float32"),
         ({"fill": np.zeros((2, 2, 3), np.uint8)}, r"fill is uint8 \[2, 2, 3\]"),
@@ -156,7 +157,7 @@ def test_an_erase_fills_the_part_of_the_rectangle_that_lies_inside() -> None:
     assert_array_equal(apply(images, plan), wanted)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
 def test_fewer_than_one_thread_is_refused(threads: int) -> None:
     with pytest.raises(InputError, match="threads is"):
         apply(noise(2), plan_of([[], []], SIZE), threads)

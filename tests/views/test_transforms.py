@@ -213,3 +213,11 @@ def test_keyed_takes_images_of_several_sizes_and_single_and_negative_indices() -
         assert_array_equal(np.asarray(view), np.asarray(keyed[index][0]))
     assert_array_equal(np.asarray(keyed[-1][0]), np.asarray(keyed[23][0]))
     assert not issubclass(type(keyed), IterableDataset)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: ViewTransform(None), lambda: ViewTransform("flip", seed=1.5), lambda: Keyed([], "flip")]
+)
+def test_what_cannot_work_is_refused_when_it_is_made(make: Any) -> None:
+    with pytest.raises(InputError, match=r"ViewTransform"):
+        make()

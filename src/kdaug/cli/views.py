@@ -75,6 +75,8 @@ def _show(given: Show) -> None:
     from kdaug.views.policies import CIFAR_MEAN, create_policy
     from kdaug.views.spaces import SPACES
 
+    if not given.out.endswith(".png"):
+        raise InputError(f"--out is {given.out}, but must end in .png: the contact sheet is one")
     if given.size is not None and not 1 <= given.size <= _LARGEST:
         raise InputError(f"--size is {given.size}, but must be from 1 to {_LARGEST}")
     images = [read_image(given.image, given.size or 224)] if given.image else sample_images(10, given.size or 28)

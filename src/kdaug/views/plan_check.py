@@ -8,6 +8,7 @@ from kdaug.errors import InputError
 from kdaug.views.ops import ARGUMENTS, CODES, MAX_ARGUMENTS, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
+LARGEST_CROP = 1 << 16
 _RECTANGLES = ("crop", "cutout", "erase")
 
 
@@ -56,6 +57,9 @@ def _check_output_size(plan: ViewPlan) -> None:
     for step in np.flatnonzero(is_crop.any(axis=0)):
         rows = is_crop[:, step]
         ends[rows] = plan.argument[rows, step][:, [3, 2]]
+        if (ends > LARGEST_CROP).any():
+            row = np.flatnonzero((ends > LARGEST_CROP).any(axis=1))[0]
+            raise InputError(f"image {row} of the plan: a crop of more than {LARGEST_CROP} pixels a side")
         if (ends < 0).any():
             raise InputError(f"image {np.flatnonzero((ends < 0).any(axis=1))[0]} of the plan: a crop of negative size")
     wrong = np.flatnonzero((ends != plan.output_size).any(axis=1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.errors import InputError
+from kdaug.errors import InputError, is_whole
 from kdaug.views.apply import apply, apply_unchecked
 from kdaug.views.plan import Size, ViewPlan
 from kdaug.views.plan_check import check_plan
@@ -39,7 +39,9 @@ class ViewTransform:
     def __init__(self, policy: str | Policy, seed: int = 0) -> None:
         import torch
 
-        if not 0 <= seed < _SEEDS:
+        if not isinstance(policy, str) and not hasattr(policy, "plan"):
+            raise InputError(f"ViewTransform takes a specification or a policy, not {type(policy).__name__}")
+        if not is_whole(seed) or not 0 <= seed < _SEEDS:
             raise InputError(f"ViewTransform: seed is {seed}, but must be from 0 to 2^64-1")
         self.policy = create_policy(policy) if isinstance(policy, str) else policy
         self.seed = seed
@@ -49,7 +51,7 @@ class ViewTransform:
 
     def set_epoch(self, epoch: int) -> None:
         """Views of `epoch` (0..2^32-1) from now on."""
-        if not 0 <= epoch < 1 << 32:
+        if not is_whole(epoch) or not 0 <= epoch < 1 << 32:
             raise InputError(f"ViewTransform: epoch is {epoch}, but must be from 0 to 2^32-1")
         self._epoch[0] = epoch
         self._numbered = _Numbered()
@@ -96,6 +98,8 @@ class Keyed:
     """
 
     def __init__(self, dataset: Any, transform: ViewTransform, then: Callable[[Any], Any] | None = None) -> None:
+        if not isinstance(transform, ViewTransform):
+            raise InputError(f"Keyed takes a ViewTransform, not {type(transform).__name__}")
         self.dataset = dataset
         self.transform = transform
         self.then = then
