@@ -56,8 +56,18 @@ VALID = {
     "optimization.global_batch": st.integers(1), "optimization.learning_rate": above_0,
     "optimization.momentum": between_0_and_1, "optimization.weight_decay": from_0, "optimization.clip_norm": above_0,
     "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1, 1024),
-    "run.evaluate_every": st.integers(1), "run.checkpoint_minutes": from_0,
+    "run.evaluate_every": st.integers(1), "run.checkpoint_minutes": from_0, "run.checkpoint_steps": st.integers(1),
+    "run.device_batch": st.integers(1), "run.evaluate_size": st.integers(1, 16384),
+    "student.drop_path": st.floats(0, 1, exclude_max=True), "student.dropout": st.floats(0, 1, exclude_max=True),
+    "supervision.label_smoothing": st.floats(0, 1, exclude_max=True), "optimization.clean_epochs": st.integers(0),
+    "optimization.clean_learning_rate": above_0, "optimization.decay_rate": between_0_and_1,
+    "optimization.decay_epochs": above_0, "optimization.warmup_epochs": from_0,
+    "optimization.ema_decay": between_0_and_1,
 }  # fmt: skip
+VALID_TUPLES = {
+    "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
+    "optimization.milestones": st.lists(above_0, unique=True).map(sorted).map(tuple),
+}
 OF_TYPE = {str: text, bool: st.booleans(), int: st.integers(), float: finite, type(None): st.none()}
 
 
@@ -74,12 +84,14 @@ def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
         return st.one_of([values_of(option, name) for option in typing.get_args(kind)])
     if typing.get_origin(kind) is Literal:
         return st.sampled_from(typing.get_args(kind))
+    if name in VALID_TUPLES:
+        return VALID_TUPLES[name]
     if typing.get_origin(kind) is tuple:
         return st.lists(finite, min_size=1, max_size=3).map(tuple)
     return st.none() if kind is type(None) else VALID.get(name, OF_TYPE[kind])
 
 
-def with_mean_and_std_together(recipe: Recipe) -> Recipe:
+def with_what_belongs_together(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.mean is None or teacher.std is None:
         teacher = dataclasses.replace(teacher, mean=None, std=None)
@@ -87,10 +99,12 @@ def with_mean_and_std_together(recipe: Recipe) -> Recipe:
         channels = min(len(teacher.mean), len(teacher.std))
         positive = tuple(abs(value) or 1.0 for value in teacher.std[:channels])
         teacher = dataclasses.replace(teacher, mean=teacher.mean[:channels], std=positive)
-    return dataclasses.replace(recipe, teacher=teacher)
+    o = recipe.optimization
+    optimization = dataclasses.replace(o, milestones=(o.milestones or (1.0,)) if o.schedule == "milestones" else ())
+    return dataclasses.replace(recipe, teacher=teacher, optimization=optimization)
 
 
-recipes = values_of(Recipe, "").map(with_mean_and_std_together)
+recipes = values_of(Recipe, "").map(with_what_belongs_together)
 
 
 @given(recipes)
@@ -257,6 +271,20 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
         ("run: {threads: 1025}", "run.threads"),
         ("run: {evaluate_every: 0}", "run.evaluate_every"),
         ("run: {checkpoint_minutes: -1}", "run.checkpoint_minutes"),
+        ("run: {checkpoint_steps: 0}", "run.checkpoint_steps"),
+        ("run: {device_batch: 0}", "run.device_batch"),
+        ("run: {evaluate_size: 16385}", "run.evaluate_size"),
+        ("run: {trackers: [wandb, wandb]}", "run.trackers"),
+        ("student: {drop_path: 1}", "student.drop_path"),
+        ("student: {dropout: -0.1}", "student.dropout"),
+        ("supervision: {label_smoothing: 1}", "supervision.label_smoothing"),
+        ("optimization: {clean_epochs: -1}", "optimization.clean_epochs"),
+        ("optimization: {clean_learning_rate: 0}", "optimization.clean_learning_rate"),
+        ("optimization: {decay_rate: 1}", "optimization.decay_rate"),
+        ("optimization: {decay_epochs: 0}", "optimization.decay_epochs"),
+        ("optimization: {warmup_epochs: -1}", "optimization.warmup_epochs"),
+        ("optimization: {ema_decay: 1}", "optimization.ema_decay"),
+        ("optimization: {schedule: milestones, milestones: [2, 2]}", "optimization.milestones"),
     ],
 )
 def test_a_value_out_of_its_range_is_named(yaml: str, name: str) -> None:
@@ -274,6 +302,12 @@ def test_a_teachers_std_has_a_positive_value_for_each_of_its_mean(std: tuple[flo
 def test_a_teachers_mean_and_std_come_together(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"teacher\.mean and teacher\.std"):
         check(Recipe(teacher=Teacher(**given)))
+
+
+@pytest.mark.parametrize("given", [{"milestones": (1.0,)}, {"schedule": "milestones"}])
+def test_milestones_and_their_schedule_come_together(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"optimization\.milestones and optimization\.schedule milestones belong"):
+        check(Recipe(optimization=Optimization(**given)))
 
 
 @pytest.mark.parametrize("number", [math.inf, math.nan])
@@ -295,14 +329,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_docstring() -> None:
     """The command line shows it as the setting's help."""
-    undocumented = []
-    for part in ast.parse(inspect.getsource(config)).body:
+    undocumented, seen = [], 0
+    for part in ast.parse(inspect.getsource(config.recipe)).body:
         if isinstance(part, ast.ClassDef) and part.name in {cls.__name__ for cls in parts_of_a_recipe()}:
             for line, following in zip(part.body, [*part.body[1:], None], strict=True):
+                seen += isinstance(line, ast.AnnAssign)
                 if isinstance(line, ast.AnnAssign) and not is_text(following):
                     undocumented.append(f"{part.name}.{ast.unparse(line.target)}")
             assert ast.get_docstring(part)
     assert undocumented == []
+    assert seen == sum(len(dataclasses.fields(kind)) for kind in parts_of_a_recipe())
 
 
 def parts_of_a_recipe() -> list[type]:

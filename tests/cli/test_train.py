@@ -35,7 +35,9 @@ def test_the_command_trains_a_teacher_and_a_student_and_says_where_they_are(tiny
         assert {p.name for p in run.iterdir()} == FILES
     end = lines_of(tmp_path / "runs" / "a")[-1]
     assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in done.stdout
-    assert "everything is in runs/a; measure again with: kdaug eval runs/a" in done.stdout
+    assert "everything is in runs/a:\n" in done.stdout
+    for command in ("kdaug eval runs/a", "tensorboard --logdir runs/a/tensorboard", "kdaug train runs/a/recipe.yaml"):
+        assert command in done.stdout
     assert f"the teacher comes first: runs/teachers/{teacher.name}" in done.stdout
     assert f"error {lines_of(teacher)[-1]['top1_error']:.2f} % on the validation images" in done.stdout
 

@@ -38,7 +38,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def test_a_saved_network_comes_back_with_its_card(network: nn.Module, tmp_path: Path) -> None:
-    save_weights(network.to(memory_format=torch.channels_last), CARD, tmp_path / "w.safetensors")
+    save_weights(network.to(memory_format=torch.channels_last).state_dict(), CARD, tmp_path / "w.safetensors")
     restored, card = restore_network(tmp_path / "w.safetensors")
     assert card == CARD
     assert (card.input_format.mean, card.input_format.std, card.input_format.size) == ((0.25,), (0.5,), (28, 30))
@@ -50,7 +50,7 @@ def test_a_saved_network_comes_back_with_its_card(network: nn.Module, tmp_path: 
 def test_saving_replaces_the_file_and_leaves_no_other(network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_text("old")
-    save_weights(network, CARD, path)
+    save_weights(network.state_dict(), CARD, path)
     assert os.listdir(tmp_path) == ["w.safetensors"]
     assert_same(network.state_dict(), safetensors.torch.load_file(path))
 
@@ -64,7 +64,7 @@ def test_a_failed_save_leaves_the_old_file(network: nn.Module, tmp_path: Path, m
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_weights(network, CARD, path)
+        save_weights(network.state_dict(), CARD, path)
     assert path.read_text() == "old"
 
 
@@ -91,7 +91,7 @@ def test_torch_files_are_read_as_trainers_write_them(
 
 
 def test_the_content_decides_what_a_file_is_not_its_name(network: nn.Module, tmp_path: Path) -> None:
-    save_weights(network, CARD, tmp_path / "w.pth")
+    save_weights(network.state_dict(), CARD, tmp_path / "w.pth")
     torch.save(network.state_dict(), tmp_path / "w.safetensors")
     assert read_weights(tmp_path / "w.pth")[1] == CARD
     assert_same(network.state_dict(), read_weights(tmp_path / "w.safetensors")[0])

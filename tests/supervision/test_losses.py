@@ -184,7 +184,7 @@ def test_half_precision_logits_are_computed_in_float32(
     assert divergence.dtype == told.total.dtype == told.cross_entropy.dtype == torch.float32
     expected = topk_divergence(student.double(), teacher.double(), 5, 2.0, reading)
     assert_allclose(divergence, expected, rtol=2e-5, atol=2e-6)
-    exact = functional.cross_entropy(student.double(), labels)
+    exact = functional.cross_entropy(student.double(), labels, reduction="none")
     assert_allclose(told.cross_entropy, exact, rtol=1e-5)
 
 
@@ -241,25 +241,40 @@ def test_extreme_logits_stay_finite(
     student = student.clone().requires_grad_()
     told = supervise(config.Supervision(1.0, k, temperature, reading), student, teacher, torch.tensor([0, 1, 2]))
     told.total.backward()
-    assert all(value.isfinite() for value in told.parts().values())
+    assert all(value.isfinite().all() for value in told.parts().values())
     assert student.grad is not None
     assert student.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("scale_by_t2", [True, False])
-def test_supervision_is_cross_entropy_plus_weighted_mean_divergence(weight: float, scale_by_t2: bool) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_supervision_is_cross_entropy_plus_weighted_divergence_of_every_image(
+    weight: float, scale_by_t2: bool, smoothing: float
+) -> None:
     student, teacher = two_logits(0, 6)
     labels = torch.tensor([0, 5, 2, 2])
-    told = supervise(config.Supervision(weight, 3, 4.0, "grouped", scale_by_t2), student, teacher, labels)
-    cross_entropy = -np.mean([math.log(softmax(row.tolist(), 1)[c]) for row, c in zip(student, labels, strict=True)])
-    divergence = np.mean(
+    settings = config.Supervision(weight, 3, 4.0, "grouped", scale_by_t2, smoothing)
+    told = supervise(settings, student, teacher, labels)
+    shares = np.full((4, 6), smoothing / 6)
+    shares[np.arange(4), labels] += 1 - smoothing
+    log_student = np.log([softmax(row.tolist(), 1) for row in student])
+    cross_entropy = -(shares * log_student).sum(1)
+    divergence = np.array(
         [written_out(s.tolist(), t.tolist(), 3, 4.0, "grouped") for s, t in zip(student, teacher, strict=True)]
     ) * (16 if scale_by_t2 else 1)  # fmt: skip
     assert_allclose(told.cross_entropy, cross_entropy, rtol=1e-12)
     assert told.divergence is not None
     assert_allclose(told.divergence, divergence, rtol=1e-9)
-    assert_allclose(told.total, cross_entropy + weight * divergence, rtol=1e-9)
+    assert_allclose(told.loss, cross_entropy + weight * divergence, rtol=1e-9)
+    assert_allclose(told.total, told.loss.mean(), rtol=1e-12)
+
+
+def test_agreement_is_where_student_and_teacher_put_the_same_class_first() -> None:
+    student = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 1.0, 9.0]])
+    teacher = torch.tensor([[9.0, 8.0, 7.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.1]])
+    told = supervise(config.Supervision(), student, teacher, torch.tensor([1, 1, 1]))
+    assert told.parts()["teacher_agreement"].tolist() == [100, 0, 100]
 
 
 def test_without_a_teacher_it_is_the_cross_entropy_alone() -> None:
@@ -267,13 +282,13 @@ def test_without_a_teacher_it_is_the_cross_entropy_alone() -> None:
     labels = torch.tensor([0, 5, 2, 2])
     told = supervise(config.Supervision(), student, None, labels)
     assert told.divergence is None
-    assert torch.equal(told.total, told.cross_entropy)
+    assert torch.equal(told.loss, told.cross_entropy)
     assert told.parts().keys() == {"loss", "cross_entropy"}
 
 
 def test_parts_go_by_the_names_they_are_logged_under_and_hold_no_graph() -> None:
-    total, cross_entropy, divergence = (torch.tensor(value, requires_grad=True) for value in (3.0, 2.0, 1.0))
-    parts = Told(total, cross_entropy, divergence).parts()
+    loss, cross_entropy, divergence = (torch.tensor([value], requires_grad=True) for value in (3.0, 2.0, 1.0))
+    parts = Told(loss, cross_entropy, divergence).parts()
     assert {name: float(value) for name, value in parts.items()} == {"loss": 3, "cross_entropy": 2, "divergence": 1}
     assert not any(value.requires_grad for value in parts.values())
 

@@ -99,7 +99,7 @@ def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> 
 
 @pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
 def test_a_run_and_its_file_are_read_with_their_own_input(source: str, network: nn.Module, tmp_path: Path) -> None:
-    save_weights(network, CARD, tmp_path / "last.safetensors")
+    save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
     expected = judged(network, CARD.mean, CARD.std, CARD.size)
     assert_judges(load(source.format(tmp_path)), expected)
     larger = judged(network, CARD.mean, CARD.std, (20, 20))
@@ -179,7 +179,7 @@ def test_a_timm_network_that_will_not_do_is_refused_before_anything_is_fetched(
 def test_a_run_on_other_data_is_refused(
     source: str, data: Dataset, says: str, network: nn.Module, tmp_path: Path
 ) -> None:
-    save_weights(network, CARD, tmp_path / "last.safetensors")
+    save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
     with pytest.raises(InputError, match=says):
         load(source.format(tmp_path), data)
 
@@ -210,7 +210,7 @@ def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_given_as_file_and_a_file_given_as_run_are_told_apart(network: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "last.safetensors"
-    save_weights(network, CARD, file)
+    save_weights(network.state_dict(), CARD, file)
     with pytest.raises(InputError, match=f"{tmp_path} is a folder; a run directory is given as run:{tmp_path}$"):
         load(f"file:{tmp_path}")
     with pytest.raises(InputError, match=f"{file} is a file; a weight file is given as file:{file}$"):
@@ -221,7 +221,7 @@ def test_a_folder_given_as_file_and_a_file_given_as_run_are_told_apart(network: 
 def test_a_file_that_says_its_own_is_not_told_otherwise(
     setting: str, other: object, network: nn.Module, tmp_path: Path
 ) -> None:
-    save_weights(network, CARD, tmp_path / "w.safetensors")
+    save_weights(network.state_dict(), CARD, tmp_path / "w.safetensors")
     own = {"network": CARD.network, "mean": CARD.mean, "std": CARD.std}
     same = load(f"file:{tmp_path / 'w.safetensors'}", **own)
     assert same.input_format == CARD.input_format

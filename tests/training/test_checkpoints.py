@@ -17,44 +17,45 @@ from torch import Tensor, nn
 from kdaug import InputError
 from kdaug.config import Optimization
 from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
-from kdaug.training.optimization import create_optimizer, create_schedule
+from kdaug.training.optimization import LearningRate, create_average, create_optimizer, create_scaler
+from kdaug.training.step import descend
 
-FILES = ("weights.safetensors", "state.pt", "sha256.json")
+FILES = ("weights.safetensors", "average.safetensors", "state.pt", "sha256.json")
 
 
-def a_state(seed: int) -> TrainingState:
-    """A small network with buffers and dropout, its optimiser and schedule."""
+def a_state(seed: int, settings: Optimization = Optimization(ema_decay=0.99)) -> TrainingState:  # noqa: B008 - frozen
+    """A small network with buffers and dropout, its optimiser and the average of its weights."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
-    optimizer = create_optimizer(network, Optimization())
-    return TrainingState(network, optimizer, create_schedule(optimizer, 50))
+    optimizer = create_optimizer(network, settings)
+    scaler = create_scaler(torch.device("cpu"), torch.float16)
+    rate, average = LearningRate(optimizer, settings, 50), create_average(network, settings)
+    return TrainingState(network, network, optimizer, rate, scaler, average)
 
 
 def advance(state: TrainingState, steps: int) -> TrainingState:
     """Some steps on fixed data; the dropout draws from torch's generator."""
     x = torch.linspace(-1, 1, 24).reshape(6, 4)
     for _ in range(steps):
-        state.optimizer.zero_grad()
-        (state.network(x) ** 2).mean().backward()
-        state.optimizer.step()
-        state.schedule.step()
-        state.step += 1
+        state.rate.set(state.step)
+        state.scaler.scale((state.network(x) ** 2).mean()).backward()
+        descend(state, clip_norm=1.0)
         state.best_top1_error = 90.0 - state.step
     return state
 
 
 def everything(state: TrainingState) -> list[Tensor | float | None]:
     """All that changes while training, and the generator's next draw."""
-    momentum = [slot["momentum_buffer"] for slot in state.optimizer.state.values()]
-    generator = torch.get_rng_state()
+    slots = [value for slot in state.optimizer.state.values() for value in slot.values()]
+    average = state.average.module.state_dict().values() if state.average is not None else ()
     return [
-        *(value.clone() for value in state.network.state_dict().values()),
-        *(value.clone() for value in momentum),
-        generator,
+        *(value.clone() for value in (*state.network.state_dict().values(), *average)),
+        *(value.clone() if isinstance(value, Tensor) else value for value in slots),
+        torch.get_rng_state(),
         state.step,
         state.best_top1_error,
-        state.schedule.get_last_lr()[0],
-        state.schedule.last_epoch,
+        state.rate.now(),
+        *state.scaler.state_dict().values(),
     ]
 
 
@@ -68,13 +69,16 @@ def no_reports(message: str) -> None:
     pytest.fail(message)
 
 
-def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    state = advance(a_state(seed=1), 5)
+@pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.parametrize("optimizer", ["sgd", "rmsprop-tf", "adamw"])
+def test_a_restored_run_goes_on_bit_for_bit(tmp_path: Path, optimizer: str, averaged: bool) -> None:
+    settings = Optimization(optimizer=optimizer, decay_on="weights", ema_decay=0.9 if averaged else None)
+    state = advance(a_state(1, settings), 5)
     saved = everything(state)
     assert save_checkpoint(state, tmp_path) == tmp_path / "step-00000005"
     later = everything(advance(state, 7))
 
-    restored = advance(a_state(seed=2), 3)
+    restored = advance(a_state(2, settings), 3)
     assert load_newest_checkpoint(restored, tmp_path, no_reports)
     assert_same(everything(restored), saved)
     assert_same(everything(advance(restored, 7)), later)
@@ -85,7 +89,7 @@ def test_a_checkpoint_is_whole_and_says_its_sums(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
     assert sorted(p.name for p in checkpoint.iterdir()) == sorted(FILES)
     assert json.loads((checkpoint / "sha256.json").read_text()) == {
-        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in FILES[:2]
+        name: hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() for name in FILES[:3]
     }
 
 
@@ -111,6 +115,14 @@ def test_saved_again_at_the_same_step_a_checkpoint_is_replaced(tmp_path: Path) -
     restored = a_state(2)
     assert load_newest_checkpoint(restored, tmp_path, no_reports)
     assert (restored.network[0].weight == 0.25).all()
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_checkpoint(advance(a_state(1), 1), tmp_path)
+    other = a_state(2)
+    other.network.append(nn.Linear(3, 3))
+    with pytest.raises(InputError, match=rf"^the checkpoint at step 1 in {tmp_path} does not fit: 4.bias is in"):
+        load_newest_checkpoint(other, tmp_path, no_reports)
 
 
 def truncated(path: Path) -> None:
@@ -165,7 +177,7 @@ def test_sums_that_are_none_are_damage(tmp_path: Path, sums: str) -> None:
     assert len(reports) == 1
 
 
-@pytest.mark.parametrize("lost", ["optimizer", "step", "cpu_generator", "schedule"])
+@pytest.mark.parametrize("lost", ["optimizer", "step", "generators", "scaler"])
 def test_a_checkpoint_that_lacks_a_part_is_damage_though_its_sums_hold(tmp_path: Path, lost: str) -> None:
     state = advance(a_state(1), 3)
     save_checkpoint(state, tmp_path)
@@ -222,7 +234,7 @@ def test_an_unfinished_checkpoint_is_ignored_and_written_over(tmp_path: Path) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
-@pytest.mark.parametrize("call", range(5))
+@pytest.mark.parametrize("call", range(6))
 def test_a_disk_that_fails_at_any_write_leaves_a_sound_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:

@@ -137,6 +137,8 @@ def other_than(value: Any) -> Any:
             return value + 1
         case str():
             return value + "-other"
+        case tuple():
+            return (*value, 1.0)
     return 1
 
 
@@ -160,7 +162,8 @@ def test_recipes_differ_exactly_when_what_is_learned_differs(changed: Callable[.
         assert differences(before, after) == []
         assert fingerprint(before) == fingerprint(after)
     else:
-        assert differences(before, after) == [f"{setting}: {old} -> {other_than(old)}"]
+        shown = [list(value) if isinstance(value, tuple) else value for value in (old, other_than(old))]
+        assert differences(before, after) == [f"{setting}: {shown[0]} -> {shown[1]}"]
         assert fingerprint(before) != fingerprint(after)
 
 

@@ -13,6 +13,7 @@ import sys
 from importlib.metadata import version
 from types import FrameType
 
+from kdaug.cli.speaking import complain
 from kdaug.errors import InputError, nearest
 
 # verb -> (module, what it does); the module is imported only when its verb is used
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print(f"kdaug: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
         return _interrupted()
@@ -75,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         hint = "; free some space, then continue with --run.resume" if full else ""
         said = "the disk is full" if full else str(error.strerror)
-        print(f"kdaug: {said}{where}{hint}", file=sys.stderr)
+        complain(f"{said}{where}{hint}")
         return 2
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from kdaug.cli.overrides import find_recipe, recipe_stem, with_flags
+from kdaug.cli.speaking import complain, rank
 from kdaug.config import Recipe
 from kdaug.errors import InputError
+
+if TYPE_CHECKING:
+    from kdaug.training import Outcome
 
 HELP = """usage: kdaug train RECIPE [--section.setting VALUE ...]
 
@@ -36,14 +40,23 @@ def run(arguments: list[str]) -> int:
     try:
         outcome = train(_with_directory(recipe, name))
     except Interrupted as stop:
-        print(f"kdaug: {stop}", file=sys.stderr)
+        complain(str(stop))
         return 130
-    print(
-        f"error {outcome.top1_error:.2f} % (top-5 {outcome.top5_error:.2f} %), lowest {outcome.best_top1_error:.2f} %"
-    )
-    place = shlex.quote(str(outcome.directory))
-    print(f"everything is in {place}; measure again with: kdaug eval {place}")
+    if rank() == 0:
+        _say_where_everything_is(outcome)
     return 0
+
+
+def _say_where_everything_is(outcome: Outcome) -> None:
+    place = shlex.quote(str(outcome.directory))
+    print(
+        f"error {outcome.top1_error:.2f} % (top-5 {outcome.top5_error:.2f} %), lowest {outcome.best_top1_error:.2f} %\n"
+        f"everything is in {place}:\n"
+        f"  last.safetensors   final weights         kdaug eval {place}\n"
+        f"  best.safetensors   lowest error          kdaug eval {place} --weights best\n"
+        f"  metrics.jsonl      every figure; curves  tensorboard --logdir {place}/tensorboard\n"
+        f"  recipe.yaml        to train again        kdaug train {place}/recipe.yaml --run.dir OTHER"
+    )
 
 
 def _with_directory(recipe: Recipe, name: str) -> Recipe:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from kdaug.errors import InputError
 from kdaug.philox import permutation
 
 T = TypeVar("T")
+_NO_IMAGE = -1
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from. Unreadable ones are left out."""
+    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -55,10 +57,14 @@ def training_keys(count: int, batch: int, epochs: int, seed: int, first_step: in
             yield BatchKey(epoch * per_epoch + position, epoch, order[position * batch : (position + 1) * batch])
 
 
-def evaluation_keys(count: int, batch: int) -> Iterator[BatchKey]:
-    """All images once, in order; the last batch may be smaller."""
-    for step, start in enumerate(range(0, count, batch)):
-        yield BatchKey(step, 0, np.arange(start, min(start + batch, count)))
+def evaluation_keys(count: int, batch: int, rank: int = 0, size: int = 1) -> Iterator[BatchKey]:
+    """All images once, in order, shared among `size` ranks; of these, what falls to `rank`, at most `batch` at a time.
+
+    All ranks get as many batches; the last may be smaller, and empty on some.
+    """
+    for step, start in enumerate(range(0, count, batch * size)):
+        indices = np.arange(start, min(start + batch * size, count))
+        yield BatchKey(step, 0, np.array_split(indices, size)[rank])
 
 
 @dataclass
@@ -85,27 +91,48 @@ class UnreadableImages:
 
 
 def load(
-    images: Images, keys: Iterable[BatchKey], frame: Frame | None, workers: int, unreadable: UnreadableImages
+    images: Images,
+    keys: Iterable[BatchKey],
+    frame: Frame | None,
+    workers: int,
+    unreadable: UnreadableImages,
+    replace_unreadable: bool = False,
 ) -> Iterator[Batch]:
-    """The batches `keys` of `images`, in order. Folder images need a `frame` and are decoded by `workers` processes."""
+    """The batches `keys` of `images`, in order. Folder images need a `frame` and are decoded by `workers` processes.
+
+    An unreadable image is left out; with `replace_unreadable`, the next readable one of the set takes its place, in
+    the batch and in its key, so that every batch is full. Raises InputError if a worker dies.
+    """
     if isinstance(images, ArrayImages):
         for key in keys:
             yield Batch(images.images[key.indices], images.labels[key.indices], key)
         return
     assert frame is not None
     decoded = torch.utils.data.DataLoader(
-        _Decoding(images, frame),
+        _Decoding(images, frame, replace_unreadable),
         batch_sampler=_Keys(keys),
-        collate_fn=_together,
+        collate_fn=partial(_together, side=frame.size),
         num_workers=workers,
         worker_init_fn=_leave_signals_to_the_parent,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # its own, so that decoding draws nothing from the network's generator
     )
-    for key, pixels, labels, failures in decoded:
+    for key, pixels, labels, failures in _or_say_who_died(decoded):
         for index, reason in failures:
             unreadable.add(images.paths[index], reason)
         yield Batch(pixels.numpy(), labels.numpy(), key)
+
+
+def _or_say_who_died(decoded: Iterable[T]) -> Iterator[T]:
+    try:
+        yield from decoded
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that decodes images was killed (by the system, if memory ran out); continue with --run.resume, "
+            "perhaps with fewer --data.workers"
+        ) from None
 
 
 def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
@@ -153,30 +180,52 @@ class _Keys:
 
     def __iter__(self) -> Iterator[list[tuple[BatchKey, int]]]:
         for key in self.keys:
-            yield [(key, int(index)) for index in key.indices]
+            yield [(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place in a batch, the image that came to stand in it (None: none could be read), and what failed before."""
+
+    key: BatchKey
+    index: int
+    label: int
+    image: NDArray[np.uint8] | None
+    failures: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class _Decoding(torch.utils.data.Dataset[Any]):
     images: FolderImages
     frame: Frame
+    replace_unreadable: bool
 
-    def __getitem__(self, sample: tuple[BatchKey, int]) -> tuple[BatchKey, int, NDArray[np.uint8] | str, int]:
-        key, index = sample
-        try:
-            return key, index, decode(self.images.paths[index], self.frame, key.epoch, index), self.images.labels[index]
-        except Unreadable as error:
-            return key, index, str(error), -1
+    def __getitem__(self, sample: tuple[BatchKey, int]) -> _Place:
+        (key, index), failures = sample, list[tuple[int, str]]()
+        for candidate in self._candidates(index):
+            try:
+                image = decode(self.images.paths[candidate], self.frame, key.epoch, candidate)
+                return _Place(key, candidate, int(self.images.labels[candidate]), image, failures)
+            except Unreadable as error:
+                failures.append((candidate, str(error)))
+        return _Place(key, index, -1, None, failures)
+
+    def _candidates(self, index: int) -> Iterable[int]:
+        """The images that may stand in the place of `index`, the first that can be read will."""
+        if index == _NO_IMAGE:
+            return ()
+        count = len(self.images)
+        return ((index + step) % count for step in range(count)) if self.replace_unreadable else (index,)
 
 
-def _together(samples: list[Any]) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
-    """One batch of decoded samples (as tensors, which travel through shared memory) and its failures."""
-    key = samples[0][0]
-    good = [sample for sample in samples if not isinstance(sample[2], str)]
-    failures = [(index, reason) for _, index, reason, _ in samples if isinstance(reason, str)]
-    kept = BatchKey(key.step, key.epoch, np.array([index for _, index, _, _ in good], np.int64))
-    pixels = torch.from_numpy(np.stack([image for _, _, image, _ in good])) if good else torch.empty(0)
-    return kept, pixels, torch.tensor([label for _, _, _, label in good], dtype=torch.int64), failures
+def _together(places: list[_Place], side: int) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
+    """One batch of decoded images of `side` pixels (tensors, which travel through shared memory), and its failures."""
+    key = places[0].key
+    good = [(place, place.image) for place in places if place.image is not None]
+    kept = BatchKey(key.step, key.epoch, np.array([place.index for place, _ in good], np.int64))
+    pixels = np.stack([image for _, image in good]) if good else np.zeros((0, side, side, 3), np.uint8)
+    labels = torch.tensor([place.label for place, _ in good], dtype=torch.int64)
+    return kept, torch.from_numpy(pixels), labels, [failure for place in places for failure in place.failures]
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 import torch
@@ -19,14 +20,19 @@ def check_network_name(name: str) -> None:
         raise InputError(f"there is no network {name!r} in timm or kdaug{nearest(name, family or known)}")
 
 
-def create_network(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
+def create_network(
+    name: str, classes: int, channels: int, pretrained: bool = False, drop_path: float = 0.0, dropout: float = 0.0
+) -> nn.Module:
     """The network `name` of timm's registry (ours included) with `classes` outputs for `channels` input channels.
 
-    Raises InputError for a name that there is not, or whose published weights cannot be had.
+    drop_path, dropout: timm's drop_path_rate and drop_rate, handed on unless 0. Raises InputError for a name that there
+    is not, one whose published weights cannot be had, or a network that knows no such rate.
     """
     check_network_name(name)
+    rates = {"drop_path_rate": drop_path, "drop_rate": dropout}
+    asked: dict[str, Any] = {rate: value for rate, value in rates.items() if value}
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels)
+        return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **asked)
     except (RuntimeError, TypeError, ValueError, OSError) as error:
         raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
 

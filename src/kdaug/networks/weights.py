@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ class NetworkCard:
         return InputFormat(self.mean, self.std, self.size)
 
 
-def save_weights(network: nn.Module, card: NetworkCard, path: Path) -> None:
-    """Writes the network's weights and card to `path` (safetensors) in one step: whole, or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+def save_weights(weights: Mapping[str, Tensor], card: NetworkCard, path: Path) -> None:
+    """Writes a network's `weights` (its state_dict) and card to `path` (safetensors): whole, or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
     write_whole(path, content)
 

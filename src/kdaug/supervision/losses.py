@@ -7,7 +7,7 @@ D = sum over the teacher's top K of p ln(p / q), p the teacher's and q the stude
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -20,16 +20,33 @@ from kdaug.errors import InputError
 
 @dataclass(frozen=True)
 class Told:
-    """The loss and its parts, each a scalar tensor: the mean over the batch. `divergence` comes before weighting."""
+    """The loss and its parts, image by image: [N] each. The loss of a batch is their mean.
 
-    total: Tensor
+    divergence: before weighting. agreement: 1 where student and teacher put the same class first, else 0. Both None
+    without a teacher.
+    """
+
+    loss: Tensor
     cross_entropy: Tensor
-    divergence: Tensor | None
+    divergence: Tensor | None = None
+    agreement: Tensor | None = None
+
+    @property
+    def total(self) -> Tensor:
+        """The loss of the batch, a scalar."""
+        return self.loss.mean()
+
+    def values(self) -> dict[str, Tensor]:
+        """What there is, [N] each, by its field's name."""
+        everything = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in everything.items() if value is not None}
 
     def parts(self) -> dict[str, Tensor]:
-        """The parts by the name they are logged under, detached from the graph."""
-        named = {"loss": self.total, "cross_entropy": self.cross_entropy, "divergence": self.divergence}
-        return {name: value.detach() for name, value in named.items() if value is not None}
+        """[N] each, by the name it is logged under and detached from the graph; teacher_agreement in percent."""
+        named = {name: value.detach() for name, value in self.values().items()}
+        if "agreement" in named:
+            named["teacher_agreement"] = 100 * named.pop("agreement")
+        return named
 
 
 def topk_divergence(
@@ -91,13 +108,16 @@ def _with_rest(logits: Tensor, top: Tensor) -> Tensor:
 def supervise(
     settings: config.Supervision, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor
 ) -> Told:
-    """Cross-entropy at temperature 1 plus settings.weight times the divergence, means over the batch (paper Eq. 2).
+    """Cross-entropy at temperature 1 plus settings.weight times the divergence, for every image (paper Eq. 2).
 
     Logits [N,C] of both networks for the same views, labels int64 [N]. Without a teacher: the cross-entropy alone.
     """
-    cross_entropy = functional.cross_entropy(_at_least_float32(student_logits), labels)
+    with torch.autocast(student_logits.device.type, enabled=False):
+        cross_entropy = functional.cross_entropy(
+            _at_least_float32(student_logits), labels, reduction="none", label_smoothing=settings.label_smoothing
+        )
     if teacher_logits is None:
-        return Told(cross_entropy, cross_entropy, None)
+        return Told(cross_entropy, cross_entropy)
     divergence = topk_divergence(
         student_logits,
         teacher_logits,
@@ -105,8 +125,9 @@ def supervise(
         settings.temperature,
         settings.reading,
         settings.scale_by_t2,
-    ).mean()
-    return Told(cross_entropy + settings.weight * divergence, cross_entropy, divergence)
+    )
+    agreement = (student_logits.detach().argmax(1) == teacher_logits.argmax(1)).to(cross_entropy.dtype)
+    return Told(cross_entropy + settings.weight * divergence, cross_entropy, divergence, agreement)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+One format for every way of training: whole tensors by name, whether one process held them or many held parts.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,26 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
 
 from kdaug.errors import InputError
 from kdaug.files import sync_folder, write_whole
+from kdaug.training.distributed import World
+from kdaug.training.optimization import LearningRate
 
 KEPT = 2
-_WEIGHTS, _STATE, _SUMS = "weights.safetensors", "state.pt", "sha256.json"
+ALONE = World()
+_WEIGHTS, _AVERAGE, _STATE, _SUMS = "weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
+_PARTS = {"step", "best_top1_error", "optimizer", "scaler", "generators"}
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
@@ -30,40 +46,93 @@ _DAMAGE = (
 
 @dataclass
 class TrainingState:
-    """What changes while training. `step` counts the optimisation steps done."""
+    """What changes while training. `step` counts the optimisation steps done; `rate` follows from it.
+
+    network: the student, whose weights these are. forward: what to call in training, the network itself or what
+    averages the gradients of several processes around it. average: the moving average of its weights, or None.
+    """
 
     network: nn.Module
+    forward: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    rate: LearningRate
+    scaler: torch.amp.GradScaler
+    average: ModelEmaV3 | None = None
     step: int = 0
     best_top1_error: float | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: the averaged one if there is one."""
+        return self.average.module if self.average is not None else self.network
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds, read but not yet put in place."""
+
+    weights: dict[str, Any]
+    average: dict[str, Any] | None
+    rest: dict[str, Any]
 
 
 class Diverged(Exception):
     """Training has lost its way: a loss, weight or statistic is no longer finite. The message says which, and when."""
 
 
-def require_finite(state: TrainingState) -> None:
-    """Diverged if a weight or statistic of the network is no longer finite: such a state is not to be kept."""
-    for name, value in state.network.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise Diverged(f"{name} of the network is not finite after step {state.step}")
+def require_finite(state: TrainingState, world: World = ALONE) -> None:
+    """Diverged, on every rank, if a weight or statistic of the network is no longer finite: it is not to be kept."""
+    bad = [name for name, value in state.network.state_dict().items() if not _is_finite(value)]
+    for name in (name for names in world.gather(bad[:1]) for name in names):
+        raise Diverged(f"{name} of the network is not finite after step {state.step}")
 
 
-def save_checkpoint(state: TrainingState, folder: Path) -> Path:
+def _is_finite(value: Tensor) -> bool:
+    here = value.to_local() if isinstance(value, DTensor) else value
+    return not here.is_floating_point() or bool(here.isfinite().all())
+
+
+def whole_weights(network: nn.Module) -> dict[str, Any]:
+    """The network's tensors by name, whole and in main memory; on ranks but the first of several, nothing."""
+    return get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def save_checkpoint(state: TrainingState, folder: Path, world: World = ALONE) -> Path:
     """Writes folder/step-NNNNNNNN whole or not at all (files, then their sums, fsync, rename); keeps the last two."""
-    final = folder / f"step-{state.step:08d}"
-    unfinished = folder / f".{final.name}.part"
+    contents = _contents(state, world)
+    return world.told_by_first(lambda: _write(contents, folder, f"step-{state.step:08d}"))
+
+
+def _contents(state: TrainingState, world: World) -> dict[str, bytes]:
+    """The files of a checkpoint, by name; all ranks put them together, the first has them."""
+    networks = {_WEIGHTS: whole_weights(state.network)}
+    if state.average is not None:
+        networks[_AVERAGE] = whole_weights(state.average.module)
+    rest = {
+        "step": state.step,
+        "best_top1_error": state.best_top1_error,
+        "optimizer": get_optimizer_state_dict(
+            state.network, state.optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        ),
+        "scaler": state.scaler.state_dict(),
+        "generators": world.gather(_generators()),
+    }
+    if not world.first:
+        return {}
+    written = io.BytesIO()
+    torch.save(rest, written)
+    plain = {name: {key: value.contiguous() for key, value in tensors.items()} for name, tensors in networks.items()}
+    return {**{name: safetensors.torch.save(tensors) for name, tensors in plain.items()}, _STATE: written.getvalue()}
+
+
+def _write(contents: dict[str, bytes], folder: Path, name: str) -> Path:
+    final, unfinished = folder / name, folder / f".{name}.part"
     for abandoned in folder.glob(".step-*.part"):
         shutil.rmtree(abandoned)
     unfinished.mkdir(parents=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in state.network.state_dict().items()}
-    rest = io.BytesIO()
-    torch.save(_state_dict(state), rest)
-    contents = {_WEIGHTS: safetensors.torch.save(weights), _STATE: rest.getvalue()}
-    for name, content in contents.items():
-        write_whole(unfinished / name, content)
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    for file, content in contents.items():
+        write_whole(unfinished / file, content)
+    sums = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
     write_whole(unfinished / _SUMS, json.dumps(sums))
     sync_folder(unfinished)
     if final.exists():
@@ -75,49 +144,75 @@ def save_checkpoint(state: TrainingState, folder: Path) -> Path:
     return final
 
 
-def load_newest_checkpoint(state: TrainingState, folder: Path, report: Callable[[str], None]) -> bool:
-    """Fills `state` from the newest sound checkpoint in `folder`; False if there are none.
+def load_newest_checkpoint(
+    state: TrainingState, folder: Path, report: Callable[[str], None], world: World = ALONE
+) -> bool:
+    """Fills `state` from the newest sound checkpoint in `folder`, which the first rank reads; False if there are none.
 
     A damaged one is reported and passed over; InputError if none is sound, for to begin again would lose what was
-    learned unasked. Nothing loaded can run code.
+    learned unasked, or if it is of another network. Nothing loaded can run code.
     """
+    read = world.told_by_first(lambda: _read_newest(folder, state.average is not None, report))
+    if read is None:
+        return False
+    try:
+        _restore(state, read, world)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the checkpoint at step {read.rest['step']} in {folder} does not fit: {reason}") from None
+    return True
+
+
+def _read_newest(folder: Path, averaged: bool, report: Callable[[str], None]) -> Checkpoint | None:
     checkpoints = all_checkpoints(folder)
-    for checkpoint in reversed(checkpoints):
+    for path in reversed(checkpoints):
         try:
-            sums = json.loads((checkpoint / _SUMS).read_text())
-            damaged = [name for name in (_WEIGHTS, _STATE) if _sum_of(checkpoint / name) != sums[name]]
-            if damaged:
-                raise ValueError(f"{damaged[0]} differs from its checksum")
-            rest = torch.load(checkpoint / _STATE, weights_only=True)
-            state.network.load_state_dict(safetensors.torch.load_file(checkpoint / _WEIGHTS))
-            _restore(state, rest)
-            return True
+            return _read(path, averaged)
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
-            report(f"checkpoint {checkpoint} is damaged ({reason[:200]})")
+            report(f"checkpoint {path} is damaged ({reason[:200]})")
     if checkpoints:
         raise InputError(f"no checkpoint in {folder} is sound; bring one back, or train anew in another --run.dir")
-    return False
+    return None
 
 
-def _state_dict(state: TrainingState) -> dict[str, Any]:
-    return {
-        "step": state.step,
-        "best_top1_error": state.best_top1_error,
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
-        "cpu_generator": torch.get_rng_state(),
-        "cuda_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+def _read(path: Path, averaged: bool) -> Checkpoint:
+    """The checkpoint at `path`; one of the errors of _DAMAGE if it is not what was written."""
+    sums = json.loads((path / _SUMS).read_text())
+    for name in (_WEIGHTS, _STATE, *([_AVERAGE] if averaged else [])):
+        if _sum_of(path / name) != sums[name]:
+            raise ValueError(f"{name} differs from its checksum")
+    rest = torch.load(path / _STATE, weights_only=True)
+    if missing := sorted(_PARTS - rest.keys()):
+        raise ValueError(f"{_STATE} lacks {missing[0]}")
+    weights = safetensors.torch.load_file(path / _WEIGHTS)
+    return Checkpoint(weights, safetensors.torch.load_file(path / _AVERAGE) if averaged else None, rest)
 
 
-def _restore(state: TrainingState, saved: dict[str, Any]) -> None:
-    state.step, state.best_top1_error = saved["step"], saved["best_top1_error"]
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.schedule.load_state_dict(saved["schedule"])
-    torch.set_rng_state(saved["cpu_generator"])
-    if saved["cuda_generators"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(saved["cuda_generators"])
+def _restore(state: TrainingState, read: Checkpoint, world: World) -> None:
+    whole = StateDictOptions(full_state_dict=True)
+    if strangers := sorted(state.network.state_dict().keys() ^ read.weights.keys()):  # torch would pass over them
+        raise ValueError(f"{strangers[0]} is in the checkpoint or in the network, but not in both")
+    set_model_state_dict(state.network, read.weights, options=whole)
+    if state.average is not None and read.average is not None:
+        set_model_state_dict(state.average.module, read.average, options=whole)
+    set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=whole)
+    state.scaler.load_state_dict(read.rest["scaler"])
+    state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
+    if world.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one goes on as it began
+        _set_generators(read.rest["generators"][world.rank])
+
+
+def _generators() -> dict[str, Tensor]:
+    """The state of torch's generators that this rank draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+
+
+def _set_generators(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def all_checkpoints(folder: Path) -> list[Path]:

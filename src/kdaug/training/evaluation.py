@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kdaug.data.loader import Batch
 from kdaug.errors import InputError
+from kdaug.training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,28 @@ class Scores:
         }
 
 
-def evaluate(predict: Callable[[Tensor], Tensor], batches: Iterable[Batch], device: torch.device) -> Scores:
-    """Scores of `predict` (views uint8 [N,H,W,C] to logits [N,classes]) over all `batches`.
+def evaluate(
+    predict: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    device: torch.device,
+    world: World = World(),  # noqa: B008 - frozen
+) -> Scores:
+    """Scores of `predict` (views uint8 [N,H,W,C] to logits [N,classes]) over the `batches` of all ranks.
 
-    With fewer than five classes, top-5 counts all of them. Raises InputError if there are no images.
+    All ranks have as many batches, empty ones among them if need be. With fewer than five classes, top-5 counts all of
+    them. Raises InputError if there are no images.
     """
-    images, top1, top5, loss = 0, 0, 0, 0.0
+    totals = torch.zeros(4, dtype=torch.float64)  # images, right at once, right among five, loss
     for batch in batches:
-        if len(batch.labels) == 0:
-            continue
+        count = len(batch.labels)
+        # a network spread over the ranks answers only if all ask: one that has no image left asks about a black one
+        images = batch.images if count else np.zeros((1, *batch.images.shape[1:]), np.uint8)
         labels = torch.from_numpy(batch.labels).to(device)
-        logits = predict(torch.from_numpy(batch.images).to(device)).float()
+        logits = predict(torch.from_numpy(images).to(device))[:count].float()
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        images += len(labels)
-        top1 += int(top[:, 0].sum())
-        top5 += int(top.sum())
-        loss += float(functional.cross_entropy(logits, labels, reduction="sum"))
-    if images == 0:
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        totals += torch.stack([loss.new_tensor(count), top[:, 0].sum(), top.sum(), loss]).double().cpu()
+    seen, top1, top5, loss_sum = world.sum(totals).tolist()
+    if seen == 0:
         raise InputError("there is nothing to evaluate: all validation images are unreadable")
-    return Scores(images, 100 * (images - top1) / images, 100 * (images - top5) / images, loss / images)
+    return Scores(int(seen), 100 * (seen - top1) / seen, 100 * (seen - top5) / seen, loss_sum / seen)

@@ -15,12 +15,12 @@ _FIRST = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at 
 
 
 class Interrupted(Exception):
-    """Training was asked to stop and has left a resumable run in `directory`."""
+    """Training was asked to stop, or had to, and has left a resumable run in `directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, why: str = "interrupted") -> None:
         recipe = shlex.quote(str(directory / "recipe.yaml"))
-        super().__init__(f"interrupted; continue with: kdaug train {recipe} --run.resume")
-        self.directory = directory
+        super().__init__(f"{why}; continue with: kdaug train {recipe} --run.resume")
+        self.directory, self.why = directory, why
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from kdaug.config import Network, Recipe, Supervision, Teacher, check
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.supervision import check_teacher
+from kdaug.training.distributed import restarted
 from kdaug.training.run_directory import fingerprint
+from kdaug.training.trackers import check_trackers
 from kdaug.views.policies import CIFAR_MEAN, create_policy, of_recipe, pinned, spec_with_magnitude
 
 
@@ -21,6 +23,7 @@ def resolve(recipe: Recipe) -> Recipe:
     check(recipe)
     if recipe.run.dir is None:
         raise InputError("run.dir is missing; say where the run is to be written")
+    run = replace(recipe.run, resume=recipe.run.resume or restarted())
     views = recipe.views
     if views.magnitude is not None:
         views = replace(views, policy=spec_with_magnitude(views.policy, views.magnitude), magnitude=None)
@@ -36,7 +39,8 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
     check_teacher(recipe.teacher)
-    return replace(recipe, views=views, teacher=teacher)
+    check_trackers(recipe.run.trackers)
+    return replace(recipe, views=views, teacher=teacher, run=run)
 
 
 def teacher_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
@@ -52,8 +56,8 @@ def teacher_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
         views=replace(recipe.views, policy=teacher.policy, cutout=teacher.cutout, seed=teacher.seed),
         student=Network(teacher.network) if teacher.network else recipe.student,
         teacher=Teacher(),
-        supervision=Supervision(),
-        optimization=replace(recipe.optimization, epochs=teacher.epochs or recipe.optimization.epochs),
+        supervision=Supervision(label_smoothing=recipe.supervision.label_smoothing),
+        optimization=replace(recipe.optimization, epochs=teacher.epochs or recipe.optimization.epochs, clean_epochs=0),
         run=replace(recipe.run, seed=teacher.seed, resume=True),
     )
     assert recipe.run.dir is not None

@@ -21,6 +21,7 @@ from kdaug.data import Dataset
 from kdaug.errors import InputError
 from kdaug.files import write_whole
 from kdaug.networks import is_whole
+from kdaug.training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,12 @@ def what_is_learned(recipe: Recipe) -> dict[str, Any]:
 def fingerprint(recipe: Recipe, images: str | None = None) -> str:
     """Ten hexadecimal digits that differ when what is learned differs.
 
+    Only settings that are not at their default count, so that a setting added to kdaug leaves them as they were.
     `images`: what stands for the place of an image folder, its content say; None: the path itself.
     """
-    learned = what_is_learned(recipe)
-    if images is not None and "data.root" in learned:
+    defaults = what_is_learned(Recipe())
+    learned = {name: value for name, value in what_is_learned(recipe).items() if value != defaults.get(name)}
+    if images is not None and recipe.data.name == "folder":
         learned["data.root"] = images
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -166,7 +169,7 @@ def differences(before: Recipe, after: Recipe) -> list[str]:
 
 
 def describe_environment(
-    recipe: Recipe, device: torch.device, precision: torch.dtype, dataset: Dataset
+    recipe: Recipe, device: torch.device, precision: torch.dtype, dataset: Dataset, world: World
 ) -> dict[str, Any]:
     """Versions, hardware, the settings and the very images that a result depends on."""
     packages = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
@@ -176,6 +179,7 @@ def describe_environment(
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "processes": world.size,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(precision).removeprefix("torch."),

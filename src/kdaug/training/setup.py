@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from kdaug.config import Recipe
+from kdaug.config import Network, Recipe
 from kdaug.data import Dataset, FolderImages, load_dataset
 from kdaug.data.frames import CentreCrop, Frame, RandomResizedCrop
 from kdaug.data.loader import (
@@ -25,8 +25,10 @@ from kdaug.data.loader import (
 from kdaug.errors import InputError
 from kdaug.networks import NetworkCard, create_network, published_input, try_out
 from kdaug.supervision import Teacher, load_teacher
+from kdaug.training.distributed import World
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast, available_cores, find_device, find_precision
+from kdaug.training.parallel import check_parallel, parts_of_a_share, prepare_network
 from kdaug.training.progress import counted, say, show_progress
 from kdaug.training.resolving import teacher_recipe
 from kdaug.views import Policy, apply
@@ -37,13 +39,18 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True)
 class Setup:
-    """A resolved recipe with its data, its views and the device it runs on."""
+    """A resolved recipe with its data, its views, and the device and the world it runs in.
+
+    policy: whole views, in the epochs under the recipe's policy; clean_policy: crop and flip, in the clean ones.
+    """
 
     recipe: Recipe
     dataset: Dataset
     policy: Policy
+    clean_policy: Policy
     device: torch.device
     precision: torch.dtype
+    world: World
     console: Console
     unreadable_train: UnreadableImages
     unreadable_val: UnreadableImages
@@ -61,15 +68,36 @@ class Setup:
         return len(self.dataset.train) // self.recipe.optimization.global_batch
 
     @property
+    def epochs(self) -> int:
+        return self.recipe.optimization.epochs + self.recipe.optimization.clean_epochs
+
+    @property
     def steps(self) -> int:
-        return self.steps_per_epoch * self.recipe.optimization.epochs
+        return self.steps_per_epoch * self.epochs
+
+    @property
+    def parts(self) -> int:
+        """In how many parts this process takes its share of a batch."""
+        return parts_of_a_share(self.recipe, self.world)
+
+    def unreadable(self) -> int:
+        """How many images turned out unreadable, on any rank."""
+        seen = (*self.unreadable_train.seen, *self.unreadable_val.seen)
+        return len({path for paths in self.world.gather(seen) for path in paths})
+
+    def is_clean(self, epoch: int) -> bool:
+        """Whether `epoch` (from 0) is one of the clean ones at the end."""
+        return epoch >= self.recipe.optimization.epochs
 
 
-def prepare(recipe: Recipe, console: Console) -> Setup:
+def prepare(recipe: Recipe, console: Console, world: World = World()) -> Setup:  # noqa: B008 - frozen
     """Reads the data and finds the device of a resolved recipe; InputError if they cannot be had."""
-    device = find_device(recipe.run.device)
-    torch.set_num_threads(recipe.run.threads or max(1, available_cores() - 1))
+    device = find_device(recipe.run.device, world.local_rank)
+    torch.set_num_threads(recipe.run.threads or max(1, available_cores() // world.local_size - 1))
+    if recipe.data.download:
+        world.told_by_first(lambda: load_dataset(recipe.data).name)  # fetched once, then there for all
     dataset = load_dataset(recipe.data)
+    views, in_folder = recipe.views, isinstance(dataset.train, FolderImages)
 
     def unreadable(images: int) -> UnreadableImages:
         return UnreadableImages(images, recipe.data.max_unreadable, partial(say, console))
@@ -77,11 +105,11 @@ def prepare(recipe: Recipe, console: Console) -> Setup:
     return Setup(
         recipe,
         dataset,
-        of_recipe(
-            recipe.views, dataset.fill, isinstance(dataset.train, FolderImages), epochs=recipe.optimization.epochs
-        ),
+        of_recipe(views, dataset.fill, in_folder, epochs=recipe.optimization.epochs),
+        of_recipe(replace(views, policy="none", cutout=0), dataset.fill, in_folder, epochs=1),
         device,
         find_precision(recipe.optimization, device),
+        world,
         console,
         unreadable(len(dataset.train)),
         unreadable(len(dataset.val)),
@@ -97,47 +125,81 @@ def check_training(setup: Setup) -> None:
     wanted = {recipe.student}
     if recipe.teacher.source == "train":
         wanted.add(teacher_recipe(recipe).student)
+    check_parallel(recipe, setup.world, setup.device, setup.precision)
     for student in wanted:
-        network = create_network(student.name, len(dataset.classes), dataset.channels, student.pretrained)
-        try_out(network.train(), student.name, min(batch, 2), dataset.channels, dataset.size)
+        network = prepare_network(_network(student, dataset), recipe)
+        try_out(network.train(), student.name, len(example_input(setup)), dataset.channels, dataset.size)
+
+
+def example_input(setup: Setup) -> Tensor:
+    """Two black images as a network gets them, float32 [2,C,H,W] (or one, if it never gets more), on the device."""
+    at_once = setup.recipe.optimization.global_batch // setup.world.size // setup.parts
+    return torch.zeros(min(at_once, 2), setup.dataset.channels, *setup.dataset.size, device=setup.device)
+
+
+def create_student(setup: Setup) -> nn.Module:
+    """The network of the recipe with fresh weights drawn by run.seed (or timm's published ones), in main memory."""
+    torch.manual_seed(setup.recipe.run.seed)
+    network = prepare_network(_network(setup.recipe.student, setup.dataset), setup.recipe)
+    if not setup.world.first:  # the same weights everywhere, but noise (dropout, say) of its own on every rank
+        torch.manual_seed((setup.recipe.run.seed + (setup.world.rank << 40)) % (1 << 63))
+    return network
+
+
+def _network(student: Network, dataset: Dataset) -> nn.Module:
+    return create_network(
+        student.name, len(dataset.classes), dataset.channels, student.pretrained, student.drop_path, student.dropout
+    )
 
 
 def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
-    """Every batch of the run from `first_step` on with its views, uint8 [N,H,W,C], still in main memory."""
+    """This rank's share of every batch of the run from `first_step` on, with its views uint8 [N,H,W,C] in main memory.
+
+    An unreadable image is replaced by the next readable one of the set.
+    """
     recipe, dataset = setup.recipe, setup.dataset
     seed = recipe.views.seed
     assert seed is not None
-    keys = training_keys(
-        len(dataset.train), recipe.optimization.global_batch, recipe.optimization.epochs, seed, first_step
-    )
+    keys = training_keys(len(dataset.train), recipe.optimization.global_batch, setup.epochs, seed, first_step)
+    shares = (setup.world.share_of(key) for key in keys)
     frame: Frame = CentreCrop(dataset.size[0])
     if recipe.views.crop == "random-resized":
         frame = RandomResizedCrop(dataset.size[0], seed, recipe.views.min_area)
-    threads = 1 if setup.device.type == "cpu" else None  # on a CPU the network needs the cores
-    for batch in load(dataset.train, keys, frame, recipe.data.workers, setup.unreadable_train):
+    on_gpu = setup.device.type == "cuda"
+    threads = max(1, available_cores() // setup.world.local_size) if on_gpu else 1  # on a CPU the network needs them
+    for batch in load(dataset.train, shares, frame, recipe.data.workers, setup.unreadable_train, True):
         if len(batch.labels) == 0:
-            yield batch, torch.empty(0)
-            continue
-        plan = setup.policy.plan(seed, batch.key.epoch, batch.key.indices, dataset.size)
-        yield batch, torch.from_numpy(apply(batch.images, plan, threads))
+            raise InputError("not one training image can be read")
+        policy = setup.clean_policy if setup.is_clean(batch.key.epoch) else setup.policy
+        plan = policy.plan(seed, batch.key.epoch, batch.key.indices, dataset.size)
+        views = torch.from_numpy(apply(batch.images, plan, threads))
+        yield batch, views.pin_memory() if on_gpu else views
 
 
-def validation_batches(setup: Setup) -> Iterable[Batch]:
-    """All validation images, unaugmented."""
-    val = setup.dataset.val
-    frame = CentreCrop(setup.dataset.size[0])
-    return load(
-        val, evaluation_keys(len(val), EVALUATION_BATCH), frame, setup.recipe.data.workers, setup.unreadable_val
-    )
+def validation_batches(setup: Setup, side: int | None = None) -> Iterable[Batch]:
+    """This rank's share of the validation images, unaugmented; those of a folder with `side` pixels (None: as trained).
+
+    What cannot be read is left out.
+    """
+    val, world = setup.dataset.val, setup.world
+    frame = CentreCrop(side or setup.dataset.size[0])
+    keys = evaluation_keys(len(val), EVALUATION_BATCH, world.rank, world.size)
+    return load(val, keys, frame, setup.recipe.data.workers, setup.unreadable_val)
 
 
 def evaluate_network(setup: Setup, network: nn.Module, bar: Progress) -> Scores:
-    """Scores of a network trained on this data, in evaluation mode, on the validation images; shown on `bar`."""
-    to_input = setup.card.input_format.prepare
-    batches = counted(bar, "evaluating", validation_batches(setup), len(setup.dataset.val))
+    """Scores of a network trained on this data, in evaluation mode, on the validation images; shown on `bar`.
+
+    Their side is run.evaluate_size, if that is given.
+    """
+    side, own = setup.recipe.run.evaluate_size, setup.card.input_format
+    to_input = (own if side is None else replace(own, size=(side, side))).prepare
+    images = len(setup.dataset.val) // setup.world.size
+    batches = counted(bar, "evaluating", validation_batches(setup, side), images)
+    setup.world.follow_first(network)
     network.eval()
-    with torch.inference_mode(), autocast(setup.device, setup.precision):
-        return evaluate(lambda views: network(to_input(views)), batches, setup.device)
+    with torch.no_grad(), autocast(setup.device, setup.precision):
+        return evaluate(lambda views: network(to_input(views)), batches, setup.device, setup.world)
 
 
 def prepare_teacher(setup: Setup, source: str) -> Teacher:
@@ -149,8 +211,11 @@ def prepare_teacher(setup: Setup, source: str) -> Teacher:
     teacher = load_teacher(setup.recipe.teacher, source, dataset, setup.recipe.student.name)
     try_out(teacher.network, f"of the teacher {source}", 1, dataset.channels, teacher.input_format.size or dataset.size)
     teacher.to(setup.device)
+    if setup.recipe.run.compile:
+        teacher.network.compile()
     with show_progress(setup.console) as bar, autocast(setup.device, setup.precision):
-        scores = evaluate(teacher, counted(bar, "teacher", validation_batches(setup), len(dataset.val)), setup.device)
+        images = counted(bar, "teacher", validation_batches(setup), len(dataset.val) // setup.world.size)
+        scores = evaluate(teacher, images, setup.device, setup.world)
     if not math.isfinite(scores.val_loss):
         raise InputError(f"the teacher {source} answers with numbers that are not finite; its weights are of no use")
     say(setup.console, f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")

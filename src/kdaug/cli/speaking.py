@@ -1,0 +1,23 @@
+"""Who speaks when torchrun has started several processes, each with the whole command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+
+def rank() -> int:
+    """Which of the processes that torchrun started this one is; 0 without torchrun."""
+    return int(os.environ.get("RANK", 0))
+
+
+def complain(what: str) -> None:
+    """One line on stderr. The first process speaks, the others only if it does not.
+
+    For what is wrong is mostly wrong for all, and torchrun ends the others as soon as the first has failed.
+    """
+    if rank() > 0:
+        time.sleep(2)
+        what = f"process {rank()}: {what}"
+    print(f"kdaug: {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,43 @@
+"""A recipe: everything a training run depends on, as one frozen value; its ranges; strict YAML in, YAML out."""
+
+from kdaug.config.ranges import MAX_PROCESSES, MAX_SIDE, check
+from kdaug.config.recipe import (
+    Crop,
+    Data,
+    DatasetName,
+    Network,
+    Optimization,
+    Precision,
+    Reading,
+    Recipe,
+    Run,
+    Supervision,
+    Teacher,
+    Tracker,
+    Views,
+)
+from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml
+
+__all__ = [
+    "MAX_PROCESSES",
+    "MAX_SIDE",
+    "Crop",
+    "Data",
+    "DatasetName",
+    "Network",
+    "Optimization",
+    "Precision",
+    "Reading",
+    "Recipe",
+    "Run",
+    "Supervision",
+    "Teacher",
+    "Tracker",
+    "Views",
+    "check",
+    "from_yaml",
+    "parse_plain_yaml",
+    "read_recipe",
+    "to_dict",
+    "to_yaml",
+]

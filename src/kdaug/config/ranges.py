@@ -1,0 +1,88 @@
+"""Which values the settings of a recipe may have."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from kdaug.config.recipe import Recipe
+from kdaug.errors import InputError
+
+MAX_PROCESSES = 1 << 10
+MAX_SIDE = 1 << 14
+"""Largest side in pixels that a setting may ask for."""
+
+
+def check(recipe: Recipe) -> Recipe:
+    """The recipe itself, or InputError naming the first setting whose value is outside its range."""
+    d, v, t = recipe.data, recipe.views, recipe.teacher
+    s, o, r = recipe.supervision, recipe.optimization, recipe.run
+    rules = [
+        ("data.train_images", d.train_images, d.train_images is None or d.train_images >= 1, "at least 1"),
+        ("data.image_size", d.image_size, _side_or_none(d.image_size), f"from 1 to {MAX_SIDE}"),
+        ("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1"),
+        ("data.max_unreadable", d.max_unreadable, 0 <= d.max_unreadable <= 1, "from 0 to 1"),
+        ("data.workers", d.workers, 0 <= d.workers <= MAX_PROCESSES, f"from 0 to {MAX_PROCESSES}"),
+        ("views.magnitude", v.magnitude, v.magnitude is None or 0 <= v.magnitude < math.inf, "at least 0"),
+        ("views.pad", v.pad, 0 <= v.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
+        ("views.min_area", v.min_area, 0 < v.min_area <= 1, "above 0 and at most 1"),
+        ("views.cutout", v.cutout, 0 <= v.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
+        ("views.seed", v.seed, v.seed is None or 0 <= v.seed < 1 << 63, "from 0 to 2^63-1"),
+        ("teacher.cutout", t.cutout, 0 <= t.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
+        ("teacher.image_size", t.image_size, _side_or_none(t.image_size), f"from 1 to {MAX_SIDE}"),
+        ("teacher.seed", t.seed, 0 <= t.seed < 1 << 63, "from 0 to 2^63-1"),
+        ("teacher.epochs", t.epochs, t.epochs is None or t.epochs >= 1, "at least 1"),
+        ("student.drop_path", recipe.student.drop_path, 0 <= recipe.student.drop_path < 1, "from 0 to below 1"),
+        ("student.dropout", recipe.student.dropout, 0 <= recipe.student.dropout < 1, "from 0 to below 1"),
+        ("supervision.weight", s.weight, 0 <= s.weight < math.inf, "at least 0"),
+        ("supervision.k", s.k, s.k >= 1, "at least 1"),
+        ("supervision.temperature", s.temperature, 0 < s.temperature < math.inf, "above 0"),
+        ("supervision.label_smoothing", s.label_smoothing, 0 <= s.label_smoothing < 1, "from 0 to below 1"),
+        ("optimization.epochs", o.epochs, o.epochs >= 1, "at least 1"),
+        ("optimization.clean_epochs", o.clean_epochs, o.clean_epochs >= 0, "at least 0"),
+        ("optimization.clean_learning_rate", o.clean_learning_rate, _positive(o.clean_learning_rate), "above 0"),
+        ("optimization.global_batch", o.global_batch, o.global_batch >= 1, "at least 1"),
+        ("optimization.learning_rate", o.learning_rate, 0 < o.learning_rate < math.inf, "above 0"),
+        ("optimization.decay_rate", o.decay_rate, 0 < o.decay_rate < 1, "between 0 and 1"),
+        ("optimization.decay_epochs", o.decay_epochs, 0 < o.decay_epochs < math.inf, "above 0"),
+        ("optimization.milestones", o.milestones, _rising(o.milestones), "rising epochs above 0"),
+        ("optimization.warmup_epochs", o.warmup_epochs, 0 <= o.warmup_epochs < math.inf, "at least 0"),
+        ("optimization.momentum", o.momentum, 0 < o.momentum < 1, "between 0 and 1"),
+        ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
+        ("optimization.clip_norm", o.clip_norm, _positive(o.clip_norm), "above 0, or None"),
+        ("optimization.ema_decay", o.ema_decay, o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or None"),
+        ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
+        ("run.device_batch", r.device_batch, _count_or_none(r.device_batch), "at least 1"),
+        ("run.threads", r.threads, r.threads is None or 1 <= r.threads <= MAX_PROCESSES, f"from 1 to {MAX_PROCESSES}"),
+        ("run.evaluate_every", r.evaluate_every, r.evaluate_every >= 1, "at least 1"),
+        ("run.checkpoint_minutes", r.checkpoint_minutes, 0 <= r.checkpoint_minutes < math.inf, "at least 0"),
+        ("run.checkpoint_steps", r.checkpoint_steps, _count_or_none(r.checkpoint_steps), "at least 1"),
+        ("run.evaluate_size", r.evaluate_size, _side_or_none(r.evaluate_size), f"from 1 to {MAX_SIDE}"),
+        ("run.trackers", r.trackers, len(set(r.trackers)) == len(r.trackers), "each named once"),
+    ]  # fmt: skip
+    for name, value, holds, range_in_words in rules:
+        if not holds:
+            raise InputError(f"{name} is {value}, but must be {range_in_words}")
+    if (t.mean is None) != (t.std is None):
+        raise InputError("teacher.mean and teacher.std belong together; give both or neither")
+    if t.mean is not None and t.std is not None and (len(t.mean) != len(t.std) or min(t.std, default=0) <= 0):
+        raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
+    if (o.schedule == "milestones") != bool(o.milestones):
+        raise InputError("optimization.milestones and optimization.schedule milestones belong together")
+    return recipe
+
+
+def _count_or_none(value: int | None) -> bool:
+    return value is None or value >= 1
+
+
+def _positive(value: float | None) -> bool:
+    return value is None or 0 < value < math.inf
+
+
+def _rising(epochs: tuple[float, ...]) -> bool:
+    return all(0 <= before < after < math.inf for before, after in pairwise((0.0, *epochs)))
+
+
+def _side_or_none(side: int | None) -> bool:
+    return side is None or 1 <= side <= MAX_SIDE

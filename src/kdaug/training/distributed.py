@@ -1,0 +1,144 @@
+"""The processes that train together: started by torchrun, one for each device; or this one alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kdaug.data.loader import BatchKey
+from kdaug.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process is the `rank`-th of `size`, on its machine the `local_rank`-th of `local_size`.
+
+    Whatever communicates must be called by all ranks, in the same order. Alone (size 1, no process group) nothing does.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    connected: bool = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share_of(self, key: BatchKey) -> BatchKey:
+        """The part of a batch that falls to this rank: the `rank`-th of `size` equal pieces."""
+        share = len(key.indices) // self.size
+        return replace(key, indices=key.indices[self.rank * share : (self.rank + 1) * share])
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks, element by element; `values` lie in main memory or on the rank's device."""
+        if self.connected:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """What every rank has to say, in the order of ranks."""
+        if not self.connected:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def told_by_first(self, find: Callable[[], T]) -> T:
+        """What `find` returns on the first rank, where alone it is called. If it fails there, all ranks stop."""
+        if not self.connected:
+            return find()
+        found: list[Any] = [None, None]
+        error: Exception | None = None
+        if self.first:
+            try:
+                found[0] = find()
+            except Exception as raised:
+                error, found = raised, [None, str(raised)]
+        dist.broadcast_object_list(found, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        if found[1] is not None:
+            raise InputError(found[1])
+        told: T = found[0]
+        return told
+
+    def follow_first(self, network: nn.Module) -> None:
+        """Gives every rank the buffers (batch-norm's running statistics) of the first, by which networks are judged."""
+        if self.connected:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world that torchrun started this process in, left at the end; without torchrun, this process alone."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield World()
+        return
+    rank, size, local_rank, local_size = (
+        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    )
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield World(rank, size, local_rank, local_size, connected=True)
+    finally:
+        dist.destroy_process_group()
+
+
+def restarted() -> bool:
+    """Whether torchrun (--max-restarts) or SLURM (requeue) has started this job again after a failure."""
+    return any(int(os.environ.get(name, 0)) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether `error` says that another rank has gone."""
+    return isinstance(error, dist.DistError) or bool(re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error)))
+
+
+class Agreement:
+    """What one rank asks for (to stop, to write a checkpoint), all do, after the same step.
+
+    The word goes round while the next step is computed, so what is asked in a world of several is done one step later.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asked = torch.zeros(0)
+        self._under_way: dist.Work | None = None
+
+    def on(self, *asked: bool) -> list[bool]:
+        """Which of the things that were asked for are to be done now; the same answer on every rank."""
+        if not self._world.connected:
+            return list(asked)
+        agreed = self._arrived(len(asked))
+        self._asked = torch.tensor(asked, dtype=torch.uint8)
+        self._under_way = dist.all_reduce(self._asked, dist.ReduceOp.MAX, async_op=True)
+        return agreed
+
+    def settled_on(self, *asked: bool) -> list[bool]:
+        """As `on`, for the last time: nothing that was asked for is left over."""
+        earlier, last = self.on(*asked), self._arrived(len(asked))
+        return [one or other for one, other in zip(earlier, last, strict=True)]
+
+    def _arrived(self, count: int) -> list[bool]:
+        if self._under_way is None:
+            return [bool(flag) for flag in self._asked.tolist()] or [False] * count
+        self._under_way.wait()
+        self._under_way = None
+        return [bool(flag) for flag in self._asked.tolist()]

@@ -1,0 +1,117 @@
+"""How one network is trained by several processes: replicated (DDP) or spread over them (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from kdaug.config import Recipe
+from kdaug.errors import InputError
+from kdaug.training.distributed import World
+
+
+def check_parallel(recipe: Recipe, world: World, device: torch.device, precision: torch.dtype) -> None:
+    """InputError if the global batch does not divide over the processes, or they cannot do what the recipe asks."""
+    batch, most = recipe.optimization.global_batch, recipe.run.device_batch
+    if batch % world.size:
+        raise InputError(
+            f"optimization.global_batch {batch} does not divide evenly over {world.size} processes; the nearest that "
+            f"does is {max(1, round(batch / world.size)) * world.size}"
+        )
+    share = batch // world.size
+    if most is not None and most < share and share % most:
+        raise InputError(
+            f"run.device_batch {most} does not divide evenly the {share} images of a process "
+            f"(optimization.global_batch {batch} over {world.size})"
+        )
+    if recipe.run.shard and not world.connected:
+        raise InputError("run.shard spreads a network over several processes; start them with torchrun")
+    if recipe.run.shard and precision == torch.float16:
+        raise InputError("run.shard and optimization.precision float16 do not go together; use bfloat16")
+    if recipe.optimization.sync_batch_norm and device.type != "cuda":
+        raise InputError("optimization.sync_batch_norm needs GPUs; torch has it for no other device")
+
+
+def parts_of_a_share(recipe: Recipe, world: World) -> int:
+    """In how many parts, one after the other, a process takes its share of a batch."""
+    share = recipe.optimization.global_batch // world.size
+    return max(1, share // (recipe.run.device_batch or share))
+
+
+def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
+    """The student as the recipe wants it computed, before it is copied, moved or spread."""
+    if recipe.optimization.sync_batch_norm:
+        network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if recipe.run.grad_checkpointing:
+        switch = getattr(network, "set_grad_checkpointing", None)
+        try:
+            switch(True)  # type: ignore[misc]
+        except (TypeError, AssertionError) as error:  # timm's: "gradient checkpointing not supported"
+            raise InputError(f"network {recipe.student.name} cannot do run.grad_checkpointing ({error})") from None
+    return network
+
+
+def place(network: nn.Module, shard: bool, world: World, device: torch.device) -> nn.Module:
+    """The network on its device, in channels-last memory; with `shard`, only this rank's part of its parameters."""
+    if not shard:
+        return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    mesh = init_device_mesh(device.type, (world.size,))
+    for block in _blocks(network):
+        fully_shard(block, mesh=mesh)
+    fully_shard(network, mesh=mesh)
+    return network
+
+
+def _blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """What is gathered and let go one after the other: the modules within the network's innermost sequences."""
+    for child in network.children():
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            if any(isinstance(part, nn.Sequential | nn.ModuleList) for part in child):
+                yield from _blocks(child)
+            else:
+                yield from (part for part in child if next(part.parameters(), None) is not None)
+
+
+def replicate(network: nn.Module, example: Tensor, world: World) -> nn.Module:
+    """What to call instead of `network` in training, so that the gradients of all ranks are averaged.
+
+    `example` [N,C,H,W] is an input of the kind that it will get, on its device.
+    """
+    if not world.connected or isinstance(network, FSDPModule):
+        return network
+    on_gpu = example.device.type == "cuda"
+    replica = DistributedDataParallel(network, device_ids=[example.device] if on_gpu else None)
+    _settle_buckets(replica, example)
+    return replica
+
+
+def _settle_buckets(replica: DistributedDataParallel, example: Tensor) -> None:
+    """Lets DDP order its buckets, as it does by the first backward pass, before anything is learned or loaded.
+
+    Else a resumed run would take its first step with buckets in the order before that, and so add up the gradients of
+    three and more ranks in another order than the run that it continues. Nothing else remains of this pass.
+    """
+    before = {name: value.clone() for name, value in replica.module.state_dict().items()}
+    with torch.random.fork_rng(devices=[example.device] if example.device.type == "cuda" else []):
+        replica.train()(example).sum().backward()  # type: ignore[no-untyped-call]
+    replica.zero_grad(set_to_none=True)
+    replica.module.load_state_dict(before)
+
+
+@contextmanager
+def gradients_meet(network: nn.Module, now: bool) -> Iterator[None]:
+    """Around forward and backward: whether the ranks' gradients are averaged now, or `network` only gathers its own."""
+    if isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(now)
+    if isinstance(network, DistributedDataParallel) and not now:
+        with network.no_sync():
+            yield
+    else:
+        yield

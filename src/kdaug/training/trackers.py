@@ -1,0 +1,134 @@
+"""Where figures go besides metrics.jsonl: TensorBoard always, wandb, MLflow and trackio if asked. One small protocol.
+
+None of them is read again: metrics.jsonl is the truth, and a tracker that is lost loses nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from torch.utils.tensorboard import SummaryWriter
+
+from kdaug import config
+from kdaug.errors import InputError
+from kdaug.files import write_whole
+
+
+class Tracker(Protocol):
+    """Anything that takes named figures at a step, in rising order of steps."""
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        """Notes figures such as {"step/loss": 1.2, "step/learning_rate": 0.1}."""
+        ...
+
+    def close(self) -> None:
+        """Everything noted is handed over."""
+        ...
+
+
+class TensorBoard:
+    """Event files in `folder`; what they say of steps after `first_step` no longer counts."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A Weights & Biases run, in project `kdaug` unless WANDB_PROJECT says otherwise; resumed under its own id."""
+
+    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+        self._run = _library("wandb").init(
+            project=os.environ.get("WANDB_PROJECT", "kdaug"), name=folder.name, id=run, dir=str(folder), config=recipe,
+            resume="allow",
+        )  # fmt: skip
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        self._run.log(figures, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Trackio:
+    """A trackio run, in project `kdaug` unless TRACKIO_PROJECT says otherwise; resumed under its own name."""
+
+    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+        self._run = _library("trackio").init(
+            project=os.environ.get("TRACKIO_PROJECT", "kdaug"),
+            name=f"{folder.name}-{run}",
+            config=recipe,
+            resume="allow",
+        )
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        self._run.log(figures, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Mlflow:
+    """An MLflow run at MLFLOW_TRACKING_URI; its id is kept in the run directory so that a resumed run continues it."""
+
+    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+        self._client = _library("mlflow").tracking.MlflowClient()
+        note = folder / "mlflow.json"
+        if note.is_file():
+            self._id = json.loads(note.read_text())["run_id"]
+            return
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdaug")
+        experiment = self._client.get_experiment_by_name(name)
+        place = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        self._id = self._client.create_run(place, run_name=folder.name).info.run_id
+        write_whole(note, json.dumps({"run_id": self._id}))
+        for part, settings in recipe.items():
+            for key, value in settings.items():
+                self._client.log_param(self._id, f"{part}.{key}", value)
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self._client.log_metric(self._id, name, value, step=step)
+
+    def close(self) -> None:
+        self._client.set_terminated(self._id)
+
+
+_TRACKERS: dict[str, Callable[[Path, str, dict[str, Any]], Tracker]] = {
+    "wandb": Wandb,
+    "mlflow": Mlflow,
+    "trackio": Trackio,
+}
+
+
+def check_trackers(names: Sequence[config.Tracker]) -> None:
+    """InputError if one of the trackers is not installed."""
+    for name in names:
+        _library(name)
+
+
+def open_trackers(
+    names: Sequence[config.Tracker], folder: Path, tensorboard: Path, run: str, recipe: dict[str, Any], first_step: int
+) -> list[Tracker]:
+    """TensorBoard and the trackers `names`, for the run in `folder` whose recipe has the fingerprint `run`."""
+    others: list[Tracker] = [_TRACKERS[name](folder, run, recipe) for name in names]
+    return [TensorBoard(tensorboard, first_step), *others]
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"run.trackers {name}: it is not installed; pip install 'kdaug[trackers]'") from None
