@@ -172,9 +172,54 @@ def test_unreadable_images_are_left_out_and_named_once(workers: int, damaged: Ca
         assert any(str(images.paths[row]) in text and "cannot identify" in text for text in said)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_training_the_next_readable_image_takes_the_place_of_an_unreadable_one(
+    workers: int, damaged: Callable[..., FolderImages]
+) -> None:
+    """In the key too, so that its view is its own; whatever batch it falls to, and round the end of the set."""
+    images, (unreadable, said) = damaged(2, 7, 8, 9), tolerant()
+    stands_for = {2: 3, 7: 0, 8: 0, 9: 0}
+    keys = list(training_keys(COUNT, 5, epochs=2, seed=0))
+    batches = list(load(images, keys, RandomResizedCrop(8, 0, 0.5), workers, unreadable, replace_unreadable=True))
+    alone = {
+        (b.key.epoch, int(b.key.indices[0])): b.images[0]
+        for b in load(images, training_keys(COUNT, 1, 2, seed=0), RandomResizedCrop(8, 0, 0.5), 0, tolerant()[0])
+        if len(b.labels)
+    }
+    for key, batch in zip(keys, batches, strict=True):
+        assert batch.key.indices.tolist() == [stands_for.get(i, i) for i in key.indices.tolist()]
+        assert batch.labels.tolist() == [10 * i for i in batch.key.indices]
+        for index, image in zip(batch.key.indices.tolist(), batch.images, strict=True):
+            assert_array_equal(image, alone[key.epoch, index])
+    assert len(said) == 4
+
+
+def test_with_no_image_readable_at_all_a_batch_is_empty_though_replacing(damaged: Callable[..., FolderImages]) -> None:
+    keys = evaluation_keys(COUNT, 5)
+    (first, second) = load(damaged(*range(COUNT)), keys, RandomResizedCrop(8, 0, 1), 0, tolerant()[0], True)
+    assert first.images.shape == second.images.shape == (0, 8, 8, 3)
+
+
 def test_a_batch_without_a_readable_image_is_empty(damaged: Callable[..., FolderImages]) -> None:
     batches = list(load(damaged(3, 4, 5), evaluation_keys(COUNT, 3), RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
     assert [b.key.indices.tolist() for b in batches] == [[0, 1, 2], [], [6, 7, 8], [9]]
+    assert [b.images.shape for b in batches] == [(3, 8, 8, 3), (0, 8, 8, 3), (3, 8, 8, 3), (1, 8, 8, 3)]
+
+
+def test_a_key_without_images_is_a_batch_without_images(photos: FolderImages) -> None:
+    """As a rank gets when fewer images are left than there are ranks."""
+    keys = [BatchKey(0, 0, np.array([3])), BatchKey(1, 0, np.array([], np.int64))]
+    batches = list(load(photos, keys, RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
+    assert [len(b.labels) for b in batches] == [1, 0]
+
+
+def test_a_worker_that_is_killed_ends_in_one_sentence(photos: FolderImages) -> None:
+    batches = load(photos, training_keys(COUNT, 2, 1000, seed=0), RandomResizedCrop(8, 0, 1), 2, tolerant()[0])
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(InputError, match=r"a process that decodes images was killed .* continue with --run\.resume"):
+        list(batches)
 
 
 def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Callable[..., FolderImages]) -> None:

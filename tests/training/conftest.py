@@ -50,7 +50,26 @@ def small_convnet(num_classes: int = 10, in_chans: int = 3, **_: Any) -> nn.Modu
 
 
 @register_model
+def droppable_convnet(
+    num_classes: int = 10, in_chans: int = 3, drop_path_rate: float = 0.0, drop_rate: float = 0.0, **_: Any
+) -> nn.Module:
+    """SmallConvNet that notes the rates it is made with, and can compute its activations again."""
+    network = SmallConvNet(num_classes, in_chans)
+    network.rates, network.recomputes = (drop_path_rate, drop_rate), False
+    network.set_grad_checkpointing = lambda on: setattr(network, "recomputes", on)
+    return network
+
+
+@register_model
 def softmax_regression(num_classes: int = 10, **_: Any) -> nn.Module:
+    return SoftmaxRegression(num_classes, dropout=0.0)
+
+
+@register_model
+def softmax_regression_strict(
+    num_classes: int = 10, in_chans: int = 3, pretrained: bool = False, pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: Any = None, cache_dir: Any = None,
+) -> nn.Module:  # fmt: skip
     return SoftmaxRegression(num_classes, dropout=0.0)
 
 

@@ -1,6 +1,7 @@
 """Trains the tests' TINY recipe as one rank, RANK and so on in the environment: `python one_rank.py RECORD SETTINGS`.
 
-SETTINGS: a JSON object by dotted names. What the rank gets to see goes to RECORD/RANK.json: per step its indices, its labels and a hash of its views.
+SETTINGS: a JSON object by dotted names. What the rank gets to see goes to RECORD/RANK.json: per step its indices, its
+labels and a hash of its views.
 """
 
 from __future__ import annotations

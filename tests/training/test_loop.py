@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import signal
@@ -24,7 +25,7 @@ from kdaug.config import Recipe, read_recipe
 from kdaug.data import Dataset, load_dataset
 from kdaug.philox import permutation
 from kdaug.supervision import Teacher
-from kdaug.training import Interrupted, train
+from kdaug.training import Interrupted, loop, train
 from kdaug.training import setup as preparation
 from kdaug.training.evaluation import Scores
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
@@ -230,6 +231,193 @@ def test_the_seed_of_the_run_changes_the_start_and_that_of_the_views_does_not(
     reference = start("a", run=1, views=1)
     assert torch.equal(start("b", run=1, views=2), reference)
     assert not torch.equal(start("c", run=2, views=1), reference)
+
+
+# What training needs besides
+
+
+def test_a_batch_taken_in_parts_teaches_what_the_whole_does(tiny: Tiny, tmp_path: Path, lines_of: Lines) -> None:
+    """Gradients are added up, so but for rounding nothing changes where no batch norm sees less at once."""
+    whole = train(tiny({"run.dir": str(tmp_path / "whole")})).directory
+    parts = train(tiny({"run.dir": str(tmp_path / "parts"), "run.device_batch": 16})).directory
+    one, other = (safetensors.torch.load_file(run / "last.safetensors") for run in (whole, parts))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
+    assert [line["loss"] for line in lines_of(parts) if line["kind"] == "step"] == pytest.approx(
+        [line["loss"] for line in lines_of(whole) if line["kind"] == "step"], rel=1e-5
+    )
+
+
+def test_a_part_is_what_the_network_sees_at_once(tiny: Tiny, each_step: Callable) -> None:
+    sizes: list[int] = []
+    with each_step(lambda step, student, x: sizes.append(len(x))):
+        train(tiny({"run.device_batch": 16, "optimization.epochs": 1}))
+    assert sizes == [16] * 16
+
+
+def test_the_smoothed_label_is_what_the_loss_says(tiny: Tiny, each_step: Callable, lines_of: Lines) -> None:
+    """The first loss by hand, from the weights and the input of the first step."""
+    first: list[Any] = []
+    with each_step(lambda step, student, x: first or first.extend([cloned(student), x.clone()])):
+        recipe = tiny({"supervision.label_smoothing": 0.2, "optimization.epochs": 1})
+        run = train(recipe).directory
+    weights_, x = first
+    logits = x.flatten(1).double() @ weights_["fc.weight"].double().T + weights_["fc.bias"].double()
+    _, labels = plan_of_batch(replace(recipe, views=replace(recipe.views, seed=0)), load_dataset(recipe.data), 0)
+    target = np.full((64, 10), 0.02)
+    target[np.arange(64), labels] += 0.8
+    wanted = -(target * logits.log_softmax(1).numpy()).sum(1).mean()
+    assert lines_of(run)[0]["loss"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_clean_epochs_at_the_end_see_crop_and_flip_alone(tiny: Tiny, each_step: Callable, lines_of: Lines) -> None:
+    seen: list[Tensor] = []
+    recipe = tiny({**SEEDS, "optimization.clean_epochs": 1})
+    with each_step(lambda step, student, x: seen.append(x.clone())):
+        run = train(recipe).directory
+    dataset, seed = load_dataset(recipe.data), recipe.views.seed
+    clean = Sequential([PadCrop(4, dataset.fill), Flip()])
+    assert len(seen) == 9
+    for position in range(3):
+        indices = permutation(seed, 2, 250)[position * 64 :][:64]
+        views = apply(dataset.train.images[indices], clean.plan(seed, 2, indices, dataset.size))
+        shown = seen[6 + position].permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(shown, normalised(views, dataset), atol=1e-5)
+    rates = [line["learning_rate"] for line in lines_of(run) if line["kind"] == "step"]
+    assert rates[6:] == pytest.approx([0.0025 * (1 + math.cos(math.pi * step / 3)) for step in range(3)])
+    assert lines_of(run)[-1]["epoch"] == 2
+
+
+@pytest.mark.parametrize("looks_on", [True, False])
+def test_in_clean_epochs_the_teacher_looks_on_or_not(
+    tiny: Tiny, lines_of: Lines, teacher_file: Path, looks_on: bool
+) -> None:
+    recipe = tiny(
+        {
+            "teacher.source": f"file:{teacher_file}",
+            "optimization.clean_epochs": 1,
+            "optimization.epochs": 1,
+            "supervision.clean_epochs": looks_on,
+        }
+    )
+    told = ["divergence" in line for line in lines_of(train(recipe).directory) if line["kind"] == "step"]
+    assert told == [True] * 4 + [looks_on] * 4
+
+
+def test_a_teacher_to_be_trained_has_no_clean_epochs_of_its_own(tiny: Tiny) -> None:
+    run = train(tiny({"teacher.source": "train", "optimization.epochs": 1, "optimization.clean_epochs": 1})).directory
+    (teacher,) = (run.parent / "teachers").iterdir()
+    assert read_recipe(teacher / "recipe.yaml").optimization.clean_epochs == 0
+
+
+def test_the_averaged_weights_are_those_that_are_evaluated_and_kept(tiny: Tiny, tmp_path: Path) -> None:
+    """With a decay so long that the average of eight steps lags behind, as (1 + n) / (10 + n) has it."""
+    plain = train(tiny({"run.dir": str(tmp_path / "plain"), "run.checkpoint_steps": 1})).directory
+    run = train(tiny({"optimization.ema_decay": 0.9999, "run.checkpoint_steps": 1})).directory
+    newest = run / "checkpoints" / "step-00000008"
+    average = safetensors.torch.load_file(newest / "average.safetensors")
+    last, raw = (
+        safetensors.torch.load_file(path) for path in (run / "last.safetensors", newest / "weights.safetensors")
+    )
+    assert all(torch.equal(last[name], average[name]) for name in last)
+    assert not torch.equal(last["fc.weight"], raw["fc.weight"])
+    assert torch.equal(raw["fc.weight"], safetensors.torch.load_file(plain / "last.safetensors")["fc.weight"])
+
+
+def test_images_are_evaluated_at_the_size_asked_for(tiny: Tiny) -> None:
+    sizes: set[tuple[bool, int, int]] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if type(module).__name__ == "SmallConvNet":
+            sizes.add((module.training, *inputs[0].shape[2:]))
+
+    handle = register_module_forward_pre_hook(note)
+    train(tiny({"student.name": "small_convnet", "run.evaluate_size": 36, "optimization.epochs": 1}))
+    handle.remove()
+    assert sizes == {(True, 28, 28), (False, 36, 36)}
+
+
+def test_rates_and_recomputation_reach_the_network(tiny: Tiny, each_step: Callable) -> None:
+    made: list[Any] = []
+    settings = {
+        "student.name": "droppable_convnet", "student.drop_path": 0.2, "student.dropout": 0.3,
+        "run.grad_checkpointing": True, "optimization.epochs": 1,
+    }  # fmt: skip
+    with each_step(lambda step, student, x: made.append((student.rates, student.recomputes))):
+        train(tiny(settings))
+    assert set(made) == {((0.2, 0.3), True)}
+
+
+def test_a_real_network_recomputed_in_the_backward_pass_learns_the_same(tiny: Tiny, tmp_path: Path) -> None:
+    settings = {"student.name": "wide_resnet10_1", "data.train_images": 128, "optimization.epochs": 1}
+    kept = train(tiny({**settings, "run.dir": str(tmp_path / "kept")})).directory
+    again = train(tiny({**settings, "run.dir": str(tmp_path / "again"), "run.grad_checkpointing": True})).directory
+    one, other = (safetensors.torch.load_file(run / "last.safetensors") for run in (kept, again))
+    for name in (name for name in one if "running" not in name and "num_batches" not in name):
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"student.drop_path": 0.2}, "network softmax_regression_strict cannot be made.*drop_path_rate"),
+        ({"run.grad_checkpointing": True}, "network softmax_regression_strict cannot do run.grad_checkpointing"),
+    ],
+)
+def test_what_a_network_does_not_know_is_refused(tiny: Tiny, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        train(tiny({**settings, "student.name": "softmax_regression_strict"}))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_much_the_same(tiny: Tiny, tmp_path: Path, lines_of: Lines, precision: str) -> None:
+    settings = {"student.name": "small_convnet", "optimization.epochs": 1}
+    exact = train(tiny({**settings, "run.dir": str(tmp_path / "exact")})).directory
+    half = train(tiny({**settings, "run.dir": str(tmp_path / "half"), "optimization.precision": precision})).directory
+    one, other = ([s["loss"] for s in lines_of(run) if s["kind"] == "step"] for run in (exact, half))
+    assert one != other
+    assert other == pytest.approx(one, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_and_resumes_bit_for_bit(
+    tiny: Tiny, tmp_path: Path, lines_of: Lines
+) -> None:
+    settings = {"student.name": "wide_resnet10_1", "optimization.epochs": 1, "optimization.learning_rate": 0.01}
+    losses = []
+    for compiled in (False, True):
+        recipe = tiny({**settings, "run.compile": compiled, "run.dir": str(tmp_path / f"{compiled}")})
+        losses.append([line["loss"] for line in lines_of(train(recipe).directory) if line["kind"] == "step"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] != losses[0]
+
+    noisy = {"student.name": "small_convnet", "run.compile": True, "run.resume": True}  # its dropout draws otherwise
+    whole = train(tiny({**noisy, "run.dir": str(tmp_path / "whole")})).directory
+    count, learn = itertools.count(1), loop.learn
+
+    def stop_at_3(*arguments: Any) -> Any:  # a hook within the network would be compiled with it
+        if next(count) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return learn(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learn", stop_at_3)
+        with pytest.raises(Interrupted):
+            train(tiny(noisy))
+    assert_same_run(train(tiny(noisy)).directory, whole, lines_of)
+
+
+def test_a_checkpoint_comes_every_so_many_steps(tiny: Tiny, each_step: Callable) -> None:
+    recipe = tiny({"run.checkpoint_steps": 3, "run.checkpoint_minutes": 60.0, "optimization.epochs": 3})
+    seen: list[list[str]] = []
+
+    def note(step: int, student: nn.Module, x: Tensor) -> None:
+        seen.append(sorted(p.name[-2:] for p in (Path(recipe.run.dir) / "checkpoints").glob("step-*")))
+
+    with each_step(note):
+        train(recipe)
+    newest = [int(names[-1]) if names else 0 for names in seen]
+    assert newest == [0, 0, 0, 3, 4, 4, 6, 6, 8, 9, 9, 9]  # every third step, and at each evaluation
 
 
 # The same recipe, the same run

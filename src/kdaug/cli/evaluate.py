@@ -23,6 +23,8 @@ class Arguments:
     """Where the data are now; None: where they were when training."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
     """auto, cpu, cuda, ..."""
+    evaluate_size: Annotated[int | None, tyro.conf.arg(name="run.evaluate-size")] = None
+    """Side in pixels that the images are brought to; None: as in the run."""
     json: bool = False
     """Print the figures as one JSON object."""
 
@@ -33,7 +35,7 @@ def run(arguments: list[str]) -> int:
 
     from kdaug.training.evaluate_run import evaluate_run
 
-    scores = evaluate_run(given.run, given.weights, given.root, given.device)
+    scores = evaluate_run(given.run, given.weights, given.root, given.device, given.evaluate_size)
     if given.json:
         print(json.dumps(scores.figures()))
     else:

@@ -21,6 +21,7 @@ VERBS = {
     "demo": ("kdaug.cli.demo", "see it work in minutes: a teacher and two students on bundled images"),
     "train": ("kdaug.cli.train", "train a recipe, by name or from a YAML file"),
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
+    "runs": ("kdaug.cli.runs", "list runs: state, best figure, how to go on"),
     "views": ("kdaug.cli.views", "list the augmentation policies, or show what one really does"),
     "recipes": ("kdaug.cli.recipes", "list the named recipes, or show one as YAML"),
 }  # fmt: skip

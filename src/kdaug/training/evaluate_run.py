@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from kdaug.config import read_recipe
+from kdaug.config import check, read_recipe
 from kdaug.errors import InputError
 from kdaug.networks import restore_network
 from kdaug.training.evaluation import Scores
@@ -18,11 +18,13 @@ from kdaug.training.run_directory import RunDirectory, read_environment
 from kdaug.training.setup import evaluate_network, prepare
 
 
-def evaluate_run(run: str, weights: Literal["last", "best"], root: str | None, device: str) -> Scores:
+def evaluate_run(
+    run: str, weights: Literal["last", "best"], root: str | None, device: str, evaluate_size: int | None
+) -> Scores:
     """Scores of the `last` or `best` weights in directory `run` on the validation images of its recipe's data.
 
-    `root` replaces the recipe's data.root. Raises InputError if the run, its weights or its data are not there, or the
-    data now have other classes.
+    `root` replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
+    weights or its data are not there, or the data now have other classes.
     """
     directory = RunDirectory(Path(run))
     if not directory.recipe.is_file():
@@ -34,7 +36,9 @@ def evaluate_run(run: str, weights: Literal["last", "best"], root: str | None, d
         )
     recipe = read_recipe(directory.recipe)
     data = replace(recipe.data, root=root or recipe.data.root)
-    setup = prepare(replace(recipe, data=data, run=replace(recipe.run, device=device)), Console(stderr=True))
+    side = recipe.run.evaluate_size if evaluate_size is None else evaluate_size
+    changed = check(replace(recipe, data=data, run=replace(recipe.run, device=device, evaluate_size=side)))
+    setup = prepare(changed, Console(stderr=True))
     environment = read_environment(directory)
     if environment is not None and environment["data"] != setup.dataset.content:
         say(setup.console, f"note: these are not the images that {run} was trained and measured on, or not all of them")

@@ -57,7 +57,7 @@ from kdaug.training.setup import (
     training_views,
 )
 from kdaug.training.step import learn
-from kdaug.training.trackers import Tracker, open_trackers
+from kdaug.training.trackers import TensorBoard, Tracker, open_trackers
 
 
 @dataclass(frozen=True)
@@ -292,10 +292,9 @@ def _open_trackers(setup: Setup, directory: RunDirectory, step: int) -> list[Tra
     if not setup.world.first:
         return []
     recipe = setup.recipe
-    identity = fingerprint(recipe, setup.dataset.content)
-    return open_trackers(
-        recipe.run.trackers, directory.path, directory.tensorboard, identity, config.to_dict(recipe), step
-    )
+    identity, report = fingerprint(recipe, setup.dataset.content), partial(say, setup.console)
+    others = open_trackers(recipe.run.trackers, directory.path, identity, config.to_dict(recipe), report)
+    return [TensorBoard(directory.tensorboard, step), *others]
 
 
 def _name_of(setup: Setup) -> Callable[[int], str]:

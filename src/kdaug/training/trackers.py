@@ -106,6 +106,29 @@ class Mlflow:
         self._client.set_terminated(self._id)
 
 
+class Unfailing:
+    """Another tracker, given up with a line to `report` when it fails: a server that is away must not end a run."""
+
+    def __init__(self, name: str, tracker: Tracker, report: Callable[[str], None]) -> None:
+        self._name, self._tracker, self._report = name, tracker, report
+        self._given_up = False
+
+    def log(self, step: int, figures: dict[str, float]) -> None:
+        self._attempt(lambda: self._tracker.log(step, figures))
+
+    def close(self) -> None:
+        self._attempt(self._tracker.close)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        if self._given_up:
+            return
+        try:
+            action()
+        except Exception as error:  # whatever the tracker's own library raises
+            self._given_up = True
+            self._report(f"warning: nothing more is reported to {self._name}: {_in_one_line(error)}")
+
+
 _TRACKERS: dict[str, Callable[[Path, str, dict[str, Any]], Tracker]] = {
     "wandb": Wandb,
     "mlflow": Mlflow,
@@ -120,11 +143,24 @@ def check_trackers(names: Sequence[config.Tracker]) -> None:
 
 
 def open_trackers(
-    names: Sequence[config.Tracker], folder: Path, tensorboard: Path, run: str, recipe: dict[str, Any], first_step: int
+    names: Sequence[config.Tracker], folder: Path, run: str, recipe: dict[str, Any], report: Callable[[str], None]
 ) -> list[Tracker]:
-    """TensorBoard and the trackers `names`, for the run in `folder` whose recipe has the fingerprint `run`."""
-    others: list[Tracker] = [_TRACKERS[name](folder, run, recipe) for name in names]
-    return [TensorBoard(tensorboard, first_step), *others]
+    """The trackers `names`, for the run in `folder` whose recipe has the fingerprint `run`.
+
+    Raises InputError if one cannot be opened; one that fails later is given up with a line to `report`.
+    """
+    return [Unfailing(name, _opened(name, folder, run, recipe), report) for name in names]
+
+
+def _opened(name: config.Tracker, folder: Path, run: str, recipe: dict[str, Any]) -> Tracker:
+    try:
+        return _TRACKERS[name](folder, run, recipe)
+    except Exception as error:  # whatever the tracker's own library raises
+        raise InputError(f"run.trackers {name} cannot be opened: {_in_one_line(error)}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _library(name: str) -> ModuleType:

@@ -1,0 +1,91 @@
+"""Which runs there are below a folder, how far each has come, and how it goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kdaug.config import read_recipe
+from kdaug.errors import InputError
+from kdaug.training.run_directory import RunDirectory, read_metrics
+
+State = Literal["finished", "training", "stopped", "damaged"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run directory as it stands.
+
+    epochs_done of epochs; error and best: top-1 error in percent of the latest evaluation and the lowest so far, None
+    before the first. next: the command that goes on, or measures again; of a damaged run, what is wrong.
+    """
+
+    path: Path
+    state: State
+    student: str
+    policy: str
+    epochs_done: int
+    epochs: int
+    error: float | None
+    best: float | None
+    next: str
+
+
+def find_runs(folder: Path) -> Iterator[RunStatus]:
+    """The status of every run directory at or below `folder`, by path. InputError if there is no such folder."""
+    if not folder.is_dir():
+        raise InputError(
+            f"folder {folder} does not exist; runs are written below runs/ unless --run.dir says otherwise"
+        )
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        if "recipe.yaml" in files and ("checkpoints" in folders or "metrics.jsonl" in files):
+            folders.clear()
+            yield status_of(Path(place))
+
+
+def status_of(path: Path) -> RunStatus:
+    """The status of the run directory at `path`; nothing is changed there."""
+    directory = RunDirectory(path)
+    try:
+        recipe, lines = read_recipe(directory.recipe), read_metrics(path)
+        finished = directory.finished
+    except (InputError, OSError) as error:
+        return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
+    errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
+    state: State = "finished" if finished else "training" if _is_held(path) else "stopped"
+    place = shlex.quote(str(path))
+    commands = {"finished": f"kdaug eval {place}", "stopped": f"kdaug train {place} --run.resume", "training": ""}
+    epochs = recipe.optimization.epochs + recipe.optimization.clean_epochs
+    return RunStatus(
+        path,
+        state,
+        recipe.student.name,
+        recipe.views.policy,
+        _epochs_done(lines, epochs, finished),
+        epochs,
+        errors[-1] if errors else None,
+        min(errors, default=None),
+        commands[state],
+    )
+
+
+def _epochs_done(lines: list[dict[str, Any]], epochs: int, finished: bool) -> int:
+    return epochs if finished else max((line["epoch"] for line in lines), default=0)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process is training in this run directory."""
+    try:
+        with open(path / ".lock") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

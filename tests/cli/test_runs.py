@@ -1,0 +1,102 @@
+"""`kdaug runs`: which runs there are, how far they are, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdaug.training.listing import find_runs, status_of
+
+
+@pytest.fixture
+def stopped(taught: Path, tmp_path: Path) -> Path:
+    """A run that came as far as its second epoch, in a directory whose name a shell would take apart."""
+    run = tmp_path / "runs" / "two words [bold]"
+    shutil.copytree(taught, run)
+    (run / "last.safetensors").unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["step"] <= 5]
+    (run / "metrics.jsonl").write_text("".join(kept))
+    return run
+
+
+def test_every_run_is_listed_with_its_state_and_its_errors(kdaug: Callable, taught: Path) -> None:
+    said = kdaug("runs", taught.parent, "--json")
+    assert (said.code, said.err) == (0, "")
+    listed = {Path(line["path"]): line for line in map(json.loads, said.out.splitlines())}
+    (teacher,) = (taught.parent / "teachers").iterdir()
+    assert set(listed) == {taught, teacher}
+    errors = [
+        line["top1_error"]
+        for line in map(json.loads, (taught / "metrics.jsonl").read_text().splitlines())
+        if line["kind"] == "eval"
+    ]
+    assert listed[taught] == {
+        "path": str(taught),
+        "state": "finished",
+        "student": "wide_resnet10_1",
+        "policy": "randaugment-n2-m5@paper-geometric",
+        "epochs_done": 2,
+        "epochs": 2,
+        "error": errors[-1],
+        "best": min(errors),
+        "next": f"kdaug eval {taught}",
+    }
+
+
+def test_a_stopped_run_says_the_command_that_finishes_it(kdaug: Callable, stopped: Path) -> None:
+    said = kdaug("runs", stopped.parent)
+    table, last = said.out.rsplit("\n", 2)[:2]
+    assert str(stopped) in table
+    assert "stopped" in table
+    assert "1/2" in table
+    program, *arguments = shlex.split(last.removeprefix("to go on: "))
+    assert (program, arguments) == ("kdaug", ["train", str(stopped), "--run.resume"])
+
+
+def test_a_run_that_a_process_holds_is_being_trained(stopped: Path) -> None:
+    hold = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(1, flush=True); "
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(stopped / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert status_of(stopped).state == "training"
+        process.stdin.close()
+    assert status_of(stopped).state == "stopped"
+
+
+@pytest.mark.parametrize(("name", "content"), [("recipe.yaml", "run: {dri: x}"), ("metrics.jsonl", "5\n5\n")])
+def test_a_damaged_run_is_listed_with_what_is_wrong(kdaug: Callable, stopped: Path, name: str, content: str) -> None:
+    (stopped / name).write_text(content)
+    said = kdaug("runs", stopped.parent)
+    assert said.code == 0
+    assert "damaged" in said.out
+    assert str(stopped / name) in said.out.splitlines()[-1]
+
+
+def test_a_folder_without_runs_and_one_that_is_not_there(kdaug: Callable, tmp_path: Path) -> None:
+    said = kdaug("runs", tmp_path)
+    assert (said.code, said.out) == (0, f"there are no runs below {tmp_path}\n")
+    said = kdaug("runs", tmp_path / "missing")
+    assert said.code == 2
+    assert said.err.startswith(f"kdaug: folder {tmp_path}/missing does not exist")
+
+
+def test_looking_changes_nothing(stopped: Path) -> None:
+    def content() -> dict[str, tuple[bytes, int]]:
+        files = [Path(place, name) for place, _, names in os.walk(stopped) for name in names]
+        return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    before = content()
+    list(find_runs(stopped.parent))
+    assert content() == before
