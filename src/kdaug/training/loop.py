@@ -115,6 +115,17 @@ def _hold(held: ExitStack, directory: RunDirectory, recipe: Recipe) -> None:
     held.enter_context(open_run(directory, recipe))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run under way: what stays, what changes, and where it is written and shown."""
+
+    setup: Setup
+    state: TrainingState
+    directory: RunDirectory
+    log: MetricsLog
+    progress: RunProgress
+
+
 def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop: Event) -> None:
     """From the newest checkpoint, or the first step, to the final files."""
     world, report = setup.world, partial(say, setup.console)
@@ -126,9 +137,9 @@ def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop:
     report(_announcement(setup, state, directory))
     trackers = _open_trackers(setup, directory, state.step)
     with MetricsLog(directory, trackers, world, _name_of(setup)) as log, show_progress(setup.console) as bar:
-        title, batch = directory.path.name, setup.recipe.optimization.global_batch
-        progress = RunProgress(bar, title, setup.steps, state.step, batch)
-        _run_steps(setup, teacher, state, directory, log, progress, stop)
+        batch = setup.recipe.optimization.global_batch
+        progress = RunProgress(bar, directory.path.name, setup.steps, state.step, batch)
+        _run_steps(_Run(setup, state, directory, log, progress), teacher, stop)
 
 
 def _begin(setup: Setup, directory: RunDirectory, step: int, loaded: bool) -> None:
@@ -148,57 +159,49 @@ def _begin(setup: Setup, directory: RunDirectory, step: int, loaded: bool) -> No
     cut_back(directory, step, setup.steps)
 
 
-def _run_steps(
-    setup: Setup,
-    teacher: Teacher | None,
-    state: TrainingState,
-    directory: RunDirectory,
-    log: MetricsLog,
-    progress: RunProgress,
-    stop: Event,
-) -> None:
-    """All optimisation steps from state.step on, with evaluations and checkpoints on the way, then the final files."""
-    agreement, keeper = Agreement(setup.world), _Keeper(setup, state, directory, log)
-    started = time.monotonic()
+def _run_steps(run: _Run, teacher: Teacher | None, stop: Event) -> None:
+    """All optimisation steps from the present one on, evaluations and checkpoints on the way, then the last files."""
+    setup, state, log = run.setup, run.state, run.log
+    agreement, keeper, started = Agreement(setup.world), _Keeper(run), time.monotonic()
     with closing(prefetch(training_views(setup, state.step))) as batches, keeper.keeping_on_bad_images():
         for batch, views in batches:
             watching = setup.recipe.supervision.clean_epochs or not setup.is_clean(batch.key.epoch)
             told = learn(setup, state, teacher if watching else None, batch, views)
             log.step(state.step, batch.key, told.parts(), state.rate.now())
-            progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
+            run.progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
             evaluation_due = _evaluation_due(setup, state.step)
             if evaluation_due:
-                _evaluate(setup, state, directory, log, progress)
+                _evaluate(run)
             stopping, saving = agreement.on(stop.is_set(), keeper.due())
             if stopping or saving or evaluation_due or state.step == setup.steps:
                 keeper.save()
             if stopping:
-                raise Interrupted(directory.path)
-    scores = _evaluate(setup, state, directory, log, progress)
-    _finish(setup, state, directory, log, scores, time.monotonic() - started)
+                raise Interrupted(run.directory.path)
+    _finish(run, _evaluate(run), time.monotonic() - started)
     if agreement.settled_on(stop.is_set(), False)[0]:
-        raise Interrupted(directory.path)
+        raise Interrupted(run.directory.path)
 
 
 class _Keeper:
     """Knows when a checkpoint is due, and writes it together with the log up to it."""
 
-    def __init__(self, setup: Setup, state: TrainingState, directory: RunDirectory, log: MetricsLog) -> None:
-        self._setup, self._state, self._directory, self._log = setup, state, directory, log
-        self._saved_at, self._saved_step = time.monotonic(), state.step
+    def __init__(self, run: _Run) -> None:
+        self._run, self._saved_at, self._saved_step = run, time.monotonic(), run.state.step
 
     def due(self) -> bool:
         """Whether it is time for one: by steps, or by the clock of the first rank."""
-        run = self._setup.recipe.run
-        by_clock = self._setup.world.first and time.monotonic() - self._saved_at > 60 * run.checkpoint_minutes
-        return by_clock or (run.checkpoint_steps is not None and self._state.step % run.checkpoint_steps == 0)
+        setup, step = self._run.setup, self._run.state.step
+        minutes, steps = setup.recipe.run.checkpoint_minutes, setup.recipe.run.checkpoint_steps
+        by_clock = setup.world.first and time.monotonic() - self._saved_at > 60 * minutes
+        return by_clock or (steps is not None and step % steps == 0)
 
     def save(self) -> None:
         """Writes one, with the log on disk before it; Diverged if the network is not worth keeping."""
-        self._log.flush(to_disk=True)
-        require_finite(self._state, self._setup.world)
-        save_checkpoint(self._state, self._directory.checkpoints, self._setup.world)
-        self._saved_at, self._saved_step = time.monotonic(), self._state.step
+        run, world = self._run, self._run.setup.world
+        run.log.flush(to_disk=True)
+        require_finite(run.state, world)
+        save_checkpoint(run.state, run.directory.checkpoints, world)
+        self._saved_at, self._saved_step = time.monotonic(), run.state.step
 
     @contextmanager
     def keeping_on_bad_images(self) -> Iterator[None]:
@@ -206,26 +209,9 @@ class _Keeper:
         try:
             yield
         except InputError:
-            if not self._setup.world.connected and self._state.step > self._saved_step:
+            if not self._run.setup.world.connected and self._run.state.step > self._saved_step:
                 self.save()
             raise
-
-
-def _finish(
-    setup: Setup, state: TrainingState, directory: RunDirectory, log: MetricsLog, scores: Scores, seconds: float
-) -> None:
-    """The final weights and the last line of the log."""
-    _save_judged(setup, state, directory.last_weights)
-    unreadable = setup.unreadable()
-    figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": seconds}
-    log.write("end", state.step, setup.epochs - 1, {**figures, "unreadable": unreadable})
-    if unreadable:
-        say(setup.console, f"{unreadable} unreadable image(s) were left out")
-
-
-def _save_judged(setup: Setup, state: TrainingState, path: Path) -> None:
-    weights = whole_weights(state.judged)
-    setup.world.told_by_first(lambda: save_weights(weights, setup.card, path))
 
 
 def _evaluation_due(setup: Setup, step: int) -> bool:
@@ -234,22 +220,38 @@ def _evaluation_due(setup: Setup, step: int) -> bool:
     return step % every == 0 and step < setup.steps
 
 
-def _evaluate(
-    setup: Setup, state: TrainingState, directory: RunDirectory, log: MetricsLog, progress: RunProgress
-) -> Scores:
+def _evaluate(run: _Run) -> Scores:
     """Scores on the validation images, logged and shown; the best weights so far are kept."""
+    setup, state, log = run.setup, run.state, run.log
     log.flush()
+    speed = run.progress.speed()  # the losses were read, so all steps are done
     require_finite(state, setup.world)
-    scores = evaluate_network(setup, state.judged, progress.bar)
+    scores = evaluate_network(setup, state.judged, run.progress.bar)
     if not math.isfinite(scores.val_loss):
         raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
     log.write("eval", state.step, epoch, scores.figures())
-    progress.evaluated(epoch, setup.epochs, log.epoch_means(), scores)
+    run.progress.evaluated(epoch, setup.epochs, log.epoch_means(), scores, speed)
     if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
         state.best_top1_error = scores.top1_error
-        _save_judged(setup, state, directory.best_weights)
+        _save_judged(setup, state, run.directory.best_weights)
     return scores
+
+
+def _finish(run: _Run, scores: Scores, seconds: float) -> None:
+    """The final weights and the last line of the log."""
+    setup, state = run.setup, run.state
+    _save_judged(setup, state, run.directory.last_weights)
+    unreadable = setup.unreadable()
+    figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": seconds}
+    run.log.write("end", state.step, setup.epochs - 1, {**figures, "unreadable": unreadable})
+    if unreadable:
+        say(setup.console, f"{unreadable} unreadable image(s) were left out")
+
+
+def _save_judged(setup: Setup, state: TrainingState, path: Path) -> None:
+    weights = whole_weights(state.judged)
+    setup.world.told_by_first(lambda: save_weights(weights, setup.card, path))
 
 
 def _given_teacher(setup: Setup) -> Teacher | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
@@ -22,22 +23,29 @@ class RunProgress:
     def __init__(self, bar: Progress, title: str, steps: int, done: int, images_per_step: int) -> None:
         """From `done` to `steps`; `images_per_step` turns steps into images per second."""
         self.bar, self._images_per_step = bar, images_per_step
+        self._since, self._then, self._done = time.monotonic(), done, done
         self._task = bar.add_task(title, total=steps, completed=done, speed="", figures="")
 
     def step(self, done: int, losses: dict[str, float]) -> None:
         """Moves the bar to `done` steps and shows the latest losses."""
+        self._done = done
         self.bar.update(self._task, completed=done, figures=_in_words(losses))
         speed = self.bar.tasks[self._task].speed
         if speed:
             self.bar.update(self._task, speed=f"{speed * self._images_per_step:,.0f} images/s")
 
-    def evaluated(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores) -> None:
-        """Prints the line of an evaluation after `epoch` (from 0)."""
+    def speed(self) -> float:
+        """Images per second learned from since the last evaluation was done; 0 if none."""
+        return (self._done - self._then) * self._images_per_step / max(time.monotonic() - self._since, 1e-9)
+
+    def evaluated(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores, speed: float) -> None:
+        """Prints the line of an evaluation after `epoch` (from 0), after `speed` images a second."""
         say(
             self.bar.console,
             f"  epoch {epoch + 1:>3}/{epochs}  {_in_words(losses)}  "
-            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)",
+            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)  {speed:,.0f} images/s",
         )
+        self._since, self._then = time.monotonic(), self._done
 
 
 def show_progress(console: Console) -> Progress:

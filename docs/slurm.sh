@@ -1,0 +1,42 @@
+#!/bin/bash
+# One kdaug run on several nodes under SLURM:
+#
+#     sbatch docs/slurm.sh RECIPE DIR [--more.flags ...]
+#
+# DIR is the run directory; it must lie where all nodes see it. Two minutes before the time limit a checkpoint is written
+# and the job queues itself again; started again (also after a preemption), the run goes on by itself until it is finished.
+#SBATCH --job-name=kdaug
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+recipe=$1 dir=$2
+shift 2
+first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+time_is_up=
+trap 'time_is_up=yes; kill -TERM $step' TERM # srun hands it on to every process
+
+# torchrun starts one process per GPU on every node, and all of them again if one is lost, three times at most
+srun --kill-on-bad-exit=1 torchrun \
+    --nnodes "$SLURM_JOB_NUM_NODES" \
+    --nproc-per-node "$SLURM_GPUS_ON_NODE" \
+    --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
+    --rdzv-backend c10d \
+    --rdzv-endpoint "$first_node:${PORT:-29500}" \
+    --max-restarts 3 \
+    -m kdaug train "$recipe" --run.dir "$dir" "$@" &
+step=$!
+wait $step
+code=$?
+
+if [ -n "$time_is_up" ]; then
+    wait $step # until the checkpoint is written
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $code
