@@ -27,7 +27,7 @@ def this_machine() -> Machine:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        versions={package: _version(package) for package in _PACKAGES},
+        versions={package: version_of(package) for package in _PACKAGES},
         commit=_commit(),
         date=datetime.now(UTC).date().isoformat(),
     )
@@ -69,7 +69,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

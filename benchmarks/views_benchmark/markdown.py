@@ -36,7 +36,7 @@ def _machine(report: Report) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     gain = ""
     if report.two_threads:
-        gain = f", two threads at work that shares nothing {_figure(report.two_threads)} times as fast as one"
+        gain = f", two threads at work that shares nothing {figure(report.two_threads)} times as fast as one"
     load = " and ".join(f"{value:.2f}" for value in report.load)
     return (
         f"Measured on {machine.date} at commit {machine.commit}: {machine.processor}, {machine.cores} cores, "
@@ -56,7 +56,7 @@ def _targets(report: Report) -> str:
         ]
         for target in report.targets
     ]
-    return _table(["", "wanted", "measured", "met"], rows)
+    return table(["", "wanted", "measured", "met"], rows)
 
 
 def _timings(report: Report, size: int) -> str:
@@ -71,9 +71,9 @@ def _timings(report: Report, size: int) -> str:
                 report.timing(entrant.name, size, filter),
                 report.ratio("torchvision", entrant.name, size, filter),
             )
-            row += [_figure(taken) if taken else "missing", f"{ratio.median:.3g}×" if ratio else ""]
+            row += [figure(taken) if taken else "missing", f"{ratio.median:.3g}×" if ratio else ""]
         rows.append(row)
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _differences(report: Report) -> str:
@@ -86,7 +86,7 @@ def _differences(report: Report) -> str:
 
 def _copying(report: Report) -> str:
     speeds = ", ".join(
-        f"{_figure(one.gigabytes_per_second)} GB/s at {one.size} px ({one.bytes_per_image:,} bytes per image)"
+        f"{figure(one.gigabytes_per_second)} GB/s at {one.size} px ({one.bytes_per_image:,} bytes per image)"
         for one in report.copying
     )
     return (
@@ -104,39 +104,39 @@ def _ops(report: Report, sizes: Sequence[int]) -> str:
         row = [f"`{op}`"]
         for one in (one for one in report.ops if one.op == op):
             faster = f"{one.pillow.median / one.ours.median:.3g}×"
-            row += [_figure(one.ours), _number(one.pillow.median), faster, f"{one.times_floor:g}"]
+            row += [figure(one.ours), number(one.pillow.median), faster, f"{one.times_floor:g}"]
         rows.append(row)
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _starts(starts: Sequence[Start]) -> str:
     rows = [
         [
             start.cache,
-            _figure(start.importing),
-            _figure(start.first_nearest),
+            figure(start.importing),
+            figure(start.first_nearest),
             f"{total(start.importing, start.first_nearest):.3g}",
-            _figure(start.first_bilinear),
+            figure(start.first_bilinear),
         ]
         for start in starts
     ]
-    return _table(
+    return table(
         ["numba's cache", "import kdaug, s", "first views (nearest), s", "both, s", "then first bilinear views, s"],
         rows,
     )
 
 
-def _figure(spread: Spread) -> str:
+def figure(spread: Spread) -> str:
     if len(spread.rounds) == 1:
-        return _number(spread.median)
-    return f"{_number(spread.median)} ({_number(spread.lowest)}–{_number(spread.highest)})"
+        return number(spread.median)
+    return f"{number(spread.median)} ({number(spread.lowest)}–{number(spread.highest)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits, but never in the form 1.23e+03."""
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

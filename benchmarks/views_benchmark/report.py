@@ -136,7 +136,7 @@ class Report:
 
     @staticmethod
     def read(path: Path) -> Report:
-        report: Report = _read(Report, json.loads(path.read_text(encoding="utf-8")))
+        report: Report = read_record(Report, json.loads(path.read_text(encoding="utf-8")))
         return report
 
     def timing(self, contender: str, size: int, filter: str) -> Spread | None:
@@ -159,13 +159,13 @@ def total(*parts: Spread) -> float:
     return statistics.median(map(sum, zip(*(part.rounds for part in parts), strict=True)))
 
 
-def _read(kind: Any, value: Any) -> Any:
+def read_record(kind: Any, value: Any) -> Any:
     """`value` from JSON as what the annotation `kind` says."""
     if is_dataclass(kind):
         kinds = get_type_hints(kind)
-        return kind(**{name: _read(kinds[name], part) for name, part in value.items()})
+        return kind(**{name: read_record(kinds[name], part) for name, part in value.items()})
     if get_origin(kind) is list:
-        return [_read(get_args(kind)[0], part) for part in value]
+        return [read_record(get_args(kind)[0], part) for part in value]
     if get_origin(kind) is types.UnionType and value is not None:
-        return _read(get_args(kind)[0], value)
+        return read_record(get_args(kind)[0], value)
     return value

@@ -246,6 +246,12 @@ def test_a_network_that_cannot_checkpoint_its_gradients_is_named() -> None:
         prepare_network(torch.nn.Linear(2, 2), recipe)
 
 
+def test_batch_norms_that_are_to_see_all_processes_become_such() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    recipe = Recipe(optimization=Optimization(sync_batch_norm=True))
+    assert isinstance(prepare_network(network, recipe)[1], torch.nn.SyncBatchNorm)
+
+
 def test_a_network_alone_is_placed_whole_in_channels_last_memory() -> None:
     network = place(torch.nn.Conv2d(3, 4, 3), False, World(), CPU)
     assert network.weight.is_contiguous(memory_format=torch.channels_last)

@@ -34,7 +34,7 @@ class Data:
     max_unreadable: float = 0.01
     """Share of images that may turn out unreadable before training stops."""
     workers: int = 2
-    """Processes that decode folder images; 0 decodes in the main process."""
+    """Processes that decode folder images, for each process that trains; 0 decodes in that one."""
 
 
 @dataclass(frozen=True)

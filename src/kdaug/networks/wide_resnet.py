@@ -55,7 +55,7 @@ class WideResNet(nn.Module):
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"a Wide-ResNet's depth is 6n+4 with n at least 1, not {depth}")
         super().__init__()
-        self.num_features, self.grad_checkpointing = 64 * width, False
+        self.in_chans, self.num_features, self.grad_checkpointing = in_chans, 64 * width, False
         blocks_per_stage = (depth - 4) // 6
         self.stem = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
         self.feature_info: list[dict[str, Any]] = []

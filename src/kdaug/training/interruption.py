@@ -19,7 +19,8 @@ class Interrupted(Exception):
 
     def __init__(self, directory: Path, why: str = "interrupted") -> None:
         recipe = shlex.quote(str(directory / "recipe.yaml"))
-        super().__init__(f"{why}; continue with: kdaug train {recipe} --run.resume")
+        program = "kdaug" if "RANK" not in os.environ else "torchrun (as before) -m kdaug"
+        super().__init__(f"{why}; continue with: {program} train {recipe} --run.resume")
         self.directory, self.why = directory, why
 
 
@@ -34,7 +35,10 @@ def listen() -> Iterator[threading.Event]:
         if asked.is_set() and signum == signal.SIGINT:
             signal.signal(signum, before[signal.SIGINT])
             signal.raise_signal(signum)
+        already, speaks = asked.is_set(), os.environ.get("RANK", "0") == "0"
         asked.set()
+        if already or not speaks:
+            return
         after_the_caret = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
         os.write(2, after_the_caret + _FIRST)  # not print: the signal may have come in the middle of one
 

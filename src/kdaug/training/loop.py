@@ -277,7 +277,7 @@ def first_state(setup: Setup) -> TrainingState:
     """The state before the first step: the student with fresh weights on its device, and all that goes with it."""
     settings, run, device = setup.recipe.optimization, setup.recipe.run, setup.device
     network = create_student(setup)
-    average = create_average(network, settings)
+    average = create_average(network, settings, run.shard)
     if average is not None:
         average.module = place(average.module, run.shard, setup.world, device)
     network = place(network, run.shard, setup.world, device)

@@ -82,15 +82,19 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, s
     return MultiStepLRScheduler(optimizer, at, settings.decay_rate, **common)
 
 
-def create_average(network: nn.Module, settings: config.Optimization) -> ModelEmaV3 | None:
+def create_average(network: nn.Module, settings: config.Optimization, sharded: bool = False) -> ModelEmaV3 | None:
     """The exponential moving average of weights and statistics, as TensorFlow's: the first steps count for more.
+
+    sharded: whether the network will be spread over processes, whose tensors torch averages only one by one.
 
     `average.update(network, step)`, with step one more than the steps done, takes decay min(ema_decay, s / (s + 9)), s
     the steps done: TensorFlow's (1 + n) / (10 + n) with its n counted from zero.
     """
     if settings.ema_decay is None:
         return None
-    average = ModelEmaV3(network, settings.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1, foreach=False)
+    average = ModelEmaV3(
+        network, settings.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1, foreach=not sharded
+    )
     average.module.requires_grad_(False)
     return average
 
@@ -107,6 +111,16 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"run.device {name} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+def compute_repeatably(device: torch.device) -> None:
+    """Has cuDNN and cuBLAS choose algorithms that give the same bits each time, as a resumed run needs.
+
+    They are chosen by rule, not by trying which is the quickest today, and may be some per cent slower.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 
 def available_cores() -> int:

@@ -27,7 +27,7 @@ from kdaug.networks import NetworkCard, create_network, published_input, try_out
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.distributed import World
 from kdaug.training.evaluation import Scores, evaluate
-from kdaug.training.optimization import autocast, available_cores, find_device, find_precision
+from kdaug.training.optimization import autocast, available_cores, compute_repeatably, find_device, find_precision
 from kdaug.training.parallel import check_parallel, parts_of_a_share, prepare_network
 from kdaug.training.progress import counted, say, show_progress
 from kdaug.training.resolving import teacher_recipe
@@ -93,6 +93,7 @@ class Setup:
 def prepare(recipe: Recipe, console: Console, world: World = World()) -> Setup:  # noqa: B008 - frozen
     """Reads the data and finds the device of a resolved recipe; InputError if they cannot be had."""
     device = find_device(recipe.run.device, world.local_rank)
+    compute_repeatably(device)
     torch.set_num_threads(recipe.run.threads or max(1, available_cores() // world.local_size - 1))
     if recipe.data.download:
         world.told_by_first(lambda: load_dataset(recipe.data).name)  # fetched once, then there for all
