@@ -90,7 +90,8 @@ def _matrix(report: TrainingReport) -> str:
     operations = report.operations_per_step or 0
     return (
         f"One step takes {operations / 1e9:,.1f}·10⁹ multiplications and additions in convolutions and matrix "
-        f"products, forward and backward. Beside it, in the same rounds, one product of two square matrices.\n\n{shares}"
+        f"products, forward and backward. Beside it, in the same rounds, one product of two square matrices."
+        f"\n\n{shares}"
     )
 
 
