@@ -173,6 +173,39 @@ def test_a_network_spread_over_processes_learns_the_same_and_its_checkpoint_is_a
         torch.testing.assert_close(last[name], files[1][name], rtol=1e-4, atol=1e-6)
 
 
+MEETING = """
+import sys, torch
+from kdaug.training.distributed import joined
+for start in range(30):
+    with joined() as world:
+        assert world.sum(torch.tensor([world.rank + 1.0])).item() == 3, start
+print("met")
+"""
+
+
+def test_processes_started_again_on_the_store_of_the_first_start_find_each_other() -> None:
+    """As torchrun keeps its store over restarts: the addresses of processes that are gone are still in it."""
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", MEETING],
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        assert [process.communicate(timeout=60)[0] for process in processes] == ["met\n", "met\n"]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 # Without other processes
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from kdaug.data.loader import BatchKey
 from kdaug.errors import InputError
@@ -94,11 +98,43 @@ def joined() -> Iterator[World]:
     )
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=_fresh_store(rank, size), rank=rank, world_size=size)
     try:
         yield World(rank, size, local_rank, local_size, connected=True)
     finally:
         dist.destroy_process_group()
+
+
+def _fresh_store(rank: int, size: int) -> Store:
+    """The store in which torchrun's processes find each other, under a prefix that no earlier start has used.
+
+    torchrun keeps the store when it starts its processes again, and gloo would wait for ever for those whose addresses
+    are left there. The first rank makes up the prefix; every other asks for it under a name that is new as well, so
+    that no answer to an earlier asking can be taken for it.
+    """
+    store, _, _ = next(iter(rendezvous("env://")))
+    if rank == 0:
+        prefix = uuid4().hex
+        _hand_out(prefix, store, size)
+    else:
+        asking = uuid4().hex
+        store.set(f"kdaug/asking/{rank}", asking)
+        prefix = store.get(f"kdaug/answer/{asking}").decode()
+        store.set(f"kdaug/knows/{prefix}/{rank}", b"")
+    return PrefixStore(prefix, store)
+
+
+def _hand_out(prefix: str, store: Store, size: int) -> None:
+    """Answers whoever asks, until all know: who asked in an earlier start, too, which nobody hears."""
+    unaware = set(range(1, size))
+    while unaware:
+        for rank in sorted(unaware):
+            if store.check([f"kdaug/asking/{rank}"]):
+                store.set(f"kdaug/answer/{store.get(f'kdaug/asking/{rank}').decode()}", prefix)
+            if store.check([f"kdaug/knows/{prefix}/{rank}"]):
+                unaware.remove(rank)
+        time.sleep(0.01)
 
 
 def restarted() -> bool:

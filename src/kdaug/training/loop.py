@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -58,6 +59,8 @@ from kdaug.training.setup import (
 )
 from kdaug.training.step import learn
 from kdaug.training.trackers import TensorBoard, Tracker, open_trackers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,8 @@ def _run_steps(run: _Run, teacher: Teacher | None, stop: Event) -> None:
     """All optimisation steps from the present one on, evaluations and checkpoints on the way, then the last files."""
     setup, state, log = run.setup, run.state, run.log
     agreement, keeper, started = Agreement(setup.world), _Keeper(run), time.monotonic()
-    with closing(prefetch(training_views(setup, state.step))) as batches, keeper.keeping_on_bad_images():
-        for batch, views in batches:
+    with closing(prefetch(training_views(setup, state.step))) as batches:
+        for batch, views in keeper.until_images_fail(batches):
             watching = setup.recipe.supervision.clean_epochs or not setup.is_clean(batch.key.epoch)
             told = learn(setup, state, teacher if watching else None, batch, views)
             log.step(state.step, batch.key, told.parts(), state.rate.now())
@@ -203,11 +206,11 @@ class _Keeper:
         save_checkpoint(run.state, run.directory.checkpoints, world)
         self._saved_at, self._saved_step = time.monotonic(), run.state.step
 
-    @contextmanager
-    def keeping_on_bad_images(self) -> Iterator[None]:
-        """Before images that cannot be had end the run, what was learned is kept. Of several ranks none can wait."""
+    def until_images_fail(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches. Before images that cannot be had end the run, what was learned is kept; of several ranks, none
+        can wait for the others."""
         try:
-            yield
+            yield from batches
         except InputError:
             if not self._run.setup.world.connected and self._run.state.step > self._saved_step:
                 self.save()
