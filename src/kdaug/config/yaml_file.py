@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 import sys
 import types
 import typing
@@ -65,6 +66,12 @@ def parse_plain_yaml(text: str) -> Any:
         if tag:
             raise yaml.YAMLError(f"tag {tag} is not allowed, {event.start_mark}")
     return yaml.load(text, Loader=_StrictLoader)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+"""For what a file holds: a few lines with aliases can stand for more values than there is memory."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -149,7 +156,7 @@ def _choices(known: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})"
+    return f"{_SHORT.repr(value)} ({type(value).__name__})"
 
 
 def _type_in_words(options: tuple[Any, ...]) -> str:

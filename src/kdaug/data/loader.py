@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import queue
 import signal
 import threading
@@ -126,9 +127,12 @@ def load(
 def _or_say_who_died(decoded: Iterable[T]) -> Iterator[T]:
     try:
         yield from decoded
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
+        # the latter: it died while it handed over the memory in which a batch lies
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
+        for other in multiprocessing.active_children():
+            other.kill()  # it may wait for ever for what the dead one held
         raise InputError(
             "a process that decodes images was killed (by the system, if memory ran out); continue with --run.resume, "
             "perhaps with fewer --data.workers"

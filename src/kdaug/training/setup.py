@@ -20,6 +20,7 @@ from kdaug.data.loader import (
     UnreadableImages,
     evaluation_keys,
     load,
+    prefetch,
     training_keys,
 )
 from kdaug.errors import InputError
@@ -185,7 +186,8 @@ def validation_batches(setup: Setup, side: int | None = None) -> Iterable[Batch]
     val, world = setup.dataset.val, setup.world
     frame = CentreCrop(side or setup.dataset.size[0])
     keys = evaluation_keys(len(val), EVALUATION_BATCH, world.rank, world.size)
-    return load(val, keys, frame, setup.recipe.data.workers, setup.unreadable_val)
+    # in a thread, as in training: torch makes workers begun by the main thread interrupt it when they die
+    return prefetch(load(val, keys, frame, setup.recipe.data.workers, setup.unreadable_val))
 
 
 def evaluate_network(setup: Setup, network: nn.Module, bar: Progress) -> Scores:
