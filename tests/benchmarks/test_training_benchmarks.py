@@ -153,3 +153,12 @@ def test_a_network_that_there_is_not_is_refused_by_name(script: str) -> None:
     assert done.returncode == 2
     assert "there is no network 'wide_resnet10_3'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["training_step", "peers_kd"])
+def test_the_page_shows_the_results_in_the_repository(name: str) -> None:
+    page = (ROOT / "docs" / "training-benchmarks.md").read_text(encoding="utf-8")
+    results = f"benchmarks/results/{name}.json"
+    begin, end = f"<!-- begin: python benchmarks/{name}.py --table {results} -->", "<!-- end -->"
+    shown = page.partition(begin)[2].partition(end)[0].strip()
+    assert shown == run(f"{name}.py", "--table", str(ROOT / results)).stdout.strip()

@@ -63,6 +63,7 @@ def test_a_teacher_that_wants_to_run_code_is_refused(
     tmp_path: Path,
     canary: Path,
     assert_one_line: Callable,
+    recwarn: pytest.WarningsRecorder,
     name: str,
     written: Callable[[Any, Path], None],
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_teacher_that_wants_to_run_code_is_refused(
     said = kdaug(*short, "--run.dir", tmp_path / "run", "--teacher.source", f"file:{tmp_path / name}")
     assert said.code == 2
     assert_one_line(said.err, f"{tmp_path / name} is not a weight file", "would have to run code")
+    assert not recwarn.list  # the command would print them as lines of their own
     assert not canary.exists()
     assert not (tmp_path / "run").exists()
 

@@ -60,6 +60,7 @@ def test_killed_while_checkpoints_are_written_a_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_at_twenty_random_moments_a_run_ends_as_if_it_had_not_been(
     started: Callable, short: list[str], tmp_path: Path, uninterrupted_short: Path, assert_same_run: Any
 ) -> None:

@@ -71,14 +71,29 @@ def test_a_run_that_loses_a_rank_stops_at_once_and_goes_on_when_started_again(
 
 
 def test_a_run_that_loses_a_rank_goes_on_by_itself_if_torchrun_may_start_it_again(
+    started: Callable, short: list[str], tmp_path: Path, steps_of: Callable
+) -> None:
+    run = tmp_path / "run"
+    with started(*KDAUG, *short, "--run.dir", run, program=(*TORCHRUN, "--max-restarts", "1")) as command:
+        command.wait_for_steps(run, 5)
+        kill_rank(command, 1)
+        said = command.end()
+    assert said.code == 0, said
+    assert "Traceback" not in said.err, said
+    assert re.search(r"^continuing at step [4-7] of 16$", said.out, re.MULTILINE)
+    assert steps_of(run) == list(range(1, 17))
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_one_rank_after_the_other_and_goes_on_by_itself_learns_the_same(
     started: Callable, short: list[str], tmp_path: Path, uninterrupted: Path, assert_same_run: Callable
 ) -> None:
     run = tmp_path / "run"
     with started(*KDAUG, *short, "--run.dir", run, program=(*TORCHRUN, "--max-restarts", "2")) as command:
-        command.wait_for_steps(run, 5)
-        kill_rank(command, 1)
+        for steps, rank in ((4, 0), (10, 1)):
+            command.wait_for_steps(run, steps)
+            kill_rank(command, rank)
         said = command.end()
-    assert said.code == 0
-    assert re.search(r"^continuing at step [4-7] of 16$", said.out, re.MULTILINE)
-    assert "Traceback" not in said.err
+    assert said.code == 0, said
+    assert "Traceback" not in said.err, said
     assert_same_run(run, uninterrupted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ def _is_plain(name: Any, value: Any) -> bool:
 
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
-        with path.open("rb") as file:  # by name, torch would take any *.safetensors for one
+        with path.open("rb") as file, warnings.catch_warnings():  # by name, torch takes any *.safetensors for one
+            warnings.simplefilter("ignore")  # of pickle's protocol, which is no concern of the user
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # a damaged file makes torch's unpickler fail in any way
         raise InputError(
