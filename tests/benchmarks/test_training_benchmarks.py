@@ -121,6 +121,7 @@ def test_the_share_of_the_matrix_rate_follows_from_operations_and_medians(
         assert share["lowest"] <= share["percent"] <= share["highest"]
 
 
+@pytest.mark.slow
 def test_peers_find_the_same_loss_and_what_is_missing_is_named(tmp_path: Path) -> None:
     pytest.importorskip("timm.task", reason="older versions of timm do not distil")
     (tmp_path / "torchdistill.py").write_text("raise ImportError('torchdistill is not here')\n")
