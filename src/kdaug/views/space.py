@@ -115,7 +115,8 @@ class Space:
         if row.signed:
             value = value * sign
         if row.unit == "shear degrees":
-            argument[..., 0] = np.tan(np.radians(value))
+            # rounded: the last bits of numpy's tangent depend on the processor, and a view must not
+            argument[..., 0] = np.tan(np.radians(value)).astype(np.float32)
             argument[..., 1] = -argument[..., 0] * (height if name == "shear-x" else width) / 2
         else:
             argument[..., 0] = 1 + value if row.unit == "1 ± factor" else value
