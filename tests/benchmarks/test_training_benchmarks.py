@@ -88,6 +88,7 @@ def step_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
     return tiny_report("training_step.py", tmp_path_factory.mktemp("training_step"))
 
 
+@pytest.mark.slow
 def test_the_whole_loop_is_measured_beside_the_bare_step(step_report: tuple[dict[str, Any], str]) -> None:
     report, printed = step_report
     assert_settings(report)
@@ -104,6 +105,7 @@ def test_the_whole_loop_is_measured_beside_the_bare_step(step_report: tuple[dict
     assert printed.count("≥ 0.95×") == len(threads)
 
 
+@pytest.mark.slow
 def test_the_share_of_the_matrix_rate_follows_from_operations_and_medians(
     step_report: tuple[dict[str, Any], str],
 ) -> None:

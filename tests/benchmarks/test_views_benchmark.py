@@ -22,6 +22,7 @@ def run(*arguments: str, shadow: Path | None = None) -> subprocess.CompletedProc
     return subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=250)
 
 
+@pytest.mark.slow
 def test_a_short_run_measures_what_is_there_and_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "kornia.py").write_text("raise ImportError('kornia is not here')\n")
     written = tmp_path / "views.json"

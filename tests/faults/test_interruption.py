@@ -129,7 +129,7 @@ def test_killed_while_the_teacher_learns_a_run_finishes_both(
     assert_same_run(run, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_the_workers_too_stops_a_run_as_well(
     started: Callable,
     assert_same_run: Callable,
@@ -180,6 +180,7 @@ def test_a_second_process_is_refused_while_the_first_trains_and_changes_nothing(
         os.kill(command.pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(started: Callable, steps_of: Callable, tmp_path: Path) -> None:
     run = tmp_path / "run"
     slow = "--teacher.source none --optimization.global-batch 256 --student.name wide_resnet28_10".split()
