@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
+import threading
 from importlib.metadata import version
 from types import FrameType
 
@@ -39,6 +41,9 @@ def entry() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, note)
+    threading.excepthook = _leave_files_to_the_main_thread
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: names of files need not be text
     try:
         code = main()
     except BaseException:
@@ -47,6 +52,12 @@ def entry() -> None:
         code = _interrupted()  # a library turned the KeyboardInterrupt into something else while it was imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
+
+
+def _leave_files_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread that cannot write (TensorBoard's) tells whom it writes for, so that nobody needs its traceback too."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
