@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = [(size, filter) for size in (32, 224) for filter in ("nearest", "bilinear")]
 
