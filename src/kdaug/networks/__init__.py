@@ -1,6 +1,6 @@
 """Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
 
-from kdaug.networks import wide_resnet
+from kdaug.networks import pyramidnet, shake_shake, wide_resnet
 from kdaug.networks.create import (
     InputFormat,
     check_network_name,
@@ -20,9 +20,11 @@ __all__ = [
     "is_whole",
     "parameter_count",
     "published_input",
+    "pyramidnet",
     "read_weights",
     "restore_network",
     "save_weights",
+    "shake_shake",
     "try_out",
     "wide_resnet",
 ]

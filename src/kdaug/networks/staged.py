@@ -1,0 +1,103 @@
+"""What our networks for images of about 32 pixels share: a stem, stages of blocks, a norm, a head, and timm's face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.layers.classifier import create_classifier
+from timm.models import build_model_with_cfg, checkpoint_seq, register_model
+from torch import Tensor, nn
+
+_INPUT = {"input_size": (3, 32, 32), "num_classes": 1000, "classifier": "fc", "first_conv": "stem"}
+
+
+class StagedNetwork(nn.Module):
+    """Input [N,in_chans,H,W], any H and W. The options and methods are those of timm's networks.
+
+    stages: the blocks of each, and the channels that leave it; from one stage to the next the sides halve. norm: what
+    follows the last block, before the pooling.
+    """
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[tuple[Sequence[nn.Module], int]],
+        norm: nn.Module,
+        num_classes: int,
+        in_chans: int,
+        global_pool: str,
+    ) -> None:
+        super().__init__()
+        self.in_chans, self.num_features, self.grad_checkpointing = in_chans, stages[-1][1], False
+        self.stem = stem  # in the order in which they act, which timm's feature extraction follows
+        self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks, _ in stages))
+        self.norm = norm
+        self.feature_info = [
+            {"num_chs": channels, "reduction": 2**stage, "module": f"stages.{stage}"}
+            for stage, (_, channels) in enumerate(stages)
+        ]
+        self._create_head(num_classes, global_pool)
+        self.apply(_initialize)
+
+    def _create_head(self, num_classes: int, global_pool: str) -> None:
+        self.num_classes = num_classes
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
+
+    def get_classifier(self) -> nn.Module:
+        classifier: nn.Module = self.fc
+        return classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, 0 classes for none; the pooling stays as it is unless given."""
+        self._create_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
+        self.fc.to(next(self.stem.parameters())).train(self.training)
+        _initialize(self.fc)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the blocks are computed again in the backward pass, which saves memory."""
+        self.grad_checkpointing = enable
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            x = checkpoint_seq(self.stages, x, flatten=True)
+        else:
+            x = self.stages(x)
+        features: Tensor = self.norm(x)
+        return features
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Logits of the features x, or with `pre_logits` what the classifier is given."""
+        pooled: Tensor = self.global_pool(x)
+        return pooled if pre_logits else self.fc(pooled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def _initialize(module: nn.Module) -> None:
+    """As AutoAugment's release: convolutions normal, variance 2/(k k outputs); classifier uniform, ±1/sqrt(outputs)."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        bound = 1 / math.sqrt(module.out_features)
+        nn.init.uniform_(module.weight, -bound, bound)
+        nn.init.zeros_(module.bias)
+
+
+def register(
+    kind: Callable[..., StagedNetwork], name: str, words: str, defined_in: str, **settings: int | bool
+) -> None:
+    """Puts `kind` with `settings` into timm's registry as `name`, described by `words`, as of module `defined_in`."""
+
+    def create(pretrained: bool = False, **options: Any) -> nn.Module:
+        options["pretrained_cfg"] = options.get("pretrained_cfg") or {**_INPUT, "architecture": name}
+        features = {"out_indices": (0, 1, 2), "flatten_sequential": True}
+        return build_model_with_cfg(kind, name, pretrained, feature_cfg=features, **settings, **options)
+
+    create.__name__, create.__doc__, create.__module__ = name, words, defined_in
+    register_model(create)
