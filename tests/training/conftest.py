@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Teacher, Views
+from kdaug.networks.noise import ShakeDrop, ShakeShake
 from kdaug.training import train
 
 
@@ -60,6 +61,23 @@ def droppable_convnet(
     return network
 
 
+class ShakenConvNet(nn.Module):
+    """Two branches mixed by Shake-Shake, the result scaled by ShakeDrop."""
+
+    def __init__(self, num_classes: int, in_chans: int) -> None:
+        super().__init__()
+        self.left, self.right = (nn.Conv2d(in_chans, 4, 3, 3) for _ in range(2))
+        self.shake, self.drop, self.fc = ShakeShake(), ShakeDrop(0.5), nn.Linear(4, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.drop(self.shake(self.left(x), self.right(x))).relu().mean((2, 3)))
+
+
+@register_model
+def shaken_convnet(num_classes: int = 10, in_chans: int = 3, **_: Any) -> nn.Module:
+    return ShakenConvNet(num_classes, in_chans)
+
+
 @register_model
 def softmax_regression(num_classes: int = 10, **_: Any) -> nn.Module:
     return SoftmaxRegression(num_classes, dropout=0.0)
@@ -76,6 +94,9 @@ def softmax_regression_strict(
 @register_model
 def softmax_regression_dropout(num_classes: int = 10, **_: Any) -> nn.Module:
     return SoftmaxRegression(num_classes, dropout=0.3)
+
+
+STUDENTS = (SoftmaxRegression, SmallConvNet, ShakenConvNet)
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
@@ -140,7 +161,7 @@ def each_step() -> Callable[..., Any]:
         count = itertools.count(1)
 
         def hook(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            if module.training and torch.is_grad_enabled() and isinstance(module, SoftmaxRegression | SmallConvNet):
+            if module.training and torch.is_grad_enabled() and isinstance(module, STUDENTS):
                 see(next(count), module, inputs[0])
 
         handle = register_module_forward_pre_hook(hook)

@@ -20,8 +20,8 @@ def per_image(x: Tensor, lowest: float, highest: float) -> Tensor:
 class ShakeDrop(nn.Module):
     """ShakeDrop (Yamada et al., arXiv 1802.02375), every draw its own for each image.
 
-    In training a residual branch is left as it is with probability `keep`, else scaled by a number from [-1,1] forward and
-    by one from [0,1] backward. In evaluation it is scaled by its expectation, which is `keep`.
+    In training a residual branch is left as it is with probability `keep`, else scaled by a number from [-1,1] forward
+    and by one from [0,1] backward. In evaluation it is scaled by its expectation, which is `keep`.
     """
 
     def __init__(self, keep: float) -> None:

@@ -31,7 +31,7 @@ class Shortcut(nn.Module):
 
 
 class ShakeBlock(nn.Module):
-    """Two branches ReLU-conv-BN-ReLU-conv-BN, mixed at random, added to the input or, if the shape changes, its shortcut."""
+    """Two branches ReLU-conv-BN-ReLU-conv-BN, mixed at random, plus the input or, if the shape changes, a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

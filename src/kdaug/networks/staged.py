@@ -89,9 +89,7 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def register(
-    kind: Callable[..., StagedNetwork], name: str, words: str, defined_in: str, **settings: int | bool
-) -> None:
+def register(kind: Callable[..., StagedNetwork], name: str, words: str, defined_in: str, **settings: Any) -> None:
     """Puts `kind` with `settings` into timm's registry as `name`, described by `words`, as of module `defined_in`."""
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:

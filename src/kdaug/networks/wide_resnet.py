@@ -35,7 +35,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(StagedNetwork):
-    """Three stages of (depth - 4) / 6 blocks, 16, 32 and 64 x width channels; drop_rate is dropout within the blocks."""
+    """Three stages of (depth - 4) / 6 blocks, 16, 32, 64 x width channels; drop_rate is dropout within the blocks."""
 
     def __init__(
         self,
