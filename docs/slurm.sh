@@ -15,7 +15,10 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-recipe=$1 dir=$2
+# Activate the environment that has kdaug here, if it is not on PATH already:
+# source ~/kdaug/.venv/bin/activate
+
+recipe=${1:?which recipe? sbatch docs/slurm.sh RECIPE DIR} dir=${2:?where to? sbatch docs/slurm.sh RECIPE DIR}
 shift 2
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
@@ -25,7 +28,7 @@ trap 'time_is_up=yes; kill -TERM $step' TERM # srun hands it on to every process
 # torchrun starts one process per GPU on every node, and all of them again if one is lost, three times at most
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \
-    --nproc-per-node "$SLURM_GPUS_ON_NODE" \
+    --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \
     --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
     --rdzv-backend c10d \
     --rdzv-endpoint "$first_node:${PORT:-29500}" \

@@ -22,6 +22,7 @@ from kdaug.config import (
     Optimization,
     Recipe,
     Run,
+    Supervision,
     Teacher,
     Views,
     check,
@@ -58,6 +59,10 @@ VALID = {
     "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1, 1024),
     "run.evaluate_every": st.integers(1), "run.checkpoint_minutes": from_0, "run.checkpoint_steps": st.integers(1),
     "run.device_batch": st.integers(1), "run.evaluate_size": st.integers(1, 16384),
+    "data.holdout": st.floats(0, 1, exclude_max=True), "teacher.learning_rate": above_0, "teacher.weight_decay": from_0,
+    "adversary.steps": st.integers(0, 1000), "adversary.epsilon": st.floats(0, 255, exclude_min=True),
+    "adversary.step_size": st.floats(0, 255, exclude_min=True),
+    "student.batch_norm_momentum": st.floats(0, 1, exclude_min=True), "run.dir": text.filter(bool),
     "student.drop_path": st.floats(0, 1, exclude_max=True), "student.dropout": st.floats(0, 1, exclude_max=True),
     "supervision.label_smoothing": st.floats(0, 1, exclude_max=True), "optimization.clean_epochs": st.integers(0),
     "optimization.clean_learning_rate": above_0, "optimization.decay_rate": between_0_and_1,
@@ -99,9 +104,19 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
         channels = min(len(teacher.mean), len(teacher.std))
         positive = tuple(abs(value) or 1.0 for value in teacher.std[:channels])
         teacher = dataclasses.replace(teacher, mean=teacher.mean[:channels], std=positive)
-    o = recipe.optimization
-    optimization = dataclasses.replace(o, milestones=(o.milestones or (1.0,)) if o.schedule == "milestones" else ())
-    return dataclasses.replace(recipe, teacher=teacher, optimization=optimization)
+    o, default = recipe.optimization, Optimization()
+    optimization = dataclasses.replace(
+        o,
+        milestones=tuple(m for m in o.milestones if m < o.epochs) or (0.5,) if o.schedule == "milestones" else (),
+        warmup_epochs=min(o.warmup_epochs, o.epochs - 0.5),
+        clean_learning_rate=o.clean_learning_rate if o.clean_epochs else None,
+        decay_rate=default.decay_rate if o.schedule == "cosine" else o.decay_rate,
+        decay_epochs=o.decay_epochs if o.schedule == "staircase" else default.decay_epochs,
+    )
+    supervision = recipe.supervision
+    if supervision.when == "clean" and not o.clean_epochs:
+        supervision = dataclasses.replace(supervision, when="all")
+    return dataclasses.replace(recipe, teacher=teacher, supervision=supervision, optimization=optimization)
 
 
 recipes = values_of(Recipe, "").map(with_what_belongs_together)
@@ -352,3 +367,23 @@ def is_text(node: ast.stmt | None) -> bool:
         and isinstance(node.value.value, str)
         and bool(node.value.value.strip())
     )
+
+
+@pytest.mark.parametrize(
+    ("optimization", "said"),
+    [
+        ({"clean_learning_rate": 0.3}, "clean_learning_rate is for optimization.clean_epochs"),
+        ({"warmup_epochs": 5.0, "epochs": 2}, "warmup_epochs is 5.0, but must end before optimization.epochs 2"),
+        ({"schedule": "milestones", "milestones": (1.0, 7.0), "epochs": 2}, "milestones is .* must end before"),
+        ({"decay_rate": 0.5}, "decay_rate is 0.5, but optimization.schedule cosine makes no use of it"),
+        ({"schedule": "milestones", "milestones": (1.0,), "decay_epochs": 1.0}, "only staircase; leave it at 2.4"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(optimization: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check(Recipe(optimization=Optimization(**optimization)))
+
+
+def test_a_teacher_cannot_look_on_in_clean_epochs_alone_when_there_are_none() -> None:
+    with pytest.raises(InputError, match=r"supervision\.when is clean, but there are no clean epochs"):
+        check(Recipe(supervision=Supervision(when="clean")))

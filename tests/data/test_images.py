@@ -12,6 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+from kdaug import InputError, config
+from kdaug.data import load_dataset
 from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
@@ -91,3 +93,21 @@ def test_the_fill_colour_is_the_mean(mean: tuple[float, ...], fill: tuple[int, i
     dataset = Dataset("none", (), nothing, nothing, (1, 1), mean, mean, "")
     assert dataset.fill == fill
     assert dataset.channels == len(mean)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_a_holdout_takes_a_share_of_every_class_from_the_training_images(share: float) -> None:
+    whole, split = (load_dataset(config.Data(holdout=held)) for held in (0.0, share))
+    assert len(split.val) == share * len(whole.train)
+    assert len(split.train) + len(split.val) == len(whole.train)
+    assert set(np.bincount(split.val.labels)) == {share * len(whole.train) / 10}
+    together = np.concatenate([split.train.images, split.val.images])
+    rows = [np.sort(images.reshape(len(images), -1).view("S784").ravel()) for images in (together, whole.train.images)]
+    assert (rows[0] == rows[1]).all(), "every training image on one side or the other, none from the test images"
+    assert (split.mean, split.content) == (whole.mean, whole.content)
+
+
+@pytest.mark.parametrize("share", [1e-4, 0.9999])
+def test_a_holdout_without_an_image_of_every_class_is_refused(share: float) -> None:
+    with pytest.raises(InputError, match=r"data.holdout .* each of 10 classes needs one on either side"):
+        load_dataset(config.Data(holdout=share))

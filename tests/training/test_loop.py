@@ -28,6 +28,8 @@ from kdaug.supervision import Teacher
 from kdaug.training import Interrupted, loop, train
 from kdaug.training import setup as preparation
 from kdaug.training.evaluation import Scores
+from kdaug.training.resolving import resolve
+from kdaug.training.step import learn
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
 
 Tiny = Callable[..., Recipe]
@@ -288,20 +290,22 @@ def test_the_clean_epochs_at_the_end_see_crop_and_flip_alone(tiny: Tiny, each_st
     assert lines_of(run)[-1]["epoch"] == 2
 
 
-@pytest.mark.parametrize("looks_on", [True, False])
-def test_in_clean_epochs_the_teacher_looks_on_or_not(
-    tiny: Tiny, lines_of: Lines, teacher_file: Path, looks_on: bool
+@pytest.mark.parametrize(
+    ("when", "under_policy", "in_clean"), [("all", True, True), ("policy", True, False), ("clean", False, True)]
+)
+def test_the_teacher_looks_on_when_it_is_told_to(
+    tiny: Tiny, lines_of: Lines, teacher_file: Path, when: str, under_policy: bool, in_clean: bool
 ) -> None:
     recipe = tiny(
         {
             "teacher.source": f"file:{teacher_file}",
             "optimization.clean_epochs": 1,
             "optimization.epochs": 1,
-            "supervision.clean_epochs": looks_on,
+            "supervision.when": when,
         }
     )
     told = ["divergence" in line for line in lines_of(train(recipe).directory) if line["kind"] == "step"]
-    assert told == [True] * 4 + [looks_on] * 4
+    assert told == [under_policy] * 4 + [in_clean] * 4
 
 
 def test_a_teacher_to_be_trained_has_no_clean_epochs_of_its_own(tiny: Tiny) -> None:
@@ -595,7 +599,8 @@ def test_with_all_checkpoints_damaged_a_run_begins_again_only_when_they_are_remo
         file.unlink()
     with pytest.raises(InputError, match=f"no checkpoint in {stopped / 'checkpoints'} is sound"):
         train(tiny(DROPOUT))
-    shutil.rmtree(stopped / "checkpoints")
+    for path in (stopped / "checkpoints").iterdir():
+        shutil.rmtree(path)
     assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
 
 
@@ -614,6 +619,61 @@ def test_a_run_that_lost_its_checkpoints_or_its_metrics_does_not_begin_again_una
         train(tiny(longer))
     for name in ("metrics.jsonl", "best.safetensors"):
         assert (stopped / name).read_bytes() == before[stopped / name]
+
+
+def test_a_run_that_lost_its_checkpoints_before_it_was_ever_measured_does_not_begin_again(
+    tiny: Tiny, each_step: Callable, lines_of: Lines
+) -> None:
+    recipe = tiny({**DROPOUT, "run.evaluate_every": 2})
+    stopped = train_until(recipe, each_step, stop_at=5).directory
+    before = (stopped / "metrics.jsonl").read_bytes()
+    shutil.rmtree(stopped / "checkpoints")
+    with pytest.raises(InputError, match="has lost its checkpoints/; bring it back"):
+        train(recipe)
+    assert (stopped / "metrics.jsonl").read_bytes() == before
+
+
+def test_stopped_amid_an_evaluation_a_run_leaves_it_and_makes_it_anew(
+    tiny: Tiny, each_step: Callable, uninterrupted: Path, lines_of: Lines
+) -> None:
+    """The checkpoint was written before; an evaluation can take longer than a service manager waits."""
+    seen = []
+
+    def stop_in_evaluation(module: nn.Module, inputs: Any) -> None:
+        if not module.training and type(module).__name__ == "SoftmaxRegression":
+            seen.append(1)
+            if len(seen) == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    handle = register_module_forward_pre_hook(stop_in_evaluation)
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            train(tiny(DROPOUT))
+    finally:
+        handle.remove()
+    assert len(seen) == 2, "of the 8 batches of 256 among 2,000 images"
+    (checkpoint,) = (stopped.value.directory / "checkpoints").iterdir()
+    assert checkpoint.name == "step-00000004"
+    assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet10_1", "efficientnet_b0"])
+def test_activations_computed_again_count_once_in_the_statistics(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    weights = []
+    for recompute in (False, True):
+        settings = {
+            "student.name": name, "run.grad_checkpointing": recompute, "run.dir": str(tmp_path / f"{recompute}"),
+            "data.train_images": 16, "optimization.global_batch": 8, "optimization.epochs": 1,
+        }  # fmt: skip
+        recipe = tiny(settings)
+        setup = preparation.prepare(resolve(recipe), Console(quiet=True))
+        state = loop.first_state(setup)
+        for batch, views in preparation.training_views(setup, 0):
+            learn(setup, state, None, batch, views)
+        weights.append(state.network.state_dict())
+    assert all(value == 2 for key, value in weights[1].items() if key.endswith("num_batches_tracked"))
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, msg=key)
 
 
 def test_a_recipe_edited_amid_a_run_is_noticed(tiny: Tiny, each_step: Callable) -> None:

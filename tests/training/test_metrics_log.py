@@ -25,9 +25,9 @@ def key(step: int, epoch: int = 0) -> BatchKey:
     return BatchKey(step - 1, epoch, np.array([10, 17]))
 
 
-def begin(directory: RunDirectory, first_step: int, last_step: int) -> MetricsLog:
+def begin(directory: RunDirectory, first_step: int) -> MetricsLog:
     """The log from `first_step` on, with TensorBoard."""
-    cut_back(directory, first_step, last_step)
+    cut_back(directory, first_step)
     return MetricsLog(directory, [TensorBoard(directory.tensorboard, first_step)])
 
 
@@ -39,7 +39,7 @@ def note(log: MetricsLog, steps: range, steps_per_epoch: int = 100) -> None:
 
 @pytest.mark.parametrize("count", [1, 19, 20, 21, 64])
 def test_every_step_noted_is_one_line_in_order(tmp_path: Path, lines_of: Callable, count: int) -> None:
-    with begin(RunDirectory(tmp_path), 0, 1000) as log:
+    with begin(RunDirectory(tmp_path), 0) as log:
         note(log, range(1, count + 1))
         log.flush()
     assert lines_of(tmp_path) == [
@@ -56,7 +56,7 @@ def test_every_step_noted_is_one_line_in_order(tmp_path: Path, lines_of: Callabl
 
 
 def test_flushed_lines_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
-    with begin(RunDirectory(tmp_path), 0, 1000) as log:
+    with begin(RunDirectory(tmp_path), 0) as log:
         note(log, range(1, 4))
         log.flush()
         assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
@@ -71,7 +71,7 @@ def test_losses_are_not_read_from_the_device_at_every_step(tmp_path: Path) -> No
         def float(self) -> float:
             pytest.fail("read at once")
 
-    with begin(RunDirectory(tmp_path), 0, 1000) as log:
+    with begin(RunDirectory(tmp_path), 0) as log:
         for step in range(1, 10):
             log.step(step, key(step), {"loss": Unread()}, 0.1)
 
@@ -80,7 +80,7 @@ def test_losses_are_not_read_from_the_device_at_every_step(tmp_path: Path) -> No
 def test_a_loss_that_is_not_finite_stops_and_names_its_step_and_epoch(
     tmp_path: Path, lines_of: Callable, bad: float
 ) -> None:
-    with begin(RunDirectory(tmp_path), 0, 1000) as log:
+    with begin(RunDirectory(tmp_path), 0) as log:
         note(log, range(1, 8), steps_per_epoch=4)
         parts = {"loss": torch.tensor([1.0, bad]), "cross_entropy": torch.tensor([1.0, 2.0])}
         log.step(8, key(8, epoch=1), parts, 0.1)
@@ -96,7 +96,7 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
     tmp_path: Path, lines_of: Callable, tail: str
 ) -> None:
     directory = RunDirectory(tmp_path)
-    with begin(directory, 0, 1000) as log:
+    with begin(directory, 0) as log:
         note(log, range(1, 5))
         log.flush()
         log.write("eval", 4, 0, {"top1_error": 50.0})
@@ -107,8 +107,9 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
         file.write(tail)
     before = read_metrics(tmp_path)
 
-    with begin(directory, 4, 1000) as log:
-        assert read_metrics(tmp_path) == before[:5]
+    with begin(directory, 4) as log:
+        assert read_metrics(tmp_path) == before[:4], "what is measured after step 4 is measured again"
+        log.write("eval", 4, 0, {"top1_error": 50.0})
         note(log, range(5, 8))
         log.flush()
         log.write("eval", 7, 0, {"top1_error": 40.0})
@@ -119,12 +120,12 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
 def test_begun_from_the_start_nothing_old_remains(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text(json.dumps({"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}) + "\n")
-    with begin(directory, 0, 1000):
+    with begin(directory, 0):
         assert read_metrics(tmp_path) == []
 
 
 def test_epoch_means_are_over_the_steps_of_that_epoch_alone(tmp_path: Path) -> None:
-    with begin(RunDirectory(tmp_path), 0, 1000) as log:
+    with begin(RunDirectory(tmp_path), 0) as log:
         assert log.epoch_means() == {}
         note(log, range(1, 6), steps_per_epoch=3)
         log.flush()
@@ -134,7 +135,7 @@ def test_epoch_means_are_over_the_steps_of_that_epoch_alone(tmp_path: Path) -> N
 def test_tensorboard_says_what_metrics_say_also_after_resuming(tmp_path: Path, lines_of: Callable) -> None:
     directory = RunDirectory(tmp_path)
     for first_step in (0, 3):  # the second time from step 3 on: 4 and 5 are done again
-        with begin(directory, first_step, 1000) as log:
+        with begin(directory, first_step) as log:
             note(log, range(first_step + 1, 6 if first_step == 0 else 8))
             log.flush()
             log.write("eval", 7 if first_step else 5, 0, {"top1_error": 30.0, "images": 2000})
@@ -155,15 +156,15 @@ def test_tensorboard_says_what_metrics_say_also_after_resuming(tmp_path: Path, l
 def test_what_follows_the_last_step_is_done_again(tmp_path: Path, lines_of: Callable) -> None:
     """A run that ended in its last evaluation goes on from the checkpoint before it."""
     directory = RunDirectory(tmp_path)
-    with begin(directory, 0, 4) as log:
+    with begin(directory, 0) as log:
         note(log, range(1, 3))
         log.flush()
         log.write("eval", 2, 0, {"top1_error": 5.0})
         note(log, range(3, 5))
         log.flush()
         log.write("eval", 4, 1, {"top1_error": 4.0})
-        log.write("end", 4, 1, {"top1_error": 4.0})
-    with begin(directory, 4, 4):
+        log.write("end", 4, 1, {"top1_error": 4.0, "top5_error": 1.0, "best_top1_error": 4.0})
+    with begin(directory, 4):
         pass
     kinds = [(line["kind"], line["step"]) for line in lines_of(tmp_path)]
     assert kinds == [("step", 1), ("step", 2), ("eval", 2), ("step", 3), ("step", 4)]

@@ -116,13 +116,14 @@ def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["last.safetensors", "half of the weights", "end line"])
 def test_a_run_is_finished_only_with_its_weights_and_its_end_line(tmp_path: Path, missing: str) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "end", "step": 1}\n')
+    line = '{"kind": "%s", "step": 1, "epoch": 0, "top1_error": 9.0, "top5_error": 1.0, "best_top1_error": 8.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(line % "end")
     safetensors.torch.save_file({"weight": torch.ones(100)}, tmp_path / "last.safetensors")
     assert RunDirectory(tmp_path).finished
     if missing == "half of the weights":
         os.truncate(tmp_path / "last.safetensors", 300)
     elif missing == "end line":
-        (tmp_path / "metrics.jsonl").write_text('{"kind": "eval", "step": 1}\n{"kind": "end", "st')
+        (tmp_path / "metrics.jsonl").write_text(line % "eval" + '{"kind": "end", "st')
     else:
         (tmp_path / "last.safetensors").unlink()
     assert not RunDirectory(tmp_path).finished
@@ -147,7 +148,8 @@ SETTINGS = [
     for part in dataclasses.fields(Recipe)
     for field in dataclasses.fields(type(getattr(Recipe(), part.name)))
 ]
-INCIDENTAL = {name for name in SETTINGS if name.startswith("run.") and name != "run.seed"} | {
+COUNTING = {"run.seed", "run.evaluate_size"}
+INCIDENTAL = {name for name in SETTINGS if name.startswith("run.") and name not in COUNTING} | {
     "data.root", "data.download", "data.workers", "data.max_unreadable",
 }  # fmt: skip
 

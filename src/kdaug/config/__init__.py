@@ -2,6 +2,7 @@
 
 from kdaug.config.ranges import MAX_PROCESSES, MAX_SIDE, check
 from kdaug.config.recipe import (
+    Adversary,
     Crop,
     Data,
     DatasetName,
@@ -21,6 +22,7 @@ from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_
 __all__ = [
     "MAX_PROCESSES",
     "MAX_SIDE",
+    "Adversary",
     "Crop",
     "Data",
     "DatasetName",

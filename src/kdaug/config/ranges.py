@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from kdaug.config.recipe import Recipe
+from kdaug.config.recipe import Optimization, Recipe
 from kdaug.errors import InputError
 
 MAX_PROCESSES = 1 << 10
+MAX_ATTACK_STEPS = 1000
 MAX_SIDE = 1 << 14
 """Largest side in pixels that a setting may ask for."""
 
@@ -16,11 +17,13 @@ MAX_SIDE = 1 << 14
 def check(recipe: Recipe) -> Recipe:
     """The recipe itself, or InputError naming the first setting whose value is outside its range."""
     d, v, t = recipe.data, recipe.views, recipe.teacher
-    s, o, r = recipe.supervision, recipe.optimization, recipe.run
+    s, a, o, r = recipe.supervision, recipe.adversary, recipe.optimization, recipe.run
+    momentum = recipe.student.batch_norm_momentum
     rules = [
         ("data.train_images", d.train_images, d.train_images is None or d.train_images >= 1, "at least 1"),
         ("data.image_size", d.image_size, _side_or_none(d.image_size), f"from 1 to {MAX_SIDE}"),
         ("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1"),
+        ("data.holdout", d.holdout, 0 <= d.holdout < 1, "from 0 to below 1"),
         ("data.max_unreadable", d.max_unreadable, 0 <= d.max_unreadable <= 1, "from 0 to 1"),
         ("data.workers", d.workers, 0 <= d.workers <= MAX_PROCESSES, f"from 0 to {MAX_PROCESSES}"),
         ("views.magnitude", v.magnitude, v.magnitude is None or 0 <= v.magnitude < math.inf, "at least 0"),
@@ -32,12 +35,18 @@ def check(recipe: Recipe) -> Recipe:
         ("teacher.image_size", t.image_size, _side_or_none(t.image_size), f"from 1 to {MAX_SIDE}"),
         ("teacher.seed", t.seed, 0 <= t.seed < 1 << 63, "from 0 to 2^63-1"),
         ("teacher.epochs", t.epochs, t.epochs is None or t.epochs >= 1, "at least 1"),
+        ("teacher.learning_rate", t.learning_rate, _positive(t.learning_rate), "above 0"),
+        ("teacher.weight_decay", t.weight_decay, _not_negative(t.weight_decay), "at least 0"),
+        ("student.batch_norm_momentum", momentum, momentum is None or 0 < momentum <= 1, "above 0 and at most 1"),
         ("student.drop_path", recipe.student.drop_path, 0 <= recipe.student.drop_path < 1, "from 0 to below 1"),
         ("student.dropout", recipe.student.dropout, 0 <= recipe.student.dropout < 1, "from 0 to below 1"),
         ("supervision.weight", s.weight, 0 <= s.weight < math.inf, "at least 0"),
         ("supervision.k", s.k, s.k >= 1, "at least 1"),
         ("supervision.temperature", s.temperature, 0 < s.temperature < math.inf, "above 0"),
         ("supervision.label_smoothing", s.label_smoothing, 0 <= s.label_smoothing < 1, "from 0 to below 1"),
+        ("adversary.steps", a.steps, 0 <= a.steps <= MAX_ATTACK_STEPS, f"from 0 to {MAX_ATTACK_STEPS}"),
+        ("adversary.epsilon", a.epsilon, 0 < a.epsilon <= 255, "above 0 and at most 255"),
+        ("adversary.step_size", a.step_size, 0 < a.step_size <= 255, "above 0 and at most 255"),
         ("optimization.epochs", o.epochs, o.epochs >= 1, "at least 1"),
         ("optimization.clean_epochs", o.clean_epochs, o.clean_epochs >= 0, "at least 0"),
         ("optimization.clean_learning_rate", o.clean_learning_rate, _positive(o.clean_learning_rate), "above 0"),
@@ -51,6 +60,7 @@ def check(recipe: Recipe) -> Recipe:
         ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
         ("optimization.clip_norm", o.clip_norm, _positive(o.clip_norm), "above 0, or None"),
         ("optimization.ema_decay", o.ema_decay, o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or None"),
+        ("run.dir", repr(r.dir), r.dir != "", "a folder's name, or None"),
         ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
         ("run.device_batch", r.device_batch, _count_or_none(r.device_batch), "at least 1"),
         ("run.threads", r.threads, r.threads is None or 1 <= r.threads <= MAX_PROCESSES, f"from 1 to {MAX_PROCESSES}"),
@@ -69,6 +79,22 @@ def check(recipe: Recipe) -> Recipe:
         raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
     if (o.schedule == "milestones") != bool(o.milestones):
         raise InputError("optimization.milestones and optimization.schedule milestones belong together")
+    if o.clean_learning_rate is not None and not o.clean_epochs:
+        raise InputError("optimization.clean_learning_rate is for optimization.clean_epochs; give both or neither")
+    if max(o.warmup_epochs, *o.milestones, 0) >= o.epochs:
+        name = "warmup_epochs" if o.warmup_epochs >= o.epochs else "milestones"
+        raise InputError(
+            f"optimization.{name} is {getattr(o, name)}, but must end before optimization.epochs {o.epochs}"
+        )
+    for name, used_by in (("decay_rate", ("staircase", "milestones")), ("decay_epochs", ("staircase",))):
+        value, default = getattr(o, name), getattr(Optimization(), name)
+        if value != default and o.schedule not in used_by:
+            raise InputError(
+                f"optimization.{name} is {value}, but optimization.schedule {o.schedule} makes no use of it, only "
+                f"{' and '.join(used_by)}; leave it at {default}"
+            )
+    if s.when == "clean" and not o.clean_epochs:
+        raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
     return recipe
 
 
@@ -78,6 +104,10 @@ def _count_or_none(value: int | None) -> bool:
 
 def _positive(value: float | None) -> bool:
     return value is None or 0 < value < math.inf
+
+
+def _not_negative(value: float | None) -> bool:
+    return value is None or 0 <= value < math.inf
 
 
 def _rising(epochs: tuple[float, ...]) -> bool:

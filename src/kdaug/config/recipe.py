@@ -12,6 +12,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Optimizer = Literal["sgd", "rmsprop-tf", "adamw"]
 Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
+Watched = Literal["all", "policy", "clean"]
 Tracker = Literal["wandb", "mlflow", "trackio"]
 
 
@@ -31,6 +32,8 @@ class Data:
     """Side in pixels that folder images are brought to; None: 224. Named sets keep their own size."""
     val_fraction: float = 0.1
     """Share of each class held out for validation when the folder has no train/ and val/."""
+    holdout: float = 0.0
+    """Share of each class's training images set aside and evaluated on, so that test images choose no settings."""
     max_unreadable: float = 0.01
     """Share of images that may turn out unreadable before training stops."""
     workers: int = 2
@@ -71,6 +74,8 @@ class Network:
     """Stochastic depth: share of residual branches dropped in the last block, where the network has it."""
     dropout: float = 0.0
     """Share of features dropped before the classifier, where the network has it."""
+    batch_norm_momentum: float | None = None
+    """How far a batch moves the running statistics (torch's sense: 1 - TensorFlow's decay); None: the network's own."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ class Teacher:
     """Cutout side that a teacher to be trained sees."""
     epochs: int | None = None
     """Epochs that a teacher to be trained gets; None: as many as the student."""
+    learning_rate: float | None = None
+    """Learning rate that a teacher to be trained gets; None: the student's."""
+    weight_decay: float | None = None
+    """Weight decay that a teacher to be trained gets; None: the student's."""
     seed: int = 0
     """run.seed of a teacher to be trained, so that students of any seed share it."""
     mean: tuple[float, ...] | None = None
@@ -113,8 +122,21 @@ class Supervision:
     """Multiply the divergence by the squared temperature, as Hinton et al. do."""
     label_smoothing: float = 0.0
     """Share of the label's weight in the cross-entropy that is spread evenly over all classes."""
-    clean_epochs: bool = True
-    """Whether the teacher also looks on in the clean epochs at the end (optimization.clean_epochs)."""
+    when: Watched = "all"
+    """In which epochs the teacher looks on: all, policy (not in the clean ones at the end), clean (in those alone)."""
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """AdvProp (arXiv 1911.09665): the student also learns images that are shifted to mislead it, with batch norms of
+    their own."""
+
+    steps: int = 0
+    """Steps of projected gradient descent; 0: no adversary."""
+    epsilon: float = 4.0
+    """How far a pixel may be moved, in units of 0..255."""
+    step_size: float = 1.0
+    """How far a step moves a pixel, in the same units."""
 
 
 @dataclass(frozen=True)
@@ -203,5 +225,6 @@ class Recipe:
     student: Network = field(default_factory=Network)
     teacher: Teacher = field(default_factory=Teacher)
     supervision: Supervision = field(default_factory=Supervision)
+    adversary: Adversary = field(default_factory=Adversary)
     optimization: Optimization = field(default_factory=Optimization)
     run: Run = field(default_factory=Run)

@@ -29,7 +29,7 @@ def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8
             with Image.open(path) as file:
                 image = as_rgb(ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's decoders fail on damaged files in every way there is
-        raise Unreadable(" ".join(str(error).split()).replace(repr(str(path)), "it") or type(error).__name__) from None
+        raise Unreadable(" ".join(str(error).split()).replace(f" {str(path)!r}", "") or type(error).__name__) from None
     box = frame.box(epoch, index, image.width, image.height)
     return np.asarray(image.resize((frame.size, frame.size), Image.Resampling.BICUBIC, box=box))
 

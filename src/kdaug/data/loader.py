@@ -87,7 +87,8 @@ class UnreadableImages:
             first = ", ".join(str(bad) for bad in islice(self.seen, 3))
             raise InputError(
                 f"{len(self.seen)} of {self.total} images are unreadable, first {first}; that is more than "
-                f"data.max_unreadable {self.allowed_share:g}: mend or remove them, or allow more"
+                f"data.max_unreadable {self.allowed_share:g}: mend them, or allow more; without them it is another "
+                "data set, which needs a new --run.dir"
             )
 
 

@@ -17,7 +17,7 @@ from kdaug.errors import InputError
 
 
 def load_dataset(settings: config.Data) -> Dataset:
-    """The data set `settings.name`, its training images cut down to settings.train_images if that is given.
+    """The data set `settings.name`, with settings.holdout, then settings.train_images, taken from its training images.
 
     Sets held in memory keep the statistics of all their training images. Raises InputError if it cannot be had.
     """
@@ -29,11 +29,27 @@ def load_dataset(settings: config.Data) -> Dataset:
         dataset = load_bundled()
     else:
         dataset = load_named(settings.name, Path(settings.root), settings.download)
+    if settings.holdout:
+        dataset = _with_holdout(dataset, settings.holdout)
     if settings.train_images is None:
         return dataset
     if settings.train_images > len(dataset.train):
         raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(dataset.train)}")
     return replace(dataset, train=dataset.train.subset(balanced_subset(dataset.train.labels, settings.train_images)))
+
+
+def _with_holdout(dataset: Dataset, share: float) -> Dataset:
+    """`share` of each class's training images in place of the test images, always the same ones."""
+    labels = dataset.train.labels
+    wanted = round(share * len(labels))
+    if not len(dataset.classes) <= wanted <= len(labels) - len(dataset.classes):
+        raise InputError(
+            f"data.holdout {share:g} sets {wanted} of {len(labels)} training images aside, but each of "
+            f"{len(dataset.classes)} classes needs one on either side"
+        )
+    held = balanced_subset(labels, wanted)
+    kept = np.setdiff1d(np.arange(len(labels)), held)
+    return replace(dataset, train=dataset.train.subset(kept), val=dataset.train.subset(held))
 
 
 def load_bundled() -> Dataset:

@@ -7,6 +7,7 @@ from kdaug.networks.create import (
     create_network,
     parameter_count,
     published_input,
+    set_batch_norm_momentum,
     try_out,
 )
 from kdaug.networks.weights import NetworkCard, fill_network, is_whole, read_weights, restore_network, save_weights
@@ -24,6 +25,7 @@ __all__ = [
     "read_weights",
     "restore_network",
     "save_weights",
+    "set_batch_norm_momentum",
     "shake_shake",
     "try_out",
     "wide_resnet",

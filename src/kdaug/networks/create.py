@@ -37,6 +37,15 @@ def create_network(
         raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
 
 
+def set_batch_norm_momentum(network: nn.Module, name: str, momentum: float) -> None:
+    """Lets each batch count for `momentum` in the running statistics; InputError if network `name` has none."""
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        raise InputError(f"network {name} has no batch norms; leave student.batch_norm_momentum out")
+    for norm in norms:
+        norm.momentum = momentum
+
+
 def try_out(network: nn.Module, name: str, batch: int, channels: int, size: tuple[int, int]) -> None:
     """Sends `batch` black images of `size` (height, width) through `network` as it is; the outcome is thrown away.
 

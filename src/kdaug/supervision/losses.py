@@ -23,13 +23,14 @@ class Told:
     """The loss and its parts, image by image: [N] each. The loss of a batch is their mean.
 
     divergence: before weighting. agreement: 1 where student and teacher put the same class first, else 0. Both None
-    without a teacher.
+    without a teacher. adversarial: the cross-entropy for the image as an adversary has moved it; None without one.
     """
 
     loss: Tensor
     cross_entropy: Tensor
     divergence: Tensor | None = None
     agreement: Tensor | None = None
+    adversarial: Tensor | None = None
 
     @property
     def total(self) -> Tensor:

@@ -46,6 +46,8 @@ _USED_BY = {
     "policy": ("train",),
     "cutout": ("train",),
     "epochs": ("train",),
+    "learning_rate": ("train",),
+    "weight_decay": ("train",),
     "mean": ("file:",),
     "std": ("file:",),
 }

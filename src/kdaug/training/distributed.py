@@ -93,9 +93,13 @@ def joined() -> Iterator[World]:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World()
         return
-    rank, size, local_rank, local_size = (
-        int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    )
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    missing = [name for name in needed if name not in os.environ]
+    if missing:
+        raise InputError(
+            f"RANK is set, but not {' and '.join(missing)}; start kdaug with torchrun, which sets them all"
+        )
+    rank, size, local_rank, local_size = (int(os.environ[name]) for name in needed)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

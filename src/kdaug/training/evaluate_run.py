@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -26,13 +27,15 @@ def evaluate_run(
     `root` replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
     weights or its data are not there, or the data now have other classes.
     """
-    directory = RunDirectory(Path(run))
+    place = Path(run)
+    directory = RunDirectory(place.parent if place.name == "recipe.yaml" else place)
     if not directory.recipe.is_file():
         raise InputError(f"{run} is not a run directory: it holds no recipe.yaml")
     path = directory.last_weights if weights == "last" else directory.best_weights
     if not path.is_file():
         raise InputError(
-            f"{run} holds no {path.name} yet; is the run finished? (kdaug train {directory.recipe} --run.resume)"
+            f"{run} holds no {path.name} yet; is the run finished? "
+            f"(kdaug train {shlex.quote(str(directory.path))} --run.resume)"
         )
     recipe = read_recipe(directory.recipe)
     data = replace(recipe.data, root=root or recipe.data.root)

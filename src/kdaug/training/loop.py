@@ -21,6 +21,7 @@ from kdaug.data.loader import prefetch
 from kdaug.errors import InputError
 from kdaug.networks import parameter_count, save_weights
 from kdaug.supervision import Teacher
+from kdaug.training.adversary import without_auxiliary_norms
 from kdaug.training.checkpoints import (
     Diverged,
     TrainingState,
@@ -159,28 +160,33 @@ def _begin(setup: Setup, directory: RunDirectory, step: int, loaded: bool) -> No
         )
     environment = describe_environment(setup.recipe, setup.device, setup.precision, setup.dataset, setup.world)
     record_environment(directory, environment, step, partial(say, setup.console))
-    cut_back(directory, step, setup.steps)
+    cut_back(directory, step)
 
 
 def _run_steps(run: _Run, teacher: Teacher | None, stop: Event) -> None:
     """All optimisation steps from the present one on, evaluations and checkpoints on the way, then the last files."""
     setup, state, log = run.setup, run.state, run.log
     agreement, keeper, started = Agreement(setup.world), _Keeper(run), time.monotonic()
+    if _evaluation_due(setup, state.step):  # the checkpoint at such a step is written before the evaluation
+        _evaluate(run, stop)
     with closing(prefetch(training_views(setup, state.step))) as batches:
         for batch, views in keeper.until_images_fail(batches):
-            watching = setup.recipe.supervision.clean_epochs or not setup.is_clean(batch.key.epoch)
+            watching = setup.recipe.supervision.when in (
+                "all",
+                "clean" if setup.is_clean(batch.key.epoch) else "policy",
+            )
             told = learn(setup, state, teacher if watching else None, batch, views)
             log.step(state.step, batch.key, told.parts(), state.rate.now())
             run.progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
             evaluation_due = _evaluation_due(setup, state.step)
-            if evaluation_due:
-                _evaluate(run)
             stopping, saving = agreement.on(stop.is_set(), keeper.due())
             if stopping or saving or evaluation_due or state.step == setup.steps:
                 keeper.save()
             if stopping:
                 raise Interrupted(run.directory.path)
-    _finish(run, _evaluate(run), time.monotonic() - started)
+            if evaluation_due:
+                _evaluate(run, stop)
+    _finish(run, _evaluate(run, stop), time.monotonic() - started)
     if agreement.settled_on(stop.is_set(), False)[0]:
         raise Interrupted(run.directory.path)
 
@@ -220,16 +226,26 @@ class _Keeper:
 def _evaluation_due(setup: Setup, step: int) -> bool:
     """Whether an epoch after which to evaluate ends with `step`; the last one is evaluated after the loop."""
     every = setup.steps_per_epoch * setup.recipe.run.evaluate_every
-    return step % every == 0 and step < setup.steps
+    return step % every == 0 and 0 < step < setup.steps
 
 
-def _evaluate(run: _Run) -> Scores:
-    """Scores on the validation images, logged and shown; the best weights so far are kept."""
+def _evaluate(run: _Run, stop: Event) -> Scores:
+    """Scores on the validation images, logged and shown; the best weights so far are kept.
+
+    A single process leaves it at once when it is asked to stop; several could not agree on that.
+    """
     setup, state, log = run.setup, run.state, run.log
     log.flush()
     speed = run.progress.speed()  # the losses were read, so all steps are done
     require_finite(state, setup.world)
-    scores = evaluate_network(setup, state.judged, run.progress.bar)
+
+    def until_stopped(batches: Iterable[T]) -> Iterator[T]:
+        for batch in batches:
+            if stop.is_set() and setup.world.size == 1:
+                raise Interrupted(run.directory.path)
+            yield batch
+
+    scores = evaluate_network(setup, state.judged, run.progress.bar, until_stopped)
     if not math.isfinite(scores.val_loss):
         raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
@@ -253,7 +269,7 @@ def _finish(run: _Run, scores: Scores, seconds: float) -> None:
 
 
 def _save_judged(setup: Setup, state: TrainingState, path: Path) -> None:
-    weights = whole_weights(state.judged)
+    weights = without_auxiliary_norms(whole_weights(state.judged))
     setup.world.told_by_first(lambda: save_weights(weights, setup.card, path))
 
 

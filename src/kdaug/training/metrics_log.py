@@ -36,12 +36,12 @@ class _Unread:
     learning_rate: float
 
 
-def cut_back(directory: RunDirectory, first_step: int, last_step: int) -> None:
-    """Drops the lines of what will be done again: steps after `first_step`, and what follows `last_step`."""
+def cut_back(directory: RunDirectory, first_step: int) -> None:
+    """Drops the lines of what will be done again: steps after `first_step`, and evaluations from it on."""
     kept = [
         line
         for line in read_metrics(directory.path)
-        if line["step"] <= first_step and (line["kind"] == "step" or line["step"] < last_step)
+        if line["step"] < first_step or (line["step"] == first_step and line["kind"] == "step")
     ]
     write_whole(directory.metrics, "".join(json.dumps(line) + "\n" for line in kept))
 

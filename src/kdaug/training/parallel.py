@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdaug.config import Recipe
 from kdaug.errors import InputError
+from kdaug.training.adversary import with_auxiliary_norms
 from kdaug.training.distributed import World
 
 
@@ -33,6 +34,9 @@ def check_parallel(recipe: Recipe, world: World, device: torch.device, precision
         )
     if recipe.run.shard and not world.connected:
         raise InputError("run.shard spreads a network over several processes; start them with torchrun")
+    if recipe.adversary.steps and (recipe.run.shard or recipe.optimization.sync_batch_norm):
+        asked = "run.shard" if recipe.run.shard else "optimization.sync_batch_norm"
+        raise InputError(f"adversary.steps and {asked} do not go together; leave one of them out")
     if recipe.run.shard and precision == torch.float16:
         raise InputError("run.shard and optimization.precision float16 do not go together; use bfloat16")
     if recipe.optimization.sync_batch_norm and device.type != "cuda":
@@ -49,13 +53,44 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
     """The student as the recipe wants it computed, before it is copied, moved or spread."""
     if recipe.optimization.sync_batch_norm:
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    if recipe.adversary.steps:
+        network = with_auxiliary_norms(network, recipe.student.name)
     if recipe.run.grad_checkpointing:
         switch = getattr(network, "set_grad_checkpointing", None)
         try:
             switch(True)  # type: ignore[misc]
         except (TypeError, AssertionError) as error:  # timm's: "gradient checkpointing not supported"
             raise InputError(f"network {recipe.student.name} cannot do run.grad_checkpointing ({error})") from None
+        _count_batches_once(network)
     return network
+
+
+def _count_batches_once(network: nn.Module) -> None:
+    """Keeps batch norms from moving their statistics a second time when activations are computed again."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+            _Recomputation(module)
+
+
+class _Recomputation:
+    """Takes back what a batch norm notes of a batch in the backward pass, where it can only be one seen before."""
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        self._noted: tuple[float | None, Tensor] | None = None
+        norm.register_forward_pre_hook(self._before)
+        norm.register_forward_hook(self._after, always_call=True)  # checkpointing may end a forward by an exception
+
+    def _before(self, norm: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass, as torch.utils.checkpoint itself asks
+            assert norm.num_batches_tracked is not None
+            self._noted = norm.momentum, norm.num_batches_tracked.clone()
+            norm.momentum = 0.0
+
+    def _after(self, norm: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if self._noted is not None and norm.num_batches_tracked is not None:
+            norm.momentum = self._noted[0]
+            norm.num_batches_tracked.copy_(self._noted[1])
+            self._noted = None
 
 
 def place(network: nn.Module, shard: bool, world: World, device: torch.device) -> nn.Module:

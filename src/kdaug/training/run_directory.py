@@ -77,6 +77,10 @@ def find_run(recipe: Recipe) -> RunDirectory:
         changed = "; ".join(differences(config.read_recipe(directory.recipe), recipe))
         if changed:
             raise InputError(f"{directory.path} began with another recipe ({changed}); choose another --run.dir")
+        if read_metrics(directory.path) and not directory.checkpoints.is_dir() and not directory.finished:
+            raise InputError(
+                f"{directory.path} has lost its checkpoints/; bring it back, or train anew in another --run.dir"
+            )
     elif directory.path.exists() and (not directory.path.is_dir() or _foreign(directory.path)):
         raise InputError(f"{directory.path} exists and is not a run directory; choose another --run.dir")
     return directory
@@ -124,11 +128,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             line = json.loads(text)
         except ValueError:
             line = None
-        if isinstance(line, dict) and {"kind", "step"} <= line.keys():
+        if _is_sound(line):
             lines.append(line)
         elif number < len(texts):
             raise InputError(f"{file}: line {number} is damaged; mend it, or train anew in another --run.dir")
     return lines
+
+
+def _is_sound(line: Any) -> bool:
+    """Whether a line has what its readers rely on."""
+    if not isinstance(line, dict) or type(line.get("step")) is not int or type(line.get("epoch")) is not int:
+        return False
+    figures = {"step": [], "eval": ["top1_error"], "end": ["top1_error", "top5_error", "best_top1_error"]}
+    kind = line.get("kind")
+    return kind in figures and all(isinstance(line.get(name), float | int) for name in figures[kind])
 
 
 def what_is_learned(recipe: Recipe) -> dict[str, Any]:
@@ -142,7 +155,7 @@ def what_is_learned(recipe: Recipe) -> dict[str, Any]:
     return {
         name: value
         for name, value in by_name.items()
-        if name not in incidental and (not name.startswith("run.") or name == "run.seed")
+        if name not in incidental and (not name.startswith("run.") or name in ("run.seed", "run.evaluate_size"))
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,7 +24,7 @@ from kdaug.data.loader import (
     training_keys,
 )
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, create_network, published_input, try_out
+from kdaug.networks import NetworkCard, create_network, published_input, set_batch_norm_momentum, try_out
 from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.distributed import World
 from kdaug.training.evaluation import Scores, evaluate
@@ -134,9 +134,13 @@ def check_training(setup: Setup) -> None:
 
 
 def example_input(setup: Setup) -> Tensor:
-    """Two black images as a network gets them, float32 [2,C,H,W] (or one, if it never gets more), on the device."""
+    """Two black images as a network gets them, float32 [2,C,H,W] (or one, if it never gets more), on the device.
+
+    With an adversary, as many again.
+    """
     at_once = setup.recipe.optimization.global_batch // setup.world.size // setup.parts
-    return torch.zeros(min(at_once, 2), setup.dataset.channels, *setup.dataset.size, device=setup.device)
+    count = min(at_once, 2) * (2 if setup.recipe.adversary.steps else 1)
+    return torch.zeros(count, setup.dataset.channels, *setup.dataset.size, device=setup.device)
 
 
 def create_student(setup: Setup) -> nn.Module:
@@ -149,9 +153,12 @@ def create_student(setup: Setup) -> nn.Module:
 
 
 def _network(student: Network, dataset: Dataset) -> nn.Module:
-    return create_network(
+    network = create_network(
         student.name, len(dataset.classes), dataset.channels, student.pretrained, student.drop_path, student.dropout
     )
+    if student.batch_norm_momentum is not None:
+        set_batch_norm_momentum(network, student.name, student.batch_norm_momentum)
+    return network
 
 
 def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tensor]]:
@@ -190,10 +197,15 @@ def validation_batches(setup: Setup, side: int | None = None) -> Iterable[Batch]
     return prefetch(load(val, keys, frame, setup.recipe.data.workers, setup.unreadable_val))
 
 
-def evaluate_network(setup: Setup, network: nn.Module, bar: Progress) -> Scores:
+def evaluate_network(
+    setup: Setup,
+    network: nn.Module,
+    bar: Progress,
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = lambda batches: batches,
+) -> Scores:
     """Scores of a network trained on this data, in evaluation mode, on the validation images; shown on `bar`.
 
-    Their side is run.evaluate_size, if that is given.
+    Their side is run.evaluate_size, if that is given. `watch` hands on the batches as they are taken.
     """
     side, own = setup.recipe.run.evaluate_size, setup.card.input_format
     to_input = (own if side is None else replace(own, size=(side, side))).prepare
@@ -202,7 +214,7 @@ def evaluate_network(setup: Setup, network: nn.Module, bar: Progress) -> Scores:
     setup.world.follow_first(network)
     network.eval()
     with torch.no_grad(), autocast(setup.device, setup.precision):
-        return evaluate(lambda views: network(to_input(views)), batches, setup.device, setup.world)
+        return evaluate(lambda views: network(to_input(views)), watch(batches), setup.device, setup.world)
 
 
 def prepare_teacher(setup: Setup, source: str) -> Teacher:

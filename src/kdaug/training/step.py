@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from kdaug.data.loader import Batch
 from kdaug.supervision import Teacher, Told, supervise
+from kdaug.training.adversary import mislead
 from kdaug.training.checkpoints import TrainingState
 from kdaug.training.optimization import autocast
 from kdaug.training.parallel import gradients_meet
@@ -22,18 +24,35 @@ def learn(setup: Setup, state: TrainingState, teacher: Teacher | None, batch: Ba
     """
     state.forward.train()
     state.rate.set(state.step)
-    to_input, labels, told = setup.card.input_format.prepare, torch.from_numpy(batch.labels), []
+    labels, told = torch.from_numpy(batch.labels), []
     for number, (some_views, some_labels) in enumerate(_parts(setup.parts, views, labels), 1):
         seen = some_views.to(setup.device, non_blocking=True)
         said = some_labels.to(setup.device, non_blocking=True)
         with gradients_meet(state.forward, number == setup.parts):
             with autocast(setup.device, setup.precision):
                 teacher_logits = teacher(seen) if teacher else None
-                logits = state.forward(to_input(seen))
-            told.append(supervise(setup.recipe.supervision, logits, teacher_logits, said))
+                told.append(_tell(setup, state, setup.card.input_format.prepare(seen), said, teacher_logits))
             state.scaler.scale(told[-1].loss.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
     descend(state, setup.recipe.optimization.clip_norm)
     return together(told)
+
+
+def _tell(setup: Setup, state: TrainingState, images: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> Told:
+    """What the student is told of `images` [N,C,H,W] and, with an adversary, of what that makes of them.
+
+    Both go through the network at once, so that each half meets its own batch norms. What is moved is learned by its
+    label alone (paper of AdvProp, Equation 3: the sum of both losses).
+    """
+    settings, adversary = setup.recipe.supervision, setup.recipe.adversary
+    if not adversary.steps:
+        return supervise(settings, state.forward(images), teacher_logits, labels)
+    moved = mislead(state.network, images, labels, adversary, setup.card.input_format)
+    logits, logits_of_moved = state.forward(torch.cat([images, moved])).chunk(2)
+    told, of_moved = (
+        supervise(settings, logits, teacher_logits, labels),
+        supervise(settings, logits_of_moved, None, labels),
+    )
+    return replace(told, loss=told.loss + of_moved.loss, adversarial=of_moved.loss)
 
 
 def _parts(count: int, views: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
