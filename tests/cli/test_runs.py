@@ -79,7 +79,10 @@ def test_a_run_that_a_process_holds_is_being_trained(stopped: Path) -> None:
 ODD = "".join(f'{{"kind": "{kind}", "step": 3, "epoch": 0}}\n' for kind in ("step", "eval", "step"))
 
 
-@pytest.mark.parametrize(("name", "content"), [("recipe.yaml", "run: {dri: x}"), ("metrics.jsonl", "5\n5\n"), ("metrics.jsonl", ODD)])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("recipe.yaml", "run: {dri: x}"), ("metrics.jsonl", "5\n5\n"), ("metrics.jsonl", ODD)],
+)
 def test_a_damaged_run_is_listed_with_what_is_wrong(kdaug: Callable, stopped: Path, name: str, content: str) -> None:
     (stopped / name).write_text(content)
     said = kdaug("runs", stopped.parent)

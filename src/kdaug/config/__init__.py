@@ -17,6 +17,7 @@ from kdaug.config.recipe import (
     Tracker,
     Views,
 )
+from kdaug.config.teaching import of_teacher
 from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Views",
     "check",
     "from_yaml",
+    "of_teacher",
     "parse_plain_yaml",
     "read_recipe",
     "to_dict",

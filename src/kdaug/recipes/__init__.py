@@ -1,29 +1,26 @@
-"""Named recipes: plain functions that return a Recipe and say in their docstring where its settings come from."""
+"""Named recipes: plain functions that return a Recipe, one file per family, with what is published about each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kdaug.config import Recipe
 from kdaug.errors import InputError, nearest
-from kdaug.recipes.cifar import cifar100_table1, cifar100_table1_small
-from kdaug.recipes.demonstration import demo
-from kdaug.recipes.photos import photos
+from kdaug.recipes.cifar import CIFAR
+from kdaug.recipes.demonstration import DEMONSTRATION
+from kdaug.recipes.imagenet import IMAGENET
+from kdaug.recipes.named import NamedRecipe, counted_operations
+from kdaug.recipes.photos import PHOTOS
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    "demo": demo,
-    "photos": photos,
-    "cifar100-table1": cifar100_table1,
-    "cifar100-table1-small": cifar100_table1_small,
+RECIPES: dict[str, NamedRecipe] = {
+    named.name: named for family in (DEMONSTRATION, PHOTOS, CIFAR, IMAGENET) for named in family
 }
 
 
 def named_recipe(name: str) -> Recipe:
     """The recipe called `name`; InputError with the nearest name if there is none."""
     if name not in RECIPES:
-        suggestion = nearest(name, list(RECIPES)) or f"; there are {', '.join(RECIPES)}"
+        suggestion = nearest(name, list(RECIPES)) or "; kdaug recipes lists them"
         raise InputError(f"there is no recipe {name!r}{suggestion}")
-    return RECIPES[name]()
+    return RECIPES[name].make()
 
 
-__all__ = ["RECIPES", "named_recipe"]
+__all__ = ["RECIPES", "NamedRecipe", "counted_operations", "named_recipe"]

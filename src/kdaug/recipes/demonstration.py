@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from kdaug.config import Data, Network, Optimization, Recipe, Supervision, Teacher, Views
+from kdaug.recipes.named import NamedRecipe
 
 
 def demo() -> Recipe:
-    """Wide-ResNet-10-1 on the bundled Fashion-MNIST images under strong geometric RandAugment, with teacher.
-
-    The paper's Table 1 in miniature: the teacher sees plain images, the student heavy views. Run by `kdaug demo`.
-    """
+    """Wide-ResNet-10-1 on 10,000 Fashion-MNIST images; the teacher sees plain ones, the student heavy views."""
     return Recipe(
         data=Data(name="bundled"),
         views=Views(policy="randaugment-n2-m5@paper-geometric", pad=2),
@@ -18,3 +16,16 @@ def demo() -> Recipe:
         supervision=Supervision(weight=1.0, k=5, temperature=2.0),
         optimization=Optimization(epochs=8, global_batch=128, learning_rate=0.1, weight_decay=5e-4),
     )
+
+
+DEMONSTRATION = (
+    NamedRecipe(
+        "demo",
+        "To begin with",
+        "Wide-ResNet-10-1 on the bundled Fashion-MNIST images under strong geometric RandAugment, with teacher",
+        "The paper's Table 1 in miniature; run by kdaug demo. Scale and epochs are ours.",
+        demo,
+        classes=10,
+        images=10_000,
+    ),
+)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from kdaug.config import Data, Network, Optimization, Recipe, Supervision, Teacher, Views
+from kdaug.recipes.named import NamedRecipe
 
 
 def photos() -> Recipe:
-    """EfficientNet-B0 on an image folder at 224 pixels, RandAugment N=2 M=9 (the paper's for B0), with teacher.
-
-    Give the folder with --data.root. The teacher is the same network trained on plain views of the same photos;
-    --student.pretrained starts from timm's ImageNet weights. Sized for hundreds to some ten thousand photos.
-    """
+    """EfficientNet-B0 at 224 pixels; the teacher is the same network trained on plain views of the same photos."""
     return Recipe(
         data=Data(name="folder"),
         views=Views(policy="randaugment-n2-m9@tf-efficientnet", crop="random-resized"),
@@ -19,3 +16,17 @@ def photos() -> Recipe:
         supervision=Supervision(weight=0.5, k=5, temperature=10.0),
         optimization=Optimization(epochs=50, global_batch=32, learning_rate=0.05, weight_decay=1e-4),
     )
+
+
+PHOTOS = (
+    NamedRecipe(
+        "photos",
+        "To begin with",
+        "EfficientNet-B0 on an image folder at 224 pixels, RandAugment N=2 M=9 (the paper's for B0), with teacher",
+        "Give the folder with --data.root; --student.pretrained starts from timm's ImageNet weights. Sized for\n"
+        "hundreds to some ten thousand photos; epochs and learning rate are ours.",
+        photos,
+        classes=10,
+        images=None,
+    ),
+)

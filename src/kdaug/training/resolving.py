@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from kdaug.config import Adversary, Network, Recipe, Supervision, Teacher, check
+from kdaug.config import Recipe, check, of_teacher
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.supervision import check_teacher
@@ -44,29 +44,12 @@ def resolve(recipe: Recipe) -> Recipe:
 
 
 def teacher_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
-    """How the teacher of a resolved recipe is trained: what `teacher` says, all else as the student.
+    """How the teacher of a resolved recipe is trained, and where.
 
-    Without a network of its own it is the student's, pretrained if that is. Its directory stands beside the
-    student's, under teachers/, and is named after everything it depends on, so that all students that want this teacher
-    share it; `images` stands for the place of an image folder, as in `fingerprint`.
+    Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that all
+    students that want this teacher share it; `images` stands for the place of an image folder, as in `fingerprint`.
     """
-    teacher, optimization = recipe.teacher, recipe.optimization
-    alone = replace(
-        recipe,
-        views=replace(recipe.views, policy=teacher.policy, cutout=teacher.cutout, seed=teacher.seed),
-        student=Network(teacher.network) if teacher.network else recipe.student,
-        teacher=Teacher(),
-        supervision=Supervision(label_smoothing=recipe.supervision.label_smoothing),
-        adversary=Adversary(),
-        optimization=replace(
-            optimization,
-            epochs=teacher.epochs or optimization.epochs,
-            clean_epochs=0,
-            learning_rate=teacher.learning_rate or optimization.learning_rate,
-            weight_decay=optimization.weight_decay if teacher.weight_decay is None else teacher.weight_decay,
-        ),
-        run=replace(recipe.run, seed=teacher.seed, resume=True, evaluate_size=None),
-    )
+    alone = of_teacher(recipe)
     assert recipe.run.dir is not None
     name = f"{alone.data.name}-{alone.student.name}-{fingerprint(alone, images)}"
     return replace(alone, run=replace(alone.run, dir=str(Path(recipe.run.dir).parent / "teachers" / name)))

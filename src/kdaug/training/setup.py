@@ -91,14 +91,19 @@ class Setup:
         return epoch >= self.recipe.optimization.epochs
 
 
-def prepare(recipe: Recipe, console: Console, world: World = World()) -> Setup:  # noqa: B008 - frozen
-    """Reads the data and finds the device of a resolved recipe; InputError if they cannot be had."""
+def prepare(
+    recipe: Recipe,
+    console: Console,
+    world: World = World(),  # noqa: B008 - frozen
+    dataset: Dataset | None = None,
+) -> Setup:
+    """Reads the data (unless given) and finds the device of a resolved recipe; InputError if they cannot be had."""
     device = find_device(recipe.run.device, world.local_rank)
     compute_repeatably(device)
     torch.set_num_threads(recipe.run.threads or max(1, available_cores() // world.local_size - 1))
     if recipe.data.download:
         world.told_by_first(lambda: load_dataset(recipe.data).name)  # fetched once, then there for all
-    dataset = load_dataset(recipe.data)
+    dataset = dataset or load_dataset(recipe.data)
     views, in_folder = recipe.views, isinstance(dataset.train, FolderImages)
 
     def unreadable(images: int) -> UnreadableImages:
