@@ -12,7 +12,8 @@ def nearest(word: str, known: list[str]) -> str:
     """`"; did you mean X?"` with the known word closest to `word`, or the empty string when none is close."""
     import difflib
 
-    matches = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    completed = sorted((name for name in known if word and name.startswith(word)), key=len)
+    matches = completed or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
 
 

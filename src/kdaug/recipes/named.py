@@ -55,7 +55,7 @@ def table(name: str) -> dict[str, Any]:
 
 
 def counted_operations(network: str, side: int, classes: int) -> int:
-    """Operations of a forward pass of `network` for an image of `side` pixels, as tools/count_operations.py counted them.
+    """Operations of a forward pass of `network` for an image of `side` pixels, counted by tools/count_operations.py.
 
     Read from a table, so that recipes are listed at once. KeyError for one that no named recipe uses.
     """

@@ -26,6 +26,7 @@ from kdaug.networks import InputFormat, create_network
 from kdaug.philox import Stream, words
 from kdaug.supervision import Teacher
 from kdaug.training.loop import first_state
+from kdaug.training.optimization import available_cores
 from kdaug.training.progress import show_progress
 from kdaug.training.resolving import resolve
 from kdaug.training.setup import check_training, evaluate_network, prepare, training_views
@@ -57,7 +58,7 @@ def rehearse(recipe: Recipe, classes: int, answers: tuple[str, int] | None = Non
             recipe,
             data=replace(recipe.data, workers=0, train_images=None),
             optimization=replace(recipe.optimization, global_batch=BATCH),
-            run=replace(recipe.run, dir=str(Path(folder) / "run"), device_batch=None),
+            run=replace(recipe.run, dir=str(Path(folder) / "run"), device_batch=None, threads=available_cores()),
         )
         dataset = _noise(small, classes, Path(folder))
         if small.teacher.source == "train":
