@@ -41,7 +41,7 @@ CASES = {
     "no recipe": ("train", "which recipe?"),
     "flag before the recipe": ("train --run.seed 1 demo", "the recipe comes first"),
     "unknown recipe to show": ("recipes show dmeo", "did you mean demo?"),
-    "recipes misunderstood": ("recipes delete demo", "does not understand 'delete demo'"),
+    "recipes misunderstood": ("recipes delete demo", "no recipe has delete and demo in its name"),
     "unknown network": (f"{DEMO} --student.name wide_resnet16_3", "did you mean wide_resnet16_"),
     "unknown teacher network": (
         f"{DEMO} --teacher.source train --teacher.network wide_resnet16_3",

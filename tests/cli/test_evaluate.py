@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kdaug.supervision import teacher
 
 CPU = ("--run.device", "cpu")
 FIGURES = ("top1_error", "top5_error", "val_loss", "images")
@@ -85,3 +91,53 @@ def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, 
     assert note.startswith("note: these are not the images")
     assert line.startswith("kdaug: ")
     assert "was trained on 3 classes that are not those of" in line
+
+
+@pytest.fixture
+def thousand(tmp_path: Path) -> Path:
+    """A folder in ImageNet's layout: a thousand classes, one image of each; the first ten in colour n x 20."""
+    for number in range(1000):
+        for split in ("train", "val"):
+            folder = tmp_path / "imagenet" / split / f"n{number:08d}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (80, 64), (number * 20 % 256, 0, 0)).save(folder / "1.png")
+    return tmp_path / "imagenet"
+
+
+def test_weights_that_timm_publishes_are_measured_on_a_folder_at_their_own_size(
+    kdaug: Callable, thousand: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class RightForOneClass(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(tuple(x.shape[1:]))
+            return functional.one_hot(torch.full((len(x),), 7), 1000).float()
+
+    def create(name: str, classes: int, channels: int, pretrained: bool) -> nn.Module:
+        assert (name, classes, channels, pretrained) == ("tf_efficientnet_b4.aa_in1k", 1000, 3, True)
+        return RightForOneClass()
+
+    monkeypatch.setattr(teacher, "create_network", create)
+    said = kdaug("eval", "timm:tf_efficientnet_b4.aa_in1k", "--data.root", thousand, "--json", *CPU)
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert (told["images"], told["top1_error"]) == (1000, 99.9)
+    assert set(sizes) == {(3, 380, 380)}
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "named"),
+    [
+        ("timm:resnet18.tv_in1k", [], "on which images? give an image folder with --data.root"),
+        ("timm:resnet5O", ["--data.root", "{}"], "there is no network 'resnet5O' in timm; did you mean resnet50"),
+        ("timm:resnet18.tv_in1k", ["--data.root", "{}"], "has 1000 classes, but the data have 3"),
+    ],
+)
+def test_published_weights_that_cannot_be_measured_are_refused(
+    kdaug: Callable, own_shapes: Path, source: str, flags: list[str], named: str
+) -> None:
+    said = kdaug("eval", source, *(flag.format(own_shapes) for flag in flags), *CPU)
+    assert said.code == 2
+    assert named in said.err
+    assert said.err.count("\n") == 1

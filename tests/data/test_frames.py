@@ -94,13 +94,16 @@ def test_crops_are_distributed_as_torchvisions(size: tuple[int, int], min_area: 
         assert distance < 1.95 * np.sqrt(2 / count), f"{name}: Kolmogorov-Smirnov distance {distance:.3f}, 0.1 % level"
 
 
-@given(sides, sides, st.floats(0.01, 1))
-def test_a_centre_crop_is_resizing_the_short_side_then_cropping(width: int, height: int, fraction: float) -> None:
-    # 0.875: the short side to 256 pixels, then the central 224, in pixels of the image before.
-    scale = min(width, height) / (224 / fraction)
+@given(sides, sides, st.sampled_from([(224, 256), (380, 412), (800, 832), (64, 64 / 0.875)]))
+def test_a_centre_crop_is_resizing_the_short_side_then_cropping(
+    width: int, height: int, size_of: tuple[int, float]
+) -> None:
+    """224: the short side to 256 pixels, then the central 224, in pixels of the image before; so the TPU code."""
+    size, short_side = size_of
+    scale = min(width, height) / short_side
     middle = np.array([width, height]) / 2
-    expected = np.concatenate([middle - 112 * scale, middle + 112 * scale])
-    assert_allclose(CentreCrop(224, fraction).box(0, 0, width, height), expected, atol=1e-9)
+    expected = np.concatenate([middle - size / 2 * scale, middle + size / 2 * scale])
+    assert_allclose(CentreCrop(size).box(0, 0, width, height), expected, atol=1e-9)
 
 
 def test_the_usual_centre_crop_is_224_of_256() -> None:

@@ -231,14 +231,16 @@ def test_a_file_that_says_its_own_is_not_told_otherwise(
 
 GIVEN = {
     "network": "resnet18", "policy": "randaugment-n1-m1@tf-efficientnet", "cutout": 16, "epochs": 3,
+    "learning_rate": 0.2, "weight_decay": 0.0,
     "mean": (0.5,), "std": (0.5,), "image_size": 64, "seed": 1,
 }  # fmt: skip
+TRAINED = ["policy", "cutout", "epochs", "learning_rate", "weight_decay"]
 UNUSED = {
     "none": [],
     "train": ["mean", "std"],
-    "file:w.pth": ["policy", "cutout", "epochs"],
-    "run:runs/a": ["network", "policy", "cutout", "epochs", "mean", "std"],
-    "timm:resnet50": ["network", "policy", "cutout", "epochs", "mean", "std"],
+    "file:w.pth": TRAINED,
+    "run:runs/a": ["network", *TRAINED, "mean", "std"],
+    "timm:resnet50": ["network", *TRAINED, "mean", "std"],
 }
 
 

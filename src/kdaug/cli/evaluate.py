@@ -13,10 +13,14 @@ from kdaug.cli.parsing import parse
 
 @dataclass(frozen=True)
 class Arguments:
-    """Error of a run's weights on the validation images of its data set."""
+    """Error of a run's weights on the validation images of its data set, or of timm's weights on those of a folder.
+
+    kdaug eval runs/a
+    kdaug eval timm:tf_efficientnet_b0.aa_in1k --data.root imagenet
+    """
 
     run: tyro.conf.Positional[str]
-    """Run directory."""
+    """Run directory, or timm:NAME."""
     weights: Literal["last", "best"] = "last"
     """The final weights, or those with the lowest error on the way (chosen on these very images)."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
@@ -39,8 +43,9 @@ def run(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps(scores.figures()))
     else:
+        which = "" if given.run.startswith("timm:") else f" ({given.weights} weights)"
         print(
-            f"{given.run} ({given.weights} weights): error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
+            f"{given.run}{which}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
             f"loss {scores.val_loss:.4f}, on {scores.images:,} images"
         )
     return 0

@@ -25,6 +25,7 @@ VERBS = {
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
     "runs": ("kdaug.cli.runs", "list runs: state, best figure, how to go on"),
     "views": ("kdaug.cli.views", "list the augmentation policies, or show what one really does"),
+    "networks": ("kdaug.cli.networks", "list the networks of the paper, with published figures"),
     "recipes": ("kdaug.cli.recipes", "list the named recipes, or show one as YAML"),
 }  # fmt: skip
 

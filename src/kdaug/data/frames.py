@@ -56,12 +56,14 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The central square whose side is `fraction` of the shorter side (0.875: resize to 256, crop 224)."""
+    """The central square whose side is size / (size + 32) of the shorter side, and at least 0.875 of it.
+
+    The first is the TPU EfficientNet code's (224: resize to 256, crop 224); smaller images would lose too much by it.
+    """
 
     size: int
-    fraction: float = 0.875
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
-        side = self.fraction * min(width, height)
+        side = max(0.875, self.size / (self.size + 32)) * min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side

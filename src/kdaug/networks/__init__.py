@@ -7,12 +7,21 @@ from kdaug.networks.create import (
     create_network,
     parameter_count,
     published_input,
+    published_side,
     set_batch_norm_momentum,
     try_out,
 )
 from kdaug.networks.weights import NetworkCard, fill_network, is_whole, read_weights, restore_network, save_weights
 
+OURS = (
+    *("wide_resnet16_1", "wide_resnet28_10", "wide_resnet40_2"),
+    *("shake_shake26_2x32d", "shake_shake26_2x96d", "shake_shake26_2x112d"),
+    *("pyramidnet272_a200_shakedrop", "pyramidnet29_a48_shakedrop"),
+)
+"""The paper's networks of ours and the smallest of each kind; there are more widths and depths."""
+
 __all__ = [
+    "OURS",
     "InputFormat",
     "NetworkCard",
     "check_network_name",
@@ -21,6 +30,7 @@ __all__ = [
     "is_whole",
     "parameter_count",
     "published_input",
+    "published_side",
     "pyramidnet",
     "read_weights",
     "restore_network",

@@ -72,6 +72,12 @@ def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
     return None if published is None else (tuple(published.mean), tuple(published.std))
 
 
+def published_side(name: str) -> int | None:
+    """Side in pixels of the images that timm's published weights of `name` are evaluated on; None if there are none."""
+    published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
+    return None if published is None else int((published.test_input_size or published.input_size)[1])
+
+
 def parameter_count(network: nn.Module) -> int:
     """How many trainable numbers the network has."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)

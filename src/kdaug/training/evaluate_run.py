@@ -10,13 +10,16 @@ from typing import Literal
 import torch
 from rich.console import Console
 
+from kdaug import config
 from kdaug.config import check, read_recipe
 from kdaug.errors import InputError
-from kdaug.networks import restore_network
-from kdaug.training.evaluation import Scores
-from kdaug.training.progress import say, show_progress
+from kdaug.networks import published_side, restore_network
+from kdaug.supervision import load_teacher
+from kdaug.training.evaluation import Scores, evaluate
+from kdaug.training.optimization import autocast
+from kdaug.training.progress import counted, say, show_progress
 from kdaug.training.run_directory import RunDirectory, read_environment
-from kdaug.training.setup import evaluate_network, prepare
+from kdaug.training.setup import evaluate_network, prepare, validation_batches
 
 
 def evaluate_run(
@@ -24,10 +27,13 @@ def evaluate_run(
 ) -> Scores:
     """Scores of the `last` or `best` weights in directory `run` on the validation images of its recipe's data.
 
-    `root` replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
+    Or, if `run` is timm:NAME, of the weights that timm publishes under that name, on the image folder `root`. `root`
+    replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
     weights or its data are not there, or the data now have other classes.
     """
     place = Path(run)
+    if run.startswith("timm:"):
+        return _evaluate_published(run, root, device, evaluate_size)
     directory = RunDirectory(place.parent if place.name == "recipe.yaml" else place)
     if not directory.recipe.is_file():
         raise InputError(f"{run} is not a run directory: it holds no recipe.yaml")
@@ -51,3 +57,17 @@ def evaluate_run(
     network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with show_progress(setup.console) as bar:
         return evaluate_network(setup, network, bar)
+
+
+def _evaluate_published(source: str, root: str | None, device: str, evaluate_size: int | None) -> Scores:
+    """Scores of timm's weights on the validation images of a folder, at their own size and normalisation."""
+    if root is None:
+        raise InputError(f"{source}: on which images? give an image folder with --data.root")
+    side = evaluate_size or published_side(source.removeprefix("timm:"))
+    data = config.Data(name="folder", root=root, image_size=side)
+    recipe = check(config.Recipe(data=data, run=config.Run(device=device)))
+    setup = prepare(replace(recipe, views=replace(recipe.views, seed=0)), Console(stderr=True))
+    network = load_teacher(config.Teacher(image_size=side), source, setup.dataset, "").to(setup.device)
+    with show_progress(setup.console) as bar, torch.no_grad(), autocast(setup.device, setup.precision):
+        batches = counted(bar, "evaluating", validation_batches(setup), len(setup.dataset.val))
+        return evaluate(network, batches, setup.device)
