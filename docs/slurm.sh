@@ -4,7 +4,7 @@
 #     sbatch docs/slurm.sh RECIPE DIR [--more.flags ...]
 #
 # DIR is the run directory; it must lie where all nodes see it. Two minutes before the time limit a checkpoint is written
-# and the job queues itself again; started again (also after a preemption), the run goes on by itself until it is finished.
+# and the job queues itself again; started again (also after a preemption, or by hand), the run goes on until it is finished.
 #SBATCH --job-name=kdaug
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -24,6 +24,7 @@ first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 time_is_up=
 trap 'time_is_up=yes; kill -TERM $step' TERM # srun hands it on to every process
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-} # which srun does not take over by itself
 
 # torchrun starts one process per GPU on every node, and all of them again if one is lost, three times at most
 srun --kill-on-bad-exit=1 torchrun \
@@ -33,7 +34,7 @@ srun --kill-on-bad-exit=1 torchrun \
     --rdzv-backend c10d \
     --rdzv-endpoint "$first_node:${PORT:-29500}" \
     --max-restarts 3 \
-    -m kdaug train "$recipe" --run.dir "$dir" "$@" &
+    -m kdaug train "$recipe" --run.dir "$dir" --run.resume "$@" &
 step=$!
 wait $step
 code=$?

@@ -42,6 +42,10 @@ CASES = {
     "flag before the recipe": ("train --run.seed 1 demo", "the recipe comes first"),
     "unknown recipe to show": ("recipes show dmeo", "did you mean demo?"),
     "recipes misunderstood": ("recipes delete demo", "no recipe has delete and demo in its name"),
+    "flag one letter short": (f"{DEMO} --optimization.epoch 2", "did you mean --optimization.epochs?"),
+    "drop-path where there is none": (f"{DEMO} --student.drop-path 0.2", "wide_resnet10_1 knows no student.drop_path"),
+    "milestones of another schedule": (f"{DEMO} --optimization.milestones 1", "for optimization.schedule milestones"),
+    "empty directory name": ("train demo --run.dir=", "run.dir is '', but must be a folder's name"),
     "unknown network": (f"{DEMO} --student.name wide_resnet16_3", "did you mean wide_resnet16_"),
     "unknown teacher network": (
         f"{DEMO} --teacher.source train --teacher.network wide_resnet16_3",

@@ -25,6 +25,9 @@ def stopped(taught: Path, tmp_path: Path) -> Path:
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["step"] <= 5]
     (run / "metrics.jsonl").write_text("".join(kept))
+    for checkpoint in list((run / "checkpoints").iterdir()):
+        if checkpoint.name > "step-00000005":
+            shutil.rmtree(checkpoint)
     return run
 
 
@@ -89,6 +92,19 @@ def test_a_damaged_run_is_listed_with_what_is_wrong(kdaug: Callable, stopped: Pa
     assert said.code == 0
     assert "damaged" in said.out
     assert str(stopped / name) in said.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "metrics.jsonl"])
+def test_a_stopped_run_that_cannot_go_on_is_listed_as_damaged(kdaug: Callable, stopped: Path, lost: str) -> None:
+    (stopped / "checkpoints" / "step-00000004").mkdir()
+    if lost == "checkpoints":
+        shutil.rmtree(stopped / lost)
+    else:
+        (stopped / lost).unlink()
+    said = kdaug("runs", stopped)
+    assert "damaged: " in said.out
+    assert lost in said.out
+    assert "to go on" not in said.out
 
 
 def test_a_folder_without_runs_and_one_that_is_not_there(kdaug: Callable, tmp_path: Path) -> None:

@@ -179,6 +179,10 @@ def test_every_usual_ending_counts_in_either_case(image_tree: Tree) -> None:
     assert len(dataset.train) + len(dataset.val) == 4 + 9
 
 
+def test_a_class_may_be_called_anything_that_begins_with_two_dots(image_tree: Tree) -> None:
+    assert load(image_tree({"..a..": 2, "b": 2, ".c": 2})).classes == ("..a..", "b")
+
+
 def test_hidden_files_and_what_is_no_image_are_left_out(image_tree: Tree) -> None:
     root = image_tree({"train/a": 1, "train/b": 1, "val/a": 1, "train/.cache": 1, "train/notes": 0})
     for stray in [

@@ -364,7 +364,7 @@ def test_a_real_network_recomputed_in_the_backward_pass_learns_the_same(tiny: Ti
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"student.drop_path": 0.2}, "network softmax_regression_strict cannot be made.*drop_path_rate"),
+        ({"student.drop_path": 0.2}, "network softmax_regression_strict knows no student.drop_path; leave it at 0"),
         ({"run.grad_checkpointing": True}, "network softmax_regression_strict cannot do run.grad_checkpointing"),
     ],
 )
@@ -655,6 +655,24 @@ def test_stopped_amid_an_evaluation_a_run_leaves_it_and_makes_it_anew(
     (checkpoint,) = (stopped.value.directory / "checkpoints").iterdir()
     assert checkpoint.name == "step-00000004"
     assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
+
+
+def test_a_loss_that_is_not_finite_in_an_evaluation_leaves_the_checkpoint_before_it(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([Scores(2000, 50.0, 10.0, 1.0), Scores(2000, 90.0, 50.0, math.nan)])
+    monkeypatch.setattr(loop, "evaluate_network", lambda *_: next(scores))
+    recipe = tiny({**DROPOUT, "optimization.epochs": 3})
+    with pytest.raises(InputError, match=r"loss on the validation images is nan after step 8; .* before it is kept"):
+        train(recipe)
+    assert [path.name for path in (Path(recipe.run.dir) / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_a_size_that_the_network_cannot_be_evaluated_at_is_refused_before_it_learns(tiny: Tiny) -> None:
+    recipe = tiny({"student.name": "softmax_regression", "run.evaluate_size": 40})
+    with pytest.raises(InputError, match="network softmax_regression cannot take 1 image"):
+        train(recipe)
+    assert not Path(recipe.run.dir).exists()
 
 
 @pytest.mark.parametrize("name", ["wide_resnet10_1", "efficientnet_b0"])

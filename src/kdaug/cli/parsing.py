@@ -20,6 +20,7 @@ def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> 
     `--help` prints tyro's help and exits. Raises InputError for arguments that do not fit.
     """
     said = io.StringIO()
+    arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", given) for given in arguments]  # --run.no-resume to tyro
     try:
         with contextlib.redirect_stderr(said):
             given: T = tyro.cli(kind, args=arguments, prog=program, **options)
@@ -35,5 +36,9 @@ def _in_one_line(box: str) -> str:
     text = re.sub("[╭╮╰╯│]", "", box)
     _title, *parts = (" ".join(part.split()) for part in re.split("[─-]{3,}", text))  # -: where there is no Unicode
     first = next(part for part in parts if part).rstrip(".")
-    suggested = re.search(r"Perhaps you meant:\s+(--[\w.-]+)", text)
-    return first + (f"; did you mean {suggested[1]}?" if suggested else "")
+    suggested = re.findall(r"(?<=\s)--[\w.-]+", text.partition("Perhaps you meant:")[2])
+    if not suggested:
+        return first
+    written = re.findall(r"--[\w.-]+", first)
+    completed = [flag for flag in suggested if written and flag.startswith(written[0])]
+    return f"{first}; did you mean {min(completed, key=len, default=suggested[0])}?"

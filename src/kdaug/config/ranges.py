@@ -78,7 +78,9 @@ def check(recipe: Recipe) -> Recipe:
     if t.mean is not None and t.std is not None and (len(t.mean) != len(t.std) or min(t.std, default=0) <= 0):
         raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
     if (o.schedule == "milestones") != bool(o.milestones):
-        raise InputError("optimization.milestones and optimization.schedule milestones belong together")
+        if not o.milestones:
+            raise InputError("optimization.schedule is milestones, but optimization.milestones is empty; give epochs")
+        raise InputError(f"optimization.milestones is for optimization.schedule milestones, not {o.schedule}")
     if o.clean_learning_rate is not None and not o.clean_epochs:
         raise InputError("optimization.clean_learning_rate is for optimization.clean_epochs; give both or neither")
     if max(o.warmup_epochs, *o.milestones, 0) >= o.epochs:

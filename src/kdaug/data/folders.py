@@ -92,7 +92,12 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a folder is one of a tool's (.git, .ipynb_checkpoints); a name that begins with ".." is just odd."""
+    return name.startswith(".") and not name.startswith("..")
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
@@ -105,7 +110,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
         yield from (path for path in (Path(place, name) for name in files) if _is_image(path))
 
 

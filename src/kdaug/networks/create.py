@@ -34,6 +34,9 @@ def create_network(
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **asked)
     except (RuntimeError, TypeError, ValueError, OSError) as error:
+        for setting, rate in (("student.drop_path", "drop_path_rate"), ("student.dropout", "drop_rate")):
+            if isinstance(error, TypeError) and f"'{rate}'" in str(error):
+                raise InputError(f"network {name} knows no {setting}; leave it at 0") from None
         raise InputError(f"network {name} cannot be made: {' '.join(str(error).split())}") from None
 
 

@@ -11,6 +11,7 @@ import json
 import pickle
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +183,12 @@ def _read(path: Path, averaged: bool) -> Checkpoint:
     for name in (_WEIGHTS, _STATE, *([_AVERAGE] if averaged else [])):
         if _sum_of(path / name) != sums[name]:
             raise ValueError(f"{name} differs from its checksum")
-    rest = torch.load(path / _STATE, weights_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol
+            rest = torch.load(path / _STATE, weights_only=True)
+    except pickle.UnpicklingError:  # torch's own words advise to switch the protection off
+        raise ValueError(f"{_STATE} would have to run code to be loaded, or is not whole") from None
     if missing := sorted(_PARTS - rest.keys()):
         raise ValueError(f"{_STATE} lacks {missing[0]}")
     weights = safetensors.torch.load_file(path / _WEIGHTS)
@@ -218,6 +224,11 @@ def _set_generators(states: dict[str, Tensor]) -> None:
 def all_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name) and path.is_dir())
+
+
+def forget_checkpoint(folder: Path, step: int) -> None:
+    """Removes the checkpoint at `step`, which turned out to be of no use; the one before is the newest then."""
+    shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
 
 
 def _sum_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from kdaug import config
 from kdaug.config import check, read_recipe
 from kdaug.errors import InputError
-from kdaug.networks import published_side, restore_network
+from kdaug.networks import published_side, restore_network, try_out
 from kdaug.supervision import load_teacher
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast
@@ -54,6 +54,8 @@ def evaluate_run(
     network, card = restore_network(path)
     if card.classes != setup.dataset.classes:
         raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {data.root}")
+    if side is not None:
+        try_out(network.eval(), card.network, 1, setup.dataset.channels, (side, side))
     network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with show_progress(setup.console) as bar:
         return evaluate_network(setup, network, bar)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from kdaug.config import read_recipe
 from kdaug.errors import InputError
+from kdaug.training.checkpoints import all_checkpoints
 from kdaug.training.run_directory import RunDirectory, read_metrics
 
 State = Literal["finished", "training", "stopped", "damaged"]
@@ -39,9 +40,8 @@ class RunStatus:
 def find_runs(folder: Path) -> Iterator[RunStatus]:
     """The status of every run directory at or below `folder`, by path. InputError if there is no such folder."""
     if not folder.is_dir():
-        raise InputError(
-            f"folder {folder} does not exist; runs are written below runs/ unless --run.dir says otherwise"
-        )
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"folder {folder} {what}; runs are written below runs/ unless --run.dir says otherwise")
     for place, folders, files in os.walk(folder):
         folders.sort()
         if "recipe.yaml" in files and ("checkpoints" in folders or "metrics.jsonl" in files):
@@ -55,6 +55,8 @@ def status_of(path: Path) -> RunStatus:
     try:
         recipe, lines = read_recipe(directory.recipe), read_metrics(path)
         finished = directory.finished
+        if not finished:
+            _check_that_it_can_go_on(directory, lines)
     except (InputError, OSError) as error:
         return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
     errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
@@ -73,6 +75,15 @@ def status_of(path: Path) -> RunStatus:
         min(errors, default=None),
         commands[state],
     )
+
+
+def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]]) -> None:
+    """InputError if the log or the checkpoints of an unfinished run are gone."""
+    if lines and not directory.checkpoints.is_dir():
+        raise InputError(f"{directory.path} has lost its checkpoints/; bring it back")
+    newest = max((int(path.name.removeprefix("step-")) for path in all_checkpoints(directory.checkpoints)), default=0)
+    if newest > max((line["step"] for line in lines), default=0):
+        raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest}; bring back what is missing")
 
 
 def _epochs_done(lines: list[dict[str, Any]], epochs: int, finished: bool) -> int:

@@ -26,6 +26,7 @@ from kdaug.training.checkpoints import (
     Diverged,
     TrainingState,
     all_checkpoints,
+    forget_checkpoint,
     load_newest_checkpoint,
     require_finite,
     save_checkpoint,
@@ -247,6 +248,7 @@ def _evaluate(run: _Run, stop: Event) -> Scores:
 
     scores = evaluate_network(setup, state.judged, run.progress.bar, until_stopped)
     if not math.isfinite(scores.val_loss):
+        setup.world.told_by_first(partial(forget_checkpoint, run.directory.checkpoints, state.step))
         raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
     epoch = max(state.step - 1, 0) // setup.steps_per_epoch
     log.write("eval", state.step, epoch, scores.figures())

@@ -136,6 +136,9 @@ def check_training(setup: Setup) -> None:
     for student in wanted:
         network = prepare_network(_network(student, dataset), recipe)
         try_out(network.train(), student.name, len(example_input(setup)), dataset.channels, dataset.size)
+        if recipe.run.evaluate_size is not None and student == recipe.student:
+            side = recipe.run.evaluate_size
+            try_out(network.eval(), student.name, 1, dataset.channels, (side, side))
 
 
 def example_input(setup: Setup) -> Tensor:
