@@ -96,7 +96,7 @@ def test_a_damaged_run_is_listed_with_what_is_wrong(kdaug: Callable, stopped: Pa
 
 @pytest.mark.parametrize("lost", ["checkpoints", "metrics.jsonl"])
 def test_a_stopped_run_that_cannot_go_on_is_listed_as_damaged(kdaug: Callable, stopped: Path, lost: str) -> None:
-    (stopped / "checkpoints" / "step-00000004").mkdir()
+    (stopped / "checkpoints" / "step-00000004").mkdir(exist_ok=True)
     if lost == "checkpoints":
         shutil.rmtree(stopped / lost)
     else:
