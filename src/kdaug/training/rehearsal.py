@@ -32,7 +32,6 @@ from kdaug.training.resolving import resolve
 from kdaug.training.setup import check_training, evaluate_network, prepare, training_views
 from kdaug.training.step import learn
 
-BATCH = 2
 STEPS = 2
 
 
@@ -50,14 +49,17 @@ class Rehearsal:
 def rehearse(recipe: Recipe, classes: int, answers: tuple[str, int] | None = None) -> Rehearsal:
     """Two optimisation steps of `recipe` on two images of noise at its real size, then an evaluation of two.
 
+    With an adversary on one image a step, which that makes two of.
+
     A teacher to be trained is rehearsed first, and looks on with the fresh weights of its network; `answers` (network
     and side in pixels) stands for one that comes from a run. Raises InputError if anything is refused, or not finite.
     """
+    batch = 1 if recipe.adversary.steps else 2
     with tempfile.TemporaryDirectory() as folder:
         small = replace(
             recipe,
             data=replace(recipe.data, workers=0, train_images=None),
-            optimization=replace(recipe.optimization, global_batch=BATCH),
+            optimization=replace(recipe.optimization, global_batch=batch),
             run=replace(recipe.run, dir=str(Path(folder) / "run"), device_batch=None, threads=available_cores()),
         )
         dataset = _noise(small, classes, Path(folder))
@@ -97,7 +99,7 @@ def _teacher(recipe: Recipe, dataset: Dataset, answers: tuple[str, int] | None) 
 
 def _noise(recipe: Recipe, classes: int, folder: Path) -> Dataset:
     """Four training and two validation images of noise, in the kind and size of the recipe's own."""
-    labels = np.arange(STEPS * BATCH, dtype=np.int64) % classes
+    labels = np.arange(2 * STEPS, dtype=np.int64) % classes
     names = tuple(f"class {number}" for number in range(classes))
     if recipe.data.name == "folder":
         side = recipe.data.image_size or 224
@@ -106,11 +108,11 @@ def _noise(recipe: Recipe, classes: int, folder: Path) -> Dataset:
             Image.fromarray(noise).save(path)
         photos = FolderImages(paths, labels)
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return Dataset("noise", names, photos, photos.subset(np.arange(BATCH)), (side, side), mean, std, "noise")
+        return Dataset("noise", names, photos, photos.subset(np.arange(2)), (side, side), mean, std, "noise")
     side, channels = (28, 1) if recipe.data.name in ("bundled", "fashion-mnist") else (32, 3)
     images = ArrayImages(_pixels(len(labels), side, side, channels), labels)
     half = (0.5,) * channels
-    return Dataset("noise", names, images, images.subset(np.arange(BATCH)), (side, side), half, half, "noise")
+    return Dataset("noise", names, images, images.subset(np.arange(2)), (side, side), half, half, "noise")
 
 
 def _pixels(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
