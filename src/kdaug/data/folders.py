@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from kdaug import config
+from kdaug.data.folder_index import FilePaths, images_below, index_of, sub_folders
 from kdaug.data.images import Dataset, FolderImages, digest
 from kdaug.errors import InputError
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
-)
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -67,69 +64,33 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], Fold
 
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], FolderImages]:
     """The classes (sub-folders that hold images, sorted by name) of `folder`, and all their images."""
-    classes: list[str] = []
-    paths: list[Path] = []
-    labels: list[int] = []
-    for sub in _sub_folders(folder):
-        found = sorted(_images_below(sub))
-        if found:
-            labels += [len(classes)] * len(found)
-            classes.append(sub.name)
-            paths += found
-    if not classes:
+    index = index_of(folder)
+    if not index.classes:
         raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
-    return tuple(classes), FolderImages(tuple(paths), np.array(labels, np.int64))
+    return index.classes, FolderImages(index.paths(folder), index.labels)
 
 
 def _named(root: Path, names: tuple[str, ...]) -> Path | None:
     """The sub-folder of `root` with the first of `names` that there is, in capitals or not."""
-    by_name = {path.name.lower(): path for path in _sub_folders(root)}
+    by_name = {path.name.lower(): path for path in sub_folders(root)}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _holds_classes(folder: Path) -> bool:
-    return any(next(_images_below(sub), None) for sub in _sub_folders(folder))
-
-
-def _sub_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a folder is one of a tool's (.git, .ipynb_checkpoints); a name that begins with ".." is just odd."""
-    return name.startswith(".") and not name.startswith("..")
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    """The images in `folder` and its sub-folders, linked ones too; none is entered twice, and none above `folder`."""
-    outside = Path(os.path.realpath(folder.parent))
-    entered = {str(path) for path in (outside, *outside.parents, *Path(os.path.realpath(folder)).parents)}
-    for place, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        real = os.path.realpath(place)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        yield from (path for path in (Path(place, name) for name in files) if _is_image(path))
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    return any(next(images_below(sub), None) for sub in sub_folders(folder))
 
 
 def _content(root: Path, classes: tuple[str, ...], train: FolderImages, val: FolderImages) -> str:
     """`Dataset.content` of image files: which belong to which class and split."""
-    files = [
-        f"{split}\0{'/'.join(path.parts[len(root.parts) :])}\0{classes[label]}"
-        for split, images in (("train", train), ("val", val))
-        for path, label in zip(images.paths, images.labels, strict=True)
-    ]
-    return digest("\0".join(sorted(files)).encode("utf-8", "surrogateescape"))
+    ends = [b"\0" + os.fsencode(name) for name in classes]
+    files: list[bytes] = []
+    for split, images in ((b"train\0", train), (b"val\0", val)):
+        assert isinstance(images.paths, FilePaths)
+        begin = split + b"".join(os.fsencode(part) + b"/" for part in images.paths.root.parts[len(root.parts) :])
+        files += (
+            begin + name + ends[label] for name, label in zip(images.paths.names(), images.labels.tolist(), strict=True)
+        )
+    return digest(b"\0".join(sorted(files)))
 
 
 def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, FolderImages]:
@@ -137,10 +98,8 @@ def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, Fold
 
     A file's place in the draw depends on its own name alone, so that adding files moves hardly any to the other side.
     """
-    names = ["/".join(path.parts[-2:]) for path in images.paths]
-    drawn = np.argsort(
-        [hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest() for name in names], kind="stable"
-    )
+    names = [os.fsencode("/".join(path.parts[-2:])) for path in images.paths]
+    drawn = np.argsort([hashlib.sha256(name).hexdigest() for name in names], kind="stable")
     val_rows = []
     for label in range(int(images.labels.max()) + 1):
         members = drawn[images.labels[drawn] == label]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdaug.data.folder_index import FilePaths
 from kdaug.philox import Stream, permutation
 
 Labels = NDArray[np.int64]
@@ -34,7 +36,7 @@ class ArrayImages:
 class FolderImages:
     """Image files, decoded when they are needed: `paths` [N], `labels` int64 [N]."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     labels: Labels
 
     def __len__(self) -> int:
@@ -42,7 +44,9 @@ class FolderImages:
 
     def subset(self, rows: NDArray[np.int64]) -> FolderImages:
         """The images at `rows`."""
-        return FolderImages(tuple(self.paths[row] for row in rows), self.labels[rows])
+        paths = self.paths
+        taken = paths.take(rows) if isinstance(paths, FilePaths) else tuple(paths[row] for row in rows)
+        return FolderImages(taken, self.labels[rows])
 
 
 Images = ArrayImages | FolderImages
