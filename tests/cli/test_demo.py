@@ -157,7 +157,7 @@ def test_run_again_nothing_is_trained_anew(demonstration: Demonstration) -> None
 def test_interrupted_the_same_command_finishes_the_demonstration(
     kdaug: Callable, demonstration: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "demo", short_demo)
+    monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
     calls = itertools.count(1)
 
     def interrupt(module: nn.Module, inputs: object) -> None:
@@ -193,7 +193,7 @@ def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration:
 def test_the_command_prints_the_errors_and_names_the_page(
     kdaug: Callable, demonstration: Demonstration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "demo", short_demo)
+    monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
     said = kdaug("demo", "--out", demonstration.page.parent)
     assert (said.code, said.err) == (0, "")
     for run in (demonstration.teacher, demonstration.label_only, demonstration.with_teacher):
