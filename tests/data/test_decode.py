@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image, features
 
+from kdaug.data import decode as decoding
 from kdaug.data.decode import Unreadable, decode
 from kdaug.data.frames import Box, CentreCrop
 
@@ -182,6 +184,41 @@ def test_the_box_is_resized_as_pillow_does_bicubically(box: Box, png: Path) -> N
 def test_a_centre_crop_is_cut_from_the_middle(png: Path) -> None:
     image = RNG.integers(0, 256, (256, 320, 3), np.uint8)
     assert_array_equal(decoded(Image.fromarray(image), png, CentreCrop(224)), image[16:240, 48:272])
+
+
+@cache
+def photograph(width: int, height: int) -> Image.Image:
+    """Detail of all sizes, the coarser the stronger, as in photographs."""
+    layers = np.zeros((height, width, 3))
+    for octave in range(1, 9):
+        grain = Image.fromarray(RNG.integers(0, 256, (2**octave, 2**octave, 3), np.uint8))
+        layers += np.asarray(grain.resize((width, height), Image.Resampling.BICUBIC), float) / 1.6**octave
+    layers -= layers.min()
+    return Image.fromarray((layers * 255 / layers.max()).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("shape", "shrunk"), [((700, 500), 1), ((1200, 901), 2), ((1803, 1100), 4), ((3000, 2201), 8)])
+def test_a_large_jpeg_decoded_small_differs_by_about_one_of_255(
+    shape: tuple[int, int], shrunk: int, mode: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photograph(*shape).convert(mode).save(tmp_path / "x.jpg", quality=90, exif=tagged(orientation))
+    loaded = []
+    upright = decoding.ImageOps.exif_transpose
+    monkeypatch.setattr(
+        decoding.ImageOps, "exif_transpose", lambda file: loaded.append(image := upright(file)) or image
+    )
+    small = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)
+    monkeypatch.setattr(decoding, "_draft", lambda *_: None)
+    whole = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)
+    assert max(loaded[1].size) == max(shape)
+    assert max(loaded[0].size) == -(-max(shape) // shrunk)
+    difference = np.abs(small.astype(int) - whole)
+    if shrunk == 1:
+        assert difference.max() == 0
+    assert difference.mean() < 1
+    assert difference.max() < 12
 
 
 def assert_unreadable(path: Path) -> None:
