@@ -150,6 +150,7 @@ def test_peers_find_the_same_loss_and_what_is_missing_is_named(tmp_path: Path) -
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["training_step.py", "peers_kd.py"])
 def test_a_network_that_there_is_not_is_refused_by_name(script: str) -> None:
     done = run(script, "--network", "wide_resnet10_3")

@@ -75,4 +75,4 @@ def test_unreadable_images_are_named_once_and_others_take_their_places(
     steps, (end,) = ([line for line in lines_of(tmp_path / "run") if line["kind"] == kind] for kind in ("step", "end"))
     assert [(line["step"], line["epoch"]) for line in steps] == [(step, (step - 1) // 10) for step in range(1, 21)]
     assert (end["unreadable"], end["images"]) == (5, 99)
-    assert peak_memory() < max(before, 2e9)
+    assert peak_memory() <= max(before, 2e9)

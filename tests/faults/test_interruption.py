@@ -115,6 +115,7 @@ def test_killed_outright_a_run_goes_on_from_its_last_checkpoint(
     assert_same_run(run, uninterrupted)
 
 
+@pytest.mark.slow
 def test_killed_while_the_teacher_learns_a_run_finishes_both(
     started: Callable, assert_same_run: Callable, tmp_path: Path, uninterrupted: Path
 ) -> None:

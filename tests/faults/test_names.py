@@ -15,10 +15,10 @@ from kdaug.networks import read_weights
 NAMES = [
     "two words", " leading and trailing ", "ünïcödé 猫", "e\u0301 (decomposed)", "<script>alert(1)", "a..b",
     "'; rm -rf $HOME; \"", "[bold]red", "%s {0}", "--run.dir", "-", "a\\b", "new\nline", "tab\t", "CON", "1e3", "null",
-    "~", "#", "*", "...hidden", "x" * 255, "👩‍🔬",
+    "~", "#", "*", "...odd", ".hidden", "x" * 255, "👩‍🔬",
 ]  # fmt: skip
-HIDDEN = {"...hidden"}
-"""Folders with a dot in front are no classes."""
+HIDDEN = {".hidden"}
+"""Folders with one dot in front are no classes."""
 
 
 @pytest.fixture

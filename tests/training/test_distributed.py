@@ -142,6 +142,7 @@ def test_every_process_has_noise_of_its_own_and_a_checkpoint_keeps_it(worlds: di
     assert len({states["cpu"].numpy().tobytes() for states in generators}) == 3
 
 
+@pytest.mark.slow
 def test_a_network_spread_over_processes_learns_the_same_and_its_checkpoint_is_anyones(tmp_path: Path) -> None:
     """FSDP2 against DDP on two processes; then its half-way checkpoint finished by one process alone."""
     settings = {"student.name": "softmax_regression", "optimization.ema_decay": 0.9, "optimization.optimizer": "adamw"}
