@@ -42,7 +42,7 @@ def entry() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, note)
-    threading.excepthook = _leave_files_to_the_main_thread
+    threading.excepthook, sys.unraisablehook = _leave_files_to_the_main_thread, _leave_if_interrupted
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: names of files need not be text
     try:
@@ -59,6 +59,14 @@ def _leave_files_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
     """A thread that cannot write (TensorBoard's) tells whom it writes for, so that nobody needs its traceback too."""
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)
+
+
+def _leave_if_interrupted(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C came in a place that swallows exceptions (a destructor); to go on would be to disobey it."""
+    if lost.exc_type is KeyboardInterrupt:
+        os.write(2, b"kdaug: interrupted\n")
+        os._exit(130)
+    sys.__unraisablehook__(lost)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
