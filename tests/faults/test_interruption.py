@@ -68,6 +68,7 @@ def test_ctrl_c_before_the_first_step_is_one_line(started: Callable, tmp_path: P
         assert said.err.splitlines()[-1].startswith("kdaug: interrupted")
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_without_a_traceback(
     started: Callable, assert_same_run: Callable, uninterrupted: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_second_ctrl_c_stops_at_once_without_a_traceback(
     assert_same_run(run, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_anywhere_and_after_it_was_moved(
     started: Callable, assert_same_run: Callable, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_run_is_resumed_from_anywhere_and_after_it_was_moved(
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_killed_outright_a_run_goes_on_from_its_last_checkpoint(
     started: Callable, assert_same_run: Callable, uninterrupted: Path
 ) -> None:
@@ -130,7 +133,8 @@ def test_killed_while_the_teacher_learns_a_run_finishes_both(
     assert_same_run(run, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_workers_too_stops_a_run_as_well(
     started: Callable,
     assert_same_run: Callable,
@@ -153,6 +157,7 @@ def test_a_signal_to_the_workers_too_stops_a_run_as_well(
     assert_same_run(run, uninterrupted_photos)
 
 
+@pytest.mark.slow
 def test_a_run_killed_without_its_workers_can_be_resumed_at_once(
     started: Callable, assert_same_run: Callable, photos_command: list[str], tmp_path: Path, uninterrupted_photos: Path
 ) -> None:

@@ -184,6 +184,7 @@ print("met")
 """
 
 
+@pytest.mark.slow
 def test_processes_started_again_on_the_store_of_the_first_start_find_each_other() -> None:
     """As torchrun keeps its store over restarts: the addresses of processes that are gone are still in it."""
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
