@@ -72,7 +72,7 @@ def _show(name: str) -> None:
 def _facts(named: NamedRecipe) -> dict[str, Any]:
     recipe, facts = named.make(), {}
     if named.images is not None:
-        forward = partial(_forward, classes=named.classes)
+        forward = partial(counted_operations, classes=named.classes)
         cost = estimate(recipe, named.images, named.side, forward, named.answers)
         facts = {"operations": cost.operations, "gpu_hours": round(cost.gpu_hours, 2)}
     return {
@@ -85,10 +85,6 @@ def _facts(named: NamedRecipe) -> dict[str, Any]:
         "epochs": recipe.optimization.epochs + recipe.optimization.clean_epochs,
         **facts,
     }
-
-
-def _forward(network: str, side: int, classes: int) -> int:
-    return counted_operations(network, side, classes)
 
 
 def _list(found: Iterable[NamedRecipe]) -> None:

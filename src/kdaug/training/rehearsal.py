@@ -21,6 +21,7 @@ from rich.console import Console
 
 from kdaug.config import Recipe, of_teacher
 from kdaug.data import ArrayImages, Dataset, FolderImages
+from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, create_network
 from kdaug.philox import Stream, words
@@ -102,13 +103,13 @@ def _noise(recipe: Recipe, classes: int, folder: Path) -> Dataset:
     labels = np.arange(2 * STEPS, dtype=np.int64) % classes
     names = tuple(f"class {number}" for number in range(classes))
     if recipe.data.name == "folder":
-        side = recipe.data.image_size or 224
+        side = recipe.data.image_size or DEFAULT_SIZE
         paths = tuple(folder / f"{number}.jpg" for number in range(len(labels)))
         for path, noise in zip(paths, _pixels(len(paths), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(noise).save(path)
         photos = FolderImages(paths, labels)
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        return Dataset("noise", names, photos, photos.subset(np.arange(2)), (side, side), mean, std, "noise")
+        val, size = photos.subset(np.arange(2)), (side, side)
+        return Dataset("noise", names, photos, val, size, IMAGENET_MEAN, IMAGENET_STD, "noise")
     side, channels = (28, 1) if recipe.data.name in ("bundled", "fashion-mnist") else (32, 3)
     images = ArrayImages(_pixels(len(labels), side, side, channels), labels)
     half = (0.5,) * channels
