@@ -168,11 +168,44 @@ def test_a_timm_network_that_will_not_do_is_refused_before_anything_is_fetched(
 
 
 @pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
+@pytest.mark.parametrize("classes", [("owl", "cat"), ("dog", "owl", "cat")])
+def test_a_run_answers_for_the_datas_classes_by_their_names(
+    source: str, classes: tuple[str, ...], network: nn.Module, tmp_path: Path
+) -> None:
+    save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
+    all_three = judged(network, CARD.mean, CARD.std, CARD.size)
+    expected = torch.stack([all_three[:, CLASSES.index(name)] for name in classes], 1)
+    assert_judges(load(source.format(tmp_path), dataset(classes)), expected)
+
+
+# Three of Imagenette's classes and their places among ImageNet's 1,000: cassette player, tench, English springer.
+IMAGENET_PLACES = {"n02979186": 482, "n01440764": 0, "n02102040": 217}
+
+
+def test_a_file_for_imagenet_answers_for_the_datas_classes_of_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    thousand = create_network(NAME, 1000, 3)
+    torch.save(thousand.state_dict(), tmp_path / "w.pth")
+    expected = judged(thousand, (0.7,) * 3, (0.8,) * 3, None)[:, list(IMAGENET_PLACES.values())]
+    assert_judges(load(f"file:{tmp_path / 'w.pth'}", dataset(tuple(IMAGENET_PLACES))), expected)
+    with pytest.raises(InputError, match="is for 1000 classes, but the data have 3"):
+        load(f"file:{tmp_path / 'w.pth'}", dataset(CLASSES))
+
+
+def test_timms_network_for_imagenet_answers_for_the_datas_classes_of_it(offline: list[tuple[object, ...]]) -> None:
+    torch.manual_seed(0)
+    teacher = load("timm:resnet10t", dataset(tuple(IMAGENET_PLACES)), image_size=32)
+    assert offline == [("resnet10t", 1000, 3, True)]
+    whole = Teacher(teacher.network, teacher.input_format)
+    assert torch.equal(teacher(VIEWS), whole(VIEWS)[:, list(IMAGENET_PLACES.values())])
+
+
+@pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
 @pytest.mark.parametrize(
     ("data", "says"),
     [
         (dataset(("a", "b")), r"last\.safetensors has 3 classes, but the data have 2"),
-        (dataset(("dog", "cat", "owl")), r"last\.safetensors has other classes than the data"),
+        (dataset(("dog", "cat", "ant")), r"last\.safetensors has other classes than the data"),
         (dataset(channels=1), r"the teacher takes 3 channel\(s\), but the data have 1"),
     ],
 )

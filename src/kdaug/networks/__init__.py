@@ -11,7 +11,15 @@ from kdaug.networks.create import (
     set_batch_norm_momentum,
     try_out,
 )
-from kdaug.networks.weights import NetworkCard, fill_network, is_whole, read_weights, restore_network, save_weights
+from kdaug.networks.weights import (
+    NetworkCard,
+    fill_network,
+    is_whole,
+    read_weights,
+    restore_network,
+    rows_of_classifier,
+    save_weights,
+)
 
 OURS = (
     *("wide_resnet16_1", "wide_resnet28_10", "wide_resnet40_2"),
@@ -34,6 +42,7 @@ __all__ = [
     "pyramidnet",
     "read_weights",
     "restore_network",
+    "rows_of_classifier",
     "save_weights",
     "set_batch_norm_momentum",
     "shake_shake",

@@ -100,6 +100,12 @@ def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, p
     network.load_state_dict(tensors)
 
 
+def rows_of_classifier(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+    """How many classes `tensors`, weights for `network` but for the number of its classes, are for; 0 if unclear."""
+    classifier = tensors.get(_last(network.state_dict())[-1])
+    return 0 if classifier is None or classifier.ndim == 0 else len(classifier)
+
+
 def _last(own: dict[str, Tensor]) -> list[str]:
     """The weight and bias of the classifier, which networks hold last."""
     return list(own)[-2:]

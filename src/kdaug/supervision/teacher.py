@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import timm
 import torch
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from kdaug import config
 from kdaug.data import Dataset
 from kdaug.errors import InputError, nearest
-from kdaug.networks import InputFormat, create_network, fill_network, read_weights, restore_network
+from kdaug.networks import InputFormat, create_network, fill_network, read_weights, restore_network, rows_of_classifier
 
 
 class Teacher(nn.Module):
-    """A frozen network that answers to uint8 views. It stays in evaluation mode whatever `train()` is told."""
+    """A frozen network that answers to uint8 views. It stays in evaluation mode whatever `train()` is told.
 
-    def __init__(self, network: nn.Module, input_format: InputFormat) -> None:
+    outputs: which of its outputs stand for the data's classes, in their order; None: all, as they are.
+    """
+
+    def __init__(self, network: nn.Module, input_format: InputFormat, outputs: Sequence[int] | None = None) -> None:
         super().__init__()
+        self.outputs = None if outputs is None else list(outputs)
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.input_format = input_format
         self.eval()
@@ -31,7 +37,7 @@ class Teacher(nn.Module):
         """Logits [N,C] for views uint8 [N,H,W,channels]; plain values that carry no gradient."""
         with torch.inference_mode():
             logits: Tensor = self.network(self.input_format.prepare(views))
-        return logits.clone()
+        return logits.clone() if self.outputs is None else logits[:, self.outputs].clone()
 
 
 def check_source(source: str) -> None:
@@ -72,8 +78,9 @@ def check_teacher(settings: config.Teacher) -> None:
 def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
     """The teacher that `source` names: run:DIR, file:PATH or timm:NAME.
 
-    `student` is the network assumed for a bare weight file. Raises InputError if it cannot be read, or its classes or
-    channels are not the data's.
+    `student` is the network assumed for a bare weight file. A teacher of more classes than the data's answers for those
+    of the data; published weights for ImageNet do so if the data's classes bear ImageNet's names (n01440764, ...).
+    Raises InputError if it cannot be read, lacks a class of the data, or has not their channels.
     """
     check_source(source)
     kind, _, place = source.partition(":")
@@ -101,11 +108,24 @@ def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Te
 
 def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
     network, card = restore_network(path)
-    if card.classes != dataset.classes:
+    outputs = _outputs(card.classes, dataset.classes)
+    if outputs is None:
         theirs, ours = len(card.classes), len(dataset.classes)
         difference = f"{theirs} classes, but the data have {ours}" if theirs != ours else "other classes than the data"
         raise InputError(f"the teacher {path} has {difference}")
-    return Teacher(network, _with_size(card.input_format, settings))
+    return Teacher(network, _with_size(card.input_format, settings), outputs)
+
+
+def _outputs(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
+    """Where each of `ours` stands among `theirs`; None if one is not there."""
+    places = {name: place for place, name in enumerate(theirs)}
+    return [places[name] for name in ours] if all(name in places for name in ours) else None
+
+
+def _imagenet_outputs(classes: int, dataset: Dataset) -> list[int] | None:
+    """Where the data's classes stand in a network of `classes` outputs, if it is ImageNet's 1,000 and has them."""
+    names: list[str] = ImageNetInfo("imagenet-1k").label_names()  # type: ignore[no-untyped-call]
+    return _outputs(names, dataset.classes) if classes == len(names) else None
 
 
 def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: str) -> Teacher:
@@ -119,10 +139,15 @@ def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: 
                     f"teacher.{name} is not for weight file {path}, which says its own: {said}; leave it out"
                 )
         return _from_own_file(path, settings, dataset)
-    network = create_network(settings.network or student, len(dataset.classes), dataset.channels)
-    fill_network(network, tensors, len(dataset.classes), path)
+    name, classes = settings.network or student, len(dataset.classes)
+    network = create_network(name, classes, dataset.channels)
+    outputs = _imagenet_outputs(rows_of_classifier(network, tensors), dataset)
+    if outputs is not None:
+        classes = rows_of_classifier(network, tensors)
+        network = create_network(name, classes, dataset.channels)
+    fill_network(network, tensors, classes, path)
     mean, std = settings.mean or dataset.mean, settings.std or dataset.std
-    return Teacher(network, _with_size(InputFormat(mean, std, None), settings))
+    return Teacher(network, _with_size(InputFormat(mean, std, None), settings), outputs)
 
 
 def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher:
@@ -132,16 +157,19 @@ def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher
         raise InputError(f"timm has no published weights for {name}; give a run or a weight file as teacher")
     published = timm.get_pretrained_cfg(name)
     assert published is not None
-    if published.num_classes != len(dataset.classes):
+    outputs = _imagenet_outputs(published.num_classes, dataset)
+    if outputs is None and published.num_classes != len(dataset.classes):
         raise InputError(
             f"timm's {name} has {published.num_classes} classes, but the data have {len(dataset.classes)}; "
-            "train a teacher on these data instead (teacher.source train, teacher.network NAME)"
+            "train a teacher on these data instead (teacher.source train, teacher.network NAME), or, if they are "
+            "classes of ImageNet, name their folders so (n01440764, ...)"
         )
     if len(published.mean) != dataset.channels:
         raise InputError(f"the teacher takes {len(published.mean)} channel(s), but the data have {dataset.channels}")
     network = create_network(name, published.num_classes, dataset.channels, pretrained=True)
     height, width = published.input_size[1:]
-    return Teacher(network, _with_size(InputFormat(published.mean, published.std, (height, width)), settings))
+    input_format = InputFormat(published.mean, published.std, (height, width))
+    return Teacher(network, _with_size(input_format, settings), outputs)
 
 
 def _with_size(own: InputFormat, settings: config.Teacher) -> InputFormat:
