@@ -28,7 +28,7 @@ CASES = {
     "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty holds no images"),
     "folder is a file": (f"{PHOTOS} --data.root {{tmp}}/file", "image folder {tmp}/file does not exist"),
     "one class": (f"{PHOTOS} --data.root {{tmp}}/one-class", "one class only (disc)"),
-    "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "lonely/ring holds one image"),
+    "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "class ring has 1 image"),
     "missing data set": (f"{DEMO} --data.name cifar-100 --data.root {{tmp}}/empty", "cifar-100 is not in {tmp}/empty"),
     "more images than there are": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
     "batch larger than the data": (f"{DEMO} --optimization.global-batch 257", "but there are 256 training images"),

@@ -129,7 +129,7 @@ def test_weights_that_timm_publishes_are_measured_on_a_folder_at_their_own_size(
 @pytest.mark.parametrize(
     ("source", "flags", "named"),
     [
-        ("timm:resnet18.tv_in1k", [], "on which images? give an image folder with --data.root"),
+        ("timm:resnet18.tv_in1k", [], "on which images? give them with --data.root"),
         ("timm:resnet5O", ["--data.root", "{}"], "there is no network 'resnet5O' in timm; did you mean resnet50"),
         ("timm:resnet18.tv_in1k", ["--data.root", "{}"], "has 1000 classes, but the data have 3"),
     ],

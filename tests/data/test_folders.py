@@ -16,8 +16,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from kdaug import config
-from kdaug.data import Dataset, FolderImages, load_dataset
-from kdaug.data.folders import _held_out
+from kdaug.data import Dataset, EncodedImages, load_dataset
+from kdaug.data.folder_index import FilePaths
+from kdaug.data.images import hold_out
 from kdaug.errors import InputError
 
 Tree = Callable[[dict[str, int]], Path]
@@ -29,9 +30,9 @@ def load(root: Path, **settings: float) -> Dataset:
 
 def files(images: object, root: Path) -> dict[str, int]:
     """Path below `root` -> label."""
-    assert isinstance(images, FolderImages)
-    assert len(images.paths) == len(images.labels) == len(images)
-    return {str(path.relative_to(root)): int(label) for path, label in zip(images.paths, images.labels, strict=True)}
+    assert isinstance(images, EncodedImages)
+    assert len(images.files) == len(images.labels) == len(images)
+    return {str(path.relative_to(root)): int(label) for path, label in zip(images.files, images.labels, strict=True)}
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
@@ -68,11 +69,13 @@ def test_without_a_split_a_share_of_each_class_is_held_out(prefix: str, image_tr
 @given(st.lists(st.integers(2, 30), min_size=2, max_size=5), st.floats(0.001, 0.999))
 def test_a_split_is_disjoint_covers_all_and_leaves_both_sides_every_class(counts: list[int], fraction: float) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    paths = tuple(Path(f"{label}/{row}.png") for row, label in enumerate(labels))
-    train, val = _held_out(FolderImages(paths, labels), fraction)
-    assert sorted(train.paths + val.paths) == sorted(paths)
+    names = [f"{label}/{row}.png".encode() for row, label in enumerate(labels)]
+    classes = [str(label) for label in range(len(counts))]
+    everything = EncodedImages(FilePaths.joined(Path("root"), b"\0".join(names), len(names)), labels)
+    train, val = hold_out(everything, names, classes, fraction)
+    assert sorted([*train.files.names(), *val.files.names()]) == sorted(names)
     for part in (train, val):
-        assert_array_equal([int(path.parent.name) for path in part.paths], part.labels)
+        assert_array_equal([int(path.parent.name) for path in part.files], part.labels)
     for count, held in zip(counts, np.bincount(val.labels, minlength=len(counts)), strict=True):
         assert 1 <= held <= count - 1
         assert abs(held - fraction * count) <= 1
@@ -115,8 +118,8 @@ def test_links_in_a_circle_lead_to_no_image_twice_and_to_no_other_class(image_tr
     circular = load(root)
     assert circular.classes == ("a", "b")
     assert len(circular.train) + len(circular.val) == 5
-    real = {path.resolve() for images in (circular.train, circular.val) for path in images.paths}
-    assert real == {path.resolve() for images in (plain.train, plain.val) for path in images.paths}
+    real = {path.resolve() for images in (circular.train, circular.val) for path in images.files}
+    assert real == {path.resolve() for images in (plain.train, plain.val) for path in images.files}
 
 
 @pytest.mark.parametrize("place", ["", "a", "b/deep"])
@@ -235,7 +238,7 @@ def test_fewer_training_images_are_spread_over_the_classes(image_tree: Tree) -> 
         ({"val": 1}, "holds only val; train/ with"),
         ({"train": 2, "val": 2}, "holds only train, val; train/ with"),
         ({"train/a": 0, "val/a": 1}, "holds only val; train/ with"),
-        ({"a": 2, "lonely": 1}, "lonely holds one image; a split needs two"),
+        ({"a": 2, "lonely": 1}, "class lonely has 1 image"),
     ],
 )
 def test_a_folder_that_will_not_do_is_named(

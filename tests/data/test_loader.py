@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from kdaug.data import ArrayImages, FolderImages
+from kdaug.data import ArrayImages, EncodedImages
 from kdaug.data.frames import RandomResizedCrop
 from kdaug.data.loader import Batch, BatchKey, UnreadableImages, evaluation_keys, load, prefetch, training_keys
 from kdaug.errors import InputError
@@ -44,31 +44,31 @@ def tolerant(total: int = COUNT, share: float = 1.0) -> tuple[UnreadableImages, 
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> FolderImages:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> EncodedImages:
     """Ten images of random pixels and sizes; labels 0, 10, 20, ..."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     paths = []
     for i in range(COUNT):
         paths.append(folder / f"{i}.png")
         Image.fromarray(rng.integers(0, 256, (20 + i, 30 - i, 3), np.uint8)).save(paths[-1])
-    return FolderImages(tuple(paths), np.arange(COUNT) * 10)
+    return EncodedImages(tuple(paths), np.arange(COUNT) * 10)
 
 
 @pytest.fixture
-def damaged(photos: FolderImages, tmp_path: Path) -> Callable[..., FolderImages]:
+def damaged(photos: EncodedImages, tmp_path: Path) -> Callable[..., EncodedImages]:
     """The photos, of which the given ones cannot be decoded."""
 
-    def make(*rows: int) -> FolderImages:
-        paths = list(photos.paths)
+    def make(*rows: int) -> EncodedImages:
+        paths = list(photos.files)
         for row in rows:
             paths[row] = tmp_path / f"bad{row}.png"
             paths[row].write_text("no image")
-        return FolderImages(tuple(paths), photos.labels)
+        return EncodedImages(tuple(paths), photos.labels)
 
     return make
 
 
-def folder_batches(images: FolderImages, workers: int = 0, first_step: int = 0) -> list[Batch]:
+def folder_batches(images: EncodedImages, workers: int = 0, first_step: int = 0) -> list[Batch]:
     keys = training_keys(COUNT, 4, 2, seed=3, first_step=first_step)
     return list(load(images, keys, RandomResizedCrop(8, 3, 0.08), workers, tolerant()[0]))
 
@@ -125,7 +125,7 @@ def test_batches_from_memory_are_the_images_of_their_key() -> None:
         assert_array_equal(batch.labels, batch.key.indices * 10)
 
 
-def test_batches_from_files_are_the_framed_images_of_their_key(photos: FolderImages) -> None:
+def test_batches_from_files_are_the_framed_images_of_their_key(photos: EncodedImages) -> None:
     batches = folder_batches(photos)
     assert [(b.key.step, b.key.epoch) for b in batches] == [(0, 0), (1, 0), (2, 1), (3, 1)]
     frame = RandomResizedCrop(8, 3, 0.08)
@@ -133,23 +133,23 @@ def test_batches_from_files_are_the_framed_images_of_their_key(photos: FolderIma
         assert batch.images.dtype == np.uint8
         assert_array_equal(batch.labels, batch.key.indices * 10)
         for index, pixels in zip(batch.key.indices, batch.images, strict=True):
-            image = Image.open(photos.paths[index])
+            image = Image.open(photos.files[index])
             box = frame.box(batch.key.epoch, int(index), image.width, image.height)
             assert_array_equal(pixels, np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC, box=box)))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_no_byte(workers: int, photos: FolderImages) -> None:
+def test_the_number_of_workers_changes_no_byte(workers: int, photos: EncodedImages) -> None:
     assert as_bytes(folder_batches(photos, workers)) == as_bytes(folder_batches(photos, 0))
 
 
 @pytest.mark.parametrize("step", range(5))
-def test_decoding_continued_at_any_step_gives_the_same_bytes(step: int, photos: FolderImages) -> None:
+def test_decoding_continued_at_any_step_gives_the_same_bytes(step: int, photos: EncodedImages) -> None:
     assert as_bytes(folder_batches(photos, first_step=step)) == as_bytes(folder_batches(photos))[step:]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loading_draws_from_no_global_generator(workers: int, photos: FolderImages) -> None:
+def test_loading_draws_from_no_global_generator(workers: int, photos: EncodedImages) -> None:
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     folder_batches(photos, workers)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -158,7 +158,7 @@ def test_loading_draws_from_no_global_generator(workers: int, photos: FolderImag
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_images_are_left_out_and_named_once(workers: int, damaged: Callable[..., FolderImages]) -> None:
+def test_unreadable_images_are_left_out_and_named_once(workers: int, damaged: Callable[..., EncodedImages]) -> None:
     images, (unreadable, said) = damaged(2, 7), tolerant()
     keys = list(training_keys(COUNT, 5, epochs=3, seed=0))
     batches = list(load(images, keys, RandomResizedCrop(8, 0, 0.5), workers, unreadable))
@@ -169,12 +169,12 @@ def test_unreadable_images_are_left_out_and_named_once(workers: int, damaged: Ca
         assert len(batch.images) == len(kept)
     assert len(said) == 2
     for row in (2, 7):
-        assert any(str(images.paths[row]) in text and "cannot identify" in text for text in said)
+        assert any(str(images.files[row]) in text and "cannot identify" in text for text in said)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_in_training_the_next_readable_image_takes_the_place_of_an_unreadable_one(
-    workers: int, damaged: Callable[..., FolderImages]
+    workers: int, damaged: Callable[..., EncodedImages]
 ) -> None:
     """In the key too, so that its view is its own; whatever batch it falls to, and round the end of the set."""
     images, (unreadable, said) = damaged(2, 7, 8, 9), tolerant()
@@ -194,26 +194,26 @@ def test_in_training_the_next_readable_image_takes_the_place_of_an_unreadable_on
     assert len(said) == 4
 
 
-def test_with_no_image_readable_at_all_a_batch_is_empty_though_replacing(damaged: Callable[..., FolderImages]) -> None:
+def test_with_no_image_readable_at_all_a_batch_is_empty_though_replacing(damaged: Callable[..., EncodedImages]) -> None:
     keys = evaluation_keys(COUNT, 5)
     (first, second) = load(damaged(*range(COUNT)), keys, RandomResizedCrop(8, 0, 1), 0, tolerant()[0], True)
     assert first.images.shape == second.images.shape == (0, 8, 8, 3)
 
 
-def test_a_batch_without_a_readable_image_is_empty(damaged: Callable[..., FolderImages]) -> None:
+def test_a_batch_without_a_readable_image_is_empty(damaged: Callable[..., EncodedImages]) -> None:
     batches = list(load(damaged(3, 4, 5), evaluation_keys(COUNT, 3), RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
     assert [b.key.indices.tolist() for b in batches] == [[0, 1, 2], [], [6, 7, 8], [9]]
     assert [b.images.shape for b in batches] == [(3, 8, 8, 3), (0, 8, 8, 3), (3, 8, 8, 3), (1, 8, 8, 3)]
 
 
-def test_a_key_without_images_is_a_batch_without_images(photos: FolderImages) -> None:
+def test_a_key_without_images_is_a_batch_without_images(photos: EncodedImages) -> None:
     """As a rank gets when fewer images are left than there are ranks."""
     keys = [BatchKey(0, 0, np.array([3])), BatchKey(1, 0, np.array([], np.int64))]
     batches = list(load(photos, keys, RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
     assert [len(b.labels) for b in batches] == [1, 0]
 
 
-def test_a_worker_that_is_killed_ends_in_one_sentence(photos: FolderImages) -> None:
+def test_a_worker_that_is_killed_ends_in_one_sentence(photos: EncodedImages) -> None:
     batches = load(photos, training_keys(COUNT, 2, 1000, seed=0), RandomResizedCrop(8, 0, 1), 2, tolerant()[0])
     next(batches)
     for worker in multiprocessing.active_children():
@@ -222,8 +222,8 @@ def test_a_worker_that_is_killed_ends_in_one_sentence(photos: FolderImages) -> N
         list(batches)
 
 
-def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Callable[..., FolderImages]) -> None:
-    def run(images: FolderImages) -> int:
+def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Callable[..., EncodedImages]) -> None:
+    def run(images: EncodedImages) -> int:
         keys = evaluation_keys(COUNT, 2)
         return sum(len(b.labels) for b in load(images, keys, RandomResizedCrop(8, 0, 1), 0, tolerant(COUNT, 0.2)[0]))
 
@@ -231,12 +231,12 @@ def test_up_to_the_allowed_share_may_be_unreadable_and_not_one_more(damaged: Cal
     third = damaged(1, 8, 9)
     with pytest.raises(InputError, match=r"3 of 10 images are unreadable.*data\.max_unreadable 0\.2") as error:
         run(third)
-    assert str(third.paths[9]) in str(error.value)
+    assert str(third.files[9]) in str(error.value)
 
 
 @pytest.mark.parametrize(("allowed", "named"), [(0, [1]), (1, [1, 3]), (3, [1, 3, 4])])
 def test_the_first_three_unreadable_images_are_named_at_the_end(
-    allowed: int, named: list[int], damaged: Callable[..., FolderImages]
+    allowed: int, named: list[int], damaged: Callable[..., EncodedImages]
 ) -> None:
     images = damaged(1, 3, 4, 8, 9)
     batches = load(
@@ -244,10 +244,10 @@ def test_the_first_three_unreadable_images_are_named_at_the_end(
     )
     with pytest.raises(InputError, match=f"^{allowed + 1} of 10 images are unreadable, first ") as error:
         list(batches)
-    assert f"first {', '.join(str(images.paths[row]) for row in named)}; that is more" in str(error.value)
+    assert f"first {', '.join(str(images.files[row]) for row in named)}; that is more" in str(error.value)
 
 
-def test_an_interrupt_is_left_to_the_parent(photos: FolderImages) -> None:
+def test_an_interrupt_is_left_to_the_parent(photos: EncodedImages) -> None:
     keys = training_keys(COUNT, 2, 20, seed=0)
     batches = load(photos, keys, RandomResizedCrop(8, 0, 1), 2, tolerant()[0])
     seen = list(islice(batches, 2))  # one from each worker: both are up
@@ -259,7 +259,7 @@ def test_an_interrupt_is_left_to_the_parent(photos: FolderImages) -> None:
     assert len(seen + list(batches)) == 100
 
 
-def test_loading_closed_early_leaves_no_worker(photos: FolderImages) -> None:
+def test_loading_closed_early_leaves_no_worker(photos: EncodedImages) -> None:
     batches = load(photos, training_keys(COUNT, 2, 1000, seed=0), RandomResizedCrop(8, 0, 1), 2, tolerant()[0])
     next(batches)
     assert len(multiprocessing.active_children()) == 2

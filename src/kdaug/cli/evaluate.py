@@ -13,7 +13,7 @@ from kdaug.cli.parsing import parse
 
 @dataclass(frozen=True)
 class Arguments:
-    """Error of a run's weights on the validation images of its data set, or of timm's weights on those of a folder.
+    """Error of a run's weights on the validation images of its data set, or of timm's weights on any of one's own.
 
     kdaug eval runs/a
     kdaug eval timm:tf_efficientnet_b0.aa_in1k --data.root imagenet
@@ -23,6 +23,8 @@ class Arguments:
     """Run directory, or timm:NAME."""
     weights: Literal["last", "best"] = "last"
     """The final weights, or those with the lowest error on the way (chosen on these very images)."""
+    name: Annotated[Literal["folder", "shards", "hub"], tyro.conf.arg(name="data.name")] = "folder"
+    """What data.root is, for timm:NAME; a run knows."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Where the data are now; None: where they were when training."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
@@ -39,7 +41,7 @@ def run(arguments: list[str]) -> int:
 
     from kdaug.training.evaluate_run import evaluate_run
 
-    scores = evaluate_run(given.run, given.weights, given.root, given.device, given.evaluate_size)
+    scores = evaluate_run(given.run, given.weights, given.name, given.root, given.device, given.evaluate_size)
     if given.json:
         print(json.dumps(scores.figures()))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "folder"]
+DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "folder", "shards", "hub"]
 Crop = Literal["none", "pad", "random-resized"]
 Reading = Literal["as-written", "renormalized", "grouped"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -21,23 +21,30 @@ class Data:
     """Which images."""
 
     name: DatasetName = "bundled"
-    """Data set: the bundled Fashion-MNIST part, a named set, or a folder with one sub-folder of images per class."""
+    """Data set: the bundled Fashion-MNIST part; a named set; folder: one sub-folder of images per class; shards:
+    WebDataset's tar files; hub: a Hugging Face data set (pip install 'kdaug[hub]')."""
     root: str = "data"
-    """Folder that holds the named sets; for `folder`, the image folder itself (train/ and val/, or the classes)."""
+    """Folder that holds the named sets; for folder the images (train/ and val/, or the classes), for shards the tar
+    files; for hub OWNER/NAME, or a folder."""
     download: bool = False
     """Fetch a named set through torchvision if it is not under root."""
     train_images: int | None = None
     """Train on this many images only, chosen evenly over the classes; None: on all."""
     image_size: int | None = None
-    """Side in pixels that folder images are brought to; None: 224. Named sets keep their own size."""
+    """Side in pixels that images of folder, shards or hub are brought to; None: 224. Others keep their own size."""
     val_fraction: float = 0.1
-    """Share of each class held out for validation when the folder has no train/ and val/."""
+    """Share of each class held out for validation when a folder, shards or hub have no validation images."""
     holdout: float = 0.0
     """Share of each class's training images set aside and evaluated on, so that test images choose no settings."""
     max_unreadable: float = 0.01
     """Share of images that may turn out unreadable before training stops."""
     workers: int = 2
-    """Processes that decode folder images, for each process that trains; 0 decodes in that one."""
+    """Processes that decode images of folder, shards or hub, for each process that trains; 0 decodes in that one."""
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the images are the user's own, in files, and decoded when they are needed."""
+        return self.name in ("folder", "shards", "hub")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Views:
     magnitude: float | None = None
     """Shorthand: replaces the magnitude in the policy's specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (with the mean, then crop back), random-resized (area and aspect ratio; folders only)."""
+    """Random crop: none, pad (with the mean, then crop back), random-resized (area and aspect ratio, not of named sets)."""
     pad: int = 4
     """Pixels added on each side before a pad crop."""
     min_area: float = 0.08

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from kdaug.data.frames import Box, Frame
+from kdaug.data.images import ImageFile
 
 _KEPT = 2
 """How many decoded pixels each pixel of the result is made from at least, in either direction."""
@@ -20,8 +20,9 @@ class Unreadable(Exception):
     """This file cannot be decoded; the message says why, without the path."""
 
 
-def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8]:
-    """The part of the image at `path` that `frame` chooses, bicubic at its size: uint8 [size,size,3].
+def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8]:
+    """The part of an image that `frame` chooses in `epoch` for view key `index`, bicubic at its size:
+    uint8 [size,size,3].
 
     The EXIF orientation is applied first. Every mode Pillow reads becomes RGB: grey is repeated, 16-bit and 32-bit
     integers keep the high byte of 16, floats are cut to 0..255, transparency is dropped. A JPEG whose part is at least
@@ -32,7 +33,7 @@ def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as file:
+            with encoded.open("rb") as content, Image.open(content) as file:
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
                 on_its_side = orientation in (5, 6, 7, 8)
                 width, height = (file.height, file.width) if on_its_side else (file.width, file.height)
@@ -40,7 +41,7 @@ def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8
                 _draft(file, box, frame.size)
                 image = as_rgb(ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's decoders fail on damaged files in every way there is
-        raise Unreadable(" ".join(str(error).split()).replace(f" {str(path)!r}", "") or type(error).__name__) from None
+        raise Unreadable(_reason(error)) from None
     shrunk = round(width / image.width)
     # The last pixel of a row shrunk may stand for less than a whole one; turned round, it is the first.
     x = image.width - width / shrunk if orientation in (2, 3, 6, 7) else 0.0
@@ -48,6 +49,15 @@ def decode(path: Path, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8
     left, top, right, bottom = (side / shrunk for side in box)
     part = (left + x, top + y, right + x, bottom + y)
     return np.asarray(image.resize((frame.size, frame.size), Image.Resampling.BICUBIC, box=part))
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line that names no file: the caller has a better name for it than the stream."""
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot identify image file"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _draft(file: Image.Image, box: Box, size: int) -> None:

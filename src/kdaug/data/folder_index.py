@@ -51,6 +51,12 @@ class FilePaths(Sequence[Path]):
             return FilePaths(self.root, self._names, self._starts[index], self._ends[index])
         return self.root / os.fsdecode(self._names[self._starts[index] : self._ends[index]])
 
+    @classmethod
+    def joined(cls, root: Path, names: bytes, count: int) -> FilePaths:
+        """The `count` paths below root that `names` are, separated by zero bytes."""
+        ends = np.append(np.flatnonzero(np.frombuffer(names, np.uint8) == 0), len(names))[:count]
+        return cls(root, names, np.append(0, ends[:-1] + 1)[:count], ends)
+
     def names(self) -> list[bytes]:
         """The paths below root, with slashes, in the file system's bytes."""
         return [self._names[start:end] for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True)]
@@ -75,8 +81,7 @@ class FolderIndex:
 
     def paths(self, folder: Path) -> FilePaths:
         """The images' paths, class after class, `folder` being where the folder is now."""
-        ends = np.append(np.flatnonzero(np.frombuffer(self.names, np.uint8) == 0), len(self.names))[: sum(self.counts)]
-        return FilePaths(folder, self.names, np.append(0, ends[:-1] + 1)[: len(ends)], ends)
+        return FilePaths.joined(folder, self.names, sum(self.counts))
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -86,7 +91,7 @@ class FolderIndex:
 
 def index_of(folder: Path) -> FolderIndex:
     """What lies in `folder`, from an earlier call's note if nothing has changed; OSError if it cannot be read."""
-    note = _place_of_note(folder)
+    note = place_of_note(folder, "folders")
     noted = _read(note)
     if noted is not None and _still_holds(noted, folder):
         return noted
@@ -115,7 +120,7 @@ def look_through(folder: Path) -> FolderIndex:
 
 def sub_folders(folder: Path) -> list[Path]:
     """The folders in `folder`, by name, without a tool's (.git, .ipynb_checkpoints)."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
 def images_below(folder: Path, folders: dict[str, int] | None = None, start: int = 0) -> Iterator[str]:
@@ -137,7 +142,7 @@ def images_below(folder: Path, folders: dict[str, int] | None = None, start: int
         with os.scandir(place) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    waiting += [] if _is_hidden(entry.name) else [entry.path]
+                    waiting += [] if is_hidden(entry.name) else [entry.path]
                 elif is_image(entry.name) and entry.is_file():
                     yield entry.path
 
@@ -147,7 +152,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Whether a folder is one of a tool's; a name that begins with ".." is just odd."""
     return name.startswith(".") and not name.startswith("..")
 
@@ -160,10 +165,11 @@ def _still_holds(noted: FolderIndex, folder: Path) -> bool:
         return False
 
 
-def _place_of_note(folder: Path) -> Path:
+def place_of_note(folder: Path, kind: str) -> Path:
+    """Where the user's cache keeps what was found in `folder`."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    return cache / "kdaug" / "folders" / key
+    return cache / "kdaug" / kind / key
 
 
 def _write(note: Path, index: FolderIndex) -> None:

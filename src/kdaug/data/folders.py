@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from kdaug import config
 from kdaug.data.folder_index import FilePaths, images_below, index_of, sub_folders
-from kdaug.data.images import Dataset, FolderImages, digest
+from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
 from kdaug.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -37,7 +36,7 @@ def load_folder(settings: config.Data) -> Dataset:
     return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
 
 
-def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], FolderImages, FolderImages]:
+def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], EncodedImages, EncodedImages]:
     """The classes of `root`, its training and its validation images."""
     if not root.is_dir():
         raise InputError(f"image folder {root} does not exist; give it with --data.root")
@@ -53,21 +52,23 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], Fold
         raise InputError(f"image folder {source} has one class only ({classes[0]}); there is nothing to tell apart")
     val_folder = _named(root, VAL_NAMES)
     if not has_train or val_folder is None:
-        return classes, *_held_out(images, val_fraction)
+        assert isinstance(images.files, FilePaths)
+        names = [b"/".join(name.split(b"/")[-2:]) for name in images.files.names()]
+        return classes, *hold_out(images, names, classes, val_fraction)
     val_classes, val = _read_classes(val_folder)
     unknown = sorted(set(val_classes) - set(classes))
     if unknown:
         raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among those of {source}")
     position = np.array([classes.index(name) for name in val_classes])
-    return classes, images, FolderImages(val.paths, position[val.labels])
+    return classes, images, EncodedImages(val.files, position[val.labels])
 
 
-def _read_classes(folder: Path) -> tuple[tuple[str, ...], FolderImages]:
+def _read_classes(folder: Path) -> tuple[tuple[str, ...], EncodedImages]:
     """The classes (sub-folders that hold images, sorted by name) of `folder`, and all their images."""
     index = index_of(folder)
     if not index.classes:
         raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
-    return index.classes, FolderImages(index.paths(folder), index.labels)
+    return index.classes, EncodedImages(index.paths(folder), index.labels)
 
 
 def _named(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -80,31 +81,14 @@ def _holds_classes(folder: Path) -> bool:
     return any(next(images_below(sub), None) for sub in sub_folders(folder))
 
 
-def _content(root: Path, classes: tuple[str, ...], train: FolderImages, val: FolderImages) -> str:
+def _content(root: Path, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages) -> str:
     """`Dataset.content` of image files: which belong to which class and split."""
     ends = [b"\0" + os.fsencode(name) for name in classes]
     files: list[bytes] = []
     for split, images in ((b"train\0", train), (b"val\0", val)):
-        assert isinstance(images.paths, FilePaths)
-        begin = split + b"".join(os.fsencode(part) + b"/" for part in images.paths.root.parts[len(root.parts) :])
+        assert isinstance(images.files, FilePaths)
+        begin = split + b"".join(os.fsencode(part) + b"/" for part in images.files.root.parts[len(root.parts) :])
         files += (
-            begin + name + ends[label] for name, label in zip(images.paths.names(), images.labels.tolist(), strict=True)
+            begin + name + ends[label] for name, label in zip(images.files.names(), images.labels.tolist(), strict=True)
         )
     return digest(b"\0".join(sorted(files)))
-
-
-def _held_out(images: FolderImages, fraction: float) -> tuple[FolderImages, FolderImages]:
-    """(the rest, `fraction` of each class, at least one image).
-
-    A file's place in the draw depends on its own name alone, so that adding files moves hardly any to the other side.
-    """
-    names = [os.fsencode("/".join(path.parts[-2:])) for path in images.paths]
-    drawn = np.argsort([hashlib.sha256(name).hexdigest() for name in names], kind="stable")
-    val_rows = []
-    for label in range(int(images.labels.max()) + 1):
-        members = drawn[images.labels[drawn] == label]
-        if len(members) < 2:
-            raise InputError(f"class folder {images.paths[members[0]].parent} holds one image; a split needs two")
-        val_rows.append(members[: max(1, round(fraction * len(members)))][: len(members) - 1])
-    val = np.sort(np.concatenate(val_rows))
-    return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.data.folder_index import FilePaths
+from kdaug.errors import InputError
 from kdaug.philox import Stream, permutation
 
 Labels = NDArray[np.int64]
@@ -27,29 +26,63 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By what the views of the images at `rows` are drawn: their places."""
+        return rows
+
+    def name_of(self, row: int) -> str:
+        """What to call the image at `row` in a message."""
+        return f"#{row}"
+
     def subset(self, rows: NDArray[np.int64]) -> ArrayImages:
         """The images at `rows`."""
         return ArrayImages(self.images[rows], self.labels[rows])
 
 
-@dataclass(frozen=True)
-class FolderImages:
-    """Image files, decoded when they are needed: `paths` [N], `labels` int64 [N]."""
+class ImageFile(Protocol):
+    """An encoded image: a Path, or a part of a larger file. Its str names it in messages."""
 
-    paths: Sequence[Path]
+    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
+
+
+class ImageFiles(Protocol):
+    """Encoded images by their places, each made when it is asked for: a million of them take little room."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int) -> ImageFile: ...
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Those at `rows`."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images that are decoded when they are needed: `files` [N], `labels` int64 [N].
+
+    keys: what the views of each image are drawn by, int64 [N], not negative; None: its place.
+    """
+
+    files: ImageFiles
     labels: Labels
+    keys: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, rows: NDArray[np.int64]) -> FolderImages:
+    def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By what the views of the images at `rows` are drawn."""
+        return rows if self.keys is None else self.keys[rows]
+
+    def name_of(self, row: int) -> str:
+        """What to call the image at `row` in a message."""
+        return str(self.files[row])
+
+    def subset(self, rows: NDArray[np.int64]) -> EncodedImages:
         """The images at `rows`."""
-        paths = self.paths
-        taken = paths.take(rows) if isinstance(paths, FilePaths) else tuple(paths[row] for row in rows)
-        return FolderImages(taken, self.labels[rows])
+        return EncodedImages(self.files.take(rows), self.labels[rows], None if self.keys is None else self.keys[rows])
 
 
-Images = ArrayImages | FolderImages
+Images = ArrayImages | EncodedImages
 
 
 @dataclass(frozen=True)
@@ -57,9 +90,9 @@ class Dataset:
     """Training and validation images of the same classes.
 
     size: (height, width) in pixels that networks get. mean, std: per channel in 0..1, of the training images (for
-    folders ImageNet's). Their length is the number of channels. content: a digest that changes when images are added,
-    removed, or moved to another class or split: of the pixels and labels held in memory, of a folder's file names; of
-    all training images, also when only some are used.
+    encoded ones ImageNet's). Their length is the number of channels. content: a digest that changes when images are
+    added, removed, or moved to another class or split: of the pixels and labels held in memory, else of the files'
+    names; of all training images, also when only some are used.
     """
 
     name: str
@@ -114,3 +147,22 @@ def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
     class_start = np.searchsorted(labels[by_class], labels[by_class])
     turn = np.arange(len(labels)) - class_start
     return np.sort(by_class[np.argsort(turn, kind="stable")[:count]])
+
+
+def hold_out(
+    images: EncodedImages, names: Sequence[bytes], classes: Sequence[str], fraction: float
+) -> tuple[EncodedImages, EncodedImages]:
+    """(the rest, `fraction` of each class, at least one image).
+
+    An image's place in the draw depends on its own name alone, so that adding some moves hardly any to the other side.
+    Raises InputError for a class of one image.
+    """
+    drawn = np.argsort([hashlib.sha256(name).hexdigest() for name in names], kind="stable")
+    val_rows = []
+    for label, class_name in enumerate(classes):
+        members = drawn[images.labels[drawn] == label]
+        if len(members) < 2:
+            raise InputError(f"class {class_name} has {len(members)} image(s); to hold some out it needs two")
+        val_rows.append(members[: max(1, round(fraction * len(members)))][: len(members) - 1])
+    val = np.sort(np.concatenate(val_rows))
+    return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from kdaug.data.decode import Unreadable, decode
 from kdaug.data.frames import Frame
-from kdaug.data.images import ArrayImages, FolderImages, Images
+from kdaug.data.images import ArrayImages, EncodedImages, Images
 from kdaug.errors import InputError
 from kdaug.philox import permutation
 
@@ -75,16 +74,16 @@ class UnreadableImages:
     total: int
     allowed_share: float
     report: Callable[[str], None]
-    seen: dict[Path, None] = field(default_factory=dict)  # in the order they turned up
+    seen: dict[str, None] = field(default_factory=dict)  # in the order they turned up
 
-    def add(self, path: Path, reason: str) -> None:
-        """Notes the file at `path`; InputError if now more than the allowed share of images is unreadable."""
-        if path in self.seen:
+    def add(self, name: str, reason: str) -> None:
+        """Notes the file called `name`; InputError if now more than the allowed share of images is unreadable."""
+        if name in self.seen:
             return
-        self.seen[path] = None
-        self.report(f"unreadable image left out: {path} ({reason})")
+        self.seen[name] = None
+        self.report(f"unreadable image left out: {name} ({reason})")
         if len(self.seen) > self.allowed_share * self.total:
-            first = ", ".join(str(bad) for bad in islice(self.seen, 3))
+            first = ", ".join(islice(self.seen, 3))
             raise InputError(
                 f"{len(self.seen)} of {self.total} images are unreadable, first {first}; that is more than "
                 f"data.max_unreadable {self.allowed_share:g}: mend them, or allow more; without them it is another "
@@ -100,7 +99,7 @@ def load(
     unreadable: UnreadableImages,
     replace_unreadable: bool = False,
 ) -> Iterator[Batch]:
-    """The batches `keys` of `images`, in order. Folder images need a `frame` and are decoded by `workers` processes.
+    """The batches `keys` of `images`, in order. Encoded images need a `frame` and are decoded by `workers` processes.
 
     An unreadable image is left out; with `replace_unreadable`, the next readable one of the set takes its place, in
     the batch and in its key, so that every batch is full. Raises InputError if a worker dies.
@@ -121,7 +120,7 @@ def load(
     )
     for key, pixels, labels, failures in _or_say_who_died(decoded):
         for index, reason in failures:
-            unreadable.add(images.paths[index], reason)
+            unreadable.add(images.name_of(index), reason)
         yield Batch(pixels.numpy(), labels.numpy(), key)
 
 
@@ -201,7 +200,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Decoding(torch.utils.data.Dataset[Any]):
-    images: FolderImages
+    images: EncodedImages
     frame: Frame
     replace_unreadable: bool
 
@@ -209,7 +208,8 @@ class _Decoding(torch.utils.data.Dataset[Any]):
         (key, index), failures = sample, list[tuple[int, str]]()
         for candidate in self._candidates(index):
             try:
-                image = decode(self.images.paths[candidate], self.frame, key.epoch, candidate)
+                (view_key,) = self.images.view_keys(np.array([candidate]))
+                image = decode(self.images.files[candidate], self.frame, key.epoch, int(view_key))
                 return _Place(key, candidate, int(self.images.labels[candidate]), image, failures)
             except Unreadable as error:
                 failures.append((candidate, str(error)))

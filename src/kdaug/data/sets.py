@@ -11,9 +11,13 @@ from PIL import Image
 
 from kdaug import config
 from kdaug.data.folders import load_folder
+from kdaug.data.hub import load_hub
 from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
 from kdaug.data.named import class_names, load_named
+from kdaug.data.shards import load_shards
 from kdaug.errors import InputError
+
+_ENCODED = {"folder": load_folder, "shards": load_shards, "hub": load_hub}
 
 
 def load_dataset(settings: config.Data) -> Dataset:
@@ -21,10 +25,10 @@ def load_dataset(settings: config.Data) -> Dataset:
 
     Sets held in memory keep the statistics of all their training images. Raises InputError if it cannot be had.
     """
-    if settings.name == "folder":
-        dataset = load_folder(settings)
+    if settings.name in _ENCODED:
+        dataset = _ENCODED[settings.name](settings)
     elif settings.image_size is not None:
-        raise InputError("data.image_size is for data.name folder; other sets keep their own size")
+        raise InputError(f"data.image_size is for data.name {', '.join(_ENCODED)}; other sets keep their own size")
     elif settings.name == "bundled":
         dataset = load_bundled()
     else:

@@ -23,17 +23,22 @@ from kdaug.training.setup import evaluate_network, prepare, validation_batches
 
 
 def evaluate_run(
-    run: str, weights: Literal["last", "best"], root: str | None, device: str, evaluate_size: int | None
+    run: str,
+    weights: Literal["last", "best"],
+    kind: Literal["folder", "shards", "hub"],
+    root: str | None,
+    device: str,
+    evaluate_size: int | None,
 ) -> Scores:
     """Scores of the `last` or `best` weights in directory `run` on the validation images of its recipe's data.
 
-    Or, if `run` is timm:NAME, of the weights that timm publishes under that name, on the image folder `root`. `root`
-    replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
+    Or, if `run` is timm:NAME, of the weights that timm publishes under that name, on the `kind` of data at `root`.
+    `root` replaces the recipe's data.root, `evaluate_size` its run.evaluate_size. Raises InputError if the run, its
     weights or its data are not there, or the data now have other classes.
     """
     place = Path(run)
     if run.startswith("timm:"):
-        return _evaluate_published(run, root, device, evaluate_size)
+        return _evaluate_published(run, kind, root, device, evaluate_size)
     directory = RunDirectory(place.parent if place.name == "recipe.yaml" else place)
     if not directory.recipe.is_file():
         raise InputError(f"{run} is not a run directory: it holds no recipe.yaml")
@@ -61,12 +66,14 @@ def evaluate_run(
         return evaluate_network(setup, network, bar)
 
 
-def _evaluate_published(source: str, root: str | None, device: str, evaluate_size: int | None) -> Scores:
-    """Scores of timm's weights on the validation images of a folder, at their own size and normalisation."""
+def _evaluate_published(
+    source: str, kind: Literal["folder", "shards", "hub"], root: str | None, device: str, evaluate_size: int | None
+) -> Scores:
+    """Scores of timm's weights on the validation images of `kind` at `root`, at their own size and normalisation."""
     if root is None:
-        raise InputError(f"{source}: on which images? give an image folder with --data.root")
+        raise InputError(f"{source}: on which images? give them with --data.root")
     side = evaluate_size or published_side(source.removeprefix("timm:"))
-    data = config.Data(name="folder", root=root, image_size=side)
+    data = config.Data(name=kind, root=root, image_size=side)
     recipe = check(config.Recipe(data=data, run=config.Run(device=device)))
     setup = prepare(replace(recipe, views=replace(recipe.views, seed=0)), Console(stderr=True))
     network = load_teacher(config.Teacher(image_size=side), source, setup.dataset, "").to(setup.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,6 @@ from rich.console import Console
 
 from kdaug import config
 from kdaug.config import Recipe
-from kdaug.data import FolderImages
 from kdaug.data.loader import prefetch
 from kdaug.errors import InputError
 from kdaug.networks import parameter_count, save_weights
@@ -141,7 +140,10 @@ def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop:
         report(f"continuing at step {state.step} of {setup.steps}")
     report(_announcement(setup, state, directory))
     trackers = _open_trackers(setup, directory, state.step)
-    with MetricsLog(directory, trackers, world, _name_of(setup)) as log, show_progress(setup.console) as bar:
+    with (
+        MetricsLog(directory, trackers, world, setup.dataset.train.name_of) as log,
+        show_progress(setup.console) as bar,
+    ):
         batch = setup.recipe.optimization.global_batch
         progress = RunProgress(bar, directory.path.name, setup.steps, state.step, batch)
         _run_steps(_Run(setup, state, directory, log, progress), teacher, stop)
@@ -318,12 +320,6 @@ def _open_trackers(setup: Setup, directory: RunDirectory, step: int) -> list[Tra
     identity, report = fingerprint(recipe, setup.dataset.content), partial(say, setup.console)
     others = open_trackers(recipe.run.trackers, directory.path, identity, config.to_dict(recipe), report)
     return [TensorBoard(directory.tensorboard, step), *others]
-
-
-def _name_of(setup: Setup) -> Callable[[int], str]:
-    """What to call a training image: its file, or its number in the set."""
-    images = setup.dataset.train
-    return (lambda index: str(images.paths[index])) if isinstance(images, FolderImages) else (lambda index: f"#{index}")
 
 
 def _announcement(setup: Setup, state: TrainingState, directory: RunDirectory) -> str:

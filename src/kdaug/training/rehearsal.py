@@ -20,7 +20,8 @@ from PIL import Image
 from rich.console import Console
 
 from kdaug.config import Recipe, of_teacher
-from kdaug.data import ArrayImages, Dataset, FolderImages
+from kdaug.data import ArrayImages, Dataset, EncodedImages
+from kdaug.data.folder_index import FilePaths
 from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, create_network
@@ -102,12 +103,12 @@ def _noise(recipe: Recipe, classes: int, folder: Path) -> Dataset:
     """Four training and two validation images of noise, in the kind and size of the recipe's own."""
     labels = np.arange(2 * STEPS, dtype=np.int64) % classes
     names = tuple(f"class {number}" for number in range(classes))
-    if recipe.data.name == "folder":
+    if recipe.data.encoded:
         side = recipe.data.image_size or DEFAULT_SIZE
-        paths = tuple(folder / f"{number}.jpg" for number in range(len(labels)))
-        for path, noise in zip(paths, _pixels(len(paths), side * 5 // 4, side * 3 // 2, 3), strict=True):
+        files = FilePaths.joined(folder, b"\0".join(b"%d.jpg" % number for number in range(len(labels))), len(labels))
+        for path, noise in zip(files, _pixels(len(files), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(noise).save(path)
-        photos = FolderImages(paths, labels)
+        photos = EncodedImages(files, labels)
         val, size = photos.subset(np.arange(2)), (side, side)
         return Dataset("noise", names, photos, val, size, IMAGENET_MEAN, IMAGENET_STD, "noise")
     side, channels = (28, 1) if recipe.data.name in ("bundled", "fashion-mnist") else (32, 3)

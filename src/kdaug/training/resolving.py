@@ -32,8 +32,8 @@ def resolve(recipe: Recipe) -> Recipe:
     epochs = recipe.optimization.epochs
     views = replace(views, policy=pinned(views.policy))
     teacher = replace(recipe.teacher, policy=pinned(recipe.teacher.policy))
-    in_folder = recipe.data.name == "folder"
-    of_recipe(views, CIFAR_MEAN, cropped_at_decoding=in_folder, epochs=epochs)  # made to be refused here, if at all
+    encoded = recipe.data.encoded
+    of_recipe(views, CIFAR_MEAN, cropped_at_decoding=encoded, epochs=epochs)  # made to be refused here, if at all
     create_policy(teacher.policy, epochs=teacher.epochs or epochs)
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:

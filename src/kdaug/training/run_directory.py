@@ -150,7 +150,7 @@ def what_is_learned(recipe: Recipe) -> dict[str, Any]:
         f"{part}.{key}": value for part, settings in config.to_dict(recipe).items() for key, value in settings.items()
     }
     incidental = {"data.download", "data.workers", "data.max_unreadable"}
-    if recipe.data.name != "folder":
+    if not recipe.data.encoded:
         incidental.add("data.root")  # a named set is the same everywhere
     return {
         name: value
@@ -167,7 +167,7 @@ def fingerprint(recipe: Recipe, images: str | None = None) -> str:
     """
     defaults = what_is_learned(Recipe())
     learned = {name: value for name, value in what_is_learned(recipe).items() if value != defaults.get(name)}
-    if images is not None and recipe.data.name == "folder":
+    if images is not None and recipe.data.encoded:
         learned["data.root"] = images
     return hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:10]
 

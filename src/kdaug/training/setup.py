@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from kdaug.config import Network, Recipe
-from kdaug.data import Dataset, FolderImages, load_dataset
+from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.frames import CentreCrop, Frame, RandomResizedCrop
 from kdaug.data.loader import (
     Batch,
@@ -84,7 +84,7 @@ class Setup:
     def unreadable(self) -> int:
         """How many images turned out unreadable, on any rank."""
         seen = (*self.unreadable_train.seen, *self.unreadable_val.seen)
-        return len({path for paths in self.world.gather(seen) for path in paths})
+        return len({name for names in self.world.gather(seen) for name in names})
 
     def is_clean(self, epoch: int) -> bool:
         """Whether `epoch` (from 0) is one of the clean ones at the end."""
@@ -104,7 +104,7 @@ def prepare(
     if recipe.data.download:
         world.told_by_first(lambda: load_dataset(recipe.data).name)  # fetched once, then there for all
     dataset = dataset or load_dataset(recipe.data)
-    views, in_folder = recipe.views, isinstance(dataset.train, FolderImages)
+    views, encoded = recipe.views, isinstance(dataset.train, EncodedImages)
 
     def unreadable(images: int) -> UnreadableImages:
         return UnreadableImages(images, recipe.data.max_unreadable, partial(say, console))
@@ -112,8 +112,8 @@ def prepare(
     return Setup(
         recipe,
         dataset,
-        of_recipe(views, dataset.fill, in_folder, epochs=recipe.optimization.epochs),
-        of_recipe(replace(views, policy="none", cutout=0), dataset.fill, in_folder, epochs=1),
+        of_recipe(views, dataset.fill, encoded, epochs=recipe.optimization.epochs),
+        of_recipe(replace(views, policy="none", cutout=0), dataset.fill, encoded, epochs=1),
         device,
         find_precision(recipe.optimization, device),
         world,
@@ -188,7 +188,7 @@ def training_views(setup: Setup, first_step: int) -> Iterator[tuple[Batch, Tenso
         if len(batch.labels) == 0:
             raise InputError("not one training image can be read")
         policy = setup.clean_policy if setup.is_clean(batch.key.epoch) else setup.policy
-        plan = policy.plan(seed, batch.key.epoch, batch.key.indices, dataset.size)
+        plan = policy.plan(seed, batch.key.epoch, dataset.train.view_keys(batch.key.indices), dataset.size)
         views = torch.from_numpy(apply(batch.images, plan, threads))
         yield batch, views.pin_memory() if on_gpu else views
 

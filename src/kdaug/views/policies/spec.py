@@ -110,7 +110,7 @@ def of_recipe(views: Views, mean: Color, cropped_at_decoding: bool, epochs: int 
     """
     if views.crop == "random-resized" and not cropped_at_decoding:
         raise InputError(
-            "views.crop random-resized needs data.name folder; sets held in memory take views.crop pad or none"
+            "views.crop random-resized needs data.name folder, shards or hub; sets held in memory take pad or none"
         )
     policy = create_policy(views.policy, mean=mean, epochs=epochs)
     flip: list[Policy] = [Flip()] if views.flip else []

@@ -1,0 +1,158 @@
+"""Hugging Face data sets, written by their own library to disk: in any of its forms, whole; bad ones named."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdaug import config
+from kdaug.data import EncodedImages, load_dataset
+from kdaug.data.decode import decode
+from kdaug.data.frames import CentreCrop
+from kdaug.errors import InputError
+
+NAMES = ["cat", "dog", "owl"]
+ANIMALS = datasets.ClassLabel(names=NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, and nothing from the cache of whoever runs the tests."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+
+
+def png(number: int) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)).save(content, "png")
+    return content.getvalue()
+
+
+def table(count: int, first: int = 0, **columns: Any) -> datasets.Dataset:
+    """Images of `NAMES` by turns, after a column that is neither image nor label."""
+    numbers = range(first, first + count)
+    features = {"id": datasets.Value("int64"), "photo": datasets.Image(), "animal": ANIMALS}
+    content = {
+        "id": list(numbers),
+        "photo": [{"bytes": png(number), "path": None} for number in numbers],
+        "animal": [number % 3 for number in numbers],
+    }
+    return datasets.Dataset.from_dict(content | columns, datasets.Features(features))
+
+
+def to_disk(splits: dict[str, datasets.Dataset], folder: Path) -> None:
+    datasets.DatasetDict(splits).save_to_disk(folder)
+
+
+def to_parquet(splits: dict[str, datasets.Dataset], folder: Path) -> None:
+    folder.mkdir()
+    for name, split in splits.items():
+        split.to_parquet(folder / f"{name}-00000-of-00001.parquet")
+
+
+def read(root: Path, **settings: object) -> Any:
+    return load_dataset(config.check(config.Recipe(data=config.Data(name="hub", root=str(root), **settings))).data)
+
+
+def numbers_of(images: EncodedImages) -> list[int]:
+    """Which images these are, by their pixels."""
+    known = {np.asarray(Image.open(io.BytesIO(png(number)))).tobytes(): number for number in range(60)}
+    return [known[np.asarray(Image.open(images.files[row].open("rb"))).tobytes()] for row in range(len(images))]
+
+
+@pytest.mark.parametrize("save", [to_disk, to_parquet])
+@pytest.mark.parametrize("val_name", ["validation", "test"])
+def test_a_folder_is_read_whole(
+    val_name: str, save: Callable[[dict[str, datasets.Dataset], Path], None], tmp_path: Path
+) -> None:
+    save({"train": table(30), val_name: table(12, 30)}, tmp_path / "animals")
+    dataset = read(tmp_path / "animals")
+    assert dataset.classes == tuple(NAMES)
+    assert numbers_of(dataset.train) == list(range(30))
+    assert numbers_of(dataset.val) == list(range(30, 42))
+    assert dataset.train.labels.tolist() == [number % 3 for number in range(30)]
+    assert dataset.val.labels.tolist() == [number % 3 for number in range(30, 42)]
+
+
+def test_without_a_validation_split_a_share_of_each_class_is_held_out(tmp_path: Path) -> None:
+    to_disk({"train": table(30)}, tmp_path / "animals")
+    dataset = read(tmp_path / "animals", val_fraction=0.2)
+    assert np.bincount(dataset.val.labels).tolist() == [2, 2, 2]
+    assert sorted(numbers_of(dataset.train) + numbers_of(dataset.val)) == list(range(30))
+    assert [number % 3 for number in numbers_of(dataset.val)] == dataset.val.labels.tolist()
+
+
+def test_parts_of_it_are_the_images_asked_for(tmp_path: Path) -> None:
+    to_disk({"train": table(30), "test": table(3, 30)}, tmp_path / "animals")
+    train = read(tmp_path / "animals", train_images=9).train
+    assert [number % 3 for number in numbers_of(train)] == train.labels.tolist()
+    assert np.bincount(train.labels).tolist() == [3, 3, 3]
+
+
+def test_images_that_stand_beside_the_table_are_read(tmp_path: Path) -> None:
+    for split, first, count in (("train", 0, 6), ("test", 6, 3)):
+        for number in range(first, first + count):
+            path = tmp_path / "photos" / split / NAMES[number % 3] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(number))
+    dataset = read(tmp_path / "photos")
+    assert sorted(numbers_of(dataset.train)) == list(range(6))
+    assert [number % 3 for number in numbers_of(dataset.train)] == dataset.train.labels.tolist()
+
+
+def test_a_grey_image_becomes_rgb_as_everywhere(tmp_path: Path) -> None:
+    grey = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(grey, "png")
+    photos = [{"bytes": grey.getvalue(), "path": None}] * 6
+    to_disk({"train": table(6, photo=photos), "test": table(6)}, tmp_path / "animals")
+    decoded = decode(read(tmp_path / "animals").train.files[0], CentreCrop(4), 0, 0)
+    assert (decoded.shape, set(decoded.ravel().tolist())) == ((4, 4, 3), {9})
+
+
+def test_content_tells_sets_apart_and_not_where_they_lie(tmp_path: Path) -> None:
+    for name, count in (("a", 30), ("b", 30), ("c", 29)):
+        to_disk({"train": table(count), "test": table(3)}, tmp_path / name)
+    contents = [read(tmp_path / name).content for name in "abc"]
+    assert contents[0] == contents[1] != contents[2]
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"test": table(6)}, "has no split train, but test"),
+        ({"train": table(6).remove_columns("photo")}, "no column of type Image; it has id, animal"),
+        ({"train": table(6).remove_columns("animal")}, "no column of type ClassLabel; it has id, photo"),
+        ({"train": table(6), "test": table(3, animal=[-1, -1, -1])}, "test row 0 has no label"),
+        ({"train": table(6), "test": table(3).remove_columns("id")}, "splits train and test .* not the same columns"),
+    ],
+)
+def test_a_set_that_will_not_do_is_named(splits: dict[str, datasets.Dataset], says: str, tmp_path: Path) -> None:
+    to_disk(splits, tmp_path / "animals")
+    with pytest.raises(InputError, match=says):
+        read(tmp_path / "animals")
+
+
+def test_an_empty_split_is_named(tmp_path: Path) -> None:
+    to_parquet({"train": table(6), "test": table(0)}, tmp_path / "animals")
+    with pytest.raises(InputError, match=r"cannot be had: .* no data"):
+        read(tmp_path / "animals")
+
+
+def test_a_set_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data set .*nowhere cannot be had: .*give OWNER/NAME or a folder"):
+        read(tmp_path / "nowhere")
+
+
+def test_without_the_library_one_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'kdaug\[hub\]'"):
+        read(tmp_path)
