@@ -87,6 +87,15 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_shapes(tmp_path_factory.mktemp("photos") / "shapes")
 
 
+@pytest.fixture(scope="session")
+def split_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder with train/ and val/, of twelve and four JPEGs of each of three classes; look only."""
+    root = tmp_path_factory.mktemp("split") / "shapes"
+    draw_shapes(root / "train", 12)
+    draw_shapes(root / "val", 4)
+    return root
+
+
 @pytest.fixture
 def own_shapes(tmp_path: Path) -> Path:
     """The same, to be spoilt."""

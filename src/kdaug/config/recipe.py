@@ -56,7 +56,7 @@ class Views:
     magnitude: float | None = None
     """Shorthand: replaces the magnitude in the policy's specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (with the mean, then crop back), random-resized (area and aspect ratio, not of named sets)."""
+    """Random crop: none, pad (with the mean, and crop back), random-resized (area and ratio; not of named sets)."""
     pad: int = 4
     """Pixels added on each side before a pad crop."""
     min_area: float = 0.08
