@@ -4,9 +4,10 @@
     python benchmarks/decode.py --photos FOLDER        # JPEG files of your own
     python benchmarks/decode.py --json FILE            # and every round in FILE
 
-Each contender opens the file, takes an Inception crop and resizes it bicubically: ours by kdaug.data.decode, timm's by
-its ImageDataset and RandomResizedCropAndInterpolation, torchvision's by ImageFolder's loader and RandomResizedCrop on
-PIL images. They take turns in one process on one thread. Decoders in worker processes multiply all of them alike.
+Each contender opens the file, takes an Inception crop and resizes it bicubically: ours by kdaug.data.decode, from files
+and from WebDataset shards, timm's by its ImageDataset and RandomResizedCropAndInterpolation, torchvision's by
+ImageFolder's loader and RandomResizedCrop on PIL images. They take turns in one process on one thread. Decoders in worker
+processes multiply all of them alike.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +30,8 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
+from kdaug.config import Data
+from kdaug.data import EncodedImages, load_dataset
 from kdaug.data.decode import decode
 from kdaug.data.frames import RandomResizedCrop as Frame
 from views_benchmark.machine import load, this_machine
@@ -52,22 +56,36 @@ def make(folder: Path, width: int, height: int, count: int) -> list[Path]:
     return paths
 
 
-def contenders(paths: list[Path]) -> dict[str, Contender]:
-    """By name, what makes the view of the photo with a number."""
-    frame = Frame(SIZE, 0, 0.08)
+def in_shards(paths: list[Path], folder: Path) -> EncodedImages:
+    """The same photos, by turns of two classes, in a WebDataset shard."""
+    folder.mkdir()
+    with tarfile.open(folder / "train-0.tar", "w") as tar:
+        for number, path in enumerate(paths):
+            tar.add(path, f"{number % 2}/{number:06}.jpg")
+    with tarfile.open(folder / "val-0.tar", "w") as tar:
+        tar.add(paths[0], "0/0.jpg")
+    train = load_dataset(Data(name="shards", root=str(folder))).train
+    assert isinstance(train, EncodedImages)
+    return train
+
+
+def contenders(paths: list[Path], folder: Path) -> dict[str, Contender]:
+    """By name, what makes the view of the photo with a number; `folder` is empty, for what one of them needs."""
+    frame, shards = Frame(SIZE, 0, 0.08), in_shards(paths, folder / "shards").files
     timms = ImageDataset(str(paths[0].parents[1]))
     timms.transform = RandomResizedCropAndInterpolation(SIZE, interpolation="bicubic")
     crop = RandomResizedCrop(SIZE, interpolation=InterpolationMode.BICUBIC)
     return {
         "kdaug": lambda number: decode(paths[number], frame, 0, number),
+        "kdaug, from shards": lambda number: decode(shards[number], frame, 0, number),
         "timm": lambda number: np.asarray(timms[number][0]),
         "torchvision": lambda number: np.asarray(crop(default_loader(str(paths[number])))),
     }
 
 
-def measure(paths: list[Path], rounds: int) -> dict[str, list[float]]:
+def measure(paths: list[Path], folder: Path, rounds: int) -> dict[str, list[float]]:
     """Photos a second in every round, by contender."""
-    makers = contenders(paths)
+    makers = contenders(paths, folder)
     speeds: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(rounds + 1):
         for name, view in makers.items():
@@ -93,7 +111,8 @@ def main() -> None:
             place.mkdir()
             sets[name] = make(place, width, height, count)
         for name, paths in sets.items():
-            results[name] = measure(paths, given.rounds)
+            with tempfile.TemporaryDirectory() as empty:
+                results[name] = measure(paths, Path(empty), given.rounds)
     print(f"{'photos a second, one thread':<30}" + "".join(f"{name:>16}" for name in results))
     for contender in next(iter(results.values())):
         medians = [statistics.median(speeds[contender]) for speeds in results.values()]

@@ -1,21 +1,24 @@
-"""Measures how long an image folder of ImageNet's size takes to open: looked through, and from the note of it.
+"""Measures how long images in ImageNet's number take to open: looked through, and from the note of them.
 
     python benchmarks/folder_index.py                       # 1,281,167 + 50,000 links to one JPEG in 1,000 classes
+    python benchmarks/folder_index.py --shards              # the same in WebDataset shards of 1,000 samples
     python benchmarks/folder_index.py --json FILE           # and the figures in FILE
     python benchmarks/folder_index.py --images 20000 --keep FOLDER
 
-Every start is a process of its own, as for `kdaug train`; the file system's own cache is warm in all of them. Beside it
-torchvision's ImageFolder looks through the same training folder.
+Every start is a process of its own, as for `kdaug train`; the file system's own cache is warm in all of them. Beside a
+folder torchvision's ImageFolder looks through the same training images.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from dataclasses import asdict
@@ -26,9 +29,11 @@ from PIL import Image
 from views_benchmark.machine import load, this_machine
 
 CLASSES = 1000
+PER_SHARD = 1000
 OURS = (
     "import sys, time; from kdaug import config; from kdaug.data import load_dataset; began = time.perf_counter(); "
-    "d = load_dataset(config.Data(name='folder', root=sys.argv[1])); print(time.perf_counter() - began, len(d.train))"
+    "d = load_dataset(config.Data(name=sys.argv[2], root=sys.argv[1])); "
+    "print(time.perf_counter() - began, len(d.train))"
 )
 TORCHVISION = (
     "import sys, time; from torchvision.datasets import ImageFolder; began = time.perf_counter(); "
@@ -51,27 +56,45 @@ def make(root: Path, images: int) -> None:
             os.link(source, root / split / name / f"{name}_{number}.JPEG")
 
 
-def start(program: str, root: Path, cache: Path) -> float:
+def make_shards(root: Path, images: int) -> None:
+    """The same, each image in a shard beside its label."""
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "jpeg")
+    root.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", images), ("val", max(CLASSES, images * 50_000 // 1_281_167))):
+        for first in range(0, count, PER_SHARD):
+            with tarfile.open(root / f"{split}-{first // PER_SHARD:04}.tar", "w") as tar:
+                for number in range(first, min(first + PER_SHARD, count)):
+                    for ending, value in (("jpg", content.getvalue()), ("cls", b"%d" % (number % CLASSES))):
+                        member = tarfile.TarInfo(f"{split}_{number:08}.{ending}")
+                        member.size = len(value)
+                        tar.addfile(member, io.BytesIO(value))
+
+
+def start(program: str, root: Path, kind: str, cache: Path) -> float:
     """Seconds that `program` takes to open `root` in a new process."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(root)], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, str(root), kind], env=environment, capture_output=True, text=True, check=True
     )
     return float(done.stdout.split()[0])
 
 
-def measure(root: Path, starts: int) -> dict[str, list[float]]:
+def measure(root: Path, kind: str, starts: int) -> dict[str, list[float]]:
     """Seconds of every start: the first looks through the folder and notes it, the others find the note."""
     with tempfile.TemporaryDirectory() as cache:
-        first = start(OURS, root, Path(cache))
-        noted = [start(OURS, root, Path(cache)) for _ in range(starts)]
-        torchvisions = [start(TORCHVISION, root, Path(cache)) for _ in range(starts)]
-    return {"looked through": [first], "from the note": noted, "torchvision ImageFolder, train alone": torchvisions}
+        seconds = {"looked through": [start(OURS, root, kind, Path(cache))]}
+        seconds["from the note"] = [start(OURS, root, kind, Path(cache)) for _ in range(starts)]
+        if kind == "folder":
+            peers = [start(TORCHVISION, root, kind, Path(cache)) for _ in range(starts)]
+            seconds["torchvision ImageFolder, train alone"] = peers
+    return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_281_167)
+    parser.add_argument("--shards", action="store_true", help="in WebDataset shards instead of a folder")
     parser.add_argument("--starts", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="make the images there, or use those that are")
     parser.add_argument("--json", type=Path)
@@ -79,16 +102,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = given.keep or Path(folder) / "images"
         if not root.exists():
-            print(f"linking {given.images:,} images ...", file=sys.stderr)
-            make(root, given.images)
+            print(f"writing {given.images:,} images ...", file=sys.stderr)
+            (make_shards if given.shards else make)(root, given.images)
             time.sleep(3)  # a folder changed a moment ago is not noted
         before = load()
-        seconds = measure(root, given.starts)
+        seconds = measure(root, "shards" if given.shards else "folder", given.starts)
     for name, values in seconds.items():
         print(f"{name:<40}{statistics.median(values):8.2f} s")
     if given.json:
         machine = asdict(this_machine())
-        report = {"images": given.images, "machine": machine, "load": before, "seconds": seconds}
+        report = {
+            "images": given.images,
+            "shards": given.shards,
+            "machine": machine,
+            "load": before,
+            "seconds": seconds,
+        }
         given.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
