@@ -6,8 +6,8 @@
 
 Each contender opens the file, takes an Inception crop and resizes it bicubically: ours by kdaug.data.decode, from files
 and from WebDataset shards, timm's by its ImageDataset and RandomResizedCropAndInterpolation, torchvision's by
-ImageFolder's loader and RandomResizedCrop on PIL images. They take turns in one process on one thread. Decoders in worker
-processes multiply all of them alike.
+ImageFolder's loader and RandomResizedCrop on PIL images. They take turns in one process on one thread. Decoders in
+worker processes multiply all of them alike.
 """
 
 from __future__ import annotations

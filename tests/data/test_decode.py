@@ -205,10 +205,8 @@ def test_a_large_jpeg_decoded_small_differs_by_about_one_of_255(
 ) -> None:
     photograph(*shape).convert(mode).save(tmp_path / "x.jpg", quality=90, exif=tagged(orientation))
     loaded = []
-    upright = decoding.ImageOps.exif_transpose
-    monkeypatch.setattr(
-        decoding.ImageOps, "exif_transpose", lambda file: loaded.append(image := upright(file)) or image
-    )
+    as_rgb = decoding.as_rgb
+    monkeypatch.setattr(decoding, "as_rgb", lambda image: loaded.append(image) or as_rgb(image))
     small = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)
     monkeypatch.setattr(decoding, "_draft", lambda *_: None)
     whole = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)

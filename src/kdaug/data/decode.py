@@ -39,7 +39,8 @@ def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[
                 width, height = (file.height, file.width) if on_its_side else (file.width, file.height)
                 box = frame.box(epoch, index, width, height)
                 _draft(file, box, frame.size)
-                image = as_rgb(ImageOps.exif_transpose(file))
+                file.load()
+                image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's decoders fail on damaged files in every way there is
         raise Unreadable(_reason(error)) from None
     shrunk = round(width / image.width)
