@@ -72,7 +72,7 @@ def test_a_split_is_disjoint_covers_all_and_leaves_both_sides_every_class(counts
     names = [f"{label}/{row}.png".encode() for row, label in enumerate(labels)]
     classes = [str(label) for label in range(len(counts))]
     everything = EncodedImages(FilePaths.joined(Path("root"), b"\0".join(names), len(names)), labels)
-    train, val = hold_out(everything, names, classes, fraction)
+    train, val = hold_out(everything, names, classes, fraction, "root")
     assert sorted([*train.files.names(), *val.files.names()]) == sorted(names)
     for part in (train, val):
         assert_array_equal([int(path.parent.name) for path in part.files], part.labels)

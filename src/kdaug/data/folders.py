@@ -54,7 +54,7 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], Enco
     if not has_train or val_folder is None:
         assert isinstance(images.files, FilePaths)
         names = [b"/".join(name.split(b"/")[-2:]) for name in images.files.names()]
-        return classes, *hold_out(images, names, classes, val_fraction)
+        return classes, *hold_out(images, names, classes, val_fraction, f"image folder {source}")
     val_classes, val = _read_classes(val_folder)
     unknown = sorted(set(val_classes) - set(classes))
     if unknown:

@@ -73,7 +73,7 @@ def load_hub(settings: config.Data) -> Dataset:
     train = _images(splits, train_name, image, label, settings.root)
     if val_name is None:
         names = [b"%d" % row for row in range(len(train))]
-        train, val = hold_out(train, names, classes, settings.val_fraction)
+        train, val = hold_out(train, names, classes, settings.val_fraction, f"data set {settings.root}")
     else:
         if splits[val_name].features != splits[train_name].features:
             raise InputError(f"splits {train_name} and {val_name} of {settings.root} have not the same columns")

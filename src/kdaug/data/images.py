@@ -150,19 +150,19 @@ def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
 
 
 def hold_out(
-    images: EncodedImages, names: Sequence[bytes], classes: Sequence[str], fraction: float
+    images: EncodedImages, names: Sequence[bytes], classes: Sequence[str], fraction: float, place: str
 ) -> tuple[EncodedImages, EncodedImages]:
     """(the rest, `fraction` of each class, at least one image).
 
     An image's place in the draw depends on its own name alone, so that adding some moves hardly any to the other side.
-    Raises InputError for a class of one image.
+    Raises InputError for a class of less than two images, naming the `place` where they lie.
     """
     drawn = np.argsort([hashlib.sha256(name).hexdigest() for name in names], kind="stable")
     val_rows = []
     for label, class_name in enumerate(classes):
         members = drawn[images.labels[drawn] == label]
         if len(members) < 2:
-            raise InputError(f"class {class_name} has {len(members)} image(s); to hold some out it needs two")
+            raise InputError(f"{place}: class {class_name} has {len(members)} image(s); to hold some out it needs two")
         val_rows.append(members[: max(1, round(fraction * len(members)))][: len(members) - 1])
     val = np.sort(np.concatenate(val_rows))
     return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)

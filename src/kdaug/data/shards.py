@@ -109,7 +109,7 @@ def load_shards(settings: config.Data) -> Dataset:
     if is_val.any():
         train, val = images.subset(np.flatnonzero(~is_val)), images.subset(np.flatnonzero(is_val))
     else:
-        train, val = hold_out(images, samples.key.tolist(), classes, settings.val_fraction)
+        train, val = hold_out(images, samples.key.tolist(), classes, settings.val_fraction, f"shards in {root}")
     side = settings.image_size or DEFAULT_SIZE
     content = digest("\n".join(classes).encode(), is_val, b"\0".join(samples.key.tolist()), labels, samples.size)
     return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
