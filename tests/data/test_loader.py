@@ -208,7 +208,7 @@ def test_a_batch_without_a_readable_image_is_empty(damaged: Callable[..., Encode
 
 def test_a_key_without_images_is_a_batch_without_images(photos: EncodedImages) -> None:
     """As a rank gets when fewer images are left than there are ranks."""
-    keys = [BatchKey(0, 0, np.array([3])), BatchKey(1, 0, np.array([], np.int64))]
+    keys = [BatchKey(0, 0, np.array([3]), 0), BatchKey(1, 0, np.array([], np.int64), 0)]
     batches = list(load(photos, keys, RandomResizedCrop(8, 0, 1), 0, tolerant()[0]))
     assert [len(b.labels) for b in batches] == [1, 0]
 

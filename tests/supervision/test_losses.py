@@ -18,7 +18,7 @@ from torch.nn import functional
 from kdaug import config
 from kdaug.config import Reading
 from kdaug.errors import InputError
-from kdaug.supervision import Told, supervise, topk_divergence
+from kdaug.supervision import Told, answer_of, supervise, topk_divergence
 
 READINGS: list[Reading] = ["as-written", "renormalized", "grouped"]
 TRUE_DIVERGENCES: list[Reading] = ["renormalized", "grouped"]
@@ -180,7 +180,7 @@ def test_half_precision_logits_are_computed_in_float32(
     labels = torch.arange(4)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under_autocast):
         divergence = topk_divergence(student, teacher, 5, 2.0, reading)
-        told = supervise(settings, student, teacher, labels)
+        told = supervise(settings, student, answer_of(teacher, settings.k, settings.temperature), labels)
     assert divergence.dtype == told.total.dtype == told.cross_entropy.dtype == torch.float32
     expected = topk_divergence(student.double(), teacher.double(), 5, 2.0, reading)
     assert_allclose(divergence, expected, rtol=2e-5, atol=2e-6)
@@ -239,7 +239,12 @@ def test_extreme_logits_stay_finite(
 ) -> None:
     student, teacher = torch.tensor(logits).to(dtype)
     student = student.clone().requires_grad_()
-    told = supervise(config.Supervision(1.0, k, temperature, reading), student, teacher, torch.tensor([0, 1, 2]))
+    told = supervise(
+        config.Supervision(1.0, k, temperature, reading),
+        student,
+        answer_of(teacher, k, temperature),
+        torch.tensor([0, 1, 2]),
+    )
     told.total.backward()
     assert all(value.isfinite().all() for value in told.parts().values())
     assert student.grad is not None
@@ -255,7 +260,7 @@ def test_supervision_is_cross_entropy_plus_weighted_divergence_of_every_image(
     student, teacher = two_logits(0, 6)
     labels = torch.tensor([0, 5, 2, 2])
     settings = config.Supervision(weight, 3, 4.0, "grouped", scale_by_t2, smoothing)
-    told = supervise(settings, student, teacher, labels)
+    told = supervise(settings, student, answer_of(teacher, settings.k, settings.temperature), labels)
     shares = np.full((4, 6), smoothing / 6)
     shares[np.arange(4), labels] += 1 - smoothing
     log_student = np.log([softmax(row.tolist(), 1) for row in student])
@@ -273,7 +278,7 @@ def test_supervision_is_cross_entropy_plus_weighted_divergence_of_every_image(
 def test_agreement_is_where_student_and_teacher_put_the_same_class_first() -> None:
     student = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 1.0, 9.0]])
     teacher = torch.tensor([[9.0, 8.0, 7.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.1]])
-    told = supervise(config.Supervision(), student, teacher, torch.tensor([1, 1, 1]))
+    told = supervise(config.Supervision(), student, answer_of(teacher, 5, 2.0), torch.tensor([1, 1, 1]))
     assert told.parts()["teacher_agreement"].tolist() == [100, 0, 100]
 
 

@@ -17,7 +17,7 @@ from kdaug import config
 from kdaug.data import ArrayImages, Dataset
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, NetworkCard, create_network, save_weights
-from kdaug.supervision import Teacher, check_teacher, load_teacher, supervise
+from kdaug.supervision import Teacher, answer_of, check_teacher, load_teacher, supervise
 from kdaug.supervision import teacher as teacher_module
 
 NAME = "wide_resnet10_1"
@@ -92,7 +92,7 @@ def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> 
     assert not answers.requires_grad
     assert not answers.is_inference()
     logits = student(VIEWS.float().permute(0, 3, 1, 2) / 255)
-    supervise(config.Supervision(k=2), logits, answers, torch.tensor([0, 1, 2, 0])).total.backward()
+    supervise(config.Supervision(k=2), logits, answer_of(answers, 2, 2.0), torch.tensor([0, 1, 2, 0])).total.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 

@@ -212,7 +212,7 @@ def test_processes_started_again_on_the_store_of_the_first_start_find_each_other
 
 
 def key(count: int) -> BatchKey:
-    return BatchKey(3, 1, np.arange(100, 100 + count))
+    return BatchKey(3, 1, np.arange(100, 100 + count), 1)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])

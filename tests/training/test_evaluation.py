@@ -44,7 +44,9 @@ def test_scores_are_plain_counts_over_uneven_batches(data: st.DataObject, classe
 
     starts = np.cumsum([0, *sizes[:-1]]).tolist()
     batches = [
-        Batch(numbered(start, size), np.array(labels[start : start + size], np.int64), BatchKey(0, 0, np.arange(size)))
+        Batch(
+            numbered(start, size), np.array(labels[start : start + size], np.int64), BatchKey(0, 0, np.arange(size), 0)
+        )
         for start, size in zip(starts, sizes, strict=True)
     ]
     table = torch.tensor(logits)
@@ -60,7 +62,7 @@ def test_scores_are_plain_counts_over_uneven_batches(data: st.DataObject, classe
 
 def test_low_precision_logits_are_counted_in_float32() -> None:
     logits = torch.tensor([[0.0, 8.0], [8.0, 0.0]], dtype=torch.bfloat16)
-    batch = Batch(numbered(0, 2), np.array([1, 1]), BatchKey(0, 0, np.arange(2)))
+    batch = Batch(numbered(0, 2), np.array([1, 1]), BatchKey(0, 0, np.arange(2), 0))
     scores = evaluate(lambda images: logits[numbers_in(images)], [batch], CPU)
     assert scores.top1_error == 50
     assert scores.val_loss == pytest.approx(math.log(1 + math.exp(-8)) + 4, rel=1e-5)

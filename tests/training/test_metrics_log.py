@@ -22,7 +22,7 @@ from kdaug.training.trackers import TensorBoard
 
 def key(step: int, epoch: int = 0) -> BatchKey:
     """Two images, number 10 and 17."""
-    return BatchKey(step - 1, epoch, np.array([10, 17]))
+    return BatchKey(step - 1, epoch, np.array([10, 17]), epoch)
 
 
 def begin(directory: RunDirectory, first_step: int) -> MetricsLog:

@@ -91,6 +91,8 @@ class Teacher:
 
     source: str = "none"
     """none, train (first, once, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
+    labels: str | None = None
+    """Folder of stored labels (kdaug label) that stand for the teacher, which is then not needed; None: ask it."""
     network: str | None = None
     """Network for train, or of the weights at file:PATH; None: the student's (pretrained too if that is)."""
     policy: str = "none"

@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -28,11 +28,15 @@ _NO_IMAGE = -1
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which samples make up a batch: `indices` int64 [N] into the images, in `epoch`, for optimisation step `step`."""
+    """Which samples make up a batch: `indices` int64 [N] into the images, in `epoch`, for optimisation step `step`.
+
+    view_epoch: the epoch whose views they are seen in; another one when views are used again.
+    """
 
     step: int
     epoch: int
     indices: NDArray[np.int64]
+    view_epoch: int
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,21 @@ class Batch:
     key: BatchKey
 
 
-def training_keys(count: int, batch: int, epochs: int, seed: int, first_step: int = 0) -> Iterator[BatchKey]:
+def training_keys(
+    count: int, batch: int, epochs: int, seed: int, first_step: int = 0, cycle: int | None = None
+) -> Iterator[BatchKey]:
     """The batches of a whole training run from `first_step` on; each epoch is shuffled by (seed, epoch) alone.
 
-    `count` images give count // batch steps per epoch; what is left over at its end is not used in that epoch.
+    `count` images give count // batch steps per epoch; what is left over at its end is not used in that epoch. With
+    `cycle` the views of so many epochs are used in turn.
     """
     per_epoch = count // batch
     for epoch in range(first_step // per_epoch, epochs):
         order = permutation(seed, epoch, count)
         start = max(0, first_step - epoch * per_epoch)
         for position in range(start, per_epoch):
-            yield BatchKey(epoch * per_epoch + position, epoch, order[position * batch : (position + 1) * batch])
+            indices = order[position * batch : (position + 1) * batch]
+            yield BatchKey(epoch * per_epoch + position, epoch, indices, epoch if cycle is None else epoch % cycle)
 
 
 def evaluation_keys(count: int, batch: int, rank: int = 0, size: int = 1) -> Iterator[BatchKey]:
@@ -64,7 +72,7 @@ def evaluation_keys(count: int, batch: int, rank: int = 0, size: int = 1) -> Ite
     """
     for step, start in enumerate(range(0, count, batch * size)):
         indices = np.arange(start, min(start + batch * size, count))
-        yield BatchKey(step, 0, np.array_split(indices, size)[rank])
+        yield BatchKey(step, 0, np.array_split(indices, size)[rank], 0)
 
 
 @dataclass
@@ -209,7 +217,7 @@ class _Decoding(torch.utils.data.Dataset[Any]):
         for candidate in self._candidates(index):
             try:
                 (view_key,) = self.images.view_keys(np.array([candidate]))
-                image = decode(self.images.files[candidate], self.frame, key.epoch, int(view_key))
+                image = decode(self.images.files[candidate], self.frame, key.view_epoch, int(view_key))
                 return _Place(key, candidate, int(self.images.labels[candidate]), image, failures)
             except Unreadable as error:
                 failures.append((candidate, str(error)))
@@ -227,7 +235,7 @@ def _together(places: list[_Place], side: int) -> tuple[BatchKey, torch.Tensor, 
     """One batch of decoded images of `side` pixels (tensors, which travel through shared memory), and its failures."""
     key = places[0].key
     good = [(place, place.image) for place in places if place.image is not None]
-    kept = BatchKey(key.step, key.epoch, np.array([place.index for place, _ in good], np.int64))
+    kept = replace(key, indices=np.array([place.index for place, _ in good], np.int64))
     pixels = np.stack([image for _, image in good]) if good else np.zeros((0, side, side, 3), np.uint8)
     labels = torch.tensor([place.label for place, _ in good], dtype=torch.int64)
     return kept, torch.from_numpy(pixels), labels, [failure for place in places for failure in place.failures]

@@ -7,7 +7,9 @@ D = sum over the teacher's top K of p ln(p / q), p the teacher's and q the stude
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,60 +76,93 @@ def topk_divergence(
     Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of different or wrong shape.
     """
     _check(student_logits, teacher_logits, k, temperature, reading)
-    k = int(k)
     with torch.autocast(student_logits.device.type, enabled=False):
-        student, teacher = _at_least_float32(student_logits), _at_least_float32(teacher_logits.detach())
-        student, teacher = student / temperature, teacher / temperature
-        if k < student.shape[1]:
-            student, teacher = _top_outcomes(student, teacher, k, reading)
-        else:
+        answer = answer_of(teacher_logits, int(k), temperature)
+        return divergence_from(student_logits, answer, temperature, reading, scale_by_t2)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher says of N views, as far as a divergence over its top K classes at temperature T needs it.
+
+    first: the class it puts first, int64 [N]. top: its K classes, int64 [N,K]; None: all, in their order. logits: of
+    these classes, divided by T, [N,K] or [N,C]. others: log-sum-exp of all other classes' logits divided by T, [N].
+    All logits of an image are shifted to be log-probabilities at temperature 1, as a label store holds them.
+    """
+
+    first: Tensor
+    top: Tensor | None
+    logits: Tensor
+    others: Tensor
+
+    def to(self, device: torch.device) -> Answer:
+        """The same on a device."""
+        return self._each(lambda column: column.to(device, non_blocking=True))
+
+    def chunk(self, parts: int) -> list[Answer]:
+        """The same in so many parts, as Tensor.chunk."""
+        rows = torch.arange(len(self.first), device=self.first.device).chunk(parts)
+        return [self._each(partial(torch.index_select, dim=0, index=some)) for some in rows]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Answer:
+        top = None if self.top is None else change(self.top)
+        return Answer(change(self.first), top, change(self.logits), change(self.others))
+
+
+def answer_of(logits: Tensor, k: int, temperature: float) -> Answer:
+    """The answer of a teacher whose `logits` [N,C] are there; in float32 at least, no gradient flows back."""
+    scaled = _at_least_float32(logits.detach()).log_softmax(1) / temperature
+    first = logits.argmax(1)
+    if k >= logits.shape[1]:
+        return Answer(first, None, scaled, scaled.new_full((len(scaled),), -math.inf))
+    top = scaled.topk(k, dim=1).indices
+    return Answer(first, top, scaled.gather(1, top), _log_sum_exp_of_others(scaled, top))
+
+
+def divergence_from(
+    student_logits: Tensor, answer: Answer, temperature: float, reading: Reading, scale_by_t2: bool
+) -> Tensor:
+    """`topk_divergence` from a teacher's `answer` at the same temperature."""
+    with torch.autocast(student_logits.device.type, enabled=False):
+        student, top, teacher = _at_least_float32(student_logits) / temperature, answer.top, answer.logits
+        if top is None:
             student, teacher = student.log_softmax(1), teacher.log_softmax(1)
+        elif reading == "renormalized":
+            student, teacher = student.gather(1, top).log_softmax(1), teacher.log_softmax(1)
+        elif reading == "as-written":
+            everything = torch.logaddexp(teacher.logsumexp(1), answer.others)
+            student, teacher = student.log_softmax(1).gather(1, top), teacher - everything[:, None]
+        else:
+            others = _log_sum_exp_of_others(student, top)
+            student = torch.cat([student.gather(1, top), others[:, None]], dim=1).log_softmax(1)
+            teacher = torch.cat([teacher, answer.others[:, None]], dim=1).log_softmax(1)
         share = teacher.exp()
         terms = (share * (teacher - student)).masked_fill(share == 0, 0)  # 0 ln(0 / q) is 0, for q = 0 as well
         divergence = terms.sum(1)
         return divergence * temperature**2 if scale_by_t2 else divergence
 
 
-def _top_outcomes(student: Tensor, teacher: Tensor, k: int, reading: Reading) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the outcomes that `reading` compares, student's and teacher's: [N,k] or [N,k+1]."""
-    top = teacher.topk(k, dim=1).indices
-    if reading == "renormalized":
-        return student.gather(1, top).log_softmax(1), teacher.gather(1, top).log_softmax(1)
-    if reading == "as-written":
-        return student.log_softmax(1).gather(1, top), teacher.log_softmax(1).gather(1, top)
-    return _with_rest(student, top), _with_rest(teacher, top)
-
-
-def _with_rest(logits: Tensor, top: Tensor) -> Tensor:
-    """Log-probabilities [N,k+1] of the `top` classes [N,k] and of all others together."""
+def _log_sum_exp_of_others(logits: Tensor, top: Tensor) -> Tensor:
+    """log-sum-exp [N] over the classes of `logits` [N,C] that are not among `top` [N,K]; -inf if all are ruled out."""
     others = logits.scatter(1, top, -math.inf)
-    none = others.isneginf().all(1, keepdim=True)  # all ruled out: torch's logsumexp would have a slope of nan
-    rest = others.masked_fill(none, 0).logsumexp(1, keepdim=True).masked_fill(none, -math.inf)
-    return torch.cat([logits.gather(1, top), rest], dim=1).log_softmax(1)
+    none = others.isneginf().all(1)  # torch's logsumexp would have a slope of nan
+    return others.masked_fill(none[:, None], 0).logsumexp(1).masked_fill(none, -math.inf)
 
 
-def supervise(
-    settings: config.Supervision, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor
-) -> Told:
+def supervise(settings: config.Supervision, student_logits: Tensor, answer: Answer | None, labels: Tensor) -> Told:
     """Cross-entropy at temperature 1 plus settings.weight times the divergence, for every image (paper Eq. 2).
 
-    Logits [N,C] of both networks for the same views, labels int64 [N]. Without a teacher: the cross-entropy alone.
+    student_logits [N,C], the teacher's answer for the same views at settings.temperature, labels int64 [N]. Without a
+    teacher: the cross-entropy alone.
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         cross_entropy = functional.cross_entropy(
             _at_least_float32(student_logits), labels, reduction="none", label_smoothing=settings.label_smoothing
         )
-    if teacher_logits is None:
+    if answer is None:
         return Told(cross_entropy, cross_entropy)
-    divergence = topk_divergence(
-        student_logits,
-        teacher_logits,
-        settings.k,
-        settings.temperature,
-        settings.reading,
-        settings.scale_by_t2,
-    )
-    agreement = (student_logits.detach().argmax(1) == teacher_logits.argmax(1)).to(cross_entropy.dtype)
+    divergence = divergence_from(student_logits, answer, settings.temperature, settings.reading, settings.scale_by_t2)
+    agreement = (student_logits.detach().argmax(1) == answer.first).to(cross_entropy.dtype)
     return Told(cross_entropy + settings.weight * divergence, cross_entropy, divergence, agreement)
 
 

@@ -19,7 +19,7 @@ from kdaug.config import Recipe
 from kdaug.data.loader import prefetch
 from kdaug.errors import InputError
 from kdaug.networks import parameter_count, save_weights
-from kdaug.supervision import Teacher
+from kdaug.supervision import LabelStore, Teacher, open_store
 from kdaug.training.adversary import without_auxiliary_norms
 from kdaug.training.checkpoints import (
     Diverged,
@@ -56,6 +56,7 @@ from kdaug.training.setup import (
     example_input,
     prepare,
     prepare_teacher,
+    subject_of,
     training_views,
 )
 from kdaug.training.step import learn
@@ -96,7 +97,7 @@ def _train_in(world: World, recipe: Recipe, console: Console) -> Outcome:
     with ExitStack() as held, listen() as stop:
         world.told_by_first(partial(_hold, held, directory, recipe))
         try:
-            _train(setup, teacher or _trained_teacher(setup, directory), directory, stop)
+            _train(setup, teacher or _trained_teacher(setup, directory.path), directory, stop)
         except Diverged as reason:
             kept = "the checkpoint before it is" if all_checkpoints(directory.checkpoints) else "no checkpoint was"
             raise InputError(
@@ -130,7 +131,7 @@ class _Run:
     progress: RunProgress
 
 
-def _train(setup: Setup, teacher: Teacher | None, directory: RunDirectory, stop: Event) -> None:
+def _train(setup: Setup, teacher: Teacher | LabelStore | None, directory: RunDirectory, stop: Event) -> None:
     """From the newest checkpoint, or the first step, to the final files."""
     world, report = setup.world, partial(say, setup.console)
     state = first_state(setup)
@@ -166,13 +167,14 @@ def _begin(setup: Setup, directory: RunDirectory, step: int, loaded: bool) -> No
     cut_back(directory, step)
 
 
-def _run_steps(run: _Run, teacher: Teacher | None, stop: Event) -> None:
+def _run_steps(run: _Run, teacher: Teacher | LabelStore | None, stop: Event) -> None:
     """All optimisation steps from the present one on, evaluations and checkpoints on the way, then the last files."""
     setup, state, log = run.setup, run.state, run.log
     agreement, keeper, started = Agreement(setup.world), _Keeper(run), time.monotonic()
     if _evaluation_due(setup, state.step):  # the checkpoint at such a step is written before the evaluation
         _evaluate(run, stop)
-    with closing(prefetch(training_views(setup, state.step))) as batches:
+    cycle = teacher.cycle if isinstance(teacher, LabelStore) else None
+    with closing(prefetch(training_views(setup, state.step, cycle))) as batches:
         for batch, views in keeper.until_images_fail(batches):
             watching = setup.recipe.supervision.when in (
                 "all",
@@ -277,13 +279,24 @@ def _save_judged(setup: Setup, state: TrainingState, path: Path) -> None:
     setup.world.told_by_first(lambda: save_weights(weights, setup.card, path))
 
 
-def _given_teacher(setup: Setup) -> Teacher | None:
-    """The teacher that is there already; None if there is none, or if it has to be trained."""
+def _given_teacher(setup: Setup) -> Teacher | LabelStore | None:
+    """The teacher that is there already, or its stored labels; None if there is none, or if it has to be trained."""
+    if setup.recipe.teacher.labels is not None:
+        folder, supervision = Path(setup.recipe.teacher.labels), setup.recipe.supervision
+        return open_store(folder, subject_of(setup), supervision, setup.epochs)
     source = setup.recipe.teacher.source
     return None if source in ("none", "train") else prepare_teacher(setup, source)
 
 
-def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
+def find_teacher(setup: Setup, place: Path) -> Teacher:
+    """The recipe's teacher itself, trained now if it has to be; Interrupted names `place` as what is to go on."""
+    source = setup.recipe.teacher.source
+    teacher = _trained_teacher(setup, place) if source == "train" else prepare_teacher(setup, source)
+    assert teacher is not None
+    return teacher
+
+
+def _trained_teacher(setup: Setup, place: Path) -> Teacher | None:
     """The teacher of the recipe, trained now unless an earlier run has done so; None if it wants none."""
     if setup.recipe.teacher.source != "train":
         return None
@@ -292,7 +305,7 @@ def _trained_teacher(setup: Setup, directory: RunDirectory) -> Teacher | None:
     try:
         trained = _train_in(setup.world, first, setup.console).directory
     except Interrupted as stopped:
-        raise Interrupted(directory.path, stopped.why) from None
+        raise Interrupted(place, stopped.why) from None
     return prepare_teacher(setup, f"run:{trained}")
 
 

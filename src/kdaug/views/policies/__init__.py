@@ -7,7 +7,7 @@ from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import read_policy_file
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
-from kdaug.views.policies.spec import create_policy, of_recipe, pinned, spec_with_magnitude
+from kdaug.views.policies.spec import create_policy, follows_epoch, of_recipe, pinned, spec_with_magnitude
 from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
 from kdaug.views.policies.sub_policies import SubPolicies
 from kdaug.views.policies.trivialaugment import TrivialAugment
@@ -26,6 +26,7 @@ __all__ = [
     "SubPolicies",
     "TrivialAugment",
     "create_policy",
+    "follows_epoch",
     "of_recipe",
     "pinned",
     "read_policy_file",

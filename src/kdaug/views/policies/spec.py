@@ -93,6 +93,11 @@ def spec_with_magnitude(spec: str, magnitude: float) -> str:
     raise InputError(f"views.magnitude is {magnitude:g}, but policy {spec} has no magnitude")
 
 
+def follows_epoch(spec: str) -> bool:
+    """Whether the policy's draws depend on how far the run has come, beyond the epoch's number."""
+    return any(_parse(part).name in PBA_NAMES for part in spec.split(","))
+
+
 def pinned(spec: str) -> str:
     """The specification with the content of policy files pinned: `file:my.yaml#0123456789`.
 

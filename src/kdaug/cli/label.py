@@ -1,0 +1,137 @@
+"""kdaug label RECIPE --out FOLDER | label verify FOLDER"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from kdaug.cli.overrides import find_recipe, with_flags
+from kdaug.cli.parsing import parse
+from kdaug.cli.speaking import complain, rank
+from kdaug.config import Recipe
+from kdaug.errors import InputError
+
+HELP = """usage: kdaug label RECIPE --out FOLDER [--k K] [--temperatures T ...] [--epochs FIRST:END] [--cycle N]
+                                    [--precision float32] [--section.setting VALUE ...]
+       kdaug label verify FOLDER [--views N] [--data.root DIR]
+
+The teacher of RECIPE looks once at every view that students of it will see, and its top classes are stored:
+  kdaug label cifar100-table1-small --data.root data --teacher.source run:runs/teacher --out labels
+  kdaug train cifar100-table1-small --data.root data --teacher.labels labels
+Given the same again it goes on where it was stopped; under torchrun the processes share the work. Any seed, network,
+weight, and K and temperature that are stored serve afterwards; views.seed, the policy and the images must be the same.
+
+kdaug label RECIPE --help lists all settings with that recipe's values."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is stored of the teacher's answers, besides the recipe's own settings."""
+
+    out: str
+    """Folder to write to."""
+    k: int | None = None
+    """Classes kept of each view, the most probable ones; None: supervision.k."""
+    temperatures: tuple[float, ...] | None = None
+    """Temperatures served with readings other than renormalized; None: supervision.temperature."""
+    epochs: str | None = None
+    """Epochs, as 0:90 (the end not included); None: all."""
+    cycle: int | None = None
+    """Store so many epochs, to be used in turn."""
+    precision: Literal["float16", "float32"] = "float16"
+    """Of the stored log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Computes a random part of a store's answers again and compares them."""
+
+    folder: tyro.conf.Positional[str]
+    """Of the store."""
+    views: int = 1000
+    """How many views to look at again."""
+    root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
+    """Where the data are now; None: where they were."""
+    device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
+    """auto, cpu, cuda, ..."""
+
+
+def run(arguments: list[str]) -> int:
+    """Labels or verifies; returns the exit code, 1 if a store does not hold what it says."""
+    if not arguments:
+        raise InputError("which recipe? kdaug recipes lists them; then: kdaug label RECIPE --out FOLDER")
+    if arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if arguments[0] == "verify":
+        return _verify(parse(Verify, arguments[1:], "kdaug label verify"))
+    return _label(arguments[0], arguments[1:])
+
+
+def _label(name: str, flags: list[str]) -> int:
+    own, others = _split(flags)
+    if "--help" not in flags and "--out" not in own:
+        raise InputError("where to? give the folder with --out")
+    kept = parse(Kept, own, f"kdaug label {name}")
+    recipe = with_flags(find_recipe(name), others, f"kdaug label {name}", "Store a teacher's answers.")
+
+    from kdaug.training import Interrupted
+    from kdaug.training.labelling import Request, label
+
+    try:
+        request = Request(kept.k, kept.temperatures, kept.precision, *_epochs(kept))
+        label(_placed(recipe, kept.out), Path(kept.out), request)
+    except Interrupted as stop:
+        complain(str(stop))
+        return 130
+    if rank() == 0:
+        print(f"everything is in {kept.out}:  kdaug train {name} --teacher.labels {kept.out}")
+    return 0
+
+
+def _split(flags: list[str]) -> tuple[list[str], list[str]]:
+    """Our own flags with their values, and the recipe's: those with a dot in their name."""
+    own, others = list[str](), list[str]()
+    into = others
+    for flag in flags:
+        if flag.startswith("--"):
+            into = others if "." in flag.partition("=")[0] or flag == "--help" else own
+        into.append(flag)
+    return own, others
+
+
+def _placed(recipe: Recipe, out: str) -> Recipe:
+    """run.dir, where not given: beside the store, which is where a teacher to be trained is put as well."""
+    if recipe.run.dir is not None:
+        return recipe
+    return replace(recipe, run=replace(recipe.run, dir=str(Path(out).parent / "run")))
+
+
+def _epochs(kept: Kept) -> tuple[tuple[int, int] | None, bool]:
+    """First and end, None for all; whether they are used in turn."""
+    if kept.epochs is not None and kept.cycle is not None:
+        raise InputError("--epochs and --cycle exclude each other; --cycle 10 stores epochs 0:10")
+    if kept.cycle is not None:
+        return (0, kept.cycle), True
+    if kept.epochs is None:
+        return None, False
+    first, colon, end = kept.epochs.partition(":")
+    if not (colon and first.isdigit() and end.isdigit()):
+        raise InputError(f"--epochs is {kept.epochs!r}, but must be like 0:90")
+    return (int(first), int(end)), False
+
+
+def _verify(given: Verify) -> int:
+    from kdaug.training.labelling import verify
+
+    seen = verify(Path(given.folder), given.views, given.root, given.device)
+    print(
+        f"{seen.views:,} views of {given.folder} looked at again: log-probabilities differ by {seen.largest_error:.2g} "
+        f"at most, the first class in {seen.first_differs:,}, the top {seen.k} as a set in {seen.top_differs:,}"
+    )
+    for line in seen.changed:
+        complain(line)
+    return 1 if seen.changed else 0

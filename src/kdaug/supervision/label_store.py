@@ -1,0 +1,305 @@
+"""The label store: what a teacher says of every view of a run, on disk, so that students learn without the teacher.
+
+A folder holds manifest.json, which says what the answers are to, and for every epoch safetensors files with a record
+per training image, in the order of the set:
+
+  classes      uint16 [N,K]   the teacher's K most probable classes, best first
+  logits       float16 or float32 [N,K]   theirs, shifted to log-probabilities at temperature 1: exact where it matters
+  label        as logits [N]  that of the image's own class
+  log_sum_exp  float32 [N,T]  of all classes' logits, shifted alike and divided by each of the manifest's temperatures
+
+A record of an image that could not be read is all NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdaug import config
+from kdaug.data.images import digest
+from kdaug.errors import InputError
+from kdaug.files import write_whole
+from kdaug.supervision.losses import Answer
+
+StorePrecision = Literal["float16", "float32"]
+ROWS_PER_FILE = 1 << 20
+MOST_CLASSES = 1 << 16
+_VERSION = 1
+_DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was looked at: `samples` images of `classes`, `data` being a digest of them, in views made by `views`, every
+    setting that they depend on, by its dotted name."""
+
+    samples: int
+    classes: tuple[str, ...]
+    data: str
+    views: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store is: answers of `teacher` (a digest of it) to `subject`.
+
+    k: classes in a record. temperatures: those of log_sum_exp, ascending. first_epoch, epochs: the epochs stored are
+    first_epoch .. first_epoch + epochs - 1. cycle: whether they are used in turn, over and over.
+    """
+
+    subject: Subject
+    teacher: str
+    k: int
+    temperatures: tuple[float, ...]
+    precision: StorePrecision
+    first_epoch: int
+    epochs: int
+    cycle: bool
+    version: int = _VERSION
+
+    @property
+    def bytes_per_view(self) -> int:
+        """Of a record."""
+        width = 2 if self.precision == "float16" else 4
+        return (2 + width) * self.k + width + 4 * len(self.temperatures)
+
+    @property
+    def size(self) -> int:
+        """Of all records, in bytes."""
+        return self.bytes_per_view * self.subject.samples * self.epochs
+
+
+def differences(before: Manifest | Subject, after: Manifest | Subject) -> list[str]:
+    """What differs, as "name: before -> after"."""
+    old, new = _flat(asdict(before)), _flat(asdict(after))
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """The same without dicts in it, and with the classes in a few words."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value)
+        elif name == "classes":
+            flat[name] = f"{len(value)} ({digest('|'.join(value).encode())})"
+        else:
+            flat[name] = value
+    return flat
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Begins a store in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the store in `folder`; InputError if there is none that can be read."""
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_bytes())
+        if content["version"] != _VERSION:
+            raise InputError(f"{path} is of version {content['version']}, but this kdaug reads {_VERSION}; label again")
+        subject, temperatures = content.pop("subject"), tuple(content.pop("temperatures"))
+        return Manifest(
+            subject=Subject(**{**subject, "classes": tuple(subject["classes"])}), temperatures=temperatures, **content
+        )
+    except OSError:
+        raise InputError(f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one") from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path} is damaged; label again into another folder") from None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `first` .. `end` - 1 of the images in `epoch`: the content of one file."""
+
+    epoch: int
+    number: int
+    first: int
+    end: int
+
+    def path(self, folder: Path) -> Path:
+        return folder / f"epoch-{self.epoch:05}-{self.number}.safetensors"
+
+    def is_written(self, folder: Path) -> bool:
+        """Whether the file is there, as long as its header says."""
+        try:
+            with safetensors.safe_open(str(self.path(folder)), "pt"):
+                return True
+        except (OSError, safetensors.SafetensorError):
+            return False
+
+
+def parts_of(manifest: Manifest) -> list[Part]:
+    """All files of a store, in order."""
+    starts = range(0, manifest.subject.samples, ROWS_PER_FILE)
+    epochs = range(manifest.first_epoch, manifest.first_epoch + manifest.epochs)
+    return [
+        Part(epoch, number, first, min(first + ROWS_PER_FILE, manifest.subject.samples))
+        for epoch in epochs
+        for number, first in enumerate(starts)
+    ]
+
+
+def records_of(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str, Tensor]:
+    """The records of views whose teacher's `logits` [N,C] and whose `labels` int64 [N] are given; in main memory."""
+    shifted = logits.float().log_softmax(1)
+    top = shifted.topk(manifest.k, dim=1)
+    dtype = _DTYPES[manifest.precision]
+    sums = [(shifted / temperature).logsumexp(1) for temperature in manifest.temperatures]
+    records = {
+        "classes": top.indices.to(torch.int32),  # few operations know uint16
+        "logits": top.values.to(dtype),
+        "label": shifted.gather(1, labels[:, None])[:, 0].to(dtype),
+        "log_sum_exp": torch.stack(sums, 1) if sums else shifted.new_empty(len(shifted), 0),
+    }
+    return {name: value.cpu() for name, value in records.items()}
+
+
+def empty_records(rows: int, manifest: Manifest) -> dict[str, Tensor]:
+    """Records of `rows` images that could not be read."""
+    dtype = _DTYPES[manifest.precision]
+    return {
+        "classes": torch.zeros(rows, manifest.k, dtype=torch.int32),
+        "logits": torch.full((rows, manifest.k), math.nan, dtype=dtype),
+        "label": torch.full((rows,), math.nan, dtype=dtype),
+        "log_sum_exp": torch.full((rows, len(manifest.temperatures)), math.nan),
+    }
+
+
+def write_part(records: dict[str, Tensor], part: Part, folder: Path) -> None:
+    """Writes a part's file, whole or not at all."""
+    classes = torch.from_numpy(records["classes"].numpy().astype(np.uint16))
+    write_whole(part.path(folder), safetensors.torch.save({**records, "classes": classes}))
+
+
+@dataclass
+class LabelStore:
+    """A store opened for reading: files are mapped into memory when an epoch is first asked for, the last one kept."""
+
+    folder: Path
+    manifest: Manifest
+    _open: tuple[int, list[dict[str, Tensor]]] = field(default=(-1, []), repr=False)
+
+    @property
+    def cycle(self) -> int | None:
+        """How many epochs are used in turn; None: each once."""
+        return self.manifest.epochs if self.manifest.cycle else None
+
+    def records(self, epoch: int, rows: NDArray[np.int64]) -> dict[str, Tensor]:
+        """The records of images `rows` in `epoch`, classes as int64.
+
+        Raises InputError for an epoch or a file that is not there, or an image that could not be read.
+        """
+        parts = self._parts(epoch)
+        number, row = np.divmod(rows, ROWS_PER_FILE)
+        taken = [
+            {name: part[name][torch.from_numpy(row[number == n])] for name in part} for n, part in enumerate(parts)
+        ]
+        order = torch.from_numpy(np.argsort(np.argsort(number, kind="stable"), kind="stable"))
+        found = {name: torch.cat([part[name] for part in taken])[order] for name in taken[0]}
+        found["classes"] = found["classes"].long() & 0xFFFF
+        unread = found["label"].isnan()
+        if unread.any():
+            raise InputError(
+                f"label store {self.folder}: image {rows[int(unread.int().argmax())]} could not be read when it was "
+                f"labelled in epoch {epoch}, now it can; label again into another folder"
+            )
+        return found
+
+    def _parts(self, epoch: int) -> list[dict[str, Tensor]]:
+        if self._open[0] != epoch:
+            wanted = [part for part in parts_of(self.manifest) if part.epoch == epoch]
+            if not wanted:
+                raise InputError(f"label store {self.folder} holds no epoch {epoch}")
+            self._open = (epoch, [_mapped(part, self.folder) for part in wanted])
+        return self._open[1]
+
+    def answer(self, settings: config.Supervision, epoch: int, rows: NDArray[np.int64]) -> Answer:
+        """What the teacher said of the views of images `rows` in `epoch`, for these settings."""
+        found = self.records(epoch, rows)
+        k, temperature, classes = min(settings.k, self.manifest.k), settings.temperature, found["classes"]
+        logits = found["logits"][:, :k].float() / temperature
+        if k == len(self.manifest.subject.classes):
+            in_order = torch.empty_like(logits).scatter_(1, classes, logits)
+            return Answer(classes[:, 0], None, in_order, logits.new_full((len(rows),), -math.inf))
+        if settings.reading == "renormalized":
+            others = logits.new_zeros(len(rows))  # of no consequence
+        else:
+            everything = self._log_sum_exp(found, temperature)
+            others = everything + torch.log1p(-(logits.logsumexp(1) - everything).exp().clamp(max=1))
+        return Answer(classes[:, 0], classes[:, :k], logits, others)
+
+    def _log_sum_exp(self, found: dict[str, Tensor], temperature: float) -> Tensor:
+        if temperature == 1:
+            return found["label"].new_zeros(len(found["label"]), dtype=torch.float32)
+        return found["log_sum_exp"][:, self.manifest.temperatures.index(temperature)]
+
+
+def _mapped(part: Part, folder: Path) -> dict[str, Tensor]:
+    path = part.path(folder)
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors["classes"] = tensors["classes"].view(torch.int16)
+    except (OSError, safetensors.SafetensorError, KeyError):
+        raise InputError(f"{path} is missing or damaged; kdaug label, given the same again, makes it anew") from None
+    if any(len(tensor) != part.end - part.first for tensor in tensors.values()):
+        raise InputError(f"{path} does not hold {part.end - part.first} records; label again into another folder")
+    return tensors
+
+
+def open_store(folder: Path, subject: Subject, settings: config.Supervision, epochs: int) -> LabelStore:
+    """The store in `folder`, if it serves training for `epochs` on `subject` under `settings`.
+
+    Raises InputError naming what differs or is missing.
+    """
+    there = read_manifest(folder)
+    differs = differences(there.subject, subject)
+    if differs:
+        raise InputError(
+            f"label store {folder} is of other views than these ({'; '.join(differs)}); set them back, or label again"
+        )
+    _check_supervision(folder, there, settings)
+    if not there.cycle:
+        missing = [epoch for epoch in range(epochs) if not 0 <= epoch - there.first_epoch < there.epochs]
+        if missing:
+            raise InputError(
+                f"label store {folder} holds epochs {there.first_epoch}:{there.first_epoch + there.epochs}, but epoch "
+                f"{missing[0]} is needed; label these too, or train for fewer epochs"
+            )
+    unwritten = next((part for part in parts_of(there) if not part.is_written(folder)), None)
+    if unwritten is not None:
+        raise InputError(
+            f"label store {folder} is not finished ({unwritten.path(folder).name} is missing); "
+            "kdaug label, given the same again, goes on"
+        )
+    return LabelStore(folder, there)
+
+
+def _check_supervision(folder: Path, there: Manifest, settings: config.Supervision) -> None:
+    if min(settings.k, len(there.subject.classes)) > there.k:
+        raise InputError(
+            f"label store {folder} holds the top {there.k} classes, but supervision.k is {settings.k}; ask for no "
+            "more, or label again with --k"
+        )
+    needed = settings.reading != "renormalized" and there.k < len(there.subject.classes)
+    if needed and settings.temperature not in (1.0, *there.temperatures):
+        known = ", ".join(f"{t:g}" for t in (1.0, *there.temperatures))
+        raise InputError(
+            f"label store {folder} knows temperatures {known}, but supervision.temperature is "
+            f"{settings.temperature:g}; take one of them, or label again with --temperatures"
+        )
