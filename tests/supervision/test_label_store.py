@@ -1,0 +1,238 @@
+"""The label store: what comes out is what the teacher said, for any K, temperature and reading stored; bad ones named."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kdaug import config
+from kdaug.config import Reading
+from kdaug.errors import InputError
+from kdaug.supervision import answer_of, label_store, open_store, supervise
+from kdaug.supervision.label_store import (
+    LabelStore,
+    Manifest,
+    Subject,
+    differences,
+    empty_records,
+    parts_of,
+    read_manifest,
+    records_of,
+    write_manifest,
+    write_part,
+)
+
+SAMPLES, CLASSES = 23, 12
+SUBJECT = Subject(SAMPLES, tuple(f"c{i}" for i in range(CLASSES)), "data", {"views.seed": 0, "views.policy": "none"})
+MANIFEST = Manifest(SUBJECT, "teacher", 5, (2.0, 10.0), "float32", 0, 2, False)
+READINGS: list[Reading] = ["as-written", "renormalized", "grouped"]
+
+
+def logits_of(epoch: int, samples: int = SAMPLES, classes: int = CLASSES) -> Tensor:
+    """What a teacher would say in `epoch`, float32 [N,C]."""
+    return torch.tensor(np.random.default_rng(epoch).normal(0, 4, (samples, classes)), dtype=torch.float32)
+
+
+def labels_of(samples: int = SAMPLES) -> Tensor:
+    return torch.arange(samples) % CLASSES
+
+
+def fill(manifest: Manifest, folder: Path) -> Path:
+    write_manifest(manifest, folder)
+    for part in parts_of(manifest):
+        logits, labels = logits_of(part.epoch)[part.first : part.end], labels_of()[part.first : part.end]
+        write_part(records_of(logits, labels, manifest), part, folder)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return fill(MANIFEST, tmp_path / "labels")
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of several files an epoch, though of a few images."""
+    monkeypatch.setattr(label_store, "ROWS_PER_FILE", 10)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize(("k", "stored"), [(1, 5), (3, 5), (5, 5), (12, 12), (99, 12)])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
+def test_the_loss_from_stored_answers_is_the_loss_from_the_teacher(
+    reading: Reading, k: int, stored: int, temperature: float, tmp_path: Path
+) -> None:
+    folder = fill(replace(MANIFEST, k=stored), tmp_path / "labels")
+    settings = config.Supervision(1.5, k, temperature, reading)
+    opened = open_store(folder, SUBJECT, settings, 2)
+    rows = np.array([22, 0, 7, 7])
+    student = torch.tensor(np.random.default_rng(9).normal(0, 3, (4, CLASSES)), dtype=torch.float32)
+    for epoch in (1, 0):
+        asked = supervise(settings, student, answer_of(logits_of(epoch)[rows], k, temperature), labels_of()[rows])
+        read = supervise(settings, student, opened.answer(settings, epoch, rows), labels_of()[rows])
+        torch.testing.assert_close(read.loss, asked.loss, rtol=1e-6, atol=1e-6)
+        assert read.agreement is not None
+        assert asked.agreement is not None
+        assert torch.equal(read.agreement, asked.agreement)
+        if reading == "renormalized" or k >= CLASSES:
+            assert torch.equal(read.loss, asked.loss), "the very same bits"
+
+
+@given(st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=40), st.integers(0, 1))
+def test_any_rows_come_from_any_of_several_files_in_the_order_asked_for(
+    rows: list[int], epoch: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_store, "ROWS_PER_FILE", 10)
+        folder = fill(MANIFEST, tmp_path_factory.mktemp("labels"))
+        found = LabelStore(folder, MANIFEST).records(epoch, np.array(rows))
+    whole = records_of(logits_of(epoch), labels_of(), MANIFEST)
+    for name, value in whole.items():
+        assert torch.equal(found[name].to(value.dtype), value[rows]), name
+
+
+def test_half_precision_keeps_log_probabilities_to_a_thousandth_of_their_size(tmp_path: Path) -> None:
+    half = replace(MANIFEST, precision="float16")
+    found = LabelStore(fill(half, tmp_path / "labels"), half).records(0, np.arange(SAMPLES))
+    exact = logits_of(0).double().log_softmax(1)
+    top = exact.topk(5, dim=1)
+    assert torch.equal(found["classes"], top.indices)
+    torch.testing.assert_close(found["logits"].double(), top.values, rtol=2**-11, atol=2**-24)
+    own = exact.gather(1, labels_of()[:, None])[:, 0]
+    torch.testing.assert_close(found["label"].double(), own, rtol=2**-11, atol=2**-24)
+    for place, temperature in enumerate((2.0, 10.0)):
+        expected = (exact / temperature).exp().sum(1).log()
+        torch.testing.assert_close(found["log_sum_exp"][:, place].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 5, 50])
+@pytest.mark.parametrize("temperatures", [(), (2.0,), (2.0, 10.0)])
+def test_a_view_takes_no_more_bytes_than_promised(k: int, temperatures: tuple[float, ...], tmp_path: Path) -> None:
+    subject = replace(SUBJECT, samples=5000, classes=tuple(str(i) for i in range(100)))
+    manifest = Manifest(subject, "teacher", k, temperatures, "float16", 0, 1, False)
+    assert manifest.bytes_per_view <= 4 + 4 * k + 4 * (1 + len(temperatures))
+    (part,) = parts_of(manifest)
+    write_part(records_of(logits_of(0, 5000, 100), torch.zeros(5000, dtype=torch.int64), manifest), part, tmp_path)
+    written = part.path(tmp_path).stat().st_size
+    assert manifest.size <= written < manifest.size + 500
+    assert manifest.size == 5000 * manifest.bytes_per_view
+
+
+def test_classes_beyond_32767_are_kept(tmp_path: Path) -> None:
+    subject = replace(SUBJECT, samples=2, classes=tuple(str(i) for i in range(60_000)))
+    manifest = Manifest(subject, "teacher", 2, (), "float16", 0, 1, False)
+    logits = torch.zeros(2, 60_000)
+    logits[0, 59_999], logits[0, 40_000], logits[1, 3], logits[1, 32_768] = 9, 8, 9, 8
+    write_part(records_of(logits, torch.tensor([0, 1]), manifest), parts_of(manifest)[0], tmp_path)
+    found = LabelStore(tmp_path, manifest).records(0, np.array([0, 1]))
+    assert found["classes"].tolist() == [[59_999, 40_000], [3, 32_768]]
+
+
+def test_the_manifest_comes_back_as_it_was(store: Path) -> None:
+    assert read_manifest(store) == MANIFEST
+    assert differences(read_manifest(store), MANIFEST) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "settings", "epochs", "says"),
+    [
+        ({}, {"data": "others"}, {}, 2, "of other views than these .data: data -> others."),
+        ({}, {"views": {**SUBJECT.views, "views.seed": 1}}, {}, 2, "views.seed: 0 -> 1"),
+        ({}, {"views": {**SUBJECT.views, "views.policy": "x"}}, {}, 2, "views.policy: none -> x"),
+        ({}, {"classes": ("a", "b")}, {}, 2, r"classes: 12 \(\w+\) -> 2 \(\w+\)"),
+        ({}, {"samples": 24}, {}, 2, "samples: 23 -> 24"),
+        ({}, {}, {"k": 6}, 2, "holds the top 5 classes, but supervision.k is 6"),
+        ({}, {}, {"temperature": 4.0, "reading": "grouped"}, 2, "knows temperatures 1, 2, 10, but .* is 4"),
+        ({}, {}, {"temperature": 4.0, "reading": "as-written"}, 2, "knows temperatures 1, 2, 10, but .* is 4"),
+        ({}, {}, {}, 3, "holds epochs 0:2, but epoch 2 is needed"),
+        ({"first_epoch": 1}, {}, {}, 2, "holds epochs 1:3, but epoch 0 is needed"),
+    ],
+)
+def test_a_store_that_does_not_serve_is_refused_naming_what_differs(
+    there: dict[str, object],
+    wanted: dict[str, object],
+    settings: dict[str, object],
+    epochs: int,
+    says: str,
+    tmp_path: Path,
+) -> None:
+    folder = fill(replace(MANIFEST, **there), tmp_path / "labels")
+    with pytest.raises(InputError, match=says):
+        open_store(folder, replace(SUBJECT, **wanted), config.Supervision(**{"k": 5, **settings}), epochs)
+
+
+def test_a_store_in_turn_serves_any_number_of_epochs(tmp_path: Path) -> None:
+    folder = fill(replace(MANIFEST, cycle=True), tmp_path / "labels")
+    assert open_store(folder, SUBJECT, config.Supervision(), 1000).cycle == 2
+    renormalized = config.Supervision(temperature=3.7)
+    assert open_store(folder, SUBJECT, renormalized, 1).manifest.cycle, "any temperature will do for renormalized"
+
+
+def a_file_is_lost(folder: Path) -> None:
+    (folder / "epoch-00001-0.safetensors").unlink()
+
+
+def a_file_is_cut_short(folder: Path) -> None:
+    path = folder / "epoch-00001-0.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def the_manifest_is_cut_short(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text()[:-9])
+
+
+def the_manifest_is_of_another_version(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+
+
+def the_manifest_is_lost(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (a_file_is_lost, r"not finished \(epoch-00001-0.safetensors is missing\)"),
+        (a_file_is_cut_short, r"not finished \(epoch-00001-0.safetensors is missing\)"),
+        (the_manifest_is_cut_short, "manifest.json is damaged"),
+        (the_manifest_is_of_another_version, "is of version 99"),
+        (the_manifest_is_lost, "is not a label store"),
+    ],
+)
+def test_a_spoilt_store_is_named(spoil: Callable[[Path], None], says: str, store: Path) -> None:
+    spoil(store)
+    with pytest.raises(InputError, match=says):
+        open_store(store, SUBJECT, config.Supervision(), 2)
+
+
+def test_an_image_that_could_not_be_read_when_labelled_is_named(tmp_path: Path) -> None:
+    records = empty_records(SAMPLES, MANIFEST)
+    for name, value in records_of(logits_of(0), labels_of(), MANIFEST).items():
+        records[name][:20] = value[:20]
+    for part in parts_of(MANIFEST):
+        write_part(records, part, tmp_path)
+    opened = LabelStore(tmp_path, MANIFEST)
+    assert opened.answer(config.Supervision(), 0, np.array([0, 19])).logits.isfinite().all()
+    with pytest.raises(InputError, match="image 21 could not be read when it was labelled in epoch 1"):
+        opened.answer(config.Supervision(), 1, np.array([3, 21]))
+
+
+def test_an_answer_is_cut_as_a_batch_is(store: Path) -> None:
+    answer = LabelStore(store, MANIFEST).answer(config.Supervision(reading="grouped"), 0, np.arange(12))
+    pieces = answer.chunk(4)
+    assert [len(piece.first) for piece in pieces] == [3, 3, 3, 3]
+    for name in ("first", "top", "logits", "others"):
+        assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces]), getattr(answer, name))
+    assert math.isfinite(float(answer.others.sum()))

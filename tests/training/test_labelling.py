@@ -1,0 +1,239 @@
+"""Labelling: training from stored answers is the same training; stores are resumed, shared, verified, refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from kdaug.config import Recipe
+from kdaug.errors import InputError
+from kdaug.supervision.label_store import parts_of, read_manifest
+from kdaug.training import labelling, train
+from kdaug.training.labelling import Request, label, verify
+
+Changed = Callable[[Recipe, dict[str, Any]], Recipe]
+Lines = Callable[[Path], list[dict[str, Any]]]
+EXACT = Request(precision="float32")
+
+
+@pytest.fixture(scope="module")
+def store(taught: Path, taught_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Answers of the teacher of `taught`, float32, to all views of its two epochs; look only."""
+    folder = tmp_path_factory.mktemp("labels") / "store"
+    label(taught_recipe, folder, EXACT)
+    return folder
+
+
+@pytest.fixture
+def student(taught_recipe: Recipe, changed: Changed, tmp_path: Path) -> Callable[..., Recipe]:
+    """`taught_recipe` learning from stored labels in tmp_path/run, with settings changed."""
+    return lambda folder, settings=None: changed(
+        taught_recipe,
+        {"teacher.source": "none", "teacher.labels": str(folder), "run.dir": str(tmp_path / "run"), **(settings or {})},
+    )
+
+
+def losses(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{n: v for n, v in line.items() if n != "seconds"} for line in lines]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("reading", ["renormalized", "grouped", "as-written"])
+def test_training_from_exact_labels_is_training_with_the_teacher(
+    reading: str, taught_recipe: Recipe, store: Path, student: Callable[..., Recipe], changed: Changed, lines_of: Lines,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    settings = {"supervision.reading": reading}
+    teacher = next((Path(taught_recipe.run.dir).parent / "teachers").iterdir())
+    online = {**settings, "teacher.source": f"run:{teacher}", "run.dir": str(tmp_path / "online")}
+    asked = train(changed(taught_recipe, online)).directory
+    read = train(student(store, settings)).directory
+    pairs = list(zip(lines_of(asked), lines_of(read), strict=True))
+    for one, other in pairs:
+        for name in ("loss", "cross_entropy", "divergence", "teacher_agreement", "val_loss"):
+            if name in one:
+                assert other[name] == pytest.approx(one[name], rel=1e-6, abs=1e-7), (name, one["step"])
+    if reading == "renormalized":
+        assert (asked / "last.safetensors").read_bytes() == (read / "last.safetensors").read_bytes()
+
+
+def test_half_precision_moves_the_weights_no_more_than_its_rounding(
+    taught: Path, taught_recipe: Recipe, student: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    label(taught_recipe, tmp_path / "half", Request())
+    read = train(student(tmp_path / "half")).directory
+    weights, exact = (safetensors.torch.load_file(run / "last.safetensors") for run in (read, taught))
+    moved = max(float((weights[name].double() - exact[name].double()).abs().max()) for name in weights)
+    assert 0 < moved < 1e-3
+
+
+def test_any_network_seed_weight_k_and_temperature_learn_from_one_store(
+    store: Path, student: Callable[..., Recipe], lines_of: Lines
+) -> None:
+    settings = {
+        "student.name": "softmax_regression", "run.seed": 7, "views.seed": 0, "supervision.weight": 0.3,
+        "supervision.k": 2, "supervision.temperature": 7.7, "optimization.epochs": 1,
+    }  # fmt: skip
+    run = train(student(store, settings)).directory
+    assert all(line["divergence"] > 0 for line in lines_of(run) if line["kind"] == "step")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"views.seed": 5}, "views.seed: 0 -> 5"),
+        ({"run.seed": 5}, "views.seed: 0 -> 5"),
+        ({"views.policy": "randaugment-n2-m4@paper-geometric"}, "views.policy: .*m5.* -> .*m4"),
+        ({"views.cutout": 8}, "views.cutout: 0 -> 8"),
+        ({"views.flip": False}, "views.flip: True -> False"),
+        ({"data.train_images": 255}, "samples: 256 -> 255"),
+        ({"data.holdout": 0.1}, "data: "),
+        ({"optimization.epochs": 3}, "holds epochs 0:2, but epoch 2 is needed"),
+        ({"optimization.epochs": 1, "optimization.clean_epochs": 1}, "clean epochs from: None -> 1"),
+        ({"supervision.k": 9}, "holds the top 5 classes, but supervision.k is 9"),
+    ],
+)
+def test_a_store_for_something_else_is_refused_before_anything_is_written(
+    settings: dict[str, Any], says: str, store: Path, student: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        train(student(store, settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_clean_epochs_are_labelled_as_they_are_seen(
+    taught_recipe: Recipe, changed: Changed, lines_of: Lines, tmp_path: Path
+) -> None:
+    teacher = next((Path(taught_recipe.run.dir).parent / "teachers").iterdir())
+    recipe = changed(
+        taught_recipe,
+        {"optimization.epochs": 1, "optimization.clean_epochs": 1, "teacher.source": f"run:{teacher}",
+         "run.dir": str(tmp_path / "online")},
+    )  # fmt: skip
+    label(recipe, tmp_path / "store", EXACT)
+    read = changed(recipe, {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "stored")})
+    assert losses(lines_of(train(recipe).directory)) == losses(lines_of(train(read).directory))
+
+
+def test_stored_epochs_may_be_used_in_turn(
+    taught_recipe: Recipe, student: Callable[..., Recipe], lines_of: Lines, tmp_path: Path
+) -> None:
+    label(taught_recipe, tmp_path / "one", replace(EXACT, epochs=(0, 1), cycle=True))
+    assert len(parts_of(read_manifest(tmp_path / "one"))) == 1
+    run = train(student(tmp_path / "one", {"optimization.epochs": 5})).directory
+    divergence = [line["divergence"] for line in lines_of(run) if line["kind"] == "step"]
+    assert len(divergence) == 20
+    assert divergence[-1] < divergence[0], "the same views, better known every time"
+
+
+@pytest.mark.parametrize(
+    ("settings", "request_", "says"),
+    [
+        ({}, Request(epochs=(0, 3)), "epochs 0:3 are not among the recipe's, which are 0:2"),
+        ({}, Request(epochs=(1, 1)), "epochs 1:1 are not among"),
+        ({}, Request(k=0), "--k is 0"),
+        ({}, Request(temperatures=(0.0,)), "--temperatures must be above 0"),
+        ({"teacher.source": "none"}, Request(), "teacher.source is none"),
+        ({"teacher.labels": "x"}, Request(), "teacher.labels is given"),
+        ({"views.policy": "pba-cifar10"}, Request(epochs=(0, 1), cycle=True), "follows the epoch"),
+        ({"optimization.clean_epochs": 1}, Request(epochs=(0, 1), cycle=True), "cannot serve clean epochs"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(
+    settings: dict[str, Any], request_: Request, says: str, taught_recipe: Recipe, changed: Changed, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        label(changed(taught_recipe, settings), tmp_path / "store", request_)
+    assert not (tmp_path / "store").exists()
+
+
+def test_labelling_goes_on_where_it_was_stopped(
+    taught_recipe: Recipe, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looked = labelling._look, []
+
+    def stopped(*arguments: Any) -> Any:
+        looked.append(arguments[3].epoch)
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return look(*arguments)
+
+    monkeypatch.setattr(labelling, "_look", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        label(taught_recipe, tmp_path / "store", EXACT)
+    label(taught_recipe, tmp_path / "store", EXACT)
+    assert looked == [0, 1, 1], "what was written is not done again"
+    assert {**contents(tmp_path / "store"), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(taught_recipe: Recipe, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("of value")
+    with pytest.raises(InputError, match="exists and is not a label store"):
+        label(taught_recipe, tmp_path, EXACT)
+    before = contents(store)
+    with pytest.raises(InputError, match="store of something else .*k: 5 -> 3"):
+        label(taught_recipe, store, replace(EXACT, k=3))
+    assert contents(store) == before
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    taught_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(InputError, match="the disk has no 0.0 MB left"):
+        label(taught_recipe, tmp_path / "store", EXACT)
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_a_sound_store_is_verified(store: Path) -> None:
+    seen = verify(store, 100, None, "cpu")
+    assert (seen.views, seen.k, seen.first_differs, seen.top_differs, seen.changed) == (100, 5, 0, 0, [])
+    assert seen.largest_error < 1e-5
+
+
+def test_answers_that_are_not_the_teachers_are_found(taught_recipe: Recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    label(taught_recipe, folder, EXACT)
+    path = parts_of(read_manifest(folder))[0].path(folder)
+    records = safetensors.torch.load_file(path)
+    records["logits"] += 0.5
+    records["classes"] = records["classes"].view(torch.int16).flip(1).contiguous().view(torch.uint16)
+    path.write_bytes(safetensors.torch.save(records))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "teacher": "another"}))
+    seen = verify(folder, 100, None, "cpu")
+    assert seen.first_differs == 50
+    assert seen.largest_error > 0.4
+    assert len(seen.changed) == 1
+    assert "teacher: " in seen.changed[0]
+
+
+def test_several_processes_share_the_labelling(taught_recipe: Recipe, store: Path, tmp_path: Path) -> None:
+    from kdaug.config import to_yaml
+
+    (tmp_path / "recipe.yaml").write_text(to_yaml(taught_recipe))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import conftest; from kdaug.cli.main import main; "
+        "sys.exit(main(sys.argv[2:]))"
+    )
+    (tmp_path / "program.py").write_text(program)
+    command = ["label", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "store"), "--precision", "float32"]
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(tmp_path / "program.py"), str(Path(__file__).parent), *command],
+        check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    ours, theirs = contents(tmp_path / "store"), contents(store)
+    assert {**ours, "recipe.yaml": b""} == {**theirs, "recipe.yaml": b""}
