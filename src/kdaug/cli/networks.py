@@ -54,9 +54,8 @@ def _ours() -> list[str]:
     for name in OURS:
         with torch.device("meta"):
             count = parameter_count(create_network(name, 10, 3))
-        lines.append(
-            f"  {name:<34}{textwrap.shorten(timm.model_entrypoint(name).__doc__ or '', 72, placeholder=' ...'):<74}{count:>12,}"
-        )
+        what = textwrap.shorten(timm.model_entrypoint(name).__doc__ or "", 72, placeholder=" ...")
+        lines.append(f"  {name:<34}{what:<74}{count:>12,}")
     return lines
 
 
