@@ -20,8 +20,8 @@ help: ## print this list
 demo: $(VENV)/.installed ## train and look at results on the bundled images; writes runs/demo
 	$(BIN)/kdaug demo --out runs/demo
 
-test: $(VENV)/.installed-dev ## run the tests, without the slow ones
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev ## run the tests, without the slow ones, on up to eight cores
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-all: $(VENV)/.installed-dev ## run all tests
 	$(BIN)/python -m pytest -m "" --timeout 3600

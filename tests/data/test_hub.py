@@ -54,7 +54,7 @@ def to_disk(splits: dict[str, datasets.Dataset], folder: Path) -> None:
 
 
 def to_parquet(splits: dict[str, datasets.Dataset], folder: Path) -> None:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name, split in splits.items():
         split.to_parquet(folder / f"{name}-00000-of-00001.parquet")
 
@@ -91,6 +91,31 @@ def test_without_a_validation_split_a_share_of_each_class_is_held_out(tmp_path: 
     assert [number % 3 for number in numbers_of(dataset.val)] == dataset.val.labels.tolist()
 
 
+def test_a_split_without_labels_is_passed_over(tmp_path: Path) -> None:
+    splits = {"train": table(30), "validation": table(3, 30, animal=[-1, -1, -1]), "test": table(3, 33)}
+    to_disk(splits, tmp_path / "animals")
+    assert numbers_of(read(tmp_path / "animals").val) == [33, 34, 35]
+    to_disk({"train": table(30), "test": splits["validation"]}, tmp_path / "unlabelled")
+    assert np.bincount(read(tmp_path / "unlabelled").val.labels).tolist() == [1, 1, 1]
+
+
+def test_one_split_saved_alone_is_for_training(tmp_path: Path) -> None:
+    table(30).save_to_disk(tmp_path / "animals")
+    dataset = read(tmp_path / "animals")
+    assert sorted(numbers_of(dataset.train) + numbers_of(dataset.val)) == list(range(30))
+
+
+def test_one_of_several_configurations_is_named_after_a_colon(tmp_path: Path) -> None:
+    for name, first in (("small", 0), ("large", 12)):
+        to_parquet({"train": table(9, first), "test": table(3, first + 9)}, tmp_path / "animals" / name)
+    (tmp_path / "animals" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_dir: small\n- config_name: large\n  data_dir: large\n---\n"
+    )
+    assert numbers_of(read(Path(f"{tmp_path / 'animals'}:large")).train) == list(range(12, 21))
+    with pytest.raises(InputError, match=r"cannot be had: .*small.*large"):
+        read(tmp_path / "animals")
+
+
 def test_parts_of_it_are_the_images_asked_for(tmp_path: Path) -> None:
     to_disk({"train": table(30), "test": table(3, 30)}, tmp_path / "animals")
     train = read(tmp_path / "animals", train_images=9).train
@@ -121,8 +146,11 @@ def test_a_grey_image_becomes_rgb_as_everywhere(tmp_path: Path) -> None:
 def test_content_tells_sets_apart_and_not_where_they_lie(tmp_path: Path) -> None:
     for name, count in (("a", 30), ("b", 30), ("c", 29)):
         to_disk({"train": table(count), "test": table(3)}, tmp_path / name)
-    contents = [read(tmp_path / name).content for name in "abc"]
-    assert contents[0] == contents[1] != contents[2]
+    others = [{"bytes": png(0) + bytes(number), "path": None} for number in range(30)]
+    to_disk({"train": table(30, photo=others), "test": table(3)}, tmp_path / "d")
+    contents = [read(tmp_path / name).content for name in "abcd"]
+    assert contents[0] == contents[1]
+    assert len(set(contents)) == 3, "fewer images, or others under the same labels"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +159,7 @@ def test_content_tells_sets_apart_and_not_where_they_lie(tmp_path: Path) -> None
         ({"test": table(6)}, "has no split train, but test"),
         ({"train": table(6).remove_columns("photo")}, "no column of type Image; it has id, animal"),
         ({"train": table(6).remove_columns("animal")}, "no column of type ClassLabel; it has id, photo"),
-        ({"train": table(6), "test": table(3, animal=[-1, -1, -1])}, "test row 0 has no label"),
+        ({"train": table(6, animal=[0, 1, 2, -1, 1, 2])}, "train row 3 has no label"),
         ({"train": table(6), "test": table(3).remove_columns("id")}, "splits train and test .* not the same columns"),
     ],
 )
@@ -150,6 +178,8 @@ def test_an_empty_split_is_named(tmp_path: Path) -> None:
 def test_a_set_that_is_nowhere_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data set .*nowhere cannot be had: .*give OWNER/NAME or a folder"):
         read(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="data set nowhere: there is no such folder, and of the hub it is OWNER/NAME"):
+        read(Path("nowhere"))
 
 
 def test_without_the_library_one_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

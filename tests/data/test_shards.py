@@ -160,6 +160,32 @@ def test_classes_may_be_named_or_be_the_folders_of_the_keys(tmp_path: Path) -> N
         assert key.split("/")[1] == dataset.classes[label]
 
 
+def test_without_labels_beside_them_names_may_have_dots(tmp_path: Path) -> None:
+    names = [f"./{name}/IMG.{number}.png" for name in ("cats", "dogs") for number in range(4)]
+    dataset = read(write(tmp_path, {"0.tar": [(name, png(number)) for number, name in enumerate(names)]}))
+    assert dataset.classes == ("cats", "dogs")
+    found = contents(dataset.train) | contents(dataset.val)
+    assert sorted(found) == [f"{name}/IMG.{number}" for name in ("cats", "dogs") for number in range(4)]
+
+
+def test_samples_that_share_a_key_get_views_of_their_own(tmp_path: Path) -> None:
+    members = [m for number in range(8) for m in sample(f"{number}", number % 2, number)]
+    others = [m for number in range(8) for m in sample(f"{number}", number % 2, number + 50)]
+    shared = {"train-0.tar": members, "train-1.tar": others, "val-0.tar": members}
+    train = read(write(tmp_path / "shared", shared)).train
+    assert len(set(train.view_keys(np.arange(16)).tolist())) == 16
+    alone = read(write(tmp_path / "alone", {"train-9.tar": members, "val-0.tar": members})).train
+    assert set(alone.view_keys(np.arange(8)).tolist()).isdisjoint(train.view_keys(np.arange(16)).tolist())
+
+
+def test_linked_folders_are_looked_into(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", {"0.tar": many(6)})
+    write(tmp_path / "shards", {"val/0.tar": many(3, 6)})
+    (tmp_path / "shards" / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(tmp_path / "shards")
+    assert len(read(tmp_path / "shards").train) == 6
+
+
 def test_what_is_no_sample_is_passed_over(tmp_path: Path) -> None:
     odd = [("s000.json", b"{}"), ("README", b"?"), ("._s000.png", b"?"), ("alone.cls", b"77"), ("s000.seg.png", b"?")]
     dataset = read(write(tmp_path, {"0.tar": [*odd, *many(6)]}))
@@ -224,6 +250,39 @@ def cut_short(root: Path) -> None:
     path.write_bytes(path.read_bytes()[:1800])
 
 
+def cut_between_members(root: Path) -> None:
+    path = root / "0.tar"
+    with tarfile.open(path) as tar:
+        path.write_bytes(path.read_bytes()[: tar.getmembers()[4].offset])
+
+
+def a_header_is_damaged(root: Path) -> None:
+    path = root / "0.tar"
+    with tarfile.open(path) as tar:
+        content, offset = bytearray(path.read_bytes()), tar.getmembers()[4].offset
+    content[offset : offset + 512] = b"\x07" * 512
+    path.write_bytes(content)
+
+
+def another_follows(root: Path) -> None:
+    path = root / "0.tar"
+    path.write_bytes(path.read_bytes() * 2)
+
+
+def it_is_a_dead_link(root: Path) -> None:
+    (root / "0.tar").unlink()
+    (root / "0.tar").symlink_to(root / "gone.tar")
+    write(root, {"1.tar": many(3)})
+
+
+def names_in_latin1(root: Path) -> None:
+    (root / "classes.txt").write_bytes("caf\xe9\nb\nc\n".encode("latin-1"))
+
+
+def names_twice(root: Path) -> None:
+    (root / "classes.txt").write_text("ant\nbee\nant\n")
+
+
 def packed(root: Path) -> None:
     path = root / "0.tar"
     path.write_bytes(gzip.compress(path.read_bytes()))
@@ -235,6 +294,14 @@ def packed(root: Path) -> None:
         ({}, None, "holds no shards; it needs"),
         ({"0.tar.gz": many(3)}, None, r"holds no shards; unpack 0\.tar\.gz"),
         ({"0.tar": many(3)}, cut_short, r"shard .*0\.tar cannot be read"),
+        ({"0.tar": many(6)}, cut_between_members, r"0\.tar cannot be read \(it is cut short"),
+        ({"0.tar": many(6)}, a_header_is_damaged, r"0\.tar cannot be read \(it is damaged at byte \d+"),
+        ({"0.tar": many(6)}, another_follows, r"0\.tar cannot be read \(it is damaged at byte \d+, or another"),
+        ({"0.tar": many(6)}, it_is_a_dead_link, r"shard .*0\.tar cannot be read"),
+        ({"0.tar": many(6)}, names_in_latin1, r"classes\.txt is not UTF-8"),
+        ({"0.tar": many(6)}, names_twice, r"classes\.txt names a class 'ant' twice"),
+        ({"0.tar": [*many(6), *sample("x", 30_000_000)]}, None, r"0\.tar:x is of class 30000000, but .* 4 classes"),
+        ({"0.tar": [("a.b.png", png(0)), ("a.b.cls", b"0")]}, None, r"0\.tar:a\.b\.cls: a label's name has one dot"),
         ({"0.tar": many(3)}, packed, r"shard .*0\.tar cannot be read .*not packed"),
         ({"0.tar": [("a.txt", b"?")]}, None, "hold no images"),
         ({"0.tar": [*sample("a", 0), ("b.png", png(1)), ("b.cls", b"cat")]}, None, r"0\.tar:b\.cls is b'cat'"),

@@ -23,8 +23,8 @@ class Arguments:
     """Run directory, or timm:NAME."""
     weights: Literal["last", "best"] = "last"
     """The final weights, or those with the lowest error on the way (chosen on these very images)."""
-    name: Annotated[Literal["folder", "shards", "hub"], tyro.conf.arg(name="data.name")] = "folder"
-    """What data.root is, for timm:NAME; a run knows."""
+    name: Annotated[Literal["folder", "shards", "hub"] | None, tyro.conf.arg(name="data.name")] = None
+    """What data.root is, for timm:NAME; None: folder. A run knows its own."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
     """Where the data are now; None: where they were when training."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 import tyro
@@ -53,7 +54,8 @@ def _ours() -> list[str]:
     for name in OURS:
         with torch.device("meta"):
             count = parameter_count(create_network(name, 10, 3))
-        lines.append(f"  {name:<34}{(timm.model_entrypoint(name).__doc__ or '')[:72]:<74}{count:>12,}")
+        what = textwrap.shorten(timm.model_entrypoint(name).__doc__ or "", 72, placeholder=" ...")
+        lines.append(f"  {name:<34}{what:<74}{count:>12,}")
     return lines
 
 
@@ -61,7 +63,7 @@ def _published() -> list[str]:
     from kdaug.networks.published import EFFICIENTNETS, TABLE4
 
     return [
-        f"  {p.system:<34}{p.name or '-':<48}{p.parameters:>6g}{p.top1:>6.1f} %"
+        f"  {p.system:<34}{p.name or '-':<48}{p.parameters:>6g}{'-' if p.top1 is None else f'{p.top1:.1f} %':>8}"
         + "".join(f"  {said}" for said in (p.extra_data, p.note) if said)
         for p in (*TABLE4, *EFFICIENTNETS)
     ]

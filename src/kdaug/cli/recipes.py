@@ -43,7 +43,9 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Lists, shows or checks; returns the exit code, 1 if a recipe checked is not sound."""
     given = parse(Arguments, arguments, "kdaug recipes")
-    if given.words[:1] == ("show",) and len(given.words) == 2:
+    if given.words[:1] == ("show",):
+        if len(given.words) != 2:
+            raise InputError("show takes the name of one recipe: kdaug recipes show NAME")
         _show(given.words[1])
         return 0
     found = [named for named in RECIPES.values() if all(word.lower() in _text(named) for word in given.words)]
@@ -102,7 +104,8 @@ def _list(found: Iterable[NamedRecipe]) -> None:
         print()
     print(
         "published: top-1 error in the paper. GPU-hours: a guess, at "
-        f"{GPU_OPERATIONS_PER_SECOND / 1e12:g} teraflop/s; a teacher to be trained is included.\n"
+        f"{GPU_OPERATIONS_PER_SECOND / 1e12:g} teraflop/s, a teacher to be trained included; "
+        "EfficientNets stay well below that rate and take several times as long.\n"
         "kdaug recipes show NAME prints one with its sources; kdaug train NAME trains it."
     )
 

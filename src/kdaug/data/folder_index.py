@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,14 @@ def sub_folders(folder: Path) -> list[Path]:
 
 
 def images_below(folder: Path, folders: dict[str, int] | None = None, start: int = 0) -> Iterator[str]:
-    """The images in `folder` and its sub-folders, in any order.
+    """The images in `folder` and its sub-folders, as `files_below`."""
+    return files_below(folder, is_image, folders, start)
+
+
+def files_below(
+    folder: Path, wanted: Callable[[str], bool], folders: dict[str, int] | None = None, start: int = 0
+) -> Iterator[str]:
+    """The files with a name that is `wanted` in `folder` and its sub-folders, linked ones too, in any order.
 
     Every folder entered is added to `folders`, by its path from character `start` on, with the time of its last change.
     """
@@ -143,7 +150,9 @@ def images_below(folder: Path, folders: dict[str, int] | None = None, start: int
             for entry in entries:
                 if entry.is_dir():
                     waiting += [] if is_hidden(entry.name) else [entry.path]
-                elif is_image(entry.name) and entry.is_file():
+                elif wanted(entry.name) and (
+                    entry.is_file() or entry.is_symlink()
+                ):  # a dead link is missed later, by name
                     yield entry.path
 
 

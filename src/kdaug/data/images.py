@@ -157,12 +157,13 @@ def hold_out(
     An image's place in the draw depends on its own name alone, so that adding some moves hardly any to the other side.
     Raises InputError for a class of less than two images, naming the `place` where they lie.
     """
-    drawn = np.argsort([hashlib.sha256(name).hexdigest() for name in names], kind="stable")
-    val_rows = []
-    for label, class_name in enumerate(classes):
-        members = drawn[images.labels[drawn] == label]
-        if len(members) < 2:
-            raise InputError(f"{place}: class {class_name} has {len(members)} image(s); to hold some out it needs two")
-        val_rows.append(members[: max(1, round(fraction * len(members)))][: len(members) - 1])
-    val = np.sort(np.concatenate(val_rows))
+    drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
+    counts = np.bincount(images.labels, minlength=len(classes))
+    if counts.min() < 2:
+        least = int(counts.argmin())
+        raise InputError(f"{place}: class {classes[least]} has {counts[least]} image(s); to hold some out it needs two")
+    by_class = np.lexsort((drawn, images.labels))
+    turn = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    wanted = np.clip(np.round(fraction * counts).astype(np.int64), 1, counts - 1)
+    val = np.sort(by_class[turn < wanted[images.labels[by_class]]])
     return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.data.folder_index import EXTENSIONS, is_hidden, place_of_note
+from kdaug.data.folder_index import EXTENSIONS, files_below, is_hidden, place_of_note
 from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES, VAL_NAMES
 from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
 from kdaug.errors import InputError
@@ -104,8 +104,7 @@ def load_shards(settings: config.Data) -> Dataset:
     if is_val.all():
         raise InputError(f"all shards in {root} are for validation by their names; those for training are missing")
     classes, labels = _classes(samples, ~is_val, root)
-    keys = np.array([_view_key(key) for key in samples.key.tolist()], np.int64)
-    images = EncodedImages(samples, labels, keys)
+    images = EncodedImages(samples, labels, _view_keys(samples, ~is_val))
     if is_val.any():
         train, val = images.subset(np.flatnonzero(~is_val)), images.subset(np.flatnonzero(is_val))
     else:
@@ -119,11 +118,13 @@ def _shards_below(root: Path) -> list[str]:
     """The shards in folder `root` and below, by their paths from there."""
     if not root.is_dir():
         raise InputError(f"folder {root} of shards does not exist; give it with --data.root")
-    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if not is_hidden(path.name))
-    shards = [file for file in files if file.endswith(".tar")]
+    packings = (".tar.gz", ".tgz", ".tar.zst")
+    endings = (".tar", *packings)
+    found = files_below(root, lambda name: name.endswith(endings) and not is_hidden(name))
+    files = sorted(Path(file).relative_to(root).as_posix() for file in found)
+    shards = [file for file in files if not file.endswith(packings)]
     if not shards:
-        packed = next((file for file in files if file.endswith((".tar.gz", ".tgz", ".tar.zst"))), None)
-        way_out = f"unpack {packed} and its like: samples are read from their places" if packed else "it needs *.tar"
+        way_out = f"unpack {files[0]} and its like: samples are read from their places" if files else "it needs *.tar"
         raise InputError(f"folder {root} holds no shards; {way_out}")
     return shards
 
@@ -136,16 +137,20 @@ def _split_of(shard: str) -> str:
     return next((name for name in VAL_NAMES if name in words), "train")
 
 
-def _view_key(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
+def _view_keys(samples: Samples, is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What the views are drawn by: the keys; of samples for training that share one, their shards' names as well."""
+    keys, rows = samples.key.tolist(), np.flatnonzero(is_train)
+    again = np.concatenate([[False], samples.key[rows][1:] == samples.key[rows][:-1], [False]])  # they are sorted
+    for row in rows[again[1:] | again[:-1]].tolist():
+        keys[row] = os.fsencode(samples.shards[samples.shard[row]]) + b"/" + keys[row]
+    return np.array([int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1 for key in keys], np.int64)
 
 
 def _classes(samples: Samples, is_train: NDArray[np.bool_], root: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The names of the classes, and which each sample is of."""
     labelled = samples.label != _NO_LABEL
     if labelled.all():
-        labels, names = samples.label, _read_names(root / CLASS_NAMES)
-        names = names or tuple(str(number) for number in range(int(labels[is_train].max()) + 1))
+        labels, names = samples.label, _read_names(root / CLASS_NAMES) or _numbers(samples, is_train)
     elif not labelled.any():
         folders = [posixpath.basename(posixpath.dirname(os.fsdecode(key))) for key in samples.key.tolist()]
         names = tuple(sorted({folder for folder, known in zip(folders, is_train.tolist(), strict=True) if known}))
@@ -163,11 +168,30 @@ def _classes(samples: Samples, is_train: NDArray[np.bool_], root: Path) -> tuple
     return names, labels
 
 
+def _numbers(samples: Samples, is_train: NDArray[np.bool_]) -> tuple[str, ...]:
+    """The numbers of the classes, as names; InputError if one is left out."""
+    numbers = np.unique(samples.label[is_train])
+    if numbers[-1] != len(numbers) - 1:
+        last = int(np.flatnonzero(samples.label == numbers[-1])[0])
+        raise InputError(
+            f"{samples[last]} is of class {numbers[-1]}, but there are samples of {len(numbers)} classes only; number "
+            f"them from 0 on without gaps, or name all classes in {CLASS_NAMES}"
+        )
+    return tuple(str(number) for number in numbers.tolist())
+
+
 def _read_names(path: Path) -> tuple[str, ...]:
+    """The lines of the file, none if it is not there."""
     if not path.is_file():
         return ()
-    names = tuple(path.read_text(encoding="utf-8").split("\n"))
-    return names[:-1] if names[-1] == "" else names
+    try:
+        names = tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except ValueError:
+        raise InputError(f"{path} is not UTF-8 text; save it as such") from None
+    if len(set(names)) < len(names) or "" in names:
+        twice = next(name for name in names if name == "" or names.count(name) > 1)
+        raise InputError(f"{path} names a class {twice!r} twice or not at all; each line must name another one")
+    return names
 
 
 def _samples(root: Path, shards: tuple[str, ...]) -> Samples:
@@ -186,8 +210,15 @@ def _samples(root: Path, shards: tuple[str, ...]) -> Samples:
 
 
 def _state(path: Path, shard: str) -> tuple[str, int, int]:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return shard, found.st_size, found.st_mtime_ns
+
+
+def _unreadable(shard: Path, reason: object) -> InputError:
+    return InputError(f"shard {shard} cannot be read ({reason}); it must be a whole tar, not packed: fetch it again")
 
 
 def _look_through_all(root: Path, shards: Iterable[str]) -> dict[str, NDArray[Any]]:
@@ -207,30 +238,59 @@ def _look_through_all(root: Path, shards: Iterable[str]) -> dict[str, NDArray[An
 
 
 def _look_through(shard: Path) -> Iterator[tuple[bytes, int, int, int]]:
-    """Key, offset and size of the image, and label of each sample in the tar file `shard`."""
-    images, labels, end = dict[str, tuple[int, int]](), dict[str, int](), shard.stat().st_size
+    """Key, offset and size of the image, and label of each sample in the tar file `shard`.
+
+    As WebDataset has it, a key ends at the first dot of the name; in a shard without .cls files at the last.
+    """
+    members, labels, end = list[tuple[str, int, int]](), dict[str, int](), 0
     try:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
-                folder, name = posixpath.split(member.name)
-                stem, _, extension = name.partition(".")
-                key, extension = posixpath.join(folder, stem), f".{extension.lower()}"
-                if not member.isfile() or is_hidden(name):
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                name = posixpath.normpath(member.name)
+                key, extension = _split(name, last_dot=False)
+                if not member.isfile() or is_hidden(posixpath.basename(name)):
                     continue
-                if member.offset_data + member.size > end:
-                    raise tarfile.ReadError(f"it ends within {member.name}")
                 if extension == ".cls":
                     content = tar.extractfile(member)
                     assert content is not None
                     labels[key] = _label(content.read(), shard, key)
-                elif extension in EXTENSIONS:
-                    if key in images:
-                        raise InputError(f"{shard}:{key} has two images; a sample needs one")
-                    images[key] = (member.offset_data, member.size)
+                elif extension.endswith(".cls"):
+                    raise InputError(f"{shard}:{name}: a label's name has one dot, as KEY.cls")
+                members.append((name, member.offset_data, member.size))
+        _check_end(shard, end)
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise InputError(f"shard {shard} cannot be read ({error}); it must be a whole tar, not packed") from None
+        raise _unreadable(shard, error) from None
+    images = dict[str, tuple[int, int]]()
+    for name, offset, size in members:
+        key, extension = _split(name, last_dot=not labels)
+        if extension in EXTENSIONS:
+            if key in images:
+                raise InputError(f"{shard}:{key} has two images; a sample needs one")
+            images[key] = (offset, size)
     for key, (offset, size) in images.items():
         yield os.fsencode(key), offset, size, labels.get(key, _NO_LABEL)
+
+
+def _split(name: str, last_dot: bool) -> tuple[str, str]:
+    """The key and, in small letters and with its dot, the extension."""
+    folder, file = posixpath.split(name)
+    stem, dot, extension = file.rpartition(".") if last_dot else file.partition(".")
+    return posixpath.join(folder, stem), (dot + extension).lower()
+
+
+def _check_end(shard: Path, end: int) -> None:
+    """ReadError unless a block of zeros, and nothing else, follows the last member, which ends at byte `end`.
+
+    For tarfile takes a damaged header, and the end of a file cut short, for the end of the archive.
+    """
+    if shard.stat().st_size < end + tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it is cut short")
+    with shard.open("rb") as file:
+        file.seek(end)
+        while rest := file.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError(f"it is damaged at byte {end}, or another archive begins there")
 
 
 def _label(content: bytes, shard: Path, key: str) -> int:

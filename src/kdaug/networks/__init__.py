@@ -4,6 +4,7 @@ from kdaug.networks import pyramidnet, shake_shake, wide_resnet
 from kdaug.networks.create import (
     InputFormat,
     check_network_name,
+    check_published,
     create_network,
     parameter_count,
     published_input,
@@ -33,6 +34,7 @@ __all__ = [
     "InputFormat",
     "NetworkCard",
     "check_network_name",
+    "check_published",
     "create_network",
     "fill_network",
     "is_whole",

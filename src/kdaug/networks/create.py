@@ -66,6 +66,14 @@ def try_out(network: nn.Module, name: str, batch: int, channels: int, size: tupl
         raise InputError(f"network {name} does not answer with one row of logits per image; choose another")
 
 
+def check_published(name: str) -> None:
+    """InputError if timm does not have the network `name`, or publishes no weights for it."""
+    if not timm.is_model(name):
+        raise InputError(f"there is no network {name!r} in timm{nearest(name, timm.list_models())}")
+    if not timm.is_model_pretrained(name):
+        raise InputError(f"timm has no published weights for {name}; give a run, or for a teacher a weight file")
+
+
 def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std, per channel in 0..1, of the images that timm's published weights of `name` were trained on.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Published:
     """A system. name: timm's, of the weights nearest to it, or None if timm has none. parameters in millions, top1 in
-    percent, extra training data: as published. note: what differs."""
+    percent (None: not known to us), extra training data: as published. note: what differs."""
 
     system: str
     name: str | None
     parameters: float
-    top1: float
+    top1: float | None
     extra_data: str = ""
     note: str = ""
 
@@ -44,9 +44,13 @@ TABLE4 = (
 EFFICIENTNETS = (
     Published("EfficientNet-B0 (AutoAugment)", "tf_efficientnet_b0.aa_in1k", 5.3, 77.3),
     Published("EfficientNet-B0 (AdvProp)", "tf_efficientnet_b0.ap_in1k", 5.3, 77.6),
+    Published("EfficientNet-B1 (AdvProp)", "tf_efficientnet_b1.ap_in1k", 7.8, None),
+    Published("EfficientNet-B2 (AdvProp)", "tf_efficientnet_b2.ap_in1k", 9.1, None),
+    Published("EfficientNet-B3 (AdvProp)", "tf_efficientnet_b3.ap_in1k", 12.2, None),
     Published("EfficientNet-B4 (AutoAugment)", "tf_efficientnet_b4.aa_in1k", 19.3, 83.0),
     Published("EfficientNet-B4 (AdvProp)", "tf_efficientnet_b4.ap_in1k", 19.3, 83.3),
     Published("EfficientNet-B5 (RandAugment)", "tf_efficientnet_b5.ra_in1k", 30.4, 83.9),
+    Published("EfficientNet-B6 (AdvProp)", "tf_efficientnet_b6.ap_in1k", 43.0, None),
     Published("EfficientNet-B7 (AutoAugment)", "tf_efficientnet_b7.aa_in1k", 66.3, 84.5),
     Published("EfficientNet-B7 (AdvProp)", "tf_efficientnet_b7.ap_in1k", 66.3, 85.2),
 )

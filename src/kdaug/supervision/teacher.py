@@ -12,8 +12,16 @@ from torch import Tensor, nn
 
 from kdaug import config
 from kdaug.data import Dataset
-from kdaug.errors import InputError, nearest
-from kdaug.networks import InputFormat, create_network, fill_network, read_weights, restore_network, rows_of_classifier
+from kdaug.errors import InputError
+from kdaug.networks import (
+    InputFormat,
+    check_published,
+    create_network,
+    fill_network,
+    read_weights,
+    restore_network,
+    rows_of_classifier,
+)
 
 
 class Teacher(nn.Module):
@@ -22,9 +30,11 @@ class Teacher(nn.Module):
     outputs: which of its outputs stand for the data's classes, in their order; None: all, as they are.
     """
 
+    outputs: Tensor | None
+
     def __init__(self, network: nn.Module, input_format: InputFormat, outputs: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.outputs = None if outputs is None else list(outputs)
+        self.register_buffer("outputs", None if outputs is None else torch.tensor(outputs), persistent=False)
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.input_format = input_format
         self.eval()
@@ -109,7 +119,7 @@ def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Te
 def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
     network, card = restore_network(path)
     outputs = _outputs(card.classes, dataset.classes)
-    if outputs is None:
+    if outputs is None and card.classes != dataset.classes:
         theirs, ours = len(card.classes), len(dataset.classes)
         difference = f"{theirs} classes, but the data have {ours}" if theirs != ours else "other classes than the data"
         raise InputError(f"the teacher {path} has {difference}")
@@ -117,9 +127,10 @@ def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Te
 
 
 def _outputs(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
-    """Where each of `ours` stands among `theirs`; None if one is not there."""
+    """Where each of `ours` stands among `theirs`; None if one is not there, or they are the same."""
     places = {name: place for place, name in enumerate(theirs)}
-    return [places[name] for name in ours] if all(name in places for name in ours) else None
+    same, known = list(ours) == list(theirs), all(name in places for name in ours)
+    return [places[name] for name in ours] if known and not same else None
 
 
 def _imagenet_outputs(classes: int, dataset: Dataset) -> list[int] | None:
@@ -151,10 +162,7 @@ def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: 
 
 
 def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher:
-    if not timm.is_model(name):
-        raise InputError(f"there is no network {name!r} in timm{nearest(name, timm.list_models())}")
-    if not timm.is_model_pretrained(name):
-        raise InputError(f"timm has no published weights for {name}; give a run or a weight file as teacher")
+    check_published(name)
     published = timm.get_pretrained_cfg(name)
     assert published is not None
     outputs = _imagenet_outputs(published.num_classes, dataset)

@@ -13,7 +13,7 @@ from rich.console import Console
 from kdaug import config
 from kdaug.config import check, read_recipe
 from kdaug.errors import InputError
-from kdaug.networks import published_side, restore_network, try_out
+from kdaug.networks import check_published, published_side, restore_network, try_out
 from kdaug.supervision import load_teacher
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast
@@ -25,7 +25,7 @@ from kdaug.training.setup import evaluate_network, prepare, validation_batches
 def evaluate_run(
     run: str,
     weights: Literal["last", "best"],
-    kind: Literal["folder", "shards", "hub"],
+    kind: Literal["folder", "shards", "hub"] | None,
     root: str | None,
     device: str,
     evaluate_size: int | None,
@@ -38,7 +38,9 @@ def evaluate_run(
     """
     place = Path(run)
     if run.startswith("timm:"):
-        return _evaluate_published(run, kind, root, device, evaluate_size)
+        return _evaluate_published(run, kind or "folder", root, device, evaluate_size)
+    if kind is not None:
+        raise InputError("data.name is for timm:NAME; a run knows its own, only data.root may be another one by now")
     directory = RunDirectory(place.parent if place.name == "recipe.yaml" else place)
     if not directory.recipe.is_file():
         raise InputError(f"{run} is not a run directory: it holds no recipe.yaml")
@@ -70,9 +72,11 @@ def _evaluate_published(
     source: str, kind: Literal["folder", "shards", "hub"], root: str | None, device: str, evaluate_size: int | None
 ) -> Scores:
     """Scores of timm's weights on the validation images of `kind` at `root`, at their own size and normalisation."""
+    name = source.removeprefix("timm:")
+    check_published(name)
     if root is None:
         raise InputError(f"{source}: on which images? give them with --data.root")
-    side = evaluate_size or published_side(source.removeprefix("timm:"))
+    side = evaluate_size or published_side(name)
     data = config.Data(name=kind, root=root, image_size=side)
     recipe = check(config.Recipe(data=data, run=config.Run(device=device)))
     setup = prepare(replace(recipe, views=replace(recipe.views, seed=0)), Console(stderr=True))
