@@ -1,4 +1,4 @@
-"""The label store: what comes out is what the teacher said, for any K, temperature and reading stored; bad ones named."""
+"""The label store: what comes out is what the teacher said, for any K, temperature and reading stored."""
 
 from __future__ import annotations
 
@@ -60,12 +60,6 @@ def store(tmp_path: Path) -> Path:
     return fill(MANIFEST, tmp_path / "labels")
 
 
-@pytest.fixture
-def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stores of several files an epoch, though of a few images."""
-    monkeypatch.setattr(label_store, "ROWS_PER_FILE", 10)
-
-
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize(("k", "stored"), [(1, 5), (3, 5), (5, 5), (12, 12), (99, 12)])
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
@@ -88,7 +82,7 @@ def test_the_loss_from_stored_answers_is_the_loss_from_the_teacher(
             assert torch.equal(read.loss, asked.loss), "the very same bits"
 
 
-@given(st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=40), st.integers(0, 1))
+@given(rows=st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=40), epoch=st.integers(0, 1))
 def test_any_rows_come_from_any_of_several_files_in_the_order_asked_for(
     rows: list[int], epoch: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

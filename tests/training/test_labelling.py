@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from kdaug.config import Recipe
+from kdaug.config import Recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.supervision.label_store import parts_of, read_manifest
 from kdaug.training import labelling, train
@@ -183,7 +183,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(taught_recipe: Recipe,
     with pytest.raises(InputError, match="exists and is not a label store"):
         label(taught_recipe, tmp_path, EXACT)
     before = contents(store)
-    with pytest.raises(InputError, match="store of something else .*k: 5 -> 3"):
+    with pytest.raises(InputError, match=r"store of something else .*k: 5 -> 3"):
         label(taught_recipe, store, replace(EXACT, k=3))
     assert contents(store) == before
 
@@ -192,7 +192,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     taught_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(InputError, match="the disk has no 0.0 MB left"):
+    with pytest.raises(InputError, match="the disk has no"):
         label(taught_recipe, tmp_path / "store", EXACT)
     assert list((tmp_path / "store").iterdir()) == []
 
@@ -221,8 +221,6 @@ def test_answers_that_are_not_the_teachers_are_found(taught_recipe: Recipe, tmp_
 
 
 def test_several_processes_share_the_labelling(taught_recipe: Recipe, store: Path, tmp_path: Path) -> None:
-    from kdaug.config import to_yaml
-
     (tmp_path / "recipe.yaml").write_text(to_yaml(taught_recipe))
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import conftest; from kdaug.cli.main import main; "

@@ -191,7 +191,7 @@ def _begin(setup: Setup, manifest: Manifest, folder: Path) -> None:
     say(
         setup.console,
         f"{folder}: {manifest.bytes_per_view} bytes a view, {manifest.subject.samples:,} images, {manifest.epochs} "
-        f"epochs: {manifest.size / 1e6:,.1f} MB",
+        f"epoch(s): {manifest.size / 1e6:,.1f} MB",
     )
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < manifest.size:

@@ -1,0 +1,97 @@
+"""kdaug label: photos labelled once, learned from without the teacher, verified; what is wrong is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+EXACT = ("--precision", "float32")
+
+
+def learned(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos: list[str]) -> Path:
+    """The store of the teacher of `photos_run`; look only."""
+    from kdaug.cli.main import main
+
+    store = tmp_path_factory.mktemp("labels") / "store"
+    (teacher,) = (photos_run.parent / "teachers").iterdir()
+    flags = ["--data.root", str(shapes), "--teacher.source", f"run:{teacher}", "--out", str(store), *EXACT]
+    assert main(["label", "photos", *photos, *flags]) == 0
+    return store
+
+
+def test_photos_labelled_once_are_learned_as_with_the_teacher(
+    labelled: Path, photos_run: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+) -> None:
+    flags = ("--teacher.source", "none", "--teacher.labels", labelled, "--run.dir", tmp_path / "run")
+    said = kdaug("train", "photos", *photos, "--data.root", shapes, *flags)
+    assert said.code == 0, said.err
+    assert "the teacher comes first" not in said.out + said.err
+    assert learned(tmp_path / "run") == learned(photos_run)
+    assert (tmp_path / "run/last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
+
+
+def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(
+    photos_run: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+) -> None:
+    (teacher,) = (photos_run.parent / "teachers").iterdir()
+    flags = ("--data.root", shapes, "--teacher.source", f"run:{teacher}", "--out", tmp_path / "s", "--epochs", "0:1")
+    said = kdaug("label", "photos", *photos, *flags)
+    assert said.code == 0, said.err
+    assert "18 bytes a view, 33 images, 1 epoch(s): 0.0 MB" in said.out + said.err
+    assert said.out.endswith(
+        f"everything is in {tmp_path / 's'}:  kdaug train photos --teacher.labels {tmp_path / 's'}\n"
+    )
+    again = kdaug("label", "photos", *photos, *flags)
+    assert again.code == 0
+    assert "bytes a view" not in again.out + again.err, "it is there already"
+
+
+def test_a_store_is_verified(labelled: Path, kdaug: Callable) -> None:
+    said = kdaug("label", "verify", labelled, "--run.device", "cpu", "--views", "20")
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"20 views of {labelled} looked at again: log-probabilities differ by ")
+    assert said.out.endswith("the first class in 0, the top 3 as a set in 0\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("label", "which recipe?"),
+        ("label photos {photos} --data.root {shapes}", "give the folder with --out"),
+        ("label photos {photos} --data.root {shapes} --teacher.source none --out {tmp}/s", "teacher.source is none"),
+        (
+            "label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 9",
+            "--epochs is '9', but must be like 0:90",
+        ),
+        ("label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 0:9", "epochs 0:9 are not among"),
+        ("label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 0:1 --cycle 1", "exclude each other"),
+        ("label photos {photos} --data.root {shapes} --out {tmp}/s --cycle 0", "epochs 0:0 are not among"),
+        ("label photos {photos} --data.root {shapes} --out {tmp}/s --k 0", "--k is 0"),
+        ("label photos {photos} --data.root {shapes} --out {tmp}/s --precison float32", "--precison"),
+        ("label verify {tmp}/nothing", "is not a label store"),
+        ("label verify {shapes}", "is not a label store"),
+        ("train photos {photos} --data.root {shapes} --teacher.labels {tmp}/no --run.dir {tmp}/r", "not a label store"),
+        (
+            "train photos {photos} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}/r",
+            "views.seed: 0 -> 3",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing_behind(
+    command: str, says: str, labelled: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+) -> None:
+    places = {"photos": " ".join(photos), "shapes": shapes, "labelled": labelled, "tmp": tmp_path}
+    said = kdaug(*command.format(**places).split())
+    assert said.code == 2, said.err
+    assert says in said.err
+    assert said.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
