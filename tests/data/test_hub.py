@@ -66,7 +66,10 @@ def read(root: Path, **settings: object) -> Any:
 def numbers_of(images: EncodedImages) -> list[int]:
     """Which images these are, by their pixels."""
     known = {np.asarray(Image.open(io.BytesIO(png(number)))).tobytes(): number for number in range(60)}
-    return [known[np.asarray(Image.open(images.files[row].open("rb"))).tobytes()] for row in range(len(images))]
+    return [
+        known[np.asarray(Image.open(io.BytesIO(images.files[row].read_bytes()))).tobytes()]
+        for row in range(len(images))
+    ]
 
 
 @pytest.mark.parametrize("save", [to_disk, to_parquet])

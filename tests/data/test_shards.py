@@ -64,8 +64,7 @@ def contents(images: EncodedImages) -> dict[str, tuple[bytes, int]]:
     """Image bytes and label by key."""
     found = {}
     for row, label in enumerate(images.labels.tolist()):
-        with images.files[row].open("rb") as file:
-            found[images.files[row].key] = (file.read(), label)
+        found[images.files[row].key] = (images.files[row].read_bytes(), label)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 
@@ -33,7 +34,7 @@ def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with encoded.open("rb") as content, Image.open(content) as file:
+            with Image.open(io.BytesIO(encoded.read_bytes())) as file:
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
                 on_its_side = orientation in (5, 6, 7, 8)
                 width, height = (file.height, file.width) if on_its_side else (file.width, file.height)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +29,12 @@ class HubImage:
     def __str__(self) -> str:
         return f"{self.name} row {self.row}"
 
-    def open(self, mode: Literal["rb"]) -> BinaryIO:
+    def read_bytes(self) -> bytes:
         (encoded,) = self.table[self.row].values()
         if encoded is None or (encoded["bytes"] is None and not encoded["path"]):
             raise OSError("the row holds no image")
-        return io.BytesIO(encoded["bytes"]) if encoded["bytes"] is not None else Path(encoded["path"]).open(mode)
+        content: bytes | None = encoded["bytes"]
+        return Path(encoded["path"]).read_bytes() if content is None else content
 
 
 @dataclass(frozen=True)

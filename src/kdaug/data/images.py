@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class ArrayImages:
 class ImageFile(Protocol):
     """An encoded image: a Path, or a part of a larger file. Its str names it in messages."""
 
-    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
+    def read_bytes(self) -> bytes: ...
 
 
 class ImageFiles(Protocol):

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,10 @@ class ShardMember:
     def __str__(self) -> str:
         return f"{self.shard}:{self.key}"
 
-    def open(self, mode: Literal["rb"]) -> BinaryIO:
-        with self.shard.open(mode) as file:
+    def read_bytes(self) -> bytes:
+        with self.shard.open("rb") as file:
             file.seek(self.offset)
-            return io.BytesIO(file.read(self.size))
+            return file.read(self.size)
 
 
 @dataclass(frozen=True)
