@@ -90,9 +90,9 @@ def load_shards(settings: config.Data) -> Dataset:
 
     Shards whose path holds the word val, valid, validation or test (the first of these that occurs) and not train or
     training are for validation; without any, `settings.val_fraction` of each class is held out, the same samples every
-    time. A sample is an image and, under the same key, its class as a whole number in a .cls file; without .cls files the
-    folder in the key is its class. classes.txt in `settings.root` may name the classes, a line each. Raises InputError for what cannot be
-    read or does not fit together.
+    time. A sample is an image and, under the same key, its class as a whole number in a .cls file; without .cls files
+    the folder in the key is its class. classes.txt in `settings.root` may name the classes, a line each. Raises
+    InputError for what cannot be read or does not fit together.
     """
     root = Path(settings.root)
     shards = _shards_below(root)
