@@ -67,7 +67,9 @@ VALID = {
     "supervision.label_smoothing": st.floats(0, 1, exclude_max=True), "optimization.clean_epochs": st.integers(0),
     "optimization.clean_learning_rate": above_0, "optimization.decay_rate": between_0_and_1,
     "optimization.decay_epochs": above_0, "optimization.warmup_epochs": from_0,
-    "optimization.ema_decay": between_0_and_1,
+    "optimization.ema_decay": between_0_and_1, "supervision.non_target_weight": from_0,
+    "supervision.mass": st.floats(0, 1, exclude_min=True), "supervision.label_weight": from_0,
+    "supervision.drop_worst": st.floats(0, 1, exclude_max=True),
 }  # fmt: skip
 VALID_TUPLES = {
     "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
@@ -116,6 +118,11 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
     supervision = recipe.supervision
     if supervision.when == "clean" and not o.clean_epochs:
         supervision = dataclasses.replace(supervision, when="all")
+    unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}
+    for name in unused.get(supervision.divergence, ("non_target_weight",)):
+        supervision = dataclasses.replace(supervision, **{name: getattr(Supervision(), name)})
+    if teacher.source == "none" and teacher.labels is None:
+        supervision = dataclasses.replace(supervision, label_weight=supervision.label_weight or 1.0)
     return dataclasses.replace(recipe, teacher=teacher, supervision=supervision, optimization=optimization)
 
 
@@ -293,6 +300,11 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
         ("student: {drop_path: 1}", "student.drop_path"),
         ("student: {dropout: -0.1}", "student.dropout"),
         ("supervision: {label_smoothing: 1}", "supervision.label_smoothing"),
+        ("supervision: {mass: 0}", "supervision.mass"),
+        ("supervision: {mass: 1.01}", "supervision.mass"),
+        ("supervision: {label_weight: -1}", "supervision.label_weight"),
+        ("supervision: {drop_worst: 1}", "supervision.drop_worst"),
+        ("supervision: {divergence: decoupled, non_target_weight: -1}", "supervision.non_target_weight"),
         ("optimization: {clean_epochs: -1}", "optimization.clean_epochs"),
         ("optimization: {clean_learning_rate: 0}", "optimization.clean_learning_rate"),
         ("optimization: {decay_rate: 1}", "optimization.decay_rate"),
@@ -305,6 +317,24 @@ def test_broken_yaml_is_an_error_at_its_place(yaml: str) -> None:
 def test_a_value_out_of_its_range_is_named(yaml: str, name: str) -> None:
     with pytest.raises(InputError, match=rf"^recipe my\.yaml: {name} is .*, but must be "):
         from_yaml(yaml, where="recipe my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        ("{label_weight: 0}", "supervision.label_weight is 0, but there is no teacher; give teacher.source"),
+        (
+            "{divergence: hard, mass: 0.5}",
+            "supervision.mass is 0.5, but supervision.divergence hard makes no use of it",
+        ),
+        ("{divergence: hard, scale_by_t2: false}", "supervision.scale_by_t2 is False"),
+        ("{divergence: decoupled, reading: grouped}", "supervision.reading is grouped"),
+        ("{non_target_weight: 2}", "supervision.non_target_weight is 2.0, but .* top-k makes no use of it"),
+    ],
+)
+def test_supervision_that_says_nothing_or_is_not_used_is_named(yaml: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        from_yaml(f"supervision: {yaml}")
 
 
 @pytest.mark.parametrize("std", [(0.5,), (0.5, 0.0), (0.5, -1.0), (0.5, 0.5, 0.5), ()])

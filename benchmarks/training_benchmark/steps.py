@@ -11,16 +11,17 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.data.loader import Batch, prefetch
+from kdaug.data.loader import prefetch
 from kdaug.supervision import Teacher
 from kdaug.training.loop import first_state
 from kdaug.training.metrics_log import MetricsLog
 from kdaug.training.optimization import autocast
 from kdaug.training.progress import RunProgress, show_progress
 from kdaug.training.run_directory import RunDirectory
-from kdaug.training.setup import Setup, training_views
+from kdaug.training.setup import Setup
 from kdaug.training.step import learn
 from kdaug.training.trackers import TensorBoard
+from kdaug.training.viewing import Viewed, training_views
 from training_benchmark.turns import Opening, Step, always
 from training_benchmark.work import Work, batch_in_place, teacher_network, teacher_of
 
@@ -68,12 +69,12 @@ class WholeLoop:
     def opened(self) -> Iterator[Step]:
         """A step that goes on where the last turn ended."""
         with closing(prefetch(training_views(self._setup, self._state.step))) as batches:
-            yield lambda: self._step(*next(batches))
+            yield lambda: self._step(next(batches))
 
-    def _step(self, batch: Batch, views: Tensor) -> None:
+    def _step(self, viewed: Viewed) -> None:
         state, log = self._state, self._log
-        told = learn(self._setup, state, self._teacher, batch, views)
-        log.step(state.step, batch.key, told.parts(), state.rate.now())
+        told = learn(self._setup, state, self._teacher, viewed)
+        log.step(state.step, viewed.key, told.parts(), state.rate.now())
         self._progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
 
 
@@ -82,11 +83,11 @@ class LearningInPlace:
 
     def __init__(self, setup: Setup) -> None:
         self._setup, self._state, self._teacher = setup, first_state(setup), teacher_of(setup)
-        self._batch, self._views = next(training_views(setup, 0))
+        self._viewed = next(training_views(setup, 0))
 
     def __call__(self) -> Tensor:
         """The loss, a scalar on the device."""
-        return learn(self._setup, self._state, self._teacher, self._batch, self._views).total.detach()
+        return learn(self._setup, self._state, self._teacher, self._viewed).total.detach()
 
 
 def bare(work: Work) -> Opening:

@@ -21,7 +21,8 @@ from kdaug.networks import InputFormat, create_network
 from kdaug.supervision import Teacher
 from kdaug.training.optimization import available_cores
 from kdaug.training.resolving import resolve
-from kdaug.training.setup import Setup, check_training, create_student, prepare, training_views
+from kdaug.training.setup import Setup, check_training, create_student, prepare
+from kdaug.training.viewing import training_views
 
 RANDOM_IMAGES = 50_000
 EPOCHS = 10_000
@@ -119,6 +120,5 @@ def teacher_of(setup: Setup) -> Teacher:
 
 def batch_in_place(setup: Setup) -> tuple[Tensor, Tensor]:
     """The first batch on the device: views normalised, float32 [N,C,H,W] channels last, and labels int64 [N]."""
-    batch, views = next(training_views(setup, 0))
-    images = setup.card.input_format.prepare(views.to(setup.device))
-    return images, torch.from_numpy(batch.labels).to(setup.device)
+    viewed = next(training_views(setup, 0)).to(setup.device)
+    return setup.card.input_format.prepare(viewed.pixels), viewed.labels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +71,7 @@ def test_the_loss_from_stored_answers_is_the_loss_from_the_teacher(
     rows = np.array([22, 0, 7, 7])
     student = torch.tensor(np.random.default_rng(9).normal(0, 3, (4, CLASSES)), dtype=torch.float32)
     for epoch in (1, 0):
-        asked = supervise(settings, student, answer_of(logits_of(epoch)[rows], k, temperature), labels_of()[rows])
+        asked = supervise(settings, student, answer_of(logits_of(epoch)[rows], settings), labels_of()[rows])
         read = supervise(settings, student, opened.answer(settings, epoch, rows), labels_of()[rows])
         torch.testing.assert_close(read.loss, asked.loss, rtol=1e-6, atol=1e-6)
         assert read.agreement is not None
@@ -221,12 +220,3 @@ def test_an_image_that_could_not_be_read_when_labelled_is_named(tmp_path: Path) 
     assert opened.answer(config.Supervision(), 0, np.array([0, 19])).logits.isfinite().all()
     with pytest.raises(InputError, match="image 21 could not be read when it was labelled in epoch 1"):
         opened.answer(config.Supervision(), 1, np.array([3, 21]))
-
-
-def test_an_answer_is_cut_as_a_batch_is(store: Path) -> None:
-    answer = LabelStore(store, MANIFEST).answer(config.Supervision(reading="grouped"), 0, np.arange(12))
-    pieces = answer.chunk(4)
-    assert [len(piece.first) for piece in pieces] == [3, 3, 3, 3]
-    for name in ("first", "top", "logits", "others"):
-        assert torch.equal(torch.cat([getattr(piece, name) for piece in pieces]), getattr(answer, name))
-    assert math.isfinite(float(answer.others.sum()))

@@ -92,7 +92,9 @@ def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> 
     assert not answers.requires_grad
     assert not answers.is_inference()
     logits = student(VIEWS.float().permute(0, 3, 1, 2) / 255)
-    supervise(config.Supervision(k=2), logits, answer_of(answers, 2, 2.0), torch.tensor([0, 1, 2, 0])).total.backward()
+    supervise(
+        config.Supervision(k=2), logits, answer_of(answers, config.Supervision(k=2)), torch.tensor([0, 1, 2, 0])
+    ).total.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 

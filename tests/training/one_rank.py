@@ -29,10 +29,10 @@ real = loop.training_views
 
 
 def recorded(*arguments: Any) -> Iterator[Any]:
-    for batch, views in real(*arguments):
-        hashes = [hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in views]
-        seen.append({"indices": batch.key.indices.tolist(), "labels": batch.labels.tolist(), "views": hashes})
-        yield batch, views
+    for viewed in real(*arguments):
+        hashes = [hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in viewed.pixels]
+        seen.append({"indices": viewed.key.indices.tolist(), "labels": viewed.labels.tolist(), "views": hashes})
+        yield viewed
 
 
 loop.training_views = recorded

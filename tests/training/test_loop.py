@@ -30,6 +30,7 @@ from kdaug.training import setup as preparation
 from kdaug.training.evaluation import Scores
 from kdaug.training.resolving import resolve
 from kdaug.training.step import learn
+from kdaug.training.viewing import training_views
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
 
 Tiny = Callable[..., Recipe]
@@ -686,8 +687,8 @@ def test_activations_computed_again_count_once_in_the_statistics(tiny: Tiny, tmp
         recipe = tiny(settings)
         setup = preparation.prepare(resolve(recipe), Console(quiet=True))
         state = loop.first_state(setup)
-        for batch, views in preparation.training_views(setup, 0):
-            learn(setup, state, None, batch, views)
+        for viewed in training_views(setup, 0):
+            learn(setup, state, None, viewed)
         weights.append(state.network.state_dict())
     assert all(value == 2 for key, value in weights[1].items() if key.endswith("num_batches_tracked"))
     for key, value in weights[0].items():

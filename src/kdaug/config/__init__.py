@@ -6,6 +6,7 @@ from kdaug.config.recipe import (
     Crop,
     Data,
     DatasetName,
+    Divergence,
     Network,
     Optimization,
     Precision,
@@ -16,6 +17,7 @@ from kdaug.config.recipe import (
     Teacher,
     Tracker,
     Views,
+    WeightSchedule,
 )
 from kdaug.config.teaching import of_teacher
 from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml
@@ -27,6 +29,7 @@ __all__ = [
     "Crop",
     "Data",
     "DatasetName",
+    "Divergence",
     "Network",
     "Optimization",
     "Precision",
@@ -37,6 +40,7 @@ __all__ = [
     "Teacher",
     "Tracker",
     "Views",
+    "WeightSchedule",
     "check",
     "from_yaml",
     "of_teacher",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from kdaug.config.recipe import Optimization, Recipe
+from kdaug.config.recipe import Optimization, Recipe, Supervision
 from kdaug.errors import InputError
 
 MAX_PROCESSES = 1 << 10
@@ -44,6 +44,10 @@ def check(recipe: Recipe) -> Recipe:
         ("supervision.k", s.k, s.k >= 1, "at least 1"),
         ("supervision.temperature", s.temperature, 0 < s.temperature < math.inf, "above 0"),
         ("supervision.label_smoothing", s.label_smoothing, 0 <= s.label_smoothing < 1, "from 0 to below 1"),
+        ("supervision.non_target_weight", s.non_target_weight, 0 <= s.non_target_weight < math.inf, "at least 0"),
+        ("supervision.mass", s.mass, s.mass is None or 0 < s.mass <= 1, "above 0 and at most 1, or None"),
+        ("supervision.label_weight", s.label_weight, 0 <= s.label_weight < math.inf, "at least 0"),
+        ("supervision.drop_worst", s.drop_worst, 0 <= s.drop_worst < 1, "from 0 to below 1"),
         ("adversary.steps", a.steps, 0 <= a.steps <= MAX_ATTACK_STEPS, f"from 0 to {MAX_ATTACK_STEPS}"),
         ("adversary.epsilon", a.epsilon, 0 < a.epsilon <= 255, "above 0 and at most 255"),
         ("adversary.step_size", a.step_size, 0 < a.step_size <= 255, "above 0 and at most 255"),
@@ -97,7 +101,28 @@ def check(recipe: Recipe) -> Recipe:
             )
     if s.when == "clean" and not o.clean_epochs:
         raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
+    _check_divergence(s)
+    if s.label_weight == 0 and t.source == "none" and t.labels is None:
+        raise InputError(
+            "supervision.label_weight is 0, but there is no teacher; give teacher.source, or learn the label"
+        )
     return recipe
+
+
+def _check_divergence(s: Supervision) -> None:
+    """InputError if a setting is given that supervision.divergence makes no use of."""
+    for name, used_by in (
+        ("mass", ("top-k",)),
+        ("reading", ("top-k",)),
+        ("scale_by_t2", ("top-k", "decoupled")),
+        ("non_target_weight", ("decoupled",)),
+    ):
+        value, default = getattr(s, name), getattr(Supervision(), name)
+        if value != default and s.divergence not in used_by:
+            raise InputError(
+                f"supervision.{name} is {value}, but supervision.divergence {s.divergence} makes no use of it; leave "
+                f"it at {default}"
+            )
 
 
 def _count_or_none(value: int | None) -> bool:

@@ -13,6 +13,8 @@ Optimizer = Literal["sgd", "rmsprop-tf", "adamw"]
 Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
 Watched = Literal["all", "policy", "clean"]
+Divergence = Literal["top-k", "hard", "decoupled"]
+WeightSchedule = Literal["constant", "rising", "falling"]
 Tracker = Literal["wandb", "mlflow", "trackio"]
 
 
@@ -133,6 +135,22 @@ class Supervision:
     """Share of the label's weight in the cross-entropy that is spread evenly over all classes."""
     when: Watched = "all"
     """In which epochs the teacher looks on: all, policy (not in the clean ones at the end), clean (in those alone)."""
+    divergence: Divergence = "top-k"
+    """top-k (the paper's), hard (cross-entropy with the class that the teacher puts first), decoupled (DKD)."""
+    non_target_weight: float = 8.0
+    """Weight of decoupled's part among the classes that are not the label's, against its part of label or not."""
+    mass: float | None = None
+    """Of the k classes, count for each view only the fewest that hold this share of the teacher's probability."""
+    label_weight: float = 1.0
+    """Weight of the cross-entropy with the label where a teacher looks on, at least 0; 0: soft labels alone."""
+    label_trust: bool = False
+    """Move label_weight to the divergence as far as the view has lost the label, as the teacher sees it."""
+    weight_schedule: WeightSchedule = "constant"
+    """constant, rising (weight grows from 0 over the run), falling (to 0); in a straight line."""
+    weight_by_magnitude: bool = False
+    """Multiply weight by the magnitude planned for each view: 0 if it is left as it is, 1 for an op in full."""
+    drop_worst: float = 0.0
+    """Share of each batch that is not learned: the views in which the teacher sees least of the label."""
 
 
 @dataclass(frozen=True)

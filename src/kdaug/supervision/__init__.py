@@ -1,7 +1,10 @@
-"""What the student is told: the top-K divergence and the losses built on it, and the teacher."""
+"""What the student is told: label and divergence, weighed for each view; and who says it: a teacher, or its labels."""
 
+from kdaug.supervision.adaptive import divergence_weight
+from kdaug.supervision.answer import Answer, answer_of
+from kdaug.supervision.divergences import topk_divergence
 from kdaug.supervision.label_store import LabelStore, open_store
-from kdaug.supervision.losses import Answer, Told, answer_of, supervise, topk_divergence
+from kdaug.supervision.losses import Told, supervise
 from kdaug.supervision.teacher import Teacher, check_source, check_teacher, load_teacher
 
 __all__ = [
@@ -12,6 +15,7 @@ __all__ = [
     "answer_of",
     "check_source",
     "check_teacher",
+    "divergence_weight",
     "load_teacher",
     "open_store",
     "supervise",

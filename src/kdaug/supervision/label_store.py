@@ -8,7 +8,8 @@ per training image, in the order of the set:
   label        as logits [N]  that of the image's own class
   log_sum_exp  float32 [N,T]  of all classes' logits, shifted alike and divided by each of the manifest's temperatures
 
-A record of an image that could not be read is all NaN.
+A record of an image that could not be read is all NaN. Besides, clean.safetensors holds `label`, float32 [N], for the
+images as they are, without augmentation.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +32,14 @@ from kdaug import config
 from kdaug.data.images import digest
 from kdaug.errors import InputError
 from kdaug.files import write_whole
-from kdaug.supervision.losses import Answer
+from kdaug.supervision.answer import Answer, classes_asked
 
 StorePrecision = Literal["float16", "float32"]
 ROWS_PER_FILE = 1 << 20
 MOST_CLASSES = 1 << 16
-_VERSION = 1
+_VERSION = 2
+_CLEAN = "clean.safetensors"
+_MADE_ANEW = "kdaug label, given the same again, makes it anew"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -186,6 +190,16 @@ def write_part(records: dict[str, Tensor], part: Part, folder: Path) -> None:
     write_whole(part.path(folder), safetensors.torch.save({**records, "classes": classes}))
 
 
+def write_clean(label: Tensor, folder: Path) -> None:
+    """Writes the log-probabilities of all labels, float32 [N], for the images as they are."""
+    write_whole(folder / _CLEAN, safetensors.torch.save({"label": label}))
+
+
+def has_clean(folder: Path) -> bool:
+    """Whether `write_clean` is done."""
+    return (folder / _CLEAN).is_file()
+
+
 @dataclass
 class LabelStore:
     """A store opened for reading: files are mapped into memory when an epoch is first asked for, the last one kept."""
@@ -193,6 +207,18 @@ class LabelStore:
     folder: Path
     manifest: Manifest
     _open: tuple[int, list[dict[str, Tensor]]] = field(default=(-1, []), repr=False)
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Log-probabilities of all labels, float32 [N], for the images as they are."""
+        path = self.folder / _CLEAN
+        try:
+            label = safetensors.torch.load_file(path)["label"]
+        except (OSError, safetensors.SafetensorError, KeyError):
+            raise InputError(f"{path} is missing or damaged; {_MADE_ANEW}") from None
+        if len(label) != self.manifest.subject.samples:
+            raise InputError(f"{path} is of {len(label)} images, not {self.manifest.subject.samples}; {_MADE_ANEW}")
+        return label
 
     @property
     def cycle(self) -> int | None:
@@ -231,17 +257,20 @@ class LabelStore:
     def answer(self, settings: config.Supervision, epoch: int, rows: NDArray[np.int64]) -> Answer:
         """What the teacher said of the views of images `rows` in `epoch`, for these settings."""
         found = self.records(epoch, rows)
-        k, temperature, classes = min(settings.k, self.manifest.k), settings.temperature, found["classes"]
+        all_classes, temperature = len(self.manifest.subject.classes), settings.temperature
+        k, classes, label = classes_asked(settings, all_classes), found["classes"], found["label"].float()
+        clean = self.clean[torch.from_numpy(rows)] if settings.label_trust else None
         logits = found["logits"][:, :k].float() / temperature
-        if k == len(self.manifest.subject.classes):
+        if k == all_classes:
             in_order = torch.empty_like(logits).scatter_(1, classes, logits)
-            return Answer(classes[:, 0], None, in_order, logits.new_full((len(rows),), -math.inf))
+            none = logits.new_full((len(rows),), -math.inf)
+            return Answer(classes[:, 0], None, in_order, none, label, clean)
         if settings.reading == "renormalized":
             others = logits.new_zeros(len(rows))  # of no consequence
         else:
             everything = self._log_sum_exp(found, temperature)
             others = everything + torch.log1p(-(logits.logsumexp(1) - everything).exp().clamp(max=1))
-        return Answer(classes[:, 0], classes[:, :k], logits, others)
+        return Answer(classes[:, 0], classes[:, :k], logits, others, label, clean)
 
     def _log_sum_exp(self, found: dict[str, Tensor], temperature: float) -> Tensor:
         if temperature == 1:
@@ -256,7 +285,7 @@ def _mapped(part: Part, folder: Path) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         tensors["classes"] = tensors["classes"].view(torch.int16)
     except (OSError, safetensors.SafetensorError, KeyError):
-        raise InputError(f"{path} is missing or damaged; kdaug label, given the same again, makes it anew") from None
+        raise InputError(f"{path} is missing or damaged; {_MADE_ANEW}") from None
     if any(len(tensor) != part.end - part.first for tensor in tensors.values()):
         raise InputError(f"{path} does not hold {part.end - part.first} records; label again into another folder")
     return tensors
@@ -287,16 +316,23 @@ def open_store(folder: Path, subject: Subject, settings: config.Supervision, epo
             f"label store {folder} is not finished ({unwritten.path(folder).name} is missing); "
             "kdaug label, given the same again, goes on"
         )
-    return LabelStore(folder, there)
+    store = LabelStore(folder, there)
+    if settings.label_trust:
+        store.clean  # noqa: B018 - read now, so that a damaged file is named before training
+    return store
 
 
 def _check_supervision(folder: Path, there: Manifest, settings: config.Supervision) -> None:
-    if min(settings.k, len(there.subject.classes)) > there.k:
+    classes = len(there.subject.classes)
+    if classes_asked(settings, classes) > there.k:
+        asked = f"supervision.k is {settings.k}"
+        if settings.divergence == "decoupled":
+            asked = f"supervision.divergence decoupled needs all {classes}"
         raise InputError(
-            f"label store {folder} holds the top {there.k} classes, but supervision.k is {settings.k}; ask for no "
-            "more, or label again with --k"
+            f"label store {folder} holds the top {there.k} classes, but {asked}; ask for no more, or label again with "
+            "--k"
         )
-    needed = settings.reading != "renormalized" and there.k < len(there.subject.classes)
+    needed = settings.divergence == "top-k" and settings.reading != "renormalized" and there.k < classes
     if needed and settings.temperature not in (1.0, *there.temperatures):
         known = ", ".join(f"{t:g}" for t in (1.0, *there.temperatures))
         raise InputError(

@@ -28,15 +28,18 @@ class Teacher(nn.Module):
     """A frozen network that answers to uint8 views. It stays in evaluation mode whatever `train()` is told.
 
     outputs: which of its outputs stand for the data's classes, in their order; None: all, as they are.
+    clean: log-probability of the label of every training image as it is, float32 [N] in main memory; None: not known.
     """
 
     outputs: Tensor | None
+    clean: Tensor | None
 
     def __init__(self, network: nn.Module, input_format: InputFormat, outputs: Sequence[int] | None = None) -> None:
         super().__init__()
         self.register_buffer("outputs", None if outputs is None else torch.tensor(outputs), persistent=False)
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.input_format = input_format
+        self.clean = None
         self.eval()
 
     def train(self, mode: bool = True) -> Teacher:

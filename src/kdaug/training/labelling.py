@@ -23,6 +23,7 @@ from kdaug.errors import InputError
 from kdaug.files import write_whole
 from kdaug.philox import Stream, permutation
 from kdaug.supervision import LabelStore, Teacher
+from kdaug.supervision.answer import classes_asked
 from kdaug.supervision.label_store import (
     MOST_CLASSES,
     Manifest,
@@ -30,21 +31,23 @@ from kdaug.supervision.label_store import (
     StorePrecision,
     differences,
     empty_records,
+    has_clean,
     parts_of,
     read_manifest,
     records_of,
+    write_clean,
     write_manifest,
     write_part,
 )
+from kdaug.training.clean_labels import look_at_clean
 from kdaug.training.distributed import joined
 from kdaug.training.loop import find_teacher
 from kdaug.training.optimization import autocast
 from kdaug.training.progress import say, show_progress
 from kdaug.training.resolving import resolve
-from kdaug.training.setup import Setup, prepare, subject_of, views_of
+from kdaug.training.setup import EVALUATION_BATCH, Setup, prepare
+from kdaug.training.viewing import subject_of, views_of
 from kdaug.views.policies import follows_epoch
-
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,11 @@ def teacher_digest(teacher: Teacher) -> str:
 def manifest_of(setup: Setup, teacher: str, request: Request) -> Manifest:
     """What a store of answers to the views of `setup` is, by the teacher with this digest."""
     supervision, (first, end) = setup.recipe.supervision, request.epochs or (0, setup.epochs)
-    temperatures = request.temperatures or (supervision.temperature,)
+    temperatures, classes = request.temperatures or (supervision.temperature,), len(setup.dataset.classes)
     return Manifest(
         subject=subject_of(setup),
         teacher=teacher,
-        k=min(request.k or supervision.k, len(setup.dataset.classes)),
+        k=min(request.k or classes_asked(supervision, classes), classes),
         temperatures=tuple(sorted({t for t in temperatures if t != 1})),  # at 1 it is 0 by construction
         precision=request.precision,
         first_epoch=first,
@@ -172,6 +175,9 @@ def _check(setup: Setup, request: Request) -> None:
 
 def _fill(setup: Setup, teacher: Teacher, manifest: Manifest, folder: Path) -> None:
     """Writes every file of the store that is not there yet; the ranks of setup.world share them."""
+    if not setup.world.told_by_first(lambda: has_clean(folder)):
+        clean = look_at_clean(setup, teacher)
+        setup.world.told_by_first(lambda: write_clean(clean, folder))
     mine = parts_of(manifest)[setup.world.rank :: setup.world.size]
     left = [part for part in mine if not part.is_written(folder)]
     with show_progress(setup.console) as bar:
@@ -218,11 +224,11 @@ def answers(
     setup: Setup, teacher: Teacher, manifest: Manifest, epoch: int, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
     """Records of images `rows` as seen in `epoch`, batch by batch with the rows they are of; without the unreadable."""
-    batches = np.array_split(rows, range(BATCH, len(rows), BATCH))
+    batches = np.array_split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
     keys = (BatchKey(step, epoch, indices, epoch) for step, indices in enumerate(batches))
     with closing(prefetch(views_of(setup, keys, replace_unreadable=False))) as looks:
-        for batch, views in looks:
+        for viewed in looks:
+            seen = viewed.to(setup.device)
             with torch.no_grad(), autocast(setup.device, setup.precision):
-                logits = teacher(views.to(setup.device, non_blocking=True))
-            labels = torch.from_numpy(batch.labels).to(setup.device)
-            yield batch.key.indices, records_of(logits, labels, manifest)
+                logits = teacher(seen.pixels)
+            yield seen.key.indices, records_of(logits, seen.labels, manifest)

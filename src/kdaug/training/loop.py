@@ -31,6 +31,7 @@ from kdaug.training.checkpoints import (
     save_checkpoint,
     whole_weights,
 )
+from kdaug.training.clean_labels import prepare_trust
 from kdaug.training.distributed import Agreement, World, is_lost_connection, joined
 from kdaug.training.evaluation import Scores
 from kdaug.training.interruption import Interrupted, listen
@@ -56,11 +57,10 @@ from kdaug.training.setup import (
     example_input,
     prepare,
     prepare_teacher,
-    subject_of,
-    training_views,
 )
 from kdaug.training.step import learn
 from kdaug.training.trackers import TensorBoard, Tracker, open_trackers
+from kdaug.training.viewing import subject_of, training_views
 
 T = TypeVar("T")
 
@@ -134,6 +134,7 @@ class _Run:
 def _train(setup: Setup, teacher: Teacher | LabelStore | None, directory: RunDirectory, stop: Event) -> None:
     """From the newest checkpoint, or the first step, to the final files."""
     world, report = setup.world, partial(say, setup.console)
+    prepare_trust(setup, teacher)
     state = first_state(setup)
     loaded = load_newest_checkpoint(state, directory.checkpoints, report, world)
     world.told_by_first(partial(_begin, setup, directory, state.step, loaded))
@@ -175,13 +176,13 @@ def _run_steps(run: _Run, teacher: Teacher | LabelStore | None, stop: Event) -> 
         _evaluate(run, stop)
     cycle = teacher.cycle if isinstance(teacher, LabelStore) else None
     with closing(prefetch(training_views(setup, state.step, cycle))) as batches:
-        for batch, views in keeper.until_images_fail(batches):
+        for viewed in keeper.until_images_fail(batches):
             watching = setup.recipe.supervision.when in (
                 "all",
-                "clean" if setup.is_clean(batch.key.epoch) else "policy",
+                "clean" if setup.is_clean(viewed.key.epoch) else "policy",
             )
-            told = learn(setup, state, teacher if watching else None, batch, views)
-            log.step(state.step, batch.key, told.parts(), state.rate.now())
+            told = learn(setup, state, teacher if watching else None, viewed)
+            log.step(state.step, viewed.key, told.parts(), state.rate.now())
             run.progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
             evaluation_due = _evaluation_due(setup, state.step)
             stopping, saving = agreement.on(stop.is_set(), keeper.due())

@@ -27,12 +27,14 @@ from kdaug.errors import InputError
 from kdaug.networks import InputFormat, create_network
 from kdaug.philox import Stream, words
 from kdaug.supervision import Teacher
+from kdaug.training.clean_labels import prepare_trust
 from kdaug.training.loop import first_state
 from kdaug.training.optimization import available_cores
 from kdaug.training.progress import show_progress
 from kdaug.training.resolving import resolve
-from kdaug.training.setup import check_training, evaluate_network, prepare, training_views
+from kdaug.training.setup import check_training, evaluate_network, prepare
 from kdaug.training.step import learn
+from kdaug.training.viewing import training_views
 
 STEPS = 2
 
@@ -78,9 +80,10 @@ def _steps(recipe: Recipe, dataset: Dataset, answers: tuple[str, int] | None) ->
     if teacher is not None:
         teacher.to(setup.device)
     seconds, loss = 0.0, math.nan
-    for batch, views in islice(training_views(setup, 0), STEPS):
+    prepare_trust(setup, teacher)
+    for viewed in islice(training_views(setup, 0), STEPS):
         started = time.perf_counter()
-        loss = learn(setup, state, teacher, batch, views).total.item()
+        loss = learn(setup, state, teacher, viewed).total.item()
         seconds = time.perf_counter() - started
     started = time.perf_counter()
     with show_progress(setup.console) as bar:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,29 +14,19 @@ from torch import Tensor, nn
 
 from kdaug.config import Network, Recipe
 from kdaug.data import Dataset, EncodedImages, load_dataset
-from kdaug.data.frames import CentreCrop, Frame, RandomResizedCrop
-from kdaug.data.images import digest
-from kdaug.data.loader import (
-    Batch,
-    BatchKey,
-    UnreadableImages,
-    evaluation_keys,
-    load,
-    prefetch,
-    training_keys,
-)
+from kdaug.data.frames import CentreCrop
+from kdaug.data.loader import Batch, UnreadableImages, evaluation_keys, load, prefetch
 from kdaug.errors import InputError
 from kdaug.networks import NetworkCard, create_network, published_input, set_batch_norm_momentum, try_out
 from kdaug.supervision import Teacher, load_teacher
-from kdaug.supervision.label_store import Subject
 from kdaug.training.distributed import World
 from kdaug.training.evaluation import Scores, evaluate
 from kdaug.training.optimization import autocast, available_cores, compute_repeatably, find_device, find_precision
 from kdaug.training.parallel import check_parallel, parts_of_a_share, prepare_network
 from kdaug.training.progress import counted, say, show_progress
 from kdaug.training.resolving import teacher_recipe
-from kdaug.views import Policy, apply
-from kdaug.views.policies import follows_epoch, of_recipe
+from kdaug.views import Policy
+from kdaug.views.policies import of_recipe
 
 EVALUATION_BATCH = 256
 
@@ -170,53 +160,6 @@ def _network(student: Network, dataset: Dataset) -> nn.Module:
     if student.batch_norm_momentum is not None:
         set_batch_norm_momentum(network, student.name, student.batch_norm_momentum)
     return network
-
-
-def training_views(setup: Setup, first_step: int, cycle: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
-    """This rank's share of every batch of the run from `first_step` on, with its views uint8 [N,H,W,C] in main memory.
-
-    An unreadable image is replaced by the next readable one of the set. With `cycle` the views of so many epochs are
-    used in turn.
-    """
-    count, batch, seed = len(setup.dataset.train), setup.recipe.optimization.global_batch, setup.recipe.views.seed
-    assert seed is not None
-    keys = training_keys(count, batch, setup.epochs, seed, first_step, cycle)
-    for seen, views in views_of(setup, (setup.world.share_of(key) for key in keys), replace_unreadable=True):
-        if len(seen.labels) == 0:
-            raise InputError("not one training image can be read")
-        yield seen, views
-
-
-def subject_of(setup: Setup) -> Subject:
-    """The training images of a run and the views it sees them in."""
-    recipe, dataset = setup.recipe, setup.dataset
-    views = {f"views.{name}": value for name, value in asdict(recipe.views).items()}
-    views["size"] = list(dataset.size)
-    views["optimization.epochs"] = recipe.optimization.epochs if follows_epoch(recipe.views.policy) else None
-    views["clean epochs from"] = recipe.optimization.epochs if recipe.optimization.clean_epochs else None
-    part = (recipe.data.train_images, recipe.data.holdout)  # content is of all
-    data = digest(f"{dataset.content} {part}".encode(), dataset.train.labels)
-    return Subject(len(dataset.train), dataset.classes, data, views)
-
-
-def views_of(setup: Setup, keys: Iterable[BatchKey], replace_unreadable: bool) -> Iterator[tuple[Batch, Tensor]]:
-    """The training images of each of `keys`, with their views uint8 [N,H,W,C] in main memory.
-
-    An unreadable image is left out, or replaced by the next readable one of the set.
-    """
-    recipe, dataset, seed = setup.recipe, setup.dataset, setup.recipe.views.seed
-    assert seed is not None
-    frame: Frame = CentreCrop(dataset.size[0])
-    if recipe.views.crop == "random-resized":
-        frame = RandomResizedCrop(dataset.size[0], seed, recipe.views.min_area)
-    on_gpu = setup.device.type == "cuda"
-    threads = max(1, available_cores() // setup.world.local_size) if on_gpu else 1  # on a CPU the network needs them
-    for batch in load(dataset.train, keys, frame, recipe.data.workers, setup.unreadable_train, replace_unreadable):
-        epoch = batch.key.view_epoch
-        policy = setup.clean_policy if setup.is_clean(epoch) else setup.policy
-        plan = policy.plan(seed, epoch, dataset.train.view_keys(batch.key.indices), dataset.size)
-        views = torch.from_numpy(apply(batch.images, plan, threads))
-        yield batch, views.pin_memory() if on_gpu else views
 
 
 def validation_batches(setup: Setup, side: int | None = None) -> Iterable[Batch]:

@@ -2,68 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from kdaug.data.loader import Batch
-from kdaug.supervision import Answer, LabelStore, Teacher, Told, answer_of, supervise
+from kdaug import config
+from kdaug.supervision import Answer, LabelStore, Teacher, Told, answer_of, divergence_weight, supervise
 from kdaug.training.adversary import mislead
 from kdaug.training.checkpoints import TrainingState
 from kdaug.training.optimization import autocast
 from kdaug.training.parallel import gradients_meet
 from kdaug.training.setup import Setup
+from kdaug.training.viewing import Viewed
 
 
-def learn(
-    setup: Setup, state: TrainingState, teacher: Teacher | LabelStore | None, batch: Batch, views: Tensor
-) -> Told:
+def learn(setup: Setup, state: TrainingState, teacher: Teacher | LabelStore | None, viewed: Viewed) -> Told:
     """One step on this rank's share of a batch, taken in setup.parts; what the student was told, image by image.
 
-    `views` uint8 [N,H,W,C] are batch.images as augmented. Nothing here waits for the device.
+    Nothing here waits for the device.
     """
     state.forward.train()
     state.rate.set(state.step)
-    labels, told, settings = torch.from_numpy(batch.labels), list[Told](), setup.recipe.supervision
-    stored = None
-    if isinstance(teacher, LabelStore):
-        stored = teacher.answer(settings, batch.key.view_epoch, batch.key.indices).to(setup.device).chunk(setup.parts)
-    for number, (some_views, some_labels) in enumerate(_parts(setup.parts, views, labels)):
-        seen = some_views.to(setup.device, non_blocking=True)
-        said = some_labels.to(setup.device, non_blocking=True)
+    told: list[Told] = []
+    for number, part in enumerate(viewed.chunk(setup.parts)):
+        seen = part.to(setup.device)
         with gradients_meet(state.forward, number + 1 == setup.parts):
             with autocast(setup.device, setup.precision):
-                answer = stored[number] if stored else None
-                if isinstance(teacher, Teacher):
-                    answer = answer_of(teacher(seen), settings.k, settings.temperature)
-                told.append(_tell(setup, state, setup.card.input_format.prepare(seen), said, answer))
-            state.scaler.scale(told[-1].loss.sum() / len(labels)).backward()  # type: ignore[no-untyped-call]
+                told.append(_tell(setup, state, seen, _asked(teacher, seen, setup.recipe.supervision)))
+            state.scaler.scale(told[-1].loss.sum() / len(viewed.labels)).backward()  # type: ignore[no-untyped-call]
     descend(state, setup.recipe.optimization.clip_norm)
     return together(told)
 
 
-def _tell(setup: Setup, state: TrainingState, images: Tensor, labels: Tensor, answer: Answer | None) -> Told:
-    """What the student is told of `images` [N,C,H,W] and, with an adversary, of what that makes of them.
+def _asked(teacher: Teacher | LabelStore | None, seen: Viewed, settings: config.Supervision) -> Answer | None:
+    """What the teacher says of these views, or said when its answers were stored."""
+    if teacher is None:
+        return None
+    if isinstance(teacher, LabelStore):
+        return teacher.answer(settings, seen.key.view_epoch, seen.key.indices).to(seen.pixels.device)
+    answer = answer_of(teacher(seen.pixels), settings, seen.labels)
+    if teacher.clean is None:
+        return answer
+    return replace(answer, clean=teacher.clean[torch.from_numpy(seen.key.indices)].to(seen.pixels.device))
+
+
+def _tell(setup: Setup, state: TrainingState, seen: Viewed, answer: Answer | None) -> Told:
+    """What the student is told of these views and, with an adversary, of what that makes of them.
 
     Both go through the network at once, so that each half meets its own batch norms. What is moved is learned by its
     label alone (paper of AdvProp, Equation 3: the sum of both losses).
     """
     settings, adversary = setup.recipe.supervision, setup.recipe.adversary
+    images, labels = setup.card.input_format.prepare(seen.pixels), seen.labels
+    weight = divergence_weight(settings, state.step / setup.steps, seen.magnitude)
     if not adversary.steps:
-        return supervise(settings, state.forward(images), answer, labels)
+        return supervise(settings, state.forward(images), answer, labels, weight)
     moved = mislead(state.network, images, labels, adversary, setup.card.input_format)
     logits, logits_of_moved = state.forward(torch.cat([images, moved])).chunk(2)
     told, of_moved = (
-        supervise(settings, logits, answer, labels),
+        supervise(settings, logits, answer, labels, weight),
         supervise(settings, logits_of_moved, None, labels),
     )
     return replace(told, loss=told.loss + of_moved.loss, adversarial=of_moved.loss)
-
-
-def _parts(count: int, views: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(views.chunk(count), labels.chunk(count), strict=True)
 
 
 def descend(state: TrainingState, clip_norm: float | None) -> None:

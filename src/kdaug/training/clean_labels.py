@@ -1,0 +1,36 @@
+"""What the teacher sees of each label without augmentation, against which label trust measures a view."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdaug.supervision import LabelStore, Teacher
+from kdaug.training.optimization import autocast
+from kdaug.training.progress import counted, show_progress
+from kdaug.training.setup import EVALUATION_BATCH, Setup
+from kdaug.training.viewing import images_as_they_are
+
+
+def look_at_clean(setup: Setup, teacher: Teacher) -> Tensor:
+    """The teacher's log-probability of the label of every training image as it is: float32 [N]; NaN if unreadable.
+
+    The ranks share the batches, which are the same however many ranks there are, and all get all answers.
+    """
+    count, world, found = len(setup.dataset.train), setup.world, dict[int, float]()
+    batches = np.split(np.arange(count), range(EVALUATION_BATCH, count, EVALUATION_BATCH))[world.rank :: world.size]
+    with show_progress(setup.console) as bar, autocast(setup.device, setup.precision):
+        images = images_as_they_are(setup, batches)
+        for batch in counted(bar, "teacher, unaugmented", images, sum(map(len, batches))):
+            logits = teacher(torch.from_numpy(batch.images).to(setup.device)).float().log_softmax(1).cpu()
+            label = logits.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
+            found |= dict(zip(batch.key.indices.tolist(), label.tolist(), strict=True))
+    of_all = {row: value for part in world.gather(found) for row, value in part.items()}
+    return torch.tensor([of_all.get(row, torch.nan) for row in range(count)])
+
+
+def prepare_trust(setup: Setup, teacher: Teacher | LabelStore | None) -> None:
+    """Has a teacher look at the images as they are, if the recipe's label trust wants it; a store knows it already."""
+    if setup.recipe.supervision.label_trust and isinstance(teacher, Teacher):
+        teacher.clean = look_at_clean(setup, teacher)
