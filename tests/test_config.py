@@ -67,7 +67,8 @@ VALID = {
     "supervision.label_smoothing": st.floats(0, 1, exclude_max=True), "optimization.clean_epochs": st.integers(0),
     "optimization.clean_learning_rate": above_0, "optimization.decay_rate": between_0_and_1,
     "optimization.decay_epochs": above_0, "optimization.warmup_epochs": from_0,
-    "optimization.ema_decay": between_0_and_1, "supervision.non_target_weight": from_0,
+    "optimization.ema_decay": between_0_and_1, "views.mixup": st.floats(0, 100), "views.cutmix": st.floats(0, 100),
+    "supervision.non_target_weight": from_0,
     "supervision.mass": st.floats(0, 1, exclude_min=True), "supervision.label_weight": from_0,
     "supervision.drop_worst": st.floats(0, 1, exclude_max=True),
 }  # fmt: skip
@@ -121,6 +122,14 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
     unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}
     for name in unused.get(supervision.divergence, ("non_target_weight",)):
         supervision = dataclasses.replace(supervision, **{name: getattr(Supervision(), name)})
+    if recipe.views.mixup or recipe.views.cutmix:
+        supervision = dataclasses.replace(
+            supervision,
+            label_trust=False,
+            drop_worst=0.0,
+            divergence="hard" if supervision.divergence == "hard" else "top-k",
+            non_target_weight=Supervision().non_target_weight,
+        )
     if teacher.source == "none" and teacher.labels is None:
         supervision = dataclasses.replace(supervision, label_weight=supervision.label_weight or 1.0)
     return dataclasses.replace(recipe, teacher=teacher, supervision=supervision, optimization=optimization)

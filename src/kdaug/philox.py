@@ -30,6 +30,7 @@ class Stream(IntEnum):
     CUTOUT = 4
     SUBSET = 5
     ERASING = 6
+    MIXING = 7
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:

@@ -10,6 +10,7 @@ from kdaug.errors import InputError
 
 MAX_PROCESSES = 1 << 10
 MAX_ATTACK_STEPS = 1000
+MAX_ALPHA = 100
 MAX_SIDE = 1 << 14
 """Largest side in pixels that a setting may ask for."""
 
@@ -30,6 +31,8 @@ def check(recipe: Recipe) -> Recipe:
         ("views.pad", v.pad, 0 <= v.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
         ("views.min_area", v.min_area, 0 < v.min_area <= 1, "above 0 and at most 1"),
         ("views.cutout", v.cutout, 0 <= v.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
+        ("views.mixup", v.mixup, 0 <= v.mixup <= MAX_ALPHA, f"from 0 to {MAX_ALPHA}"),
+        ("views.cutmix", v.cutmix, 0 <= v.cutmix <= MAX_ALPHA, f"from 0 to {MAX_ALPHA}"),
         ("views.seed", v.seed, v.seed is None or 0 <= v.seed < 1 << 63, "from 0 to 2^63-1"),
         ("teacher.cutout", t.cutout, 0 <= t.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
         ("teacher.image_size", t.image_size, _side_or_none(t.image_size), f"from 1 to {MAX_SIDE}"),
@@ -102,6 +105,8 @@ def check(recipe: Recipe) -> Recipe:
     if s.when == "clean" and not o.clean_epochs:
         raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
     _check_divergence(s)
+    if v.mixup or v.cutmix:
+        _check_mixing(s)
     if s.label_weight == 0 and t.source == "none" and t.labels is None:
         raise InputError(
             "supervision.label_weight is 0, but there is no teacher; give teacher.source, or learn the label"
@@ -123,6 +128,17 @@ def _check_divergence(s: Supervision) -> None:
                 f"supervision.{name} is {value}, but supervision.divergence {s.divergence} makes no use of it; leave "
                 f"it at {default}"
             )
+
+
+def _check_mixing(s: Supervision) -> None:
+    """InputError if supervision asks what became of the label of a view that has two."""
+    for name in ("label_trust", "drop_worst"):
+        if getattr(s, name):
+            raise InputError(f"supervision.{name} is for views of one image; leave views.mixup and views.cutmix 0")
+    if s.divergence == "decoupled":
+        raise InputError(
+            "supervision.divergence decoupled is for views of one image; leave views.mixup and views.cutmix 0"
+        )
 
 
 def _count_or_none(value: int | None) -> bool:

@@ -67,6 +67,11 @@ class Views:
     """Mirror left-right with probability one half."""
     cutout: int = 0
     """Side in pixels of the square erased at the end; 0: none."""
+    mixup: float = 0.0
+    """Blend every view with another image's, by a share from Beta(mixup, mixup) (arXiv 1710.09412); 0: not."""
+    cutmix: float = 0.0
+    """Paste a box of another image's view into every view, its area from Beta(cutmix, cutmix) (arXiv 1905.04899); 0:
+    not. With both, each view gets one of the two."""
     seed: int | None = None
     """Key of all views and of the sample order; None: run.seed."""
 

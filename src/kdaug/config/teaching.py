@@ -15,7 +15,9 @@ def of_teacher(recipe: Recipe) -> Recipe:
     teacher, optimization = recipe.teacher, recipe.optimization
     return replace(
         recipe,
-        views=replace(recipe.views, policy=teacher.policy, cutout=teacher.cutout, seed=teacher.seed),
+        views=replace(
+            recipe.views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed
+        ),
         student=Network(teacher.network) if teacher.network else recipe.student,
         teacher=Teacher(),
         supervision=Supervision(label_smoothing=recipe.supervision.label_smoothing),

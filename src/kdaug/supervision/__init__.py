@@ -4,12 +4,13 @@ from kdaug.supervision.adaptive import divergence_weight
 from kdaug.supervision.answer import Answer, answer_of
 from kdaug.supervision.divergences import topk_divergence
 from kdaug.supervision.label_store import LabelStore, open_store
-from kdaug.supervision.losses import Told, supervise
+from kdaug.supervision.losses import Mixture, Told, supervise
 from kdaug.supervision.teacher import Teacher, check_source, check_teacher, load_teacher
 
 __all__ = [
     "Answer",
     "LabelStore",
+    "Mixture",
     "Teacher",
     "Told",
     "answer_of",

@@ -18,6 +18,14 @@ from kdaug.supervision.divergences import divergence_from
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What views of two images show besides their own: `labels` int64 [N] of the partners, and the own `share` [N]."""
+
+    labels: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True)
 class Told:
     """The loss and its parts, image by image: [N] each. The loss of a batch is their mean.
 
@@ -58,16 +66,17 @@ def supervise(
     answer: Answer | None,
     labels: Tensor,
     weight: Tensor | None = None,
+    mixture: Mixture | None = None,
 ) -> Told:
     """label_weight times the cross-entropy at temperature 1 plus `weight` times the divergence, for every image.
 
     student_logits [N,C], the teacher's answer for the same views to the same settings, labels int64 [N]. weight: [N];
-    None: settings.weight for all. Without a teacher: the cross-entropy alone.
+    None: settings.weight for all. mixture: what else the views show. Without a teacher: the cross-entropy alone.
     """
-    with torch.autocast(student_logits.device.type, enabled=False):
-        cross_entropy = functional.cross_entropy(
-            at_least_float32(student_logits), labels, reduction="none", label_smoothing=settings.label_smoothing
-        )
+    cross_entropy = _cross_entropy(student_logits, labels, settings.label_smoothing)
+    if mixture is not None:
+        of_partner = _cross_entropy(student_logits, mixture.labels, settings.label_smoothing)
+        cross_entropy = mixture.share * cross_entropy + (1 - mixture.share) * of_partner
     if answer is None:
         return Told(cross_entropy, cross_entropy)
     divergence = divergence_from(student_logits, answer, settings, labels)
@@ -85,3 +94,8 @@ def supervise(
         loss = loss * learned / learned.mean()
     agreement = (student_logits.detach().argmax(1) == answer.first).to(cross_entropy.dtype)
     return Told(loss, cross_entropy, divergence, agreement, trust)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return functional.cross_entropy(at_least_float32(logits), labels, reduction="none", label_smoothing=smoothing)

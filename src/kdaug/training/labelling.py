@@ -46,7 +46,7 @@ from kdaug.training.optimization import autocast
 from kdaug.training.progress import say, show_progress
 from kdaug.training.resolving import resolve
 from kdaug.training.setup import EVALUATION_BATCH, Setup, prepare
-from kdaug.training.viewing import subject_of, views_of
+from kdaug.training.viewing import in_order_of_epoch, subject_of, views_of
 from kdaug.views.policies import follows_epoch
 
 
@@ -224,6 +224,8 @@ def answers(
     setup: Setup, teacher: Teacher, manifest: Manifest, epoch: int, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Tensor]]]:
     """Records of images `rows` as seen in `epoch`, batch by batch with the rows they are of; without the unreadable."""
+    if setup.mixes(epoch):  # partners follow each other in the epoch's order, so that few are made twice
+        rows = in_order_of_epoch(setup, epoch, rows)
     batches = np.array_split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))
     keys = (BatchKey(step, epoch, indices, epoch) for step, indices in enumerate(batches))
     with closing(prefetch(views_of(setup, keys, replace_unreadable=False))) as looks:

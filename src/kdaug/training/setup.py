@@ -83,6 +83,10 @@ class Setup:
         """Whether `epoch` (from 0) is one of the clean ones at the end."""
         return epoch >= self.recipe.optimization.epochs
 
+    def mixes(self, epoch: int) -> bool:
+        """Whether views of `epoch` are made of two images."""
+        return bool(self.recipe.views.mixup or self.recipe.views.cutmix) and not self.is_clean(epoch)
+
 
 def prepare(
     recipe: Recipe,

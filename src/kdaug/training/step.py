@@ -58,12 +58,12 @@ def _tell(setup: Setup, state: TrainingState, seen: Viewed, answer: Answer | Non
     images, labels = setup.card.input_format.prepare(seen.pixels), seen.labels
     weight = divergence_weight(settings, state.step / setup.steps, seen.magnitude)
     if not adversary.steps:
-        return supervise(settings, state.forward(images), answer, labels, weight)
+        return supervise(settings, state.forward(images), answer, labels, weight, seen.mixture)
     moved = mislead(state.network, images, labels, adversary, setup.card.input_format)
     logits, logits_of_moved = state.forward(torch.cat([images, moved])).chunk(2)
     told, of_moved = (
-        supervise(settings, logits, answer, labels, weight),
-        supervise(settings, logits_of_moved, None, labels),
+        supervise(settings, logits, answer, labels, weight, seen.mixture),
+        supervise(settings, logits_of_moved, None, labels, mixture=seen.mixture),
     )
     return replace(told, loss=told.loss + of_moved.loss, adversarial=of_moved.loss)
 
