@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kdaug.data.loader import prefetch
-from kdaug.supervision import Teacher
+from kdaug.supervision import LabelStore, Teacher
 from kdaug.training.loop import first_state
 from kdaug.training.metrics_log import MetricsLog
 from kdaug.training.optimization import autocast
@@ -55,7 +55,7 @@ class BareStep:
 class WholeLoop:
     """kdaug.training's loop but for evaluations and checkpoints: order, views made ahead, step, log, progress."""
 
-    def __init__(self, work: Work, name: str, teacher: Teacher | None) -> None:
+    def __init__(self, work: Work, name: str, teacher: Teacher | LabelStore | None) -> None:
         """The run directory, a new one, is `name` in the folder of `work`."""
         directory, setup = RunDirectory(work.folder / name), work.setup
         directory.path.mkdir()
