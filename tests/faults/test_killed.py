@@ -1,4 +1,4 @@
-"""kill -9 at any moment, again and again, also while a checkpoint is written: the run ends as if it had not been."""
+"""kill -9 at any moment, again and again, also while something is written: it ends as if it had not been."""
 
 from __future__ import annotations
 
@@ -57,6 +57,39 @@ def test_killed_while_checkpoints_are_written_a_run_ends_as_if_it_had_not_been(
     assert (said.code, said.err) == (0, "")
     assert f"continuing at step {caught[-1] - 1} of 16" in said.out
     assert_same_run(run, uninterrupted_short)
+
+
+def test_killed_amid_an_epoch_a_labelling_ends_as_if_it_had_not_been(
+    started: Callable, kdaug: Callable, uninterrupted_short: Path, tmp_path: Path
+) -> None:
+    label = (
+        *("label demo --data.train-images 256 --optimization.epochs 400 --run.device cpu --run.threads 1").split(),
+        *("--teacher.source", f"run:{uninterrupted_short}"),
+    )
+    store = tmp_path / "store"
+    finished: dict[str, tuple[int, bytes]] = {}
+    for wanted in (3, 8):
+        with started(*label, "--epochs", "0:12", "--out", store) as command:
+            command.wait_until(lambda: len(list(store.glob("epoch-*"))) >= wanted)  # noqa: B023
+            command.signal(signal.SIGKILL)
+            assert command.end().code == -signal.SIGKILL
+        left = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.glob("epoch-*.safetensors")}
+        assert wanted <= len(left) < 12
+        assert finished.items() <= left.items(), "what was written is not written again"
+        finished = left
+    said = kdaug(
+        "train", "demo", "--teacher.labels", store, "--optimization.epochs", "12", "--run.dir", tmp_path / "run"
+    )
+    assert said.code == 2
+    assert "is not finished" in said.err
+    assert kdaug(*label, "--epochs", "0:12", "--out", store).code == 0
+    assert kdaug(*label, "--epochs", "0:12", "--out", tmp_path / "whole").code == 0
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+        for folder in (store, tmp_path / "whole")
+    )
+    assert len(ours) == 13
+    assert ours == theirs
 
 
 @pytest.mark.slow
