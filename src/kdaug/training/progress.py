@@ -75,6 +75,6 @@ def counted(bar: Progress, title: str, batches: Iterable[Batch], images: int) ->
 def _in_words(losses: dict[str, float]) -> str:
     shown = {
         "loss": "loss {:.3f}", "cross_entropy": "ce {:.3f}", "divergence": "kd {:.3f}", "adversarial": "adv {:.3f}",
-        "teacher_agreement": "agrees {:.0f} %", "learning_rate": "lr {:.2g}",
+        "teacher_agreement": "agrees {:.0f} %", "label_trust": "trust {:.0f} %", "learning_rate": "lr {:.2g}",
     }  # fmt: skip
     return "  ".join(shown[name].format(value) for name, value in losses.items() if name in shown)
