@@ -3,9 +3,10 @@
 usage: python tools/adaptive_study.py FOLDER [--seeds 0 1 2] [--magnitudes 2 5 7] [--only NAME ...]
        python tools/adaptive_study.py FOLDER --table results/NAME     what there is, and nothing trained
 
-For each seed and magnitude the teacher's labels are stored once, and one student learns under each supervision: the same
-views, initial weights and steps. A run that is finished is not repeated, one that was stopped goes on. Wide-ResNet-10-1,
-4,000 images, 8 epochs, torch on one thread; the teacher is the same network, trained for 12 epochs on plain images, seed 0.
+For each seed and magnitude the teacher's labels are stored once, and one student learns under each supervision: the
+same views, initial weights and steps. A run that is finished is not repeated, one that was stopped goes on.
+Wide-ResNet-10-1, 4,000 images, 8 epochs, torch on one thread; the teacher is the same network, trained for 12 epochs on
+plain images, seed 0.
 """
 
 import argparse
