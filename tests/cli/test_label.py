@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdaug.training import Interrupted, labelling
+
 EXACT = ("--precision", "float32")
 
 
@@ -47,9 +49,17 @@ def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(
     said = kdaug("label", "photos", *photos, *flags)
     assert said.code == 0, said.err
     assert "18 bytes a view, 33 images, 1 epoch(s): 0.0 MB" in said.out + said.err
-    assert said.out.endswith(
-        f"everything is in {tmp_path / 's'}:  kdaug train photos --teacher.labels {tmp_path / 's'}\n"
-    )
+    command = said.out.splitlines()[-1].partition(":  kdaug ")[2].split()
+    assert command == [
+        "train",
+        f"{tmp_path / 's'}/recipe.yaml",
+        "--teacher.labels",
+        str(tmp_path / "s"),
+        "--run.dir",
+        "NEW",
+    ]
+    learned_from_it = kdaug(*command[:-1], tmp_path / "run", "--optimization.epochs", "1")
+    assert learned_from_it.code == 0, learned_from_it.err
     again = kdaug("label", "photos", *photos, *flags)
     assert again.code == 0
     assert "bytes a view" not in again.out + again.err, "it is there already"
@@ -95,3 +105,18 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     assert says in said.err
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [Interrupted(Path("x")), KeyboardInterrupt()])
+def test_interrupted_it_says_how_to_go_on(
+    stop: BaseException, labelled: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(labelling, "find_teacher", stopped)
+    said = kdaug(
+        "label", "photos", *photos, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
+    )
+    assert (said.code, said.err) == (130, "kdaug: interrupted; the same command goes on from what is written\n")

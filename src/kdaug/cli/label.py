@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,11 +85,13 @@ def _label(name: str, flags: list[str]) -> int:
     try:
         request = Request(kept.k, kept.temperatures, kept.precision, *_epochs(kept))
         label(_placed(recipe, kept.out), Path(kept.out), request)
-    except Interrupted as stop:
-        complain(str(stop))
+    except (Interrupted, KeyboardInterrupt) as stop:
+        why = stop.why if isinstance(stop, Interrupted) else "interrupted"
+        complain(f"{why}; the same command goes on from what is written")
         return 130
     if rank() == 0:
-        print(f"everything is in {kept.out}:  kdaug train {name} --teacher.labels {kept.out}")
+        store = shlex.quote(kept.out)
+        print(f"everything is in {store}:  kdaug train {store}/recipe.yaml --teacher.labels {store} --run.dir NEW")
     return 0
 
 
