@@ -18,16 +18,19 @@ def look_at_clean(setup: Setup, teacher: Teacher) -> Tensor:
 
     The ranks share the batches, which are the same however many ranks there are, and all get all answers.
     """
-    count, world, found = len(setup.dataset.train), setup.world, dict[int, float]()
+    count, world, found = len(setup.dataset.train), setup.world, list[tuple[Tensor, Tensor]]()
     batches = np.split(np.arange(count), range(EVALUATION_BATCH, count, EVALUATION_BATCH))[world.rank :: world.size]
     with show_progress(setup.console) as bar, autocast(setup.device, setup.precision):
         images = images_as_they_are(setup, batches)
         for batch in counted(bar, "teacher, unaugmented", images, sum(map(len, batches))):
             logits = teacher(torch.from_numpy(batch.images).to(setup.device)).float().log_softmax(1).cpu()
             label = logits.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
-            found |= dict(zip(batch.key.indices.tolist(), label.tolist(), strict=True))
-    of_all = {row: value for part in world.gather(found) for row, value in part.items()}
-    return torch.tensor([of_all.get(row, torch.nan) for row in range(count)])
+            found.append((torch.from_numpy(batch.key.indices), label))
+    clean = torch.full((count,), torch.nan)
+    for part in world.gather(found):
+        for places, label in part:
+            clean[places] = label
+    return clean
 
 
 def prepare_trust(setup: Setup, teacher: Teacher | LabelStore | None) -> None:
