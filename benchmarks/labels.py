@@ -53,6 +53,8 @@ from views_benchmark.rounds import take_turns as take_image_turns
 POLICY = "randaugment-n2-m5@paper-geometric"
 CLASSES = 100
 WEIGHTS, KS = (0.5, 1.0, 2.0), (1, 3, 5)
+VALIDATION = 2000
+"""Bundled images that a teacher is tried on whenever it is loaded."""
 
 
 def store_of(folder: Path, views: int, k: int) -> LabelStore:
@@ -182,6 +184,7 @@ def measure_sweep(folder: Path, images: int, epochs: int) -> dict[str, Any]:
     return {
         "students": len(WEIGHTS) * len(KS),
         "training_views": images * epochs,
+        "validation_images": VALIDATION,
         "views_seen_by_teacher": {"online": sum(online), "stored": sum(stored)},
         "seconds": {"online": online_seconds, "stored, labelling included": stored_seconds, "labelling": label_seconds},
     }
@@ -203,7 +206,9 @@ def table(report: dict[str, Any]) -> str:
     lines += ["a step, times one without teacher (stored, wanted: at most 1.03)"]
     lines += [f"  {name}: {spread['median']:.3f}" for name, spread in report["steps"]["factor"].items()]
     sweep = report["sweep"]
-    lines += [f"sweep of {sweep['students']} students, {sweep['training_views']:,} views each"]
+    lines += [
+        f"sweep of {sweep['students']} students, {sweep['training_views']:,} views each, the teacher tried on {sweep['validation_images']:,} images when loaded"
+    ]
     lines += [f"  {kind}: the teacher saw {views:,} views" for kind, views in sweep["views_seen_by_teacher"].items()]
     lines += [f"  {kind}: {seconds:.1f} s" for kind, seconds in sweep["seconds"].items()]
     return "\n".join(lines)
