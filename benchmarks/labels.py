@@ -206,9 +206,8 @@ def table(report: dict[str, Any]) -> str:
     lines += ["a step, times one without teacher (stored, wanted: at most 1.03)"]
     lines += [f"  {name}: {spread['median']:.3f}" for name, spread in report["steps"]["factor"].items()]
     sweep = report["sweep"]
-    lines += [
-        f"sweep of {sweep['students']} students, {sweep['training_views']:,} views each, the teacher tried on {sweep['validation_images']:,} images when loaded"
-    ]
+    lines += [f"sweep of {sweep['students']} students, {sweep['training_views']:,} views each"]
+    lines += [f"  the teacher tried on {sweep['validation_images']:,} images whenever it is loaded, included below"]
     lines += [f"  {kind}: the teacher saw {views:,} views" for kind, views in sweep["views_seen_by_teacher"].items()]
     lines += [f"  {kind}: {seconds:.1f} s" for kind, seconds in sweep["seconds"].items()]
     return "\n".join(lines)
