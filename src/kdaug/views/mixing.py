@@ -68,10 +68,14 @@ def _boxes(area: Floats, x: NDArray[np.uint32], y: NDArray[np.uint32], size: Siz
 
 def mix(own: Pixels, partner: Pixels, plan: MixPlan) -> Pixels:
     """The mixtures, uint8 [N,H,W,C], of two times as many views, rounded to the nearest byte."""
-    weight = plan.weight.astype(np.uint16)[:, None, None, None]
-    mixed: Pixels = ((own * weight + partner * (_WHOLE - weight) + _WHOLE // 2) >> 8).astype(np.uint8)
-    for row in np.flatnonzero(plan.box[:, 2]):
-        left, top, width, height = plan.box[row]
+    mixed = own.copy()
+    for row, (left, top, width, height) in enumerate(plan.box):  # one by one, so that an image stays in the cache
+        weight = plan.weight[row]
+        if weight < _WHOLE:
+            sums = own[row] * np.uint16(weight)
+            sums += partner[row] * np.uint16(_WHOLE - weight)
+            sums += np.uint16(_WHOLE // 2)
+            mixed[row] = sums >> 8
         part = np.s_[row, top : top + height, left : left + width]
         mixed[part] = partner[part]
     return mixed
