@@ -28,7 +28,7 @@ def row(name: str, run: Path, end: dict[str, float]) -> str:
         name,
         recipe["student"]["name"],
         recipe["views"]["policy"],
-        "none" if recipe["teacher"]["source"] == "none" else "with",
+        "with" if recipe["teacher"]["source"] != "none" or recipe["teacher"].get("labels") else "none",
         str(recipe["run"]["seed"]),
         str(recipe["optimization"]["epochs"]),
         f"{end['top1_error']:.2f}",
@@ -42,8 +42,8 @@ def main() -> None:
         sys.exit(__doc__)
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     rows = []
-    for recipe in sorted(source.rglob("recipe.yaml")):
-        run = recipe.parent
+    for metrics in sorted(source.rglob("metrics.jsonl")):
+        run = metrics.parent
         name = str(run.relative_to(source))
         end = end_of(run)
         if end is None:
