@@ -60,17 +60,17 @@ VALIDATION = 2000
 def store_of(folder: Path, views: int, k: int) -> LabelStore:
     """A store of one epoch with random answers to `views` views, in half precision, for one temperature besides 1."""
     subject = Subject(views, tuple(map(str, range(CLASSES))), "random", {})
-    manifest = Manifest(subject, "random", k, (TEMPERATURE,), "float16", 0, 1, False)
+    manifest = Manifest(subject, "random", k, (TEMPERATURE,), "float16")
     generator = torch.Generator().manual_seed(0)
     write_manifest(manifest, folder)
-    for part in parts_of(manifest):
+    for part in parts_of(manifest, [0]):
         count = part.end - part.first
         chunks = [
             records_of(torch.randn(len(rows), CLASSES, generator=generator) * 4, rows % CLASSES, manifest)
             for rows in torch.arange(count).split(1 << 16)
         ]
-        write_part({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}, part, folder)
-    write_clean(torch.zeros(views), folder)
+        write_part({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}, part, manifest, folder)
+    write_clean(torch.zeros(views), manifest, folder)
     return LabelStore(folder, manifest)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from kdaug.config.recipe import Optimization, Recipe, Supervision
+from kdaug.config.recipe import Optimization, Recipe, Supervision, Views
 from kdaug.errors import InputError
 
 MAX_PROCESSES = 1 << 10
@@ -105,6 +105,10 @@ def check(recipe: Recipe) -> Recipe:
     if s.when == "clean" and not o.clean_epochs:
         raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
     _check_divergence(s)
+    if s.label_trust and s.label_weight == 0:
+        raise InputError("supervision.label_trust moves label_weight, which is 0; give it a weight, or no label_trust")
+    if a.steps:
+        _check_adversary(v, s)
     if v.mixup or v.cutmix:
         _check_mixing(s)
     if s.label_weight == 0 and t.source == "none" and t.labels is None:
@@ -127,6 +131,22 @@ def _check_divergence(s: Supervision) -> None:
             raise InputError(
                 f"supervision.{name} is {value}, but supervision.divergence {s.divergence} makes no use of it; leave "
                 f"it at {default}"
+            )
+
+
+def _check_adversary(v: Views, s: Supervision) -> None:
+    """InputError for what AdvProp's second half, which learns the label of every image alone, would make no use of."""
+    for name, value, default in (
+        ("views.mixup", v.mixup, 0),
+        ("views.cutmix", v.cutmix, 0),
+        ("supervision.label_weight", s.label_weight, 1),
+        ("supervision.label_trust", s.label_trust, False),
+        ("supervision.drop_worst", s.drop_worst, 0),
+    ):
+        if value != default:
+            raise InputError(
+                f"{name} is {value}, but with an adversary the label of every moved image is learned; leave it at "
+                f"{default}, or adversary.steps at 0"
             )
 
 

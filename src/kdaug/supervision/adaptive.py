@@ -36,7 +36,7 @@ def learned_views(label: Tensor, dropped: float) -> Tensor:
 
     label: the teacher's log-probabilities of the label, [N]. At least one view is learned.
     """
-    count = min(int(dropped * len(label)), len(label) - 1)
+    count = min(round(dropped * len(label)), len(label) - 1)
     worst = label.argsort(stable=True)[:count]
     return torch.ones_like(label).index_fill(0, worst, 0)
 

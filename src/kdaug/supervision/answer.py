@@ -48,12 +48,26 @@ def answer_of(logits: Tensor, settings: config.Supervision, labels: Tensor | Non
     """
     log_probability = at_least_float32(logits.detach()).log_softmax(1)
     scaled, k = log_probability / settings.temperature, classes_asked(settings, logits.shape[1])
-    first = logits.argmax(1)
     label = None if labels is None else log_probability.gather(1, labels[:, None])[:, 0]
     if k >= logits.shape[1]:
-        return Answer(first, None, scaled, scaled.new_full((len(scaled),), -math.inf), label)
-    top = scaled.topk(k, dim=1).indices
-    return Answer(first, top, scaled.gather(1, top), log_sum_exp_of_others(scaled, top), label)
+        return Answer(_first(log_probability), None, scaled, scaled.new_full((len(scaled),), -math.inf), label)
+    top = ranked(log_probability, k)
+    return Answer(top[:, 0], top, scaled.gather(1, top), log_sum_exp_of_others(scaled, top), label)
+
+
+def ranked(log_probability: Tensor, k: int) -> Tensor:
+    """The k most probable classes of [N,C], best first, int64 [N,k]; of equal ones the lower number comes first.
+
+    torch's topk settles ties otherwise for every k, and logits computed in half precision are full of them.
+    """
+    return log_probability.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _first(log_probability: Tensor) -> Tensor:
+    """The first of `ranked`, int64 [N], without ranking all."""
+    best = log_probability == log_probability.amax(1, keepdim=True)
+    numbers = torch.arange(best.shape[1], device=best.device)
+    return torch.where(best, numbers, best.shape[1]).amin(1).clamp(max=best.shape[1] - 1)
 
 
 def log_sum_exp_of_others(logits: Tensor, top: Tensor, counted: Tensor | None = None) -> Tensor:

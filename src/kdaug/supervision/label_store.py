@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +34,14 @@ from kdaug import config
 from kdaug.data.images import digest
 from kdaug.errors import InputError
 from kdaug.files import write_whole
-from kdaug.supervision.answer import Answer, classes_asked
+from kdaug.supervision.answer import Answer, classes_asked, ranked
 
 StorePrecision = Literal["float16", "float32"]
-ROWS_PER_FILE = 1 << 20
+ROWS_PER_FILE = 1 << 17
 MOST_CLASSES = 1 << 16
-_VERSION = 2
+_VERSION = 3
 _CLEAN = "clean.safetensors"
+_OURS = re.compile(r"(manifest\.json|recipe\.yaml|clean\.safetensors|epoch-\d+-\d+\.safetensors)(\.part)?")
 _COLUMNS = ("classes", "logits", "label", "log_sum_exp")
 _MADE_ANEW = "kdaug label, given the same again, makes it anew"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -59,8 +62,9 @@ class Subject:
 class Manifest:
     """What a store is: answers of `teacher` (a digest of it) to `subject`.
 
-    k: classes in a record. temperatures: those of log_sum_exp, ascending. first_epoch, epochs: the epochs stored are
-    first_epoch .. first_epoch + epochs - 1. cycle: whether they are used in turn, over and over.
+    k: classes in a record. temperatures: those of log_sum_exp, ascending. precision: of the stored log-probabilities;
+    computed: of the teacher's arithmetic. cycle: how many epochs are used in turn, over and over; None: each once, and
+    more may be added.
     """
 
     subject: Subject
@@ -68,9 +72,8 @@ class Manifest:
     k: int
     temperatures: tuple[float, ...]
     precision: StorePrecision
-    first_epoch: int
-    epochs: int
-    cycle: bool
+    computed: str = "float32"
+    cycle: int | None = None
     version: int = _VERSION
 
     @property
@@ -80,9 +83,19 @@ class Manifest:
         return (2 + width) * self.k + width + 4 * len(self.temperatures)
 
     @property
-    def size(self) -> int:
-        """Of all records, in bytes."""
-        return self.bytes_per_view * self.subject.samples * self.epochs
+    def digest(self) -> str:
+        """By which files know that they belong to this store."""
+        return digest(json.dumps(asdict(self), sort_keys=True).encode())
+
+    def columns(self, rows: int) -> dict[str, tuple[str, list[int]]]:
+        """What a file of `rows` records holds: safetensors' type and shape of each column."""
+        kind = {"float16": "F16", "float32": "F32"}[self.precision]
+        return {
+            "classes": ("U16", [rows, self.k]),
+            "logits": (kind, [rows, self.k]),
+            "label": (kind, [rows]),
+            "log_sum_exp": ("F32", [rows, len(self.temperatures)]),
+        }
 
 
 def differences(before: Manifest | Subject, after: Manifest | Subject) -> list[str]:
@@ -117,14 +130,17 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_bytes())
         if content["version"] != _VERSION:
             raise InputError(f"{path} is of version {content['version']}, but this kdaug reads {_VERSION}; label again")
-        subject, temperatures = content.pop("subject"), tuple(content.pop("temperatures"))
-        return Manifest(
-            subject=Subject(**{**subject, "classes": tuple(subject["classes"])}), temperatures=temperatures, **content
-        )
+        subject, temperatures = content.pop("subject"), tuple(map(float, content.pop("temperatures")))
+        subject = Subject(int(subject["samples"]), tuple(subject["classes"]), str(subject["data"]), subject["views"])
+        manifest = Manifest(subject=subject, temperatures=temperatures, **content)
     except OSError:
         raise InputError(f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one") from None
     except (ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is damaged; label again into another folder") from None
+        raise InputError(f"{path} is damaged; {_MADE_ANEW}") from None
+    whole_numbers = {type(manifest.k), type(manifest.cycle or 1)} == {int}
+    if not (whole_numbers and 1 <= manifest.k <= len(subject.classes) and manifest.precision in _DTYPES):
+        raise InputError(f"{path} is damaged; {_MADE_ANEW}")
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -139,19 +155,28 @@ class Part:
     def path(self, folder: Path) -> Path:
         return folder / f"epoch-{self.epoch:05}-{self.number}.safetensors"
 
-    def is_written(self, folder: Path) -> bool:
-        """Whether the file is there, as long as its header says."""
-        try:
-            with safetensors.safe_open(str(self.path(folder)), "pt"):
-                return True
-        except (OSError, safetensors.SafetensorError):
-            return False
+    def is_written(self, manifest: Manifest, folder: Path) -> bool:
+        """Whether the file is there, whole, and of this store; its header is read, not its records."""
+        return _is_sound(self.path(folder), manifest, manifest.columns(self.end - self.first))
 
 
-def parts_of(manifest: Manifest) -> list[Part]:
-    """All files of a store, in order."""
+def _is_sound(path: Path, manifest: Manifest, columns: dict[str, tuple[str, list[int]]]) -> bool:
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            found = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
+            return found == columns and file.metadata() == _metadata(manifest)
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def _metadata(manifest: Manifest) -> dict[str, str]:
+    return {"store": manifest.digest}
+
+
+def parts_of(manifest: Manifest, epochs: Iterable[int]) -> list[Part]:
+    """All files of these epochs, in order."""
     starts = range(0, manifest.subject.samples, ROWS_PER_FILE)
-    epochs = range(manifest.first_epoch, manifest.first_epoch + manifest.epochs)
     return [
         Part(epoch, number, first, min(first + ROWS_PER_FILE, manifest.subject.samples))
         for epoch in epochs
@@ -159,15 +184,30 @@ def parts_of(manifest: Manifest) -> list[Part]:
     ]
 
 
+def stored_epochs(manifest: Manifest, folder: Path) -> list[int]:
+    """The epochs of which all files are there, ascending."""
+    named = {int(path.name.split("-")[1]) for path in folder.glob("epoch-[0-9]*-*.safetensors")}
+    return [
+        epoch
+        for epoch in sorted(named)
+        if all(part.is_written(manifest, folder) for part in parts_of(manifest, [epoch]))
+    ]
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a file in a store's folder is none of a store's."""
+    return _OURS.fullmatch(path.name) is None
+
+
 def records_of(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str, Tensor]:
     """The records of views whose teacher's `logits` [N,C] and whose `labels` int64 [N] are given; in main memory."""
     shifted = logits.float().log_softmax(1)
-    top = shifted.topk(manifest.k, dim=1)
+    top = ranked(shifted, manifest.k)
     dtype = _DTYPES[manifest.precision]
     sums = [(shifted / temperature).logsumexp(1) for temperature in manifest.temperatures]
     records = {
-        "classes": top.indices.to(torch.int32),  # few operations know uint16
-        "logits": top.values.to(dtype),
+        "classes": top.to(torch.int32),  # few operations know uint16
+        "logits": shifted.gather(1, top).to(dtype),
         "label": shifted.gather(1, labels[:, None])[:, 0].to(dtype),
         "log_sum_exp": torch.stack(sums, 1) if sums else shifted.new_empty(len(shifted), 0),
     }
@@ -185,20 +225,21 @@ def empty_records(rows: int, manifest: Manifest) -> dict[str, Tensor]:
     }
 
 
-def write_part(records: dict[str, Tensor], part: Part, folder: Path) -> None:
+def write_part(records: dict[str, Tensor], part: Part, manifest: Manifest, folder: Path) -> None:
     """Writes a part's file, whole or not at all."""
     classes = torch.from_numpy(records["classes"].numpy().astype(np.uint16))
-    write_whole(part.path(folder), safetensors.torch.save({**records, "classes": classes}))
+    content = safetensors.torch.save({**records, "classes": classes}, _metadata(manifest))
+    write_whole(part.path(folder), content)
 
 
-def write_clean(label: Tensor, folder: Path) -> None:
+def write_clean(label: Tensor, manifest: Manifest, folder: Path) -> None:
     """Writes the log-probabilities of all labels, float32 [N], for the images as they are."""
-    write_whole(folder / _CLEAN, safetensors.torch.save({"label": label}))
+    write_whole(folder / _CLEAN, safetensors.torch.save({"label": label}, _metadata(manifest)))
 
 
-def has_clean(folder: Path) -> bool:
+def has_clean(manifest: Manifest, folder: Path) -> bool:
     """Whether `write_clean` is done."""
-    return (folder / _CLEAN).is_file()
+    return _is_sound(folder / _CLEAN, manifest, {"label": ("F32", [manifest.subject.samples])})
 
 
 @dataclass
@@ -209,22 +250,17 @@ class LabelStore:
     manifest: Manifest
     _open: tuple[int, list[dict[str, NDArray[Any]]]] = field(default=(-1, []), repr=False)
 
-    @cached_property
-    def clean(self) -> Tensor:
-        """Log-probabilities of all labels, float32 [N], for the images as they are."""
-        path = self.folder / _CLEAN
-        try:
-            label = safetensors.torch.load_file(path)["label"]
-        except (OSError, safetensors.SafetensorError, KeyError):
-            raise InputError(f"{path} is missing or damaged; {_MADE_ANEW}") from None
-        if len(label) != self.manifest.subject.samples:
-            raise InputError(f"{path} is of {len(label)} images, not {self.manifest.subject.samples}; {_MADE_ANEW}")
-        return label
-
     @property
     def cycle(self) -> int | None:
         """How many epochs are used in turn; None: each once."""
-        return self.manifest.epochs if self.manifest.cycle else None
+        return self.manifest.cycle
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Log-probabilities of all labels, float32 [N], for the images as they are."""
+        if not has_clean(self.manifest, self.folder):
+            raise InputError(f"{self.folder / _CLEAN} is missing or damaged; {_MADE_ANEW}")
+        return safetensors.torch.load_file(self.folder / _CLEAN)["label"]
 
     def records(self, epoch: int, rows: NDArray[np.int64]) -> dict[str, Tensor]:
         """The records of images `rows` in `epoch`, classes as int64.
@@ -258,10 +294,10 @@ class LabelStore:
 
     def _parts(self, epoch: int) -> list[dict[str, NDArray[Any]]]:
         if self._open[0] != epoch:
-            wanted = [part for part in parts_of(self.manifest) if part.epoch == epoch]
-            if not wanted:
-                raise InputError(f"label store {self.folder} holds no epoch {epoch}")
-            self._open = (epoch, [_mapped(part, self.folder) for part in wanted])
+            self._open = (
+                epoch,
+                [_mapped(part, self.manifest, self.folder) for part in parts_of(self.manifest, [epoch])],
+            )
         return self._open[1]
 
     def answer(self, settings: config.Supervision, epoch: int, rows: NDArray[np.int64]) -> Answer:
@@ -292,20 +328,19 @@ class LabelStore:
         return torch.from_numpy(self._column("log_sum_exp", epoch, rows)[:, column].copy())
 
 
-def _mapped(part: Part, folder: Path) -> dict[str, NDArray[Any]]:
+def _mapped(part: Part, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
     path = part.path(folder)
-    try:
-        with safetensors.safe_open(str(path), "pt") as file:  # as torch's the file is mapped, as NumPy's it is read
-            columns = {name: file.get_tensor(name).numpy() for name in _COLUMNS}
-    except (OSError, safetensors.SafetensorError, KeyError):
-        raise InputError(f"{path} is missing or damaged; {_MADE_ANEW}") from None
-    if any(len(column) != part.end - part.first for column in columns.values()):
-        raise InputError(f"{path} does not hold {part.end - part.first} records; label again into another folder")
+    if not part.is_written(manifest, folder):
+        raise InputError(f"{path} is missing or damaged, or of another store; {_MADE_ANEW}")
+    with safetensors.safe_open(str(path), "pt") as file:  # as torch's the file is mapped, as NumPy's it is read
+        columns = {name: file.get_tensor(name).numpy() for name in _COLUMNS}
+    if columns["classes"].max() >= len(manifest.subject.classes):
+        raise InputError(f"{path} is damaged; delete it, and {_MADE_ANEW}")
     return columns
 
 
-def open_store(folder: Path, subject: Subject, settings: config.Supervision, epochs: int) -> LabelStore:
-    """The store in `folder`, if it serves training for `epochs` on `subject` under `settings`.
+def open_store(folder: Path, subject: Subject, settings: config.Supervision, epochs: Iterable[int]) -> LabelStore:
+    """The store in `folder`, if it serves training in `epochs` on `subject` under `settings`.
 
     Raises InputError naming what differs or is missing.
     """
@@ -316,18 +351,13 @@ def open_store(folder: Path, subject: Subject, settings: config.Supervision, epo
             f"label store {folder} is of other views than these ({'; '.join(differs)}); set them back, or label again"
         )
     _check_supervision(folder, there, settings)
-    if not there.cycle:
-        missing = [epoch for epoch in range(epochs) if not 0 <= epoch - there.first_epoch < there.epochs]
-        if missing:
-            raise InputError(
-                f"label store {folder} holds epochs {there.first_epoch}:{there.first_epoch + there.epochs}, but epoch "
-                f"{missing[0]} is needed; label these too, or train for fewer epochs"
-            )
-    unwritten = next((part for part in parts_of(there) if not part.is_written(folder)), None)
-    if unwritten is not None:
+    needed = sorted({epoch if there.cycle is None else epoch % there.cycle for epoch in epochs})
+    lacking = next((part for part in parts_of(there, needed) if not part.is_written(there, folder)), None)
+    if lacking is not None:
+        state = "damaged or of another store" if lacking.path(folder).exists() else "missing"
         raise InputError(
-            f"label store {folder} is not finished ({unwritten.path(folder).name} is missing); "
-            "kdaug label, given the same again, goes on"
+            f"label store {folder}: epoch {lacking.epoch} is needed, but {lacking.path(folder).name} is {state}; kdaug "
+            f"label, given the same again with --epochs {lacking.epoch}:{needed[-1] + 1}, makes it"
         )
     store = LabelStore(folder, there)
     if settings.label_trust:

@@ -177,11 +177,7 @@ def _run_steps(run: _Run, teacher: Teacher | LabelStore | None, stop: Event) -> 
     cycle = teacher.cycle if isinstance(teacher, LabelStore) else None
     with closing(prefetch(training_views(setup, state.step, cycle))) as batches:
         for viewed in keeper.until_images_fail(batches):
-            watching = setup.recipe.supervision.when in (
-                "all",
-                "clean" if setup.is_clean(viewed.key.epoch) else "policy",
-            )
-            told = learn(setup, state, teacher if watching else None, viewed)
+            told = learn(setup, state, teacher if setup.watches(viewed.key.epoch) else None, viewed)
             log.step(state.step, viewed.key, told.parts(), state.rate.now())
             run.progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
             evaluation_due = _evaluation_due(setup, state.step)
@@ -284,7 +280,7 @@ def _given_teacher(setup: Setup) -> Teacher | LabelStore | None:
     """The teacher that is there already, or its stored labels; None if there is none, or if it has to be trained."""
     if setup.recipe.teacher.labels is not None:
         folder, supervision = Path(setup.recipe.teacher.labels), setup.recipe.supervision
-        return open_store(folder, subject_of(setup), supervision, setup.epochs)
+        return open_store(folder, subject_of(setup), supervision, filter(setup.watches, range(setup.epochs)))
     source = setup.recipe.teacher.source
     return None if source in ("none", "train") else prepare_teacher(setup, source)
 

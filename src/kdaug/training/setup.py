@@ -83,6 +83,10 @@ class Setup:
         """Whether `epoch` (from 0) is one of the clean ones at the end."""
         return epoch >= self.recipe.optimization.epochs
 
+    def watches(self, epoch: int) -> bool:
+        """Whether a teacher looks on in `epoch`."""
+        return self.recipe.supervision.when in ("all", "clean" if self.is_clean(epoch) else "policy")
+
     def mixes(self, epoch: int) -> bool:
         """Whether views of `epoch` are made of two images."""
         return bool(self.recipe.views.mixup or self.recipe.views.cutmix) and not self.is_clean(epoch)
@@ -130,6 +134,12 @@ def check_training(setup: Setup) -> None:
     if recipe.teacher.source == "train" and recipe.teacher.labels is None:
         wanted.add(teacher_recipe(recipe).student)
     check_parallel(recipe, setup.world, setup.device, setup.precision)
+    dropped, part = recipe.supervision.drop_worst, batch // setup.world.size // setup.parts
+    if dropped and not 1 <= round(dropped * part) < part:
+        raise InputError(
+            f"supervision.drop_worst is {dropped:g}, but of {part} image(s) at once that is none or all; take larger "
+            "batches (optimization.global_batch, run.device_batch) or another share"
+        )
     for student in wanted:
         network = prepare_network(_network(student, dataset), recipe)
         try_out(network.train(), student.name, len(example_input(setup)), dataset.channels, dataset.size)
