@@ -91,7 +91,7 @@ def test_a_key_out_of_range_is_an_error(seed: int, epoch: int, samples: list[int
 
 def test_stored_streams_keep_their_numbers() -> None:
     assert {stream.name: int(stream) for stream in Stream} == {
-        "ORDER": 0, "POLICY": 1, "CROP": 2, "FLIP": 3, "CUTOUT": 4, "SUBSET": 5, "ERASING": 6,
+        "ORDER": 0, "POLICY": 1, "CROP": 2, "FLIP": 3, "CUTOUT": 4, "SUBSET": 5, "ERASING": 6, "MIXING": 7,
     }  # fmt: skip
 
 

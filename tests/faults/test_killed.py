@@ -78,7 +78,16 @@ def test_killed_amid_an_epoch_a_labelling_ends_as_if_it_had_not_been(
         assert finished.items() <= left.items(), "what was written is not written again"
         finished = left
     said = kdaug(
-        "train", "demo", "--teacher.labels", store, "--optimization.epochs", "12", "--run.dir", tmp_path / "run"
+        "train",
+        "demo",
+        "--data.train-images",
+        "256",
+        "--teacher.labels",
+        store,
+        "--optimization.epochs",
+        "12",
+        "--run.dir",
+        tmp_path / "run",
     )
     assert said.code == 2
     assert "is needed, but epoch-" in said.err

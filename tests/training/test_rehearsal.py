@@ -10,6 +10,7 @@ from kdaug import InputError
 from kdaug.config import Data, Network, Optimization, Recipe, Teacher, Views
 from kdaug.training import rehearsal
 from kdaug.training.rehearsal import rehearse, rehearse_apart
+from kdaug.training.viewing import Viewed
 
 SMALL = Recipe(
     data=Data(name="cifar-100"), student=Network("wide_resnet10_1"), views=Views(policy="randaugment-n2-m9@torchvision")
@@ -34,9 +35,9 @@ def test_a_sound_recipe_takes_two_steps_and_an_evaluation(recipe: Recipe, monkey
     steps, evaluations = [], []
     learn, evaluate = rehearsal.learn, rehearsal.evaluate_network
 
-    def note(setup: object, state: object, teacher: object, batch: object, views: object) -> object:
-        steps.append((teacher is not None, tuple(views.shape)))
-        return learn(setup, state, teacher, batch, views)
+    def note(setup: object, state: object, teacher: object, viewed: Viewed) -> object:
+        steps.append((teacher is not None, tuple(viewed.pixels.shape)))
+        return learn(setup, state, teacher, viewed)
 
     monkeypatch.setattr(rehearsal, "learn", note)
     monkeypatch.setattr(

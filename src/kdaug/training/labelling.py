@@ -293,7 +293,7 @@ def _fill(setup: Setup, teacher: Teacher, manifest: Manifest, left: Sequence[Par
 def _look(
     setup: Setup, teacher: Teacher, manifest: Manifest, part: Part, advance: Callable[[int], None]
 ) -> dict[str, Tensor]:
-    """The records of a part. Every rank looks at its share of the batches; these do not depend on how many there are."""
+    """The records of a part. Every rank looks at its share of the batches, which do not depend on their number."""
     world, found = setup.world, list[tuple[NDArray[np.int64], dict[str, Tensor]]]()
     batches = _in_batches(setup, part.epoch, np.arange(part.first, part.end))[world.rank :: world.size]
     for rows, records in answers(setup, teacher, manifest, part.epoch, batches):
