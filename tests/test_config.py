@@ -122,7 +122,11 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
     unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}
     for name in unused.get(supervision.divergence, ("non_target_weight",)):
         supervision = dataclasses.replace(supervision, **{name: getattr(Supervision(), name)})
-    if recipe.views.mixup or recipe.views.cutmix:
+    views = recipe.views
+    if recipe.adversary.steps:
+        views = dataclasses.replace(views, mixup=0.0, cutmix=0.0)
+        supervision = dataclasses.replace(supervision, label_weight=1.0, label_trust=False, drop_worst=0.0)
+    if views.mixup or views.cutmix:
         supervision = dataclasses.replace(
             supervision,
             label_trust=False,
@@ -132,7 +136,9 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
         )
     if teacher.source == "none" and teacher.labels is None:
         supervision = dataclasses.replace(supervision, label_weight=supervision.label_weight or 1.0)
-    return dataclasses.replace(recipe, teacher=teacher, supervision=supervision, optimization=optimization)
+    if supervision.label_weight == 0:
+        supervision = dataclasses.replace(supervision, label_trust=False)
+    return dataclasses.replace(recipe, views=views, teacher=teacher, supervision=supervision, optimization=optimization)
 
 
 recipes = values_of(Recipe, "").map(with_what_belongs_together)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from kdaug.training import Interrupted, labelling
 
@@ -48,7 +51,7 @@ def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(
     flags = ("--data.root", shapes, "--teacher.source", f"run:{teacher}", "--out", tmp_path / "s", "--epochs", "0:1")
     said = kdaug("label", "photos", *photos, *flags)
     assert said.code == 0, said.err
-    assert "18 bytes a view, 33 images, 1 epoch(s): 0.0 MB" in said.out + said.err
+    assert "18 bytes a view, 33 images, 1 epoch(s) to be written: 0.0 MB" in said.out + said.err
     command = said.out.splitlines()[-1].partition(":  kdaug ")[2].split()
     assert command == [
         "train",
@@ -68,15 +71,35 @@ def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(
 def test_a_store_is_verified(labelled: Path, kdaug: Callable) -> None:
     said = kdaug("label", "verify", labelled, "--run.device", "cpu", "--views", "20")
     assert said.code == 0, said.err
-    assert said.out.startswith(f"20 views of {labelled} looked at again: log-probabilities differ by ")
-    assert said.out.endswith("the first class in 0, the top 3 as a set in 0\n")
+    views, errors = said.out.splitlines()
+    assert views == f"20 views of 1 epoch(s) of {labelled} looked at again; they differ at most by:"
+    names = ["log-probability", "label", "log-sum-exp", "label without augmentation"]
+    assert [error.rpartition(" ")[0] for error in errors.split(", ")] == names
+    assert all(float(error.rpartition(" ")[2]) < 1e-4 for error in errors.split(", "))
+
+
+def test_a_store_that_does_not_hold_what_the_teacher_says_fails_verification(
+    labelled: Path, kdaug: Callable, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(labelled, store)
+    (first,) = store.glob("epoch*.safetensors")
+    with safe_open(first, "pt") as file:
+        metadata = file.metadata()
+    records = load_file(first)
+    records["label"] -= 1
+    save_file(records, first, metadata)
+    said = kdaug("label", "verify", store, "--run.device", "cpu", "--views", "33")
+    assert said.code == 1
+    assert "of these views have answers that rounding does not explain; label again" in said.err
 
 
 @pytest.mark.parametrize(
     ("command", "says"),
     [
         ("label", "which recipe?"),
-        ("label photos {photos} --data.root {shapes}", "give the folder with --out"),
+        ("label photos {photos} --data.root {shapes}", "--out STR Folder to write to. (required)"),
+        ("label --out {tmp}/s photos", "the recipe comes first, then the flags: RECIPE --out ..."),
         ("label photos {photos} --data.root {shapes} --teacher.source none --out {tmp}/s", "teacher.source is none"),
         (
             "label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 9",
@@ -89,6 +112,8 @@ def test_a_store_is_verified(labelled: Path, kdaug: Callable) -> None:
         ("label photos {photos} --data.root {shapes} --out {tmp}/s --precison float32", "--precison"),
         ("label verify {tmp}/nothing", "is not a label store"),
         ("label verify {shapes}", "is not a label store"),
+        ("label verify {labelled} --seed=-1", "--seed is -1"),
+        ("label verify {labelled} --views 0", "--views is 0"),
         ("train photos {photos} --data.root {shapes} --teacher.labels {tmp}/no --run.dir {tmp}/r", "not a label store"),
         (
             "train photos {photos} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}/r",

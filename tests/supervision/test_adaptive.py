@@ -49,7 +49,7 @@ def test_labels_seen_nowhere_are_trusted_and_lost_ones_are_not() -> None:
 def test_the_least_sure_views_are_dropped(label: list[float], dropped: float) -> None:
     learned = learned_views(torch.tensor(label), dropped).bool().tolist()
     count = learned.count(False)
-    assert count == min(int(dropped * len(label)), len(label) - 1)
+    assert count == min(round(dropped * len(label)), len(label) - 1)
     left = [value for value, kept in zip(label, learned, strict=True) if kept]
     gone = [value for value, kept in zip(label, learned, strict=True) if not kept]
     assert max(gone, default=-math.inf) <= min(left) + 1e-5

@@ -198,7 +198,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 
 
 def test_a_sound_store_is_verified(store: Path) -> None:
-    seen = verify(store, 100, None, "cpu")
+    seen = verify(store, 100, None, "cpu", seed=0)
     assert (seen.views, seen.epochs, seen.wrong, seen.changed) == (100, 2, 0, [])
     assert max(seen.errors.values()) < 1e-5
 
@@ -236,7 +236,7 @@ def test_answers_that_are_not_the_teachers_are_found(
         name = "label" if column == "clean" else column
         columns[name] = spoil(columns[name])
         path.write_bytes(safetensors.torch.save(columns, {"store": read_manifest(store).digest}))
-    seen = verify(folder, 64, None, "cpu")
+    seen = verify(folder, 64, None, "cpu", seed=0)
     assert seen.wrong > 60
     assert seen.errors[named] > 0.1
     assert all(error < 1e-5 for name, error in seen.errors.items() if name != named)
@@ -251,7 +251,7 @@ def test_another_teacher_is_found(store: Path, tmp_path: Path) -> None:
     write_manifest(other, folder)
     for path in folder.glob("*.safetensors"):
         path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), {"store": other.digest}))
-    seen = verify(folder, 10, None, "cpu")
+    seen = verify(folder, 10, None, "cpu", seed=0)
     assert len(seen.changed) == 1
     assert "teacher: another -> " in seen.changed[0]
 
@@ -265,7 +265,7 @@ def test_a_teacher_that_is_gone_is_not_trained_again_to_verify(
         to_yaml(changed(taught_recipe, {"run.dir": str(tmp_path / "elsewhere" / "run")}))
     )
     with pytest.raises(InputError, match=r"the teacher of this store was trained in .*elsewhere.*, which is gone"):
-        verify(folder, 10, None, "cpu")
+        verify(folder, 10, None, "cpu", seed=0)
     assert not (tmp_path / "elsewhere").exists()
 
 

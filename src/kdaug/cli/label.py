@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from kdaug.cli.overrides import find_recipe, with_flags
+from kdaug.cli.overrides import find_recipe
 from kdaug.cli.parsing import parse
 from kdaug.cli.speaking import complain, rank
-from kdaug.config import Recipe
+from kdaug.config import Recipe, check
 from kdaug.errors import InputError
 
 HELP = """usage: kdaug label RECIPE --out FOLDER [--k K] [--temperatures T ...] [--epochs FIRST:END] [--cycle N]
                                     [--precision float32] [--section.setting VALUE ...]
-       kdaug label verify FOLDER [--views N] [--data.root DIR]
+       kdaug label verify FOLDER [--views N] [--seed SEED] [--data.root DIR]
 
 The teacher of RECIPE looks once at every view that students of it will see, and its top classes are stored:
   kdaug label cifar100-table1-small --data.root data --teacher.source run:runs/teacher --out labels
@@ -29,11 +30,12 @@ kdaug label RECIPE --help lists all settings with that recipe's values."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is stored of the teacher's answers, besides the recipe's own settings."""
+class Labelling:
+    """What is stored of a teacher's answers, where, and by which recipe."""
 
     out: str
     """Folder to write to."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     k: int | None = None
     """Classes kept of each view, the most probable ones; None: supervision.k."""
     temperatures: tuple[float, ...] | None = None
@@ -58,6 +60,8 @@ class Verify:
     """Where the data are now; None: where they were."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
     """auto, cpu, cuda, ..."""
+    seed: int | None = None
+    """Which part; None: another one every time."""
 
 
 def run(arguments: list[str]) -> int:
@@ -73,37 +77,30 @@ def run(arguments: list[str]) -> int:
 
 
 def _label(name: str, flags: list[str]) -> int:
-    own, others = _split(flags)
-    if "--help" not in flags and "--out" not in own:
-        raise InputError("where to? give the folder with --out")
-    kept = parse(Kept, own, f"kdaug label {name}")
-    recipe = with_flags(find_recipe(name), others, f"kdaug label {name}", "Store a teacher's answers.")
+    given = parse(
+        Labelling,
+        flags,
+        f"kdaug label {name}",
+        default=Labelling(out=tyro.MISSING, recipe=find_recipe(name)),
+        description="Store a teacher's answers to every view of a recipe; flags change its settings.",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    recipe = check(given.recipe)
 
     from kdaug.training import Interrupted
     from kdaug.training.labelling import Request, label
 
     try:
-        request = Request(kept.k, kept.temperatures, kept.precision, _epochs(kept), kept.cycle)
-        label(_placed(recipe, kept.out), Path(kept.out), request)
+        request = Request(given.k, given.temperatures, given.precision, _epochs(given), given.cycle)
+        label(_placed(recipe, given.out), Path(given.out), request)
     except (Interrupted, KeyboardInterrupt) as stop:
         why = stop.why if isinstance(stop, Interrupted) else "interrupted"
         complain(f"{why}; the same command goes on from what is written")
         return 130
     if rank() == 0:
-        store = shlex.quote(kept.out)
+        store = shlex.quote(given.out)
         print(f"everything is in {store}:  kdaug train {store}/recipe.yaml --teacher.labels {store} --run.dir NEW")
     return 0
-
-
-def _split(flags: list[str]) -> tuple[list[str], list[str]]:
-    """Our own flags with their values, and the recipe's: those with a dot in their name."""
-    own, others = list[str](), list[str]()
-    into = others
-    for flag in flags:
-        if flag.startswith("--"):
-            into = others if "." in flag.partition("=")[0] or flag == "--help" else own
-        into.append(flag)
-    return own, others
 
 
 def _placed(recipe: Recipe, out: str) -> Recipe:
@@ -113,14 +110,14 @@ def _placed(recipe: Recipe, out: str) -> Recipe:
     return replace(recipe, run=replace(recipe.run, dir=str(Path(out).parent / "run")))
 
 
-def _epochs(kept: Kept) -> tuple[int, int] | None:
+def _epochs(given: Labelling) -> tuple[int, int] | None:
     """First and end; None for all."""
-    if kept.epochs is None:
+    if given.epochs is None:
         return None
-    first, colon, end = kept.epochs.partition(":")
+    first, colon, end = given.epochs.partition(":")
     if not (colon and first.isdigit() and end.isdigit()):
-        raise InputError(f"--epochs is {kept.epochs!r}, but must be like 0:90")
-    if kept.cycle is not None:
+        raise InputError(f"--epochs is {given.epochs!r}, but must be like 0:90")
+    if given.cycle is not None:
         raise InputError("--epochs and --cycle exclude each other; --cycle 10 stores epochs 0:10")
     return int(first), int(end)
 
@@ -128,7 +125,8 @@ def _epochs(kept: Kept) -> tuple[int, int] | None:
 def _verify(given: Verify) -> int:
     from kdaug.training.labelling import verify
 
-    seen = verify(Path(given.folder), given.views, given.root, given.device)
+    seed = time.time_ns() if given.seed is None else given.seed
+    seen = verify(Path(given.folder), given.views, given.root, given.device, seed)
     differ = ", ".join(f"{name} {error:.2g}" for name, error in seen.errors.items())
     print(f"{seen.views:,} views of {seen.epochs} epoch(s) of {given.folder} looked at again; they differ at most by:")
     print(differ)

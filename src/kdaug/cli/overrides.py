@@ -9,6 +9,7 @@ import tyro
 
 from kdaug.cli.parsing import parse
 from kdaug.config import Recipe, check, read_recipe
+from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, named_recipe
 
 _LEFT_BY_A_RUN = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
@@ -19,6 +20,8 @@ def find_recipe(name_or_file: str) -> Recipe:
 
     A run is meant by its directory or the recipe.yaml in it, and is that directory wherever it stands by now.
     """
+    if name_or_file.startswith("-"):
+        raise InputError(f"the recipe comes first, then the flags: RECIPE {name_or_file} ...")
     path = Path(name_or_file)
     if name_or_file not in RECIPES and path.is_dir():
         path = path / "recipe.yaml"

@@ -31,8 +31,6 @@ def run(arguments: list[str]) -> int:
         print(HELP)
         return 0
     name, flags = arguments[0], arguments[1:]
-    if name.startswith("-"):
-        raise InputError(f"the recipe comes first, then the flags: kdaug train RECIPE {name} ...")
     recipe = with_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe; flags change its settings.")
 
     from kdaug.training import Interrupted, train

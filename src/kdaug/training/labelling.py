@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -105,13 +104,15 @@ def label(recipe: Recipe, folder: Path, request: Request) -> None:
         _fill(setup, teacher, manifest, left, folder)
 
 
-def verify(folder: Path, views: int, root: str | None, device: str) -> Verification:
-    """Has the teacher look again at some `views` of the store in `folder`, drawn anew at every call.
+def verify(folder: Path, views: int, root: str | None, device: str, seed: int) -> Verification:
+    """Has the teacher look again at some `views` of the store in `folder`, drawn by `seed` from at most eight epochs.
 
     `root` replaces the recipe's data.root. Raises InputError if the store, its data or its teacher cannot be had.
     """
     if views < 1:
         raise InputError(f"--views is {views}, but must be at least 1")
+    if not 0 <= seed < 1 << 64:
+        raise InputError(f"--seed is {seed}, but must be from 0 to 2^64 - 1")
     manifest, recipe = read_manifest(folder), read_recipe(folder / "recipe.yaml")
     data = replace(recipe.data, root=root or recipe.data.root)
     setup = prepare(check(replace(recipe, data=data, run=replace(recipe.run, device=device))), Console(stderr=True))
@@ -126,7 +127,7 @@ def verify(folder: Path, views: int, root: str | None, device: str) -> Verificat
     if not there:
         raise InputError(f"label store {folder} holds no whole epoch yet; kdaug label, given the same again, goes on")
     errors = {"log-probability": 0.0, "label": 0.0, "log-sum-exp": 0.0, "label without augmentation": 0.0}
-    seed, seen, wrong = secrets.randbits(63), 0, 0
+    seen, wrong = 0, 0
     epochs = [there[place] for place in permutation(seed, 0, len(there), Stream.SUBSET)[: min(views, 8)]]
     clean = look_at_clean(setup, teacher)
     for epoch in epochs:
