@@ -22,6 +22,7 @@ from kdaug.errors import InputError, nearest
 VERBS = {
     "demo": ("kdaug.cli.demo", "see it work in minutes: a teacher and two students on bundled images"),
     "train": ("kdaug.cli.train", "train a recipe, by name or from a YAML file"),
+    "sweep": ("kdaug.cli.sweep", "train a recipe with other values of some settings, every combination of them"),
     "label": ("kdaug.cli.label", "store what a teacher says of every view, to train from without it"),
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
     "runs": ("kdaug.cli.runs", "list runs: state, best figure, how to go on"),

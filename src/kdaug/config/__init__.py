@@ -20,7 +20,7 @@ from kdaug.config.recipe import (
     WeightSchedule,
 )
 from kdaug.config.teaching import of_teacher
-from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml
+from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml, with_settings
 
 __all__ = [
     "MAX_PROCESSES",
@@ -48,4 +48,5 @@ __all__ = [
     "read_recipe",
     "to_dict",
     "to_yaml",
+    "with_settings",
 ]

@@ -8,6 +8,7 @@ import reprlib
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -43,6 +44,25 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
     recipe: Recipe = _build(Recipe, tree, "", where)
     try:
         return check(recipe)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with other values of some settings, given by dotted name and as YAML would have them.
+
+    Raises InputError, beginning with `where`, for a name that is no setting's or a value that it cannot have.
+    """
+    tree = to_dict(recipe)
+    known = [f"{section}.{name}" for section, settings in tree.items() for name in settings]
+    for dotted, value in values.items():
+        if dotted not in known:
+            raise InputError(f"{where}: {dotted} is not a setting{nearest(dotted, known)}")
+        section, _, name = dotted.partition(".")
+        tree[section][name] = value
+    changed: Recipe = _build(Recipe, tree, "", where)
+    try:
+        return check(changed)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -79,8 +79,7 @@ class Manifest:
     @property
     def bytes_per_view(self) -> int:
         """Of a record."""
-        width = 2 if self.precision == "float16" else 4
-        return (2 + width) * self.k + width + 4 * len(self.temperatures)
+        return bytes_per_view(self.k, len(self.temperatures), self.precision)
 
     @property
     def digest(self) -> str:
@@ -96,6 +95,12 @@ class Manifest:
             "label": (kind, [rows]),
             "log_sum_exp": ("F32", [rows, len(self.temperatures)]),
         }
+
+
+def bytes_per_view(k: int, temperatures: int, precision: StorePrecision) -> int:
+    """Of a record of the top k classes with so many log-sum-exps."""
+    width = 2 if precision == "float16" else 4
+    return (2 + width) * k + width + 4 * temperatures
 
 
 def differences(before: Manifest | Subject, after: Manifest | Subject) -> list[str]:

@@ -60,7 +60,7 @@ def status_of(path: Path) -> RunStatus:
     except (InputError, OSError) as error:
         return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
     errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
-    state: State = "finished" if finished else "training" if _is_held(path) else "stopped"
+    state: State = "finished" if finished else "training" if is_held(path) else "stopped"
     place = shlex.quote(str(path))
     commands = {"finished": f"kdaug eval {place}", "stopped": f"kdaug train {place} --run.resume", "training": ""}
     epochs = recipe.optimization.epochs + recipe.optimization.clean_epochs
@@ -90,7 +90,7 @@ def _epochs_done(lines: list[dict[str, Any]], epochs: int, finished: bool) -> in
     return epochs if finished else max((line["epoch"] for line in lines), default=0)
 
 
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Whether a process is training in this run directory."""
     try:
         with open(path / ".lock") as lock:

@@ -1,0 +1,104 @@
+"""kdaug sweep RECIPE SETTING=VALUES ... [--section.setting VALUE ...]"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from kdaug.cli.overrides import find_recipe, recipe_stem
+from kdaug.cli.parsing import parse
+from kdaug.cli.speaking import complain
+from kdaug.config import Recipe, check, with_settings
+from kdaug.errors import InputError
+
+if TYPE_CHECKING:
+    from kdaug.study import Standing
+
+HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--retry] [--section.setting VALUE ...]
+
+One run for every combination, each in a directory of its own below FOLDER (default: runs/RECIPE-sweep):
+  kdaug sweep cifar100-table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
+  kdaug sweep photos supervision.weight=0.5,1,2 supervision.k=3,5,10 --data.root my-photos
+  kdaug sweep demo --list runs.txt          a line for each run, as: views.magnitude=5 run.seed=1
+A teacher that several runs want is trained once, and where several see the same views it looks once. The same command
+again skips what is finished and goes on with what was stopped; given twice, on machines that share the folder too, both
+share the work. What failed is tried again with --retry.
+
+kdaug sweep RECIPE --help lists all settings with that recipe's values."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to do, and how; all else is of the recipe."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    dir: str
+    """Folder for all runs."""
+    list: str | None = None
+    """File with a run a line, in place of a grid."""
+    jobs: int = 1
+    """How many runs at once, each with a GPU or its share of the cores."""
+    retry: bool = False
+    """Try again what failed in an earlier call."""
+    labels: bool = True
+    """Store what a teacher says of views that several runs see, instead of asking it in each of them."""
+
+
+def run(arguments: list[str]) -> int:
+    """Trains; returns the exit code, 1 if a run failed."""
+    if not arguments:
+        raise InputError("which recipe? kdaug recipes lists them; then: kdaug sweep RECIPE SETTING=VALUES ...")
+    if arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    name, axes, flags = arguments[0], *_split(arguments[1:])
+    base = Arguments(recipe=find_recipe(name), dir=f"runs/{recipe_stem(name)}-sweep")
+    program = f"kdaug sweep {name}"
+    given = parse(
+        Arguments, flags, program, default=base, description="Train a recipe with other values of some settings.",
+        config=(tyro.conf.AvoidSubcommands,),
+    )  # fmt: skip
+    if given.recipe.run.dir != base.recipe.run.dir:
+        raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
+    recipes = _recipes(check(given.recipe), axes, given.list)
+
+    from kdaug.cli.sweep_table import SweepTable
+    from kdaug.study import LocalWorkers, do_jobs, plan_jobs
+
+    folder, workers = Path(given.dir), LocalWorkers(given.jobs)
+    jobs = plan_jobs(recipes, folder, given.labels)
+    with SweepTable() as table:
+        standings = do_jobs(jobs, folder, workers, given.retry, table.show)
+    return _say_how_it_ended(standings, folder)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The axes, which come first, and the flags after them."""
+    first = next((place for place, given in enumerate(arguments) if given.startswith("-")), len(arguments))
+    return arguments[:first], arguments[first:]
+
+
+def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recipe]:
+    """The recipe of every run, by its name."""
+    from kdaug.study.grid import grid, listed, names_of
+
+    if axes and file is not None:
+        raise InputError("give a grid or a --list, not both")
+    if not axes and file is None:
+        raise InputError("what is to vary? give settings with their values, as views.magnitude=0,1,2, or a --list")
+    runs = listed(Path(file)) if file is not None else grid(axes)
+    return {name: with_settings(base, run, f"run {name}") for name, run in zip(names_of(runs), runs, strict=True)}
+
+
+def _say_how_it_ended(standings: list[Standing], folder: Path) -> int:
+    failed = [standing for standing in standings if standing.state == "failed"]
+    for standing in failed:
+        complain(f"{standing.job.name} failed: {standing.said}")
+    if failed:
+        complain("what is mended is tried again with --retry")
+    print(f"{sum(s.state == 'finished' for s in standings)} of {len(standings)} done in {shlex.quote(str(folder))}")
+    return 1 if failed else 0

@@ -1,0 +1,86 @@
+"""The live table of a sweep, and its lines where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import get_args
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from kdaug.study import Standing, State
+from kdaug.training.listing import RunStatus, status_of
+from kdaug.training.progress import say
+
+_ORDER: tuple[State, ...] = get_args(State)
+_MOST_ROWS = 30
+
+
+class SweepTable:
+    """Shows how far every job is: a table on a terminal, elsewhere a line for every change."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stdout, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._shown = dict[str, str]()
+
+    def __enter__(self) -> SweepTable:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, standings: Sequence[Standing]) -> None:
+        """Brings what is shown up to date."""
+        if self._live is not None:
+            self._live.update(_table(standings), refresh=True)
+            return
+        finished = sum(standing.state == "finished" for standing in standings)
+        for standing in standings:
+            name, state = standing.job.name, standing.state
+            if state != self._shown.get(name, "waiting"):
+                say(self._console, f"[{finished}/{len(standings)}] {name}: {state}{_figures(standing)}")
+                self._console.file.flush()
+            self._shown[name] = state
+
+
+def _table(standings: Sequence[Standing]) -> Table:
+    counts = Counter(standing.state for standing in standings)
+    table = Table(box=None, pad_edge=False)
+    table.title = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+    for heading in ("run", "state", "epochs", "error", "lowest"):
+        table.add_column(heading, justify="left" if heading in ("run", "state") else "right", no_wrap=True)
+    ordered = sorted(standings, key=lambda standing: _ORDER.index(standing.state))
+    for standing in ordered[:_MOST_ROWS]:
+        status = _status(standing)
+        done = "" if status is None else f"{status.epochs_done}/{status.epochs}"
+        error, best = (None, None) if status is None else (status.error, status.best)
+        cells = (standing.job.name, standing.state, done, _percent(error), _percent(best))
+        table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a name is markup
+    if len(ordered) > _MOST_ROWS:
+        table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
+    return table
+
+
+def _status(standing: Standing) -> RunStatus | None:
+    job = standing.job
+    return status_of(job.place) if job.trains and (job.place / "recipe.yaml").is_file() else None
+
+
+def _figures(standing: Standing) -> str:
+    status = _status(standing) if standing.state == "finished" else None
+    return f", error {_percent(status.error)}" if status is not None else ""
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} %"

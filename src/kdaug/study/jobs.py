@@ -1,0 +1,166 @@
+"""What a sweep has to do: teachers to train once, labels to store once, and the runs themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from kdaug.config import Data, Recipe, read_recipe, to_yaml
+from kdaug.data import Dataset, load_dataset
+from kdaug.errors import InputError
+from kdaug.files import write_whole
+from kdaug.supervision.answer import classes_asked
+from kdaug.supervision.label_store import bytes_per_view
+from kdaug.training.resolving import resolve, teacher_recipe
+from kdaug.training.run_directory import find_run, what_is_learned
+
+_SHARE_OF_DISK = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kdaug command of a sweep: a training, or a labelling for several of them.
+
+    name: how it is called in tables and files. place: the run directory, or label store, that it fills. arguments: what
+    follows `kdaug`. after: the name of the job that must be done first; None if none has to be.
+    """
+
+    name: str
+    place: Path
+    arguments: tuple[str, ...]
+    after: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.arguments[0] == "train"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the sweep, resolved, in its directory `place`.
+
+    teacher: how its teacher is trained; None if it needs no training. has_begun: then it goes on as it began.
+    """
+
+    name: str
+    recipe: Recipe
+    place: Path
+    teacher: Recipe | None
+    has_begun: bool
+
+
+def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -> list[Job]:
+    """The jobs of the runs named in `recipes`, in an order to go by; all is below `folder`, where recipes are written.
+
+    A teacher that several runs want is trained once. If several are to see the same views under the same teacher, it
+    looks once and its answers are stored, where the disk has room and `share_labels`. Raises InputError for a recipe
+    that cannot be, and for a run directory that began with another.
+    """
+    runs = [_run(name, recipe, folder) for name, recipe in recipes.items()]
+    for run in runs:
+        find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
+    folder.mkdir(parents=True, exist_ok=True)
+    teachers = {_name_of(run.teacher): run.teacher for run in runs if run.teacher is not None}
+    stores = _stores(runs, folder) if share_labels else {}
+    students = [_student(run, folder, stores.get(run.name)) for run in runs]
+    before = {job.after for job in (*students, *stores.values())}
+    first = [_training(name, recipe, folder, None) for name, recipe in teachers.items() if name in before]
+    return [*first, *{store.name: store for store in stores.values()}.values(), *students]
+
+
+def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
+    place = folder / name
+    has_begun = (place / "recipe.yaml").is_file()
+    try:
+        resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(place), resume=False)))
+    except InputError as error:
+        raise InputError(f"run {name}: {error}") from None
+    teacher = None
+    if resolved.teacher.source == "train" and resolved.teacher.labels is None:
+        teacher = teacher_recipe(resolved, _dataset(resolved.data).content if resolved.data.encoded else None)
+    if has_begun:
+        labels = read_recipe(place / "recipe.yaml").teacher.labels
+        resolved = replace(resolved, teacher=replace(resolved.teacher, labels=labels))
+    return _Run(name, resolved, place, teacher, has_begun)
+
+
+@cache
+def _dataset(data: Data) -> Dataset:
+    return load_dataset(data)
+
+
+def _name_of(teacher: Recipe) -> str:
+    assert teacher.run.dir is not None
+    return f"teacher-{Path(teacher.run.dir).name}"
+
+
+def _student(run: _Run, folder: Path, store: Job | None) -> Job:
+    recipe = run.recipe
+    if store is not None:
+        stored = replace(recipe, teacher=replace(recipe.teacher, labels=str(store.place)))
+        return _training(run.name, stored, folder, store.name)
+    needs_teacher = run.teacher is not None and recipe.teacher.labels is None
+    return _training(run.name, recipe, folder, _name_of(run.teacher) if run.teacher and needs_teacher else None)
+
+
+def _training(name: str, recipe: Recipe, folder: Path, after: str | None) -> Job:
+    assert recipe.run.dir is not None
+    file = _written(name, recipe, folder)
+    return Job(name, Path(recipe.run.dir), ("train", str(file), "--run.resume"), after)
+
+
+def _written(name: str, recipe: Recipe, folder: Path) -> Path:
+    """The file in which a job finds its recipe."""
+    file = folder / "recipes" / f"{name}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, to_yaml(recipe))
+    return file
+
+
+def _stores(runs: Iterable[_Run], folder: Path) -> dict[str, Job]:
+    """By the name of each run that has not begun, the labelling that it is to learn from, if it shares one."""
+    groups = dict[str, list[_Run]]()
+    for run in runs:
+        if run.recipe.teacher.source != "none" and run.recipe.supervision.when == "all":
+            groups.setdefault(_views_and_teacher(run), []).append(run)
+    stores = dict[str, Job]()
+    for digits, group in groups.items():
+        waiting = [run.name for run in group if not run.has_begun]
+        store = _labelling(digits, group, folder) if len(group) > 1 and waiting else None
+        if store is not None:
+            stores |= dict.fromkeys(waiting, store)
+    return stores
+
+
+def _views_and_teacher(run: _Run) -> str:
+    """Ten hexadecimal digits that differ where labels cannot be shared."""
+    learned = what_is_learned(replace(run.recipe, teacher=replace(run.recipe.teacher, labels=None)))
+    seen = {
+        name: value
+        for name, value in learned.items()
+        if name.startswith(("data.", "views.", "teacher.")) or name.endswith("epochs")
+    }
+    teacher = None if run.teacher is None else _name_of(run.teacher)
+    return hashlib.sha256(json.dumps([seen, teacher], sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _labelling(digits: str, group: Sequence[_Run], folder: Path) -> Job | None:
+    """Stores what all runs of a group ask of their teacher, exactly; None if the disk has no room to spare for it."""
+    first, dataset = group[0], _dataset(group[0].recipe.data)
+    k = max(classes_asked(run.recipe.supervision, len(dataset.classes)) for run in group)
+    temperatures = sorted({run.recipe.supervision.temperature for run in group})
+    epochs = first.recipe.optimization.epochs + first.recipe.optimization.clean_epochs
+    size = bytes_per_view(k, len(temperatures), "float32") * len(dataset.train) * epochs
+    if size > _SHARE_OF_DISK * shutil.disk_usage(folder).free:
+        return None
+    name = f"labels-{digits}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
+    recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
+    asked = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
+    place = folder / "labels" / name.removeprefix("labels-")
+    arguments = ("label", str(_written(name, recipe, folder)), "--out", str(place), *asked)
+    return Job(name, place, arguments, _name_of(first.teacher) if first.teacher else None)

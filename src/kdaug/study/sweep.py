@@ -1,0 +1,134 @@
+"""Doing the jobs of a sweep: what is finished is left alone, what was stopped goes on, what failed is told."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdaug.errors import InputError
+from kdaug.files import write_whole
+from kdaug.study.jobs import Job
+from kdaug.study.workers import Workers
+from kdaug.training.listing import is_held
+from kdaug.training.run_directory import RunDirectory
+
+State = Literal["running", "elsewhere", "failed", "stopped", "finished", "waiting"]
+INTERRUPTED = 130
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass
+class Standing:
+    """How far a job is. elsewhere: another process has its run directory. said: why it failed, in a line."""
+
+    job: Job
+    state: State = "waiting"
+    said: str = ""
+
+
+def do_jobs(
+    jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool, show: Callable[[Sequence[Standing]], None]
+) -> list[Standing]:
+    """Does what is not done of `jobs`, whose dependencies stand before them; how far each came.
+
+    What failed in an earlier call is not tried again unless `retry`, and what waits for a failed job fails with it.
+    `show` is called after every look at them. Ctrl-C stops all jobs, each with a checkpoint, and is raised again.
+    """
+    failures, logs = folder / "failed.json", folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    standings = _first_standings(jobs, {} if retry else _read_failures(failures))
+    try:
+        while True:
+            for name, code in workers.ended().items():
+                _note_end(standings[name], code, logs)
+            for standing in standings.values():
+                if standing.state in ("waiting", "elsewhere"):
+                    _go_on_with(standing, standings, workers, logs)
+            _write_failures(failures, standings)
+            show(list(standings.values()))
+            if not any(standing.state in ("waiting", "running", "elsewhere") for standing in standings.values()):
+                return list(standings.values())
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        workers.stop()
+        raise
+
+
+def _first_standings(jobs: Sequence[Job], failed: Mapping[str, str]) -> dict[str, Standing]:
+    """Teachers and labels count as finished where all that would wait for them is."""
+    standings, awaited, needed = (
+        {job.name: Standing(job) for job in jobs},
+        {job.after for job in jobs},
+        set[str | None](),
+    )
+    for job in reversed(jobs):
+        standing = standings[job.name]
+        if _is_finished(job) or (job.name in awaited and job.name not in needed):
+            standing.state = "finished"
+        elif job.name in failed:
+            standing.state, standing.said = "failed", failed[job.name]
+        else:
+            needed.add(job.after)
+    return standings
+
+
+def _is_finished(job: Job) -> bool:
+    return job.trains and RunDirectory(job.place).finished
+
+
+def _go_on_with(standing: Standing, standings: Mapping[str, Standing], workers: Workers, logs: Path) -> None:
+    """Starts a job if it can be."""
+    job = standing.job
+    before = standings[job.after] if job.after is not None else None
+    if before is not None and before.state != "finished":
+        if before.state == "failed":
+            standing.state, standing.said = "failed", f"it needs {before.job.name}, which failed"
+    elif is_held(job.place):
+        standing.state = "elsewhere"
+    elif _is_finished(job):
+        standing.state = "finished"
+    elif workers.has_room():
+        workers.start(job, logs / f"{job.name}.log")
+        standing.state = "running"
+    else:
+        standing.state = "waiting"
+
+
+def _note_end(standing: Standing, code: int, logs: Path) -> None:
+    job = standing.job
+    if code == 0:
+        standing.state = "finished"
+    elif is_held(job.place):  # another process was quicker
+        standing.state = "elsewhere"
+    elif code == INTERRUPTED:
+        standing.state, standing.said = "stopped", "interrupted"
+    else:
+        standing.state, standing.said = "failed", _last_words(logs / f"{job.name}.log", code)
+
+
+def _last_words(log: Path, code: int) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("kdaug: ") if lines else "it said nothing"
+    killed = f"killed by signal {-code}; " if code < 0 else ""
+    return f"{killed}{said} ({log})"
+
+
+def _read_failures(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        return {}
+    try:
+        failures: dict[str, str] = json.loads(file.read_bytes())
+    except ValueError:
+        raise InputError(f"{file} is damaged; delete it, and what failed is tried again") from None
+    return failures
+
+
+def _write_failures(file: Path, standings: Mapping[str, Standing]) -> None:
+    failures = {name: standing.said for name, standing in standings.items() if standing.state == "failed"}
+    text = json.dumps(failures, indent=1) + "\n"
+    if not file.is_file() or file.read_text() != text:
+        write_whole(file, text)
