@@ -1,0 +1,154 @@
+"""Doing jobs: order, what waits for what, what failed before, other processes, and stopping."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdaug.errors import InputError
+from kdaug.study import Job, Standing, do_jobs, sweep
+
+
+class Scripted:
+    """Workers whose jobs end, one a look, with the exit code that `codes` gives them; 0 if none."""
+
+    def __init__(self, codes: dict[str, int] | None = None, at_once: int = 1) -> None:
+        self.codes, self.at_once = codes or {}, at_once
+        self.started: list[str] = []
+        self.running: list[str] = []
+        self.most, self.stopped = 0, False
+
+    def has_room(self) -> bool:
+        return len(self.running) < self.at_once
+
+    def start(self, job: Job, log: Path) -> None:
+        log.write_text(f"working\nkdaug: no luck with {job.name}\n")
+        self.started.append(job.name)
+        self.running.append(job.name)
+        self.most = max(self.most, len(self.running))
+
+    def ended(self) -> dict[str, int]:
+        return {name: self.codes.get(name, 0) for name in [self.running.pop(0)]} if self.running else {}
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_LOOKS", 0)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    """A teacher, labels that wait for it, two runs that wait for those, and one that waits for nothing."""
+    after = {"teacher": None, "labels": "teacher", "a": "labels", "b": "labels", "c": None}
+    return [Job(name, tmp_path / name, ("label" if name == "labels" else "train",), after[name]) for name in after]
+
+
+def states(standings: list[Standing]) -> dict[str, str]:
+    return {standing.job.name: standing.state for standing in standings}
+
+
+def done(jobs: list[Job], folder: Path, workers: Scripted, retry: bool = False) -> list[Standing]:
+    return do_jobs(jobs, folder, workers, retry, lambda _: None)
+
+
+def test_what_waits_is_done_after_what_it_waits_for(jobs: list[Job], tmp_path: Path) -> None:
+    workers = Scripted(at_once=2)
+    assert set(states(done(jobs, tmp_path, workers)).values()) == {"finished"}
+    assert workers.started == ["teacher", "c", "labels", "a", "b"]
+    assert workers.most == 2
+
+
+def test_a_failure_is_told_and_takes_with_it_what_waits_for_it(jobs: list[Job], tmp_path: Path) -> None:
+    standings = done(jobs, tmp_path, Scripted({"labels": 2, "c": -9}))
+    assert states(standings) == {"teacher": "finished", "labels": "failed", "a": "failed", "b": "failed", "c": "failed"}
+    said = {standing.job.name: standing.said for standing in standings}
+    assert said["labels"] == f"no luck with labels ({tmp_path / 'logs/labels.log'})"
+    assert said["a"] == "it needs labels, which failed"
+    assert said["c"].startswith("killed by signal 9; ")
+    assert json.loads((tmp_path / "failed.json").read_text()) == {
+        name: said[name] for name in ("labels", "a", "b", "c")
+    }
+
+
+def test_what_failed_is_tried_again_only_on_request(jobs: list[Job], tmp_path: Path) -> None:
+    done(jobs, tmp_path, Scripted({"b": 1}))
+    second = Scripted()
+    standings = done(jobs, tmp_path, second)
+    assert states(standings)["b"] == "failed"
+    assert "b" not in second.started
+    third = Scripted()
+    assert set(states(done(jobs, tmp_path, third, retry=True)).values()) == {"finished"}
+    assert "b" in third.started
+    assert json.loads((tmp_path / "failed.json").read_text()) == {}
+
+
+def test_what_is_finished_is_left_alone_and_so_is_what_only_it_needed(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "_is_finished", lambda job: job.name in ("a", "b"))
+    workers = Scripted()
+    assert set(states(done(jobs, tmp_path, workers)).values()) == {"finished"}
+    assert workers.started == ["c"]
+
+
+def test_an_interrupted_job_is_neither_failed_nor_finished(jobs: list[Job], tmp_path: Path) -> None:
+    assert states(done(jobs[4:], tmp_path, Scripted({"c": 130}))) == {"c": "stopped"}
+    assert json.loads((tmp_path / "failed.json").read_text()) == {}
+
+
+@pytest.fixture
+def held(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Called with a number of looks: so long another process has the directory of c."""
+    looks = [0]
+
+    def of_another(place: Path) -> bool:
+        if place.name != "c":
+            return False
+        looks[0] -= 1
+        return looks[0] >= 0
+
+    monkeypatch.setattr(sweep, "is_held", of_another)
+    return lambda count: looks.__setitem__(0, count)
+
+
+def test_a_run_of_another_process_is_waited_for_and_done_if_that_was_lost(
+    jobs: list[Job], tmp_path: Path, held: Callable[[int], None]
+) -> None:
+    held(5)
+    workers, seen = Scripted(), list[str]()
+    standings = do_jobs(jobs[4:], tmp_path, workers, False, lambda all_: seen.append(all_[0].state))
+    assert seen[:5] == ["elsewhere"] * 5
+    assert states(standings) == {"c": "finished"}
+    assert workers.started == ["c"]
+
+
+def test_a_run_that_another_process_took_a_moment_before_has_not_failed(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = Scripted({"c": 2})
+    monkeypatch.setattr(sweep, "is_held", lambda _: workers.started == ["c"] and workers.codes.pop("c", 0) == 2)
+    assert states(done(jobs[4:], tmp_path, workers)) == {"c": "finished"}
+    assert workers.started == ["c", "c"]
+
+
+def test_ctrl_c_stops_all_jobs(jobs: list[Job], tmp_path: Path) -> None:
+    workers = Scripted()
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs(jobs, tmp_path, workers, False, interrupt)
+    assert workers.stopped
+
+
+def test_a_damaged_list_of_failures_is_named(jobs: list[Job], tmp_path: Path) -> None:
+    (tmp_path / "failed.json").write_text("{")
+    with pytest.raises(InputError, match=r"failed.json is damaged; delete it"):
+        done(jobs, tmp_path, Scripted())
