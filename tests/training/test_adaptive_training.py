@@ -81,6 +81,14 @@ def test_every_kind_learns_from_stored_labels_what_it_learns_from_the_teacher(
         assert first["loss"] == pytest.approx(first["cross_entropy"], rel=1e-6)
         last = pairs[-1][0]
         assert last["loss"] > last["cross_entropy"] + 0.5 * last["divergence"]
+    if kind == "falling":
+        assert first["loss"] == pytest.approx(first["cross_entropy"] + first["divergence"], rel=1e-5)
+        last = pairs[-1][0]
+        assert last["cross_entropy"] < last["loss"] < last["cross_entropy"] + 0.5 * last["divergence"]
+    if kind == "by magnitude":  # of two ops in the paper's space at most M / 10 each, and less on the average
+        assert first["cross_entropy"] < first["loss"] < first["cross_entropy"] + 2 * first["divergence"]
+    if kind == "without the worst":
+        assert first["loss"] < first["cross_entropy"] + first["divergence"], "the worst views lose most"
     if kind == "label trust":
         assert 0 < first["label_trust"] < 100
 
