@@ -25,6 +25,7 @@ VERBS = {
     "sweep": ("kdaug.cli.sweep", "train a recipe with other values of some settings, every combination of them"),
     "label": ("kdaug.cli.label", "store what a teacher says of every view, to train from without it"),
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
+    "report": ("kdaug.cli.report", "set finished runs side by side: tables, gains, figures, one page"),
     "runs": ("kdaug.cli.runs", "list runs: state, best figure, how to go on"),
     "views": ("kdaug.cli.views", "list the augmentation policies, or show what one really does"),
     "networks": ("kdaug.cli.networks", "list the networks of the paper, with published figures"),

@@ -1,0 +1,211 @@
+"""Finished runs set side by side: what varies between them, means over seeds, paired gains."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdaug.config import Recipe, read_recipe
+from kdaug.errors import InputError
+from kdaug.supervision.label_store import read_manifest
+from kdaug.training.run_directory import RunDirectory, read_metrics, what_is_learned
+
+SEEDS = ("run.seed", "views.seed")
+_CONFIDENCE = 0.95
+_MAGNITUDE = r"-m(\d+(?:\.\d+)?)(?=@|$)"
+"""In the specification of a single policy, such as randaugment-n2-m9@tf-efficientnet."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run directory says at its end.
+
+    settings: all that the outcome depends on, by dotted name; not where a teacher's answers were read. top1_error,
+    top5_error: of the final weights, best_top1_error: the lowest on the way, all in percent of `images` images, which
+    are `held_out` of the training images or else the test images; None if the run does not say how many. seconds: of
+    the last stretch of training.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    top1_error: float
+    top5_error: float
+    best_top1_error: float
+    images: int | None
+    held_out: bool
+    seconds: float
+    environment: dict[str, Any]
+
+    @property
+    def seeds(self) -> tuple[Any, ...]:
+        """By which runs of two groups are paired."""
+        return tuple(self.settings[name] for name in SEEDS)
+
+
+def read_finished_run(path: Path) -> FinishedRun | None:
+    """None for a run that is not finished; InputError for one that is damaged."""
+    directory = RunDirectory(path)
+    end = next((line for line in read_metrics(path) if line["kind"] == "end"), None)
+    if end is None:
+        return None
+    recipe = read_recipe(directory.recipe)
+    return FinishedRun(
+        path,
+        _settings(recipe),
+        end["top1_error"],
+        end["top5_error"],
+        end["best_top1_error"],
+        end.get("images"),
+        recipe.data.holdout > 0,
+        end["seconds"],
+        _environment(directory),
+    )
+
+
+def _environment(directory: RunDirectory) -> dict[str, Any]:
+    """Whatever environment.json says; nothing if it is not there."""
+    if not directory.environment.is_file():
+        return {}
+    try:
+        environment: dict[str, Any] = json.loads(directory.environment.read_bytes())
+    except ValueError:
+        raise InputError(f"{directory.environment} is damaged; mend it") from None
+    return environment
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """All that counts. What a recipe says of a teacher it does not have does not: it is None.
+
+    The magnitude stands beside the policy, not in its specification, so that it is a number.
+    """
+    settings = {name: value for name, value in what_is_learned(recipe).items() if name != "teacher.labels"}
+    magnitude = re.search(_MAGNITUDE, recipe.views.policy)
+    if magnitude is not None:
+        settings["views.policy"] = re.sub(_MAGNITUDE, "", recipe.views.policy, count=1)
+        settings["views.magnitude"] = float(magnitude[1])
+    if recipe.teacher.source != "none":
+        return settings
+    if recipe.teacher.labels is not None:
+        return settings | {"teacher.source": _source_of(Path(recipe.teacher.labels))}
+    return settings | {name: None for name in settings if _is_of_teacher(name)}
+
+
+def _source_of(store: Path) -> str:
+    """Whose labels these are, as far as can be told."""
+    try:
+        return f"labels of {read_manifest(store).teacher[:8]}"
+    except InputError:
+        return f"labels in {store}"
+
+
+def _is_of_teacher(name: str) -> bool:
+    kept = ("teacher.source", "supervision.label_smoothing")
+    return name.startswith(("teacher.", "supervision.")) and name not in kept
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one recipe that differ by their seeds alone. varied: its values of what varies between groups."""
+
+    varied: dict[str, Any]
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def mean(self) -> float:
+        """Top-1 error in percent, mean over the runs."""
+        return statistics.fmean(run.top1_error for run in self.runs)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the runs, in points; None for one."""
+        return statistics.stdev(run.top1_error for run in self.runs) if len(self.runs) > 1 else None
+
+
+def groups_of(runs: Iterable[FinishedRun]) -> list[Group]:
+    """The runs by recipe, in the order of what varies. InputError for two runs of one recipe and seed."""
+    runs = list(runs)
+    names = varying(runs)
+    found = dict[str, list[FinishedRun]]()
+    for run in runs:
+        found.setdefault(repr([run.settings.get(name) for name in names]), []).append(run)
+    for together in found.values():
+        by_seed = dict[tuple[Any, ...], FinishedRun]()
+        for run in together:
+            if run.seeds in by_seed:
+                raise InputError(f"{by_seed[run.seeds].path} and {run.path} are of one recipe and seed; leave one out")
+            by_seed[run.seeds] = run
+    groups = [Group({name: each[0].settings.get(name) for name in names}, tuple(each)) for each in found.values()]
+    return sorted(groups, key=lambda group: [_in_order(value) for value in group.varied.values()])
+
+
+def varying(runs: Sequence[FinishedRun]) -> list[str]:
+    """The settings that differ between runs, seeds left out, by name."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    return [name for name in names if name not in SEEDS and len(_values(name, runs)) > 1]
+
+
+def _values(name: str, runs: Sequence[FinishedRun]) -> set[str]:
+    """Of a setting that concerns teachers, in the runs that have one."""
+    given = [run.settings.get(name) for run in runs]
+    return {repr(value) for value in given if value is not None or not _is_of_teacher(name)}
+
+
+def _in_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, then all else by its text."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return not number, float(value) if number else 0.0, str(value)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much fewer errors a group makes than its baseline, in points, over `pairs` pairs of runs of equal seeds.
+
+    half_width: of the 95 % confidence interval of the mean, by Student's t; None for one pair.
+    """
+
+    mean: float
+    half_width: float | None
+    pairs: int
+
+
+def gain_over(baseline: Group, group: Group) -> Gain | None:
+    """None if no seed is in both."""
+    errors = {run.seeds: run.top1_error for run in baseline.runs}
+    gains = [errors[run.seeds] - run.top1_error for run in group.runs if run.seeds in errors]
+    if not gains:
+        return None
+    if len(gains) == 1:
+        return Gain(gains[0], None, 1)
+    from scipy.stats import t  # takes a moment to load
+
+    half_width = t.ppf((1 + _CONFIDENCE) / 2, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+    return Gain(statistics.fmean(gains), float(half_width), len(gains))
+
+
+def baseline_of(group: Group, groups: Sequence[Group], against: Mapping[str, Any]) -> Group | None:
+    """The group that has the values `against` and agrees with `group` in all else that varies; None if it is it.
+
+    One without a teacher agrees with any in what concerns teachers.
+    """
+    wanted = {**group.varied, **against}
+
+    def is_it(other: Group) -> bool:
+        return other is not group and all(
+            other.varied[name] == value or (other.varied[name] is None and _is_of_teacher(name))
+            for name, value in wanted.items()
+        )
+
+    return next(filter(is_it, groups), None)
+
+
+def usual_baseline(groups: Sequence[Group]) -> dict[str, Any]:
+    """What gains are over unless somebody says otherwise: no teacher, or else no weight for it, if either varies."""
+    for name, value in (("teacher.source", "none"), ("supervision.weight", 0.0)):
+        if any(group.varied.get(name) == value for group in groups):
+            return {name: value}
+    return {}

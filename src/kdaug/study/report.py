@@ -1,0 +1,137 @@
+"""A report on finished runs: tables, figures, and one page with everything in it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from kdaug.config import read_recipe, to_yaml
+from kdaug.errors import InputError
+from kdaug.files import write_whole
+from kdaug.study.comparison import FinishedRun, Group, groups_of, read_finished_run, usual_baseline
+from kdaug.study.figures import figures_of, save_figure
+from kdaug.study.tables import as_json, error_in_words, gain_in_words, gain_of, in_words, markdown, runs_as_csv, shown
+from kdaug.training.listing import find_runs
+
+
+def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
+    """The finished runs at or below `folders`, and of each other one why it is left out.
+
+    Teachers that were trained for other runs (below teachers/) are left out unless their own folder is given. Raises
+    InputError for a folder that does not exist or holds no finished run.
+    """
+    finished, others = dict[Path, FinishedRun](), list[str]()
+    for folder in folders:
+        for status in find_runs(folder):
+            if status.path.parent.name == "teachers" and folder not in (status.path, status.path.parent):
+                continue
+            try:
+                run = read_finished_run(status.path)
+            except InputError as damage:
+                others.append(str(damage))
+                continue
+            if run is None:
+                others.append(f"{status.path} is not finished")
+            else:
+                finished[status.path.resolve()] = run
+    if not finished:
+        raise InputError("; ".join([f"there is no finished run below {', '.join(map(str, folders))}", *others]))
+    return list(finished.values()), others
+
+
+def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> str:
+    """Writes report.md, report.json, runs.csv, figures/ and index.html to `out`; the table in Markdown.
+
+    against: values of settings that gains are over; None: no teacher, or no weight for it, if that varies.
+    """
+    runs, left_out = finished_runs(folders)
+    groups = groups_of(runs)
+    against = usual_baseline(groups) if against is None else _known(against, groups)
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for name, figure in figures_of(groups):
+        save_figure(figure, out / "figures", name)
+        pictures.append((name, (out / "figures" / f"{name}.svg").read_bytes()))
+    table, notes = markdown(groups, against), remarks(groups, left_out)
+    text = "\n".join(
+        [
+            "# Report",
+            "",
+            table,
+            *(f"- {note}" for note in notes),
+            "",
+            *(f"![{n}](figures/{n}.svg)" for n, _ in pictures),
+        ]
+    )
+    write_whole(out / "report.md", text + "\n")
+    write_whole(out / "report.json", json.dumps(as_json(groups, against), indent=1) + "\n")
+    write_whole(out / "runs.csv", runs_as_csv(groups))
+    write_whole(out / "index.html", _page(groups, against, notes, pictures))
+    return table
+
+
+def _known(against: Mapping[str, Any], groups: Sequence[Group]) -> Mapping[str, Any]:
+    for name, value in against.items():
+        if name not in groups[0].varied:
+            known = ", ".join(groups[0].varied) or "nothing"
+            raise InputError(f"{name} does not vary between these runs; what varies: {known}")
+        if all(group.varied[name] != value for group in groups):
+            raise InputError(f"no run has {name}={value}")
+    return against
+
+
+def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
+    """What a reader must know of the figures: which images, which machines, what is missing."""
+    runs = [run for group in groups for run in group.runs]
+    notes = [
+        "Errors are of the final weights, in percent; ± is the standard deviation over seeds, [ ] a 95 % interval."
+    ]
+    images = ", ".join(sorted({f"{run.images:,}" if run.images else "so many" for run in runs}))
+    if all(run.held_out for run in runs):
+        notes.append(f"They are on {images} images held out of the training images.")
+    elif any(run.held_out for run in runs):
+        notes.append(
+            "Some are on images held out of the training images, some on the test images: do not compare them."
+        )
+    else:
+        notes.append(
+            f"They are on {images} test images. Whoever chooses a setting by them has chosen it by looking at the test "
+            "set, and its figure is too good; data.holdout sets images aside for that."
+        )
+    for name in ("device", "processor", "precision", "packages"):
+        seen = {json.dumps(run.environment.get(name)) for run in runs}
+        if len(seen) > 1:
+            notes.append(f"The runs differ in {name}: {'; '.join(sorted(seen))}.")
+    notes += [f"Left out: {why}." for why in left_out]
+    return notes
+
+
+def _page(
+    groups: Sequence[Group], against: Mapping[str, Any], notes: Sequence[str], pictures: Sequence[tuple[str, bytes]]
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kdaug.study", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    first = groups[0].runs[0]
+    return environment.get_template("report.html.j2").render(
+        names=list(groups[0].varied),
+        rows=[
+            {
+                "cells": [shown(value) for value in group.varied.values()],
+                "error": error_in_words(group),
+                "runs": group.runs,
+                "gain": gain_in_words(gain_of(group, groups, against)),
+            }
+            for group in groups
+        ],
+        against=in_words(against),
+        notes=notes,
+        pictures=[(name, f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}") for name, svg in pictures],
+        recipe=to_yaml(read_recipe(first.path / "recipe.yaml")),
+        machine=first.environment,
+    )

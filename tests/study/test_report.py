@@ -1,0 +1,107 @@
+"""A report on real evidence: every file is there, says the same, and needs no network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+
+from kdaug.cli.main import main
+
+EVIDENCE = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """On two magnitudes with and without teacher, and one run that is not finished."""
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(EVIDENCE / "cifar100-table1-small", folder / "runs")
+    shutil.copytree(folder / "runs/m0-kd", folder / "runs/unfinished")
+    metrics = folder / "runs/unfinished/metrics.jsonl"
+    metrics.write_text("".join(line for line in metrics.open() if '"end"' not in line))
+    assert main(["report", str(folder / "runs"), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def end_of(name: str) -> dict:
+    return json.loads((EVIDENCE / "cifar100-table1-small" / name / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_the_table_says_what_the_runs_say(report: Path) -> None:
+    rows = [
+        line.strip("| ").split(" | ") for line in (report / "report.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    assert rows[0][:3] == ["views.magnitude", "teacher.source", "error, %"]
+    errors = {(row[0], row[1]): float(row[2]) for row in rows[2:]}
+    for magnitude in (0, 4):
+        label, taught = end_of(f"m{magnitude}-label")["top1_error"], end_of(f"m{magnitude}-kd")["top1_error"]
+        assert errors[str(magnitude), "none"] == pytest.approx(label, abs=0.005)
+        assert errors[str(magnitude), "train"] == pytest.approx(taught, abs=0.005)
+        (gain,) = [row[-1] for row in rows[2:] if row[:2] == [str(magnitude), "train"]]
+        assert float(gain) == pytest.approx(label - taught, abs=0.005)
+    assert len(errors) == 4, "teachers are no runs of the study"
+
+
+def test_csv_and_json_say_the_same(report: Path) -> None:
+    lines = list(csv.DictReader((report / "runs.csv").open()))
+    groups = json.loads((report / "report.json").read_text())["groups"]
+    assert len(lines) == 4
+    for group in groups:
+        (line,) = [line for line in lines if line["run"] == group["runs"][0]["run"]]
+        assert (
+            float(line["top1_error"]) == group["error"] == statistics.fmean(run["top1_error"] for run in group["runs"])
+        )
+        assert line["teacher.source"] == group["settings"]["teacher.source"]
+
+
+def test_the_page_needs_nothing_else(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert page.count("data:image/svg+xml;base64,") == 2
+    for name in ("curves", "error-views.magnitude"):
+        assert (report / f"figures/{name}.svg").read_bytes().startswith(b"<?xml")
+        assert (report / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_what_a_reader_must_know_is_said(report: Path) -> None:
+    for text in ((report / "report.md").read_text(), (report / "index.html").read_text()):
+        assert "chosen it by looking at the test set" in text.replace("\n", " ")
+        assert "unfinished is not finished" in text
+
+
+def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
+    assert main(["report", str(report.parent / "runs"), "--out", str(tmp_path)]) == 0
+    for file in report.rglob("*"):
+        if file.is_file():
+            assert (tmp_path / file.relative_to(report)).read_bytes() == file.read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "on which runs?"),
+        (["nothing"], "folder nothing does not exist"),
+        (["."], "there is no finished run below ."),
+        ([str(EVIDENCE / "demo"), "--against", "teacher.source=x"], "no run has teacher.source=x"),
+        (
+            [str(EVIDENCE / "demo"), "--against", "run.seed=0"],
+            "run.seed does not vary between these runs; what varies: teac",
+        ),
+        ([str(EVIDENCE / "demo"), "--against", "teacher.source=none,train"], "--against takes one value"),
+        ([str(EVIDENCE / "demo"), str(EVIDENCE / "demo/../demo"), "--against", "x"], "'x' is not like"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
