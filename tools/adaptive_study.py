@@ -39,7 +39,6 @@ WAYS: dict[str, Supervision | None] = {
     "soft-labels": replace(ALL, label_weight=0.0),
     "hard": replace(TOP_K, divergence="hard", label_weight=0.5, weight=0.5),
     "decoupled": replace(TOP_K, divergence="decoupled", temperature=4.0),
-    "trust-decoupled": replace(TOP_K, divergence="decoupled", temperature=4.0, label_trust=True),
     "smoothing": Supervision(label_smoothing=0.1),
 }
 WITHOUT_TEACHER = ("label", "smoothing")
