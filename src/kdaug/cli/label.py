@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdaug.cli.overrides import find_recipe
+from kdaug.cli.overrides import asks_for_help, find_recipe
 from kdaug.cli.parsing import parse
 from kdaug.cli.speaking import complain, rank
 from kdaug.config import Recipe, check
@@ -66,10 +66,7 @@ class Verify:
 
 def run(arguments: list[str]) -> int:
     """Labels or verifies; returns the exit code, 1 if a store does not hold what it says."""
-    if not arguments:
-        raise InputError("which recipe? kdaug recipes lists them; then: kdaug label RECIPE --out FOLDER")
-    if arguments[0] in ("-h", "--help"):
-        print(HELP)
+    if asks_for_help(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
         return 0
     if arguments[0] == "verify":
         return _verify(parse(Verify, arguments[1:], "kdaug label verify"))
@@ -83,7 +80,6 @@ def _label(name: str, flags: list[str]) -> int:
         f"kdaug label {name}",
         default=Labelling(out=tyro.MISSING, recipe=find_recipe(name)),
         description="Store a teacher's answers to every view of a recipe; flags change its settings.",
-        config=(tyro.conf.AvoidSubcommands,),
     )
     recipe = check(given.recipe)
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
-
 from kdaug.cli.parsing import parse
 from kdaug.config import Recipe, check, read_recipe
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, named_recipe
 
 _LEFT_BY_A_RUN = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
+
+
+def asks_for_help(arguments: list[str], text: str, usage: str) -> bool:
+    """Whether help is asked for in place of a recipe, and then prints `text`. InputError if there is nothing at all."""
+    if not arguments:
+        raise InputError(f"which recipe? kdaug recipes lists them; then: {usage}")
+    if arguments[0] not in ("-h", "--help"):
+        return False
+    print(text)
+    return True
 
 
 def find_recipe(name_or_file: str) -> Recipe:
@@ -34,10 +42,7 @@ def find_recipe(name_or_file: str) -> Recipe:
 
 def with_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:
     """`recipe` with the settings that `flags` give; InputError for a flag that there is not or a value that is none."""
-    changed = parse(
-        Recipe, flags, program, default=recipe, description=description, config=(tyro.conf.AvoidSubcommands,)
-    )
-    return check(changed)
+    return check(parse(Recipe, flags, program, default=recipe, description=description))
 
 
 def recipe_stem(name_or_file: str) -> str:

@@ -23,7 +23,7 @@ def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> 
     arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", given) for given in arguments]  # --run.no-resume to tyro
     try:
         with contextlib.redirect_stderr(said):
-            given: T = tyro.cli(kind, args=arguments, prog=program, **options)
+            given: T = tyro.cli(kind, args=arguments, prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
             return given
     except SystemExit as stop:
         if not stop.code:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from kdaug.cli.parsing import parse
+from kdaug.cli.speaking import percent
 
 if TYPE_CHECKING:
     from kdaug.training.listing import RunStatus
@@ -53,8 +54,8 @@ def _print_table(runs: list[RunStatus]) -> None:
         table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
     for found in runs:
         cells = (
-            str(found.path), found.state, f"{found.epochs_done}/{found.epochs}", _percent(found.error),
-            _percent(found.best), found.student, found.policy,
+            str(found.path), found.state, f"{found.epochs_done}/{found.epochs}", percent(found.error),
+            percent(found.best), found.student, found.policy,
         )  # fmt: skip
         table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a path is markup
     console = Console(highlight=False)
@@ -64,7 +65,3 @@ def _print_table(runs: list[RunStatus]) -> None:
         if found.state in ("stopped", "damaged"):
             said = f"to go on: {found.next}" if found.state == "stopped" else f"damaged: {found.next}"
             console.print(Text(said), soft_wrap=True)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} %"

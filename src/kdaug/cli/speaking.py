@@ -21,3 +21,8 @@ def complain(what: str) -> None:
         time.sleep(2)
         what = f"process {rank()}: {what}"
     print(f"kdaug: {what}", file=sys.stderr, flush=True)
+
+
+def percent(value: float | None) -> str:
+    """An error for a table; nothing if there is none yet."""
+    return "" if value is None else f"{value:.2f} %"

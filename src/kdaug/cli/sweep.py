@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kdaug.cli.overrides import find_recipe, recipe_stem
+from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
 from kdaug.cli.speaking import complain
 from kdaug.config import Recipe, check, with_settings
@@ -50,17 +50,13 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code, 1 if a run failed."""
-    if not arguments:
-        raise InputError("which recipe? kdaug recipes lists them; then: kdaug sweep RECIPE SETTING=VALUES ...")
-    if arguments[0] in ("-h", "--help"):
-        print(HELP)
+    if asks_for_help(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
     base = Arguments(recipe=find_recipe(name), dir=f"runs/{recipe_stem(name)}-sweep")
     program = f"kdaug sweep {name}"
     given = parse(
         Arguments, flags, program, default=base, description="Train a recipe with other values of some settings.",
-        config=(tyro.conf.AvoidSubcommands,),
     )  # fmt: skip
     if given.recipe.run.dir != base.recipe.run.dir:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kdaug.cli.speaking import percent
 from kdaug.study import Standing, State
 from kdaug.training.listing import RunStatus, status_of
 from kdaug.training.progress import say
@@ -65,7 +66,7 @@ def _table(standings: Sequence[Standing]) -> Table:
         status = _status(standing)
         done = "" if status is None else f"{status.epochs_done}/{status.epochs}"
         error, best = (None, None) if status is None else (status.error, status.best)
-        cells = (standing.job.name, standing.state, done, _percent(error), _percent(best))
+        cells = (standing.job.name, standing.state, done, percent(error), percent(best))
         table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a name is markup
     if len(ordered) > _MOST_ROWS:
         table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
@@ -79,8 +80,4 @@ def _status(standing: Standing) -> RunStatus | None:
 
 def _figures(standing: Standing) -> str:
     status = _status(standing) if standing.state == "finished" else None
-    return f", error {_percent(status.error)}" if status is not None else ""
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} %"
+    return f", error {percent(status.error)}" if status is not None else ""

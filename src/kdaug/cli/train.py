@@ -6,10 +6,9 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kdaug.cli.overrides import find_recipe, recipe_stem, with_flags
+from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem, with_flags
 from kdaug.cli.speaking import complain, rank
 from kdaug.config import Recipe
-from kdaug.errors import InputError
 
 if TYPE_CHECKING:
     from kdaug.training import Outcome
@@ -25,10 +24,7 @@ kdaug train RECIPE --help lists all settings with that recipe's values."""
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code."""
-    if not arguments:
-        raise InputError("which recipe? kdaug recipes lists them; then: kdaug train RECIPE")
-    if arguments[0] in ("-h", "--help"):
-        print(HELP)
+    if asks_for_help(arguments, HELP, "kdaug train RECIPE"):
         return 0
     name, flags = arguments[0], arguments[1:]
     recipe = with_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe; flags change its settings.")

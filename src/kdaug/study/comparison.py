@@ -157,8 +157,12 @@ def _values(name: str, runs: Sequence[FinishedRun]) -> set[str]:
 
 def _in_order(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, then all else by its text."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return not number, float(value) if number else 0.0, str(value)
+    return not is_number(value), float(value) if is_number(value) else 0.0, str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting's value has a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,9 @@ def curves_svg(runs: dict[str, Path]) -> str:
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     error, cross_entropy = figure.subplots(1, 2)
     for (title, directory), color in zip(runs.items(), COLORS, strict=False):
-        lines = read_metrics(directory)
-        evaluations = [line for line in lines if line["kind"] == "eval"]
-        epochs = [line["epoch"] + 1 for line in evaluations]
-        error.plot(epochs, [line["top1_error"] for line in evaluations], "o-", ms=4, color=color, label=title)
-        by_epoch: dict[int, list[float]] = {}
-        for line in lines:
-            if line["kind"] == "step":
-                by_epoch.setdefault(line["epoch"] + 1, []).append(line["cross_entropy"])
-        means = [sum(values) / len(values) for values in by_epoch.values()]
-        cross_entropy.plot(list(by_epoch), means, "o-", ms=4, color=color, label=title)
+        errors, means = errors_by_epoch(directory), cross_entropy_by_epoch(directory)
+        error.plot(list(errors), list(errors.values()), "o-", ms=4, color=color, label=title)
+        cross_entropy.plot(list(means), list(means.values()), "o-", ms=4, color=color, label=title)
     _finish(error, "Error on the validation images, %")
     _finish(cross_entropy, "Cross-entropy on the training views, nats")
     error.legend(frameon=False)
@@ -37,6 +30,20 @@ def curves_svg(runs: dict[str, Path]) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "kdaug"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def errors_by_epoch(directory: Path) -> dict[int, float]:
+    """Top-1 error in percent of a run at each evaluation, by epoch from 1."""
+    return {line["epoch"] + 1: line["top1_error"] for line in read_metrics(directory) if line["kind"] == "eval"}
+
+
+def cross_entropy_by_epoch(directory: Path) -> dict[int, float]:
+    """Mean cross-entropy of a run's training steps in nats, by epoch from 1."""
+    by_epoch: dict[int, list[float]] = {}
+    for line in read_metrics(directory):
+        if line["kind"] == "step":
+            by_epoch.setdefault(line["epoch"] + 1, []).append(line["cross_entropy"])
+    return {epoch: sum(values) / len(values) for epoch, values in by_epoch.items()}
 
 
 def _finish(axes: Axes, title: str) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdaug.study.comparison import FinishedRun, Group
+from kdaug.study.comparison import Group, is_number
+from kdaug.study.curves import cross_entropy_by_epoch, errors_by_epoch
 from kdaug.study.tables import in_words
-from kdaug.training import read_metrics
 
 _MOST_LINES = 12
 """More cannot be told apart."""
@@ -24,14 +23,10 @@ def figures_of(groups: Sequence[Group]) -> Iterator[tuple[str, Figure]]:
     if len(groups) <= _MOST_LINES:
         yield "curves", curves(groups)
     for name in groups[0].varied:
-        values = {group.varied[name] for group in groups if _is_number(group.varied[name])}
+        values = {group.varied[name] for group in groups if is_number(group.varied[name])}
         lines = _lines_against(name, groups)
         if len(values) > 1 and len(lines) <= _MOST_LINES:
             yield f"error-{name}", error_against(name, lines)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def curves(groups: Sequence[Group]) -> Figure:
@@ -40,9 +35,9 @@ def curves(groups: Sequence[Group]) -> Figure:
     loss, error = figure.subplots(1, 2)
     for group in groups:
         title = in_words(group.varied) or "all"
-        epochs, values = _means([_losses(run) for run in group.runs])
+        epochs, values = _means([cross_entropy_by_epoch(run.path) for run in group.runs])
         loss.plot(epochs, values, label=title)
-        epochs, values = _means([_errors(run) for run in group.runs])
+        epochs, values = _means([errors_by_epoch(run.path) for run in group.runs])
         error.plot(epochs, values, "o-", ms=3, label=title)
     loss.set_ylabel("cross-entropy on the training views, nats")
     error.set_ylabel("error, %")
@@ -55,19 +50,6 @@ def curves(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-def _losses(run: FinishedRun) -> dict[int, float]:
-    """Mean cross-entropy of each epoch, from 1."""
-    by_epoch = dict[int, list[float]]()
-    for line in read_metrics(run.path):
-        if line["kind"] == "step":
-            by_epoch.setdefault(line["epoch"] + 1, []).append(line["cross_entropy"])
-    return {epoch: statistics.fmean(values) for epoch, values in by_epoch.items()}
-
-
-def _errors(run: FinishedRun) -> dict[int, float]:
-    return {line["epoch"] + 1: line["top1_error"] for line in read_metrics(run.path) if line["kind"] == "eval"}
-
-
 def _means(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
     """Over the runs, at the epochs that all have."""
     epochs = sorted(set.intersection(*(set(run) for run in runs)))
@@ -75,7 +57,7 @@ def _means(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
 
 
 def _lines_against(name: str, groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """The groups of each line: those that agree in all but `name`, in its order. Where it does not count: one point."""
+    """The groups of each line: those that agree in all but `name`, in its order."""
     lines = dict[str, list[Group]]()
     for group in groups:
         others = {other: value for other, value in group.varied.items() if other != name}
@@ -88,12 +70,12 @@ def error_against(name: str, lines: dict[str, list[Group]]) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for title, groups in lines.items():
-        there = [group for group in groups if _is_number(group.varied[name])]
+        there = [group for group in groups if is_number(group.varied[name])]
         if there:
             x, y = [group.varied[name] for group in there], [group.mean for group in there]
             axes.errorbar(x, y, [group.deviation or 0.0 for group in there], fmt="o-", ms=4, capsize=2, label=title)
         for group in groups:
-            if not _is_number(group.varied[name]):
+            if not is_number(group.varied[name]):
                 axes.axhline(group.mean, ls="--", lw=1, color="grey", label=title)
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")
