@@ -70,7 +70,7 @@ def test_killed_amid_an_epoch_a_labelling_ends_as_if_it_had_not_been(
     finished: dict[str, tuple[int, bytes]] = {}
     for wanted in (3, 8):
         with started(*label, "--epochs", "0:12", "--out", store) as command:
-            command.wait_until(lambda: len(list(store.glob("epoch-*"))) >= wanted)  # noqa: B023
+            command.wait_until(lambda: len(list(store.glob("epoch-*.safetensors"))) >= wanted)  # noqa: B023
             command.signal(signal.SIGKILL)
             assert command.end().code == -signal.SIGKILL
         left = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.glob("epoch-*.safetensors")}
