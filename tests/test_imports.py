@@ -22,7 +22,7 @@ HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", 
 # Each room may import those before it; `recipes` none but config and errors, the package's own __init__ all (lazily).
 HOUSE = (
     "errors", "files", "compiler", "philox_kernel", "philox", "config", "data", "views", "networks", "supervision",
-    "training", "study", "inspection", "recipes", "demo", "cli",
+    "training", "recipes", "study", "inspection", "demo", "cli",
 )  # fmt: skip
 ALLOWED = {room: set(HOUSE[: place + 1]) for place, room in enumerate(HOUSE)}
 ALLOWED["recipes"] = {"config", "errors", "recipes"}

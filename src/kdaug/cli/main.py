@@ -23,6 +23,7 @@ VERBS = {
     "demo": ("kdaug.cli.demo", "see it work in minutes: a teacher and two students on bundled images"),
     "train": ("kdaug.cli.train", "train a recipe, by name or from a YAML file"),
     "sweep": ("kdaug.cli.sweep", "train a recipe with other values of some settings, every combination of them"),
+    "reproduce": ("kdaug.cli.reproduce", "a table or figure of the paper: our figures beside its own"),
     "label": ("kdaug.cli.label", "store what a teacher says of every view, to train from without it"),
     "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
     "report": ("kdaug.cli.report", "set finished runs side by side: tables, gains, figures, one page"),

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain
 from kdaug.config import Recipe, check, with_settings
 from kdaug.errors import InputError
-
-if TYPE_CHECKING:
-    from kdaug.study import Standing
 
 HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--retry] [--section.setting VALUE ...]
 
@@ -62,14 +57,12 @@ def run(arguments: list[str]) -> int:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
     recipes = _recipes(check(given.recipe), axes, given.list)
 
-    from kdaug.cli.sweep_table import SweepTable
-    from kdaug.study import LocalWorkers, do_jobs, plan_jobs
+    from kdaug.cli.sweep_table import carry_out
+    from kdaug.study import LocalWorkers, plan_jobs
 
     folder, workers = Path(given.dir), LocalWorkers(given.jobs)
     jobs = plan_jobs(recipes, folder, given.labels)
-    with SweepTable() as table:
-        standings = do_jobs(jobs, folder, workers, given.retry, table.show)
-    return _say_how_it_ended(standings, folder)
+    return carry_out(jobs, folder, workers, given.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -88,13 +81,3 @@ def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recip
         raise InputError("what is to vary? give settings with their values, as views.magnitude=0,1,2, or a --list")
     runs = listed(Path(file)) if file is not None else grid(axes)
     return {name: with_settings(base, run, f"run {name}") for name, run in zip(names_of(runs), runs, strict=True)}
-
-
-def _say_how_it_ended(standings: list[Standing], folder: Path) -> int:
-    failed = [standing for standing in standings if standing.state == "failed"]
-    for standing in failed:
-        complain(f"{standing.job.name} failed: {standing.said}")
-    if failed:
-        complain("what is mended is tried again with --retry")
-    print(f"{sum(s.state == 'finished' for s in standings)} of {len(standings)} done in {shlex.quote(str(folder))}")
-    return 1 if failed else 0

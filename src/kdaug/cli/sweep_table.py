@@ -1,10 +1,12 @@
-"""The live table of a sweep, and its lines where nobody watches."""
+"""Doing the jobs of a sweep before the user's eyes: a live table, or lines where nobody watches."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import get_args
 
@@ -13,13 +15,26 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kdaug.cli.speaking import percent
-from kdaug.study import Standing, State
+from kdaug.cli.speaking import complain, percent
+from kdaug.study import Job, Standing, State, Workers, do_jobs
 from kdaug.training.listing import RunStatus, status_of
 from kdaug.training.progress import say
 
 _ORDER: tuple[State, ...] = get_args(State)
 _MOST_ROWS = 30
+
+
+def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) -> int:
+    """Does what is not done of `jobs` and says how it ended; the exit code, 1 if a job failed or was stopped."""
+    with SweepTable() as table:
+        standings = do_jobs(jobs, folder, workers, retry, table.show)
+    undone = [standing for standing in standings if standing.state != "finished"]
+    for standing in undone:
+        complain(f"{standing.job.name} {standing.state}: {standing.said}")
+    if any(standing.state == "failed" for standing in undone):
+        complain("what is mended is tried again with --retry")
+    print(f"{len(standings) - len(undone)} of {len(standings)} done in {shlex.quote(str(folder))}")
+    return 1 if undone else 0
 
 
 class SweepTable:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -44,8 +45,7 @@ def curves(groups: Sequence[Group]) -> Figure:
     for axes in (loss, error):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.3)
+        plain_axes(axes)
     error.legend(frameon=False, fontsize=8)
     return figure
 
@@ -79,11 +79,16 @@ def error_against(name: str, lines: dict[str, list[Group]]) -> Figure:
                 axes.axhline(group.mean, ls="--", lw=1, color="grey", label=title)
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
+    plain_axes(axes)
     if any(lines):
         axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def plain_axes(axes: Axes) -> None:
+    """No box, faint lines to read values by."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

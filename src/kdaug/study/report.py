@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
 from kdaug.config import read_recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.files import write_whole
 from kdaug.study.comparison import FinishedRun, Group, groups_of, read_finished_run, usual_baseline
 from kdaug.study.figures import figures_of, save_figure
-from kdaug.study.tables import as_json, error_in_words, gain_in_words, gain_of, in_words, markdown, runs_as_csv, shown
+from kdaug.study.tables import Table, as_json, comparison_table, runs_as_csv, runs_table
 from kdaug.training.listing import find_runs
 
 
@@ -44,35 +46,50 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
     return list(finished.values()), others
 
 
+@dataclass(frozen=True)
+class Report:
+    """What is said of some runs. tables: the main one first. figures: by name. content: everything, for programs."""
+
+    title: str
+    groups: Sequence[Group]
+    tables: Sequence[Table]
+    notes: Sequence[str]
+    figures: Sequence[tuple[str, Figure]]
+    content: Mapping[str, Any]
+
+
 def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> str:
-    """Writes report.md, report.json, runs.csv, figures/ and index.html to `out`; the table in Markdown.
+    """Writes report.md, report.json, runs.csv, figures/ and index.html to `out`; the main table in Markdown.
 
     against: values of settings that gains are over; None: no teacher, or no weight for it, if that varies.
     """
     runs, left_out = finished_runs(folders)
     groups = groups_of(runs)
     against = usual_baseline(groups) if against is None else _known(against, groups)
+    title = f"{len(groups)} recipe{'s' if len(groups) > 1 else ''} compared"
+    tables = [comparison_table(groups, against), runs_table(groups)]
+    notes, content = remarks(groups, left_out), as_json(groups, against)
+    return save_report(Report(title, groups, tables, notes, list(figures_of(groups)), content), out)
+
+
+def save_report(report: Report, out: Path) -> str:
+    """Writes the files of `write_report`; the main table in Markdown."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    pictures = []
-    for name, figure in figures_of(groups):
+    for name, figure in report.figures:
         save_figure(figure, out / "figures", name)
-        pictures.append((name, (out / "figures" / f"{name}.svg").read_bytes()))
-    table, notes = markdown(groups, against), remarks(groups, left_out)
-    text = "\n".join(
-        [
-            "# Report",
-            "",
-            table,
-            *(f"- {note}" for note in notes),
-            "",
-            *(f"![{n}](figures/{n}.svg)" for n, _ in pictures),
-        ]
-    )
-    write_whole(out / "report.md", text + "\n")
-    write_whole(out / "report.json", json.dumps(as_json(groups, against), indent=1) + "\n")
-    write_whole(out / "runs.csv", runs_as_csv(groups))
-    write_whole(out / "index.html", _page(groups, against, notes, pictures))
-    return table
+    first, *others = report.tables
+    parts = [
+        f"# {report.title}\n",
+        first.markdown(),
+        "".join(f"- {note}\n" for note in report.notes),
+        *(f"![{name}](figures/{name}.svg)\n" for name, _ in report.figures),
+        *(f"## {table.title}\n\n{table.markdown()}" for table in others),
+    ]
+    write_whole(out / "report.md", "\n".join(parts))
+    write_whole(out / "report.json", json.dumps(report.content, indent=1) + "\n")
+    write_whole(out / "runs.csv", runs_as_csv(report.groups))
+    write_whole(out / "index.html", _page(report, out / "figures"))
+    return first.markdown()
 
 
 def _known(against: Mapping[str, Any], groups: Sequence[Group]) -> Mapping[str, Any]:
@@ -111,26 +128,14 @@ def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
     return notes
 
 
-def _page(
-    groups: Sequence[Group], against: Mapping[str, Any], notes: Sequence[str], pictures: Sequence[tuple[str, bytes]]
-) -> str:
+def _page(report: Report, figures: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kdaug.study", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    first = groups[0].runs[0]
+    first = report.groups[0].runs[0]
+    pictures = ((name, (figures / f"{name}.svg").read_bytes()) for name, _ in report.figures)
     return environment.get_template("report.html.j2").render(
-        names=list(groups[0].varied),
-        rows=[
-            {
-                "cells": [shown(value) for value in group.varied.values()],
-                "error": error_in_words(group),
-                "runs": group.runs,
-                "gain": gain_in_words(gain_of(group, groups, against)),
-            }
-            for group in groups
-        ],
-        against=in_words(against),
-        notes=notes,
+        report=report,
         pictures=[(name, f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}") for name, svg in pictures],
         recipe=to_yaml(read_recipe(first.path / "recipe.yaml")),
         machine=first.environment,

@@ -128,7 +128,9 @@ def _read_failures(file: Path) -> dict[str, str]:
 
 
 def _write_failures(file: Path, standings: Mapping[str, Standing]) -> None:
-    failures = {name: standing.said for name, standing in standings.items() if standing.state == "failed"}
+    """Those of jobs that this call has nothing to do with stay."""
+    others = {name: said for name, said in _read_failures(file).items() if name not in standings}
+    failures = others | {name: standing.said for name, standing in standings.items() if standing.state == "failed"}
     text = json.dumps(failures, indent=1) + "\n"
     if not file.is_file() or file.read_text() != text:
         write_whole(file, text)

@@ -5,24 +5,53 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdaug.study.comparison import SEEDS, Gain, Group, baseline_of, gain_over
 
 
-def markdown(groups: Sequence[Group], against: Mapping[str, Any]) -> str:
-    """A table with a row for each group: what varies, mean error, its deviation, the gain over its baseline, cost."""
-    gains = [gain_of(group, groups, against) for group in groups]
+@dataclass(frozen=True)
+class Table:
+    """For people: `heads`, of which the first `words` stand over words and the others over figures, and its rows."""
+
+    title: str
+    heads: tuple[str, ...]
+    words: int
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Lines of Markdown, without the title."""
+        rule = ("---" if place < self.words else "--:" for place in range(len(self.heads)))
+        escaped = ((cell.replace("|", "\\|") for cell in row) for row in (self.heads, tuple(rule), *self.rows))
+        return "".join(f"| {' | '.join(row)} |\n" for row in escaped)
+
+
+def comparison_table(groups: Sequence[Group], against: Mapping[str, Any]) -> Table:
+    """A row for each group: what varies, mean error, its deviation, cost, the gain over its baseline."""
     heads = [*groups[0].varied, "error, %", "runs", "minutes a run"]
+    rows = []
+    for group in groups:
+        minutes = sum(run.seconds for run in group.runs) / len(group.runs) / 60
+        row = [*map(shown, group.varied.values()), error_in_words(group), str(len(group.runs)), f"{minutes:.1f}"]
+        rows.append((*row, gain_in_words(gain_of(group, groups, against))) if against else tuple(row))
     if against:
         heads.append(f"points gained over {in_words(against)}")
-    rows = [heads, ["---" if name in groups[0].varied else "--:" for name in heads]]
-    for group, gain in zip(groups, gains, strict=True):
-        minutes = sum(run.seconds for run in group.runs) / len(group.runs) / 60
-        cells = [*map(shown, group.varied.values()), error_in_words(group), str(len(group.runs)), f"{minutes:.1f}"]
-        rows.append([*cells, *([gain_in_words(gain)] if against else [])])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return Table("What varies", tuple(heads), len(groups[0].varied), tuple(rows))
+
+
+def runs_table(groups: Sequence[Group]) -> Table:
+    """A row for each run. The lowest error on the way is chosen by the images it is measured on: the head says so."""
+    heads = (*groups[0].varied, "seed", "error, %", "top-5, %", "lowest on the way, % (chosen by itself)", "minutes")
+    rows = tuple(
+        (
+            *map(shown, group.varied.values()), str(run.settings["run.seed"]), f"{run.top1_error:.2f}",
+            f"{run.top5_error:.2f}", f"{run.best_top1_error:.2f}", f"{run.seconds / 60:.1f}",
+        )
+        for group in groups
+        for run in group.runs
+    )  # fmt: skip
+    return Table("All runs", heads, len(groups[0].varied), rows)
 
 
 def error_in_words(group: Group) -> str:
@@ -97,4 +126,4 @@ def in_words(settings: Mapping[str, Any]) -> str:
 
 def shown(value: Any) -> str:
     """A setting's value for a table; nothing for one that does not count there."""
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -37,6 +37,11 @@ def command_of(job: Job) -> list[str]:
     return [sys.executable, "-m", "kdaug", *job.arguments]
 
 
+def places_here() -> int:
+    """How many networks this machine trains at once without getting in each other's way: GPUs, or else cores."""
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
 class LocalWorkers:
     """So many processes at once on this machine: each with a GPU of its own, in turn, or its share of the cores."""
 

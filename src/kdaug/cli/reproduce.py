@@ -1,0 +1,104 @@
+"""kdaug reproduce STUDY"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from kdaug.cli.parsing import parse
+from kdaug.cli.sweep_table import carry_out
+from kdaug.config import Data
+from kdaug.errors import InputError
+from kdaug.recipes.scales import Scale
+
+if TYPE_CHECKING:
+    from kdaug.study.paper import PaperStudy
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A table or figure of the paper: trains what it needs, and sets what came out beside the paper's figures.
+
+    kdaug reproduce table1                                 on the bundled images, in minutes
+    kdaug reproduce table1 --scale cpu --root data         on CIFAR-100, in hours on two cores
+    kdaug reproduce section3.4 --scale gpu --root data     CIFAR-100 whole, up to an hour on one GPU
+    kdaug reproduce table3 --scale paper --root imagenet   as published, for weeks on many GPUs
+
+    The same command again skips what is finished, goes on with what was stopped, and writes the report anew. Studies of
+    one scale share their folder, and in it runs, teachers and labels.
+    """
+
+    study: tyro.conf.Positional[str]
+    """table1, table2, table3, figure2, figure4 or section3.4."""
+    scale: Scale = "smoke"
+    """smoke: the bundled images; cpu, gpu: CIFAR or photos, smaller networks for less long; paper: as published."""
+    root: str = "data"
+    """Folder that holds CIFAR; for table3 the photos, one folder per class, or ImageNet."""
+    download: bool = False
+    """Fetch CIFAR through torchvision if it is not under root."""
+    dir: str | None = None
+    """Folder for all runs; None: runs/reproduce-SCALE."""
+    out: str | None = None
+    """Folder for the report; None: STUDY-report in the folder of the runs."""
+    seeds: tuple[int, ...] | None = None
+    """A run of every cell for each of these; None: 0 for smoke, else 0 and 1."""
+    only: tuple[str, ...] = ()
+    """Runs for these cells alone, by name or pattern, as '*-m5*'; the report is on all that is there."""
+    list: bool = False
+    """Name the cells, and train nothing."""
+    jobs: int | None = None
+    """How many runs at once; None: one for each GPU, or without one for each core."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda."""
+    retry: bool = False
+    """Try again what failed in an earlier call."""
+
+
+def run(arguments: list[str]) -> int:
+    """Trains and reports; returns the exit code, 1 if a run failed."""
+    given = parse(Arguments, arguments, "kdaug reproduce")
+    seeds = _seeds(given)
+
+    from kdaug.study.paper import paper_study
+
+    study = paper_study(given.study, given.scale)
+    chosen = _only(study, given.only)
+    if given.list:
+        for cell in chosen.cells:
+            print(f"{cell.name}: {cell.row}, {cell.column}")
+        return 0
+
+    from kdaug.study import LocalWorkers, plan_jobs
+    from kdaug.study.reproduction import recipes_of, write_reproduction
+    from kdaug.study.workers import places_here
+
+    folder = Path(given.dir or f"runs/reproduce-{given.scale}")
+    data = Data(root=given.root, download=given.download)
+    workers = LocalWorkers(places_here() if given.jobs is None else given.jobs)
+    jobs = plan_jobs(recipes_of(chosen, seeds, data, given.device), folder, share_labels=True)
+    code = carry_out(jobs, folder, workers, given.retry)
+    out = Path(given.out) if given.out else folder / f"{given.study}-report"
+    print(write_reproduction(study, seeds, folder, out), end="")
+    print(f"everything is in {out}: open {out}/index.html")
+    return code
+
+
+def _seeds(given: Arguments) -> tuple[int, ...]:
+    if given.seeds is None:
+        return (0,) if given.scale == "smoke" else (0, 1)
+    if not given.seeds or min(given.seeds) < 0 or len(set(given.seeds)) < len(given.seeds):
+        raise InputError("--seeds takes whole numbers, at least 0, each once, as --seeds 0 1 2")
+    return given.seeds
+
+
+def _only(study: PaperStudy, patterns: tuple[str, ...]) -> PaperStudy:
+    if not patterns:
+        return study
+    cells = tuple(cell for cell in study.cells if any(fnmatchcase(cell.name, pattern) for pattern in patterns))
+    if not cells:
+        raise InputError(f"no cell is called {' or '.join(patterns)}; --list names them")
+    return replace(study, cells=cells)

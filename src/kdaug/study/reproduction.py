@@ -1,0 +1,188 @@
+"""The paper's figures beside ours, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kdaug.config import Data, Recipe
+from kdaug.errors import InputError
+from kdaug.study.comparison import FinishedRun, Gain, Group, gain_over, groups_of, read_finished_run
+from kdaug.study.figures import figures_of, plain_axes
+from kdaug.study.paper import Cell, PaperStudy, differences
+from kdaug.study.report import Report, remarks, save_report
+from kdaug.study.tables import Table, as_json, comparison_table, error_in_words, gain_in_words, runs_table, shown
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A cell, and what came out: its runs (None while none is finished) and the gain over the cell that it is over."""
+
+    cell: Cell
+    group: Group | None
+    gain: Gain | None
+    published_gain: float | None
+
+
+def recipes_of(study: PaperStudy, seeds: Sequence[int], data: Data, device: str) -> dict[str, Recipe]:
+    """The recipe of every run by its name, one seed after the other; root and download as in `data`."""
+    return {
+        _run_name(cell, seed): replace(
+            cell.recipe,
+            data=replace(cell.recipe.data, root=data.root, download=data.download),
+            run=replace(cell.recipe.run, seed=seed, device=device),
+        )
+        for seed in seeds
+        for cell in study.cells
+    }
+
+
+def _run_name(cell: Cell, seed: int) -> str:
+    return f"{cell.name}_seed={seed}"
+
+
+def outcomes_of(study: PaperStudy, seeds: Iterable[int], folder: Path) -> list[Outcome]:
+    """What the runs below `folder` came to. InputError if none is finished."""
+    seeds = list(seeds)
+    groups = {cell.name: _group(cell, seeds, folder) for cell in study.cells}
+    if not any(groups.values()):
+        raise InputError(f"no run of {study.title.partition(':')[0]} is finished in {folder}")
+    published = {cell.name: cell.published for cell in study.cells}
+    return [
+        Outcome(
+            cell,
+            groups[cell.name],
+            _gain(groups.get(cell.over), groups[cell.name]) if cell.over else None,
+            _difference(published.get(cell.over), cell.published) if cell.over else None,
+        )
+        for cell in study.cells
+    ]
+
+
+def _group(cell: Cell, seeds: Sequence[int], folder: Path) -> Group | None:
+    runs = (_finished(folder / _run_name(cell, seed)) for seed in seeds)
+    finished = tuple(run for run in runs if run is not None)
+    return Group({}, finished) if finished else None
+
+
+def _finished(place: Path) -> FinishedRun | None:
+    return read_finished_run(place) if (place / "recipe.yaml").is_file() else None
+
+
+def _gain(baseline: Group | None, group: Group | None) -> Gain | None:
+    return gain_over(baseline, group) if baseline is not None and group is not None else None
+
+
+def _difference(baseline: float | None, error: float | None) -> float | None:
+    return None if baseline is None or error is None else round(baseline - error, 1)
+
+
+def write_reproduction(study: PaperStudy, seeds: Iterable[int], folder: Path, out: Path) -> str:
+    """Writes a report on the runs below `folder` to `out`; its main table, the paper beside ours, in Markdown."""
+    outcomes = outcomes_of(study, seeds, folder)
+    groups = groups_of(run for outcome in outcomes if outcome.group is not None for run in outcome.group.runs)
+    missing = [f"{outcome.cell.name} is not finished" for outcome in outcomes if outcome.group is None]
+    figures = list(figures_of(groups))
+    if any(outcome.gain is not None for outcome in outcomes):
+        figures.insert(0, ("gains", gains_figure(outcomes)))
+    return save_report(
+        Report(
+            f"{study.title} ({study.scale} scale)",
+            groups,
+            [beside(outcomes), comparison_table(groups, {}), runs_table(groups)],
+            [*scale_notes(study), *remarks(groups, missing)],
+            figures,
+            _content(study, outcomes, groups),
+        ),
+        out,
+    )
+
+
+def beside(outcomes: Sequence[Outcome]) -> Table:
+    """A row for every cell: ours, the paper's, and the gains of both."""
+    names = {outcome.cell.name: outcome.cell for outcome in outcomes}
+    rows = []
+    for outcome in outcomes:
+        cell, group = outcome.cell, outcome.group
+        ours = "" if group is None else error_in_words(group)
+        runs = "0" if group is None else str(len(group.runs))
+        over = _over(cell, names[cell.over]) if cell.over else ""
+        published = "" if cell.published is None else f"{cell.published:.1f}"
+        gains = gain_in_words(outcome.gain), "" if outcome.published_gain is None else f"{outcome.published_gain:+.1f}"
+        rows.append((cell.row, cell.column, ours, runs, published, *gains, over))
+    heads = ("", "", "our error, %", "runs", "the paper's", "points gained", "the paper's", "over")
+    return Table("Beside the paper", heads, 2, tuple(rows))
+
+
+def _over(cell: Cell, baseline: Cell) -> str:
+    return baseline.row if baseline.column == cell.column else baseline.column
+
+
+def scale_notes(study: PaperStudy) -> list[str]:
+    """What the paper says, and how far our runs are from its own."""
+    notes = [f"The paper: {sentence}" for sentence in study.says]
+    changed = [
+        f"{name} {', '.join(f'{_value(here)} (the paper: {_value(there)})' for there, here in pairs)}"
+        for name, pairs in differences(study.cells).items()
+    ]
+    if changed:
+        notes.append(
+            "Ours are at a smaller scale: they show effects (which gains, in what order), and are no claim to the "
+            f"paper's figures. What differs: {'; '.join(changed)}."
+        )
+    return notes
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else shown(value)
+
+
+def gains_figure(outcomes: Sequence[Outcome]) -> Figure:
+    """Points gained in each cell that is over another: ours, with the 95 % interval, and the paper's."""
+    there = [outcome for outcome in outcomes if outcome.gain is not None]
+    figure = Figure(figsize=(max(5.0, 0.8 * len(there) + 2), 4), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(there))
+    ours = [outcome.gain for outcome in there if outcome.gain is not None]
+    spread = [gain.half_width or 0.0 for gain in ours]
+    axes.errorbar(places, [gain.mean for gain in ours], spread, fmt="o", capsize=3, label="ours")
+    paper = [(place, o.published_gain) for place, o in zip(places, there, strict=True) if o.published_gain is not None]
+    if paper:
+        axes.plot(*zip(*paper, strict=True), "x", color="grey", label="the paper's")
+    axes.axhline(0, color="black", lw=0.8)
+    axes.set_xticks(places, [outcome.cell.row for outcome in there], rotation=45 if len(there) > 4 else 0, ha="right")
+    axes.set_ylabel("points gained")
+    plain_axes(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _content(study: PaperStudy, outcomes: Sequence[Outcome], groups: Sequence[Group]) -> Mapping[str, Any]:
+    return {
+        "title": study.title,
+        "scale": study.scale,
+        "cells": [
+            {
+                "name": outcome.cell.name,
+                "row": outcome.cell.row,
+                "column": outcome.cell.column,
+                "error": None if outcome.group is None else outcome.group.mean,
+                "deviation": None if outcome.group is None else outcome.group.deviation,
+                "runs": 0 if outcome.group is None else len(outcome.group.runs),
+                "published": outcome.cell.published,
+                "over": outcome.cell.over,
+                "gain": None if outcome.gain is None else asdict(outcome.gain),
+                "published_gain": outcome.published_gain,
+            }
+            for outcome in outcomes
+        ],
+        "differences": {
+            name: [{"paper": there, "ours": here} for there, here in pairs]
+            for name, pairs in differences(study.cells).items()
+        },
+        **as_json(groups, {}),
+    }
