@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,31 +9,23 @@ from typing import Any
 
 import pytest
 
-from kdaug.config import to_yaml, with_settings
+from kdaug.config import with_settings
 from kdaug.errors import InputError
 from kdaug.recipes import named_recipe
 from kdaug.study.comparison import baseline_of, gain_over, groups_of, read_finished_run, usual_baseline, varying
-from kdaug.training.resolving import resolve
 
 Made = Callable[..., Path]
 NO_TEACHER = {"teacher.source": "none"}
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
-    """A finished run of the demo recipe with this error, these settings, and what else its last line says."""
+def made(tmp_path: Path, leave: Callable[..., None]) -> Made:
+    """A run of the demo recipe with this error and these settings."""
     count = iter(range(1000))
 
     def make(error: float, settings: dict[str, Any], finished: bool = True) -> Path:
         path = tmp_path / f"run{next(count)}"
-        path.mkdir()
-        recipe = with_settings(named_recipe("demo"), {"run.dir": str(path), **settings}, "test")
-        (path / "recipe.yaml").write_text(to_yaml(resolve(recipe)))
-        (path / "environment.json").write_text(json.dumps({"device": "cpu"}))
-        lines = [{"kind": "eval", "step": 3, "epoch": 0, "top1_error": error}]
-        end = {"top1_error": error, "top5_error": 1.0, "best_top1_error": error - 1, "seconds": 60.0, "images": 500}
-        lines += [{"kind": "end", "step": 3, "epoch": 0, **end}] if finished else []
-        (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        leave(path, with_settings(named_recipe("demo"), settings, "test"), error, finished)
         return path
 
     return make

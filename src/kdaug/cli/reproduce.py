@@ -32,7 +32,7 @@ class Arguments:
     one scale share their folder, and in it runs, teachers and labels.
     """
 
-    study: tyro.conf.Positional[str]
+    study: tyro.conf.Positional[str] = ""
     """table1, table2, table3, figure2, figure4 or section3.4."""
     scale: Scale = "smoke"
     """smoke: the bundled images; cpu, gpu: CIFAR or photos, smaller networks for less long; paper: as published."""
@@ -63,8 +63,10 @@ def run(arguments: list[str]) -> int:
     given = parse(Arguments, arguments, "kdaug reproduce")
     seeds = _seeds(given)
 
-    from kdaug.study.paper import paper_study
+    from kdaug.study.paper import STUDIES, paper_study
 
+    if not given.study:
+        raise InputError(f"which table or figure? There are {', '.join(STUDIES)}")
     study = paper_study(given.study, given.scale)
     chosen = _only(study, given.only)
     if given.list:

@@ -17,7 +17,7 @@ from kdaug.files import write_whole
 from kdaug.supervision.answer import classes_asked
 from kdaug.supervision.label_store import bytes_per_view
 from kdaug.training.resolving import resolve, teacher_recipe
-from kdaug.training.run_directory import find_run, what_is_learned
+from kdaug.training.run_directory import RunDirectory, find_run, what_is_learned
 
 _SHARE_OF_DISK = 0.5
 
@@ -59,11 +59,13 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
 
     A teacher that several runs want is trained once. If several are to see the same views under the same teacher, it
     looks once and its answers are stored, where the disk has room and `share_labels`. Raises InputError for a recipe
-    that cannot be, and for a run directory that began with another.
+    that cannot be, for images that are not there, and for a run directory that began with another.
     """
     runs = [_run(name, recipe, folder) for name, recipe in recipes.items()]
     for run in runs:
         find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
+        if not RunDirectory(run.place).finished:
+            _dataset(run.recipe.data)
     folder.mkdir(parents=True, exist_ok=True)
     teachers = {_name_of(run.teacher): run.teacher for run in runs if run.teacher is not None}
     stores = _stores(runs, folder) if share_labels else {}

@@ -1,0 +1,63 @@
+"""kdaug reproduce: from nothing to the paper's figures beside ours, again without training, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def test_a_study_is_trained_reported_and_not_trained_again(kdaug: Callable, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("reproduce", "table1", "--dir", folder, "--device", "cpu")
+    only = (*command, "--only", "*-m7", "*-m7-kd")
+    said = kdaug(*only)
+    assert (said.code, said.err) == (0, "")
+    assert "3 of 3 done" in said.out
+    assert {path.name for path in folder.glob("cifar100-*")} == {
+        "cifar100-table1-m7_seed=0",
+        "cifar100-table1-m7-kd_seed=0",
+    }
+    assert "| M = 7 | with the teacher | " in said.out
+    assert "| M = 0 | label only |  | 0 | 18.4 |" in said.out, "what is not there yet is seen to be missing"
+    for name in ("index.html", "report.md", "report.json", "runs.csv", "figures/gains.svg"):
+        assert (folder / "table1-report" / name).is_file()
+    before = (folder / "table1-report/report.json").read_bytes()
+    again = kdaug(*only, "--out", tmp_path / "again")
+    assert (again.code, again.err) == (0, "")
+    assert "running" not in again.out
+    assert (tmp_path / "again/report.json").read_bytes() == before
+
+
+def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
+    assert said.code == 0
+    assert [line.partition(":")[0] for line in said.out.splitlines()] == [
+        "cifar100-clean-epochs",
+        "cifar100-clean-epochs-kd",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["tabel1"], "'tabel1' cannot be reproduced"),
+        (["table1", "--only", "x*"], "no cell is called x*; --list names them"),
+        (["table1", "--seeds", "0", "0"], "--seeds takes whole numbers, at least 0, each once"),
+        (["table1", "--seeds", "-1"], "--seeds takes whole numbers"),
+        (["table1", "--jobs", "0"], "--jobs is 0"),
+        (["table1", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
+        (["table3", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
+        (["table1", "--scale", "huge"], "huge"),
+        ([], "which table or figure? There are table1, "),
+    ],
+)
+def test_what_is_wrong_is_one_line(kdaug: Callable, tmp_path: Path, arguments: list[str], complaint: str) -> None:
+    said = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
+    assert said.code == 2
+    assert complaint in said.err
+    assert len(said.err.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/cifar*"))
