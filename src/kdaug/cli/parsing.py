@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> 
     `--help` prints tyro's help and exits. Raises InputError for arguments that do not fit.
     """
     said = io.StringIO()
+    # tyro joins lines, except before one that does not begin with a letter
+    options = {"description": re.sub(r"^(?=kdaug )", "  ", inspect.getdoc(kind) or "", flags=re.MULTILINE), **options}
     arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", given) for given in arguments]  # --run.no-resume to tyro
     try:
         with contextlib.redirect_stderr(said):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from kdaug.cli.parsing import parse
 from kdaug.cli.sweep_table import carry_out
+from kdaug.cli.where import Where, fitted, workers_of
 from kdaug.config import Data
 from kdaug.errors import InputError
 from kdaug.recipes.scales import Scale
@@ -32,6 +33,7 @@ class Arguments:
     one scale share their folder, and in it runs, teachers and labels.
     """
 
+    where: Annotated[Where, tyro.conf.arg(name="")]
     study: tyro.conf.Positional[str] = ""
     """table1, table2, table3, figure2, figure4 or section3.4."""
     scale: Scale = "smoke"
@@ -50,8 +52,6 @@ class Arguments:
     """Runs for these cells alone, by name or pattern, as '*-m5*'; the report is on all that is there."""
     list: bool = False
     """Name the cells, and train nothing."""
-    jobs: int | None = None
-    """How many runs at once; None: one for each GPU, or without one for each core."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda."""
     retry: bool = False
@@ -60,7 +60,7 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Trains and reports; returns the exit code, 1 if a run failed."""
-    given = parse(Arguments, arguments, "kdaug reproduce")
+    given = parse(Arguments, arguments, "kdaug reproduce", default=Arguments(Where()))
     seeds = _seeds(given)
 
     from kdaug.study.paper import STUDIES, paper_study
@@ -74,14 +74,15 @@ def run(arguments: list[str]) -> int:
             print(f"{cell.name}: {cell.row}, {cell.column}")
         return 0
 
-    from kdaug.study import LocalWorkers, plan_jobs
+    from kdaug.study import plan_jobs
     from kdaug.study.reproduction import recipes_of, write_reproduction
-    from kdaug.study.workers import places_here
 
     folder = Path(given.dir or f"runs/reproduce-{given.scale}")
     data = Data(root=given.root, download=given.download)
-    workers = LocalWorkers(places_here() if given.jobs is None else given.jobs)
-    jobs = plan_jobs(recipes_of(chosen, seeds, data, given.device), folder, share_labels=True)
+    workers = workers_of(given.where, small=given.scale in ("smoke", "cpu"))
+    recipes = recipes_of(chosen, seeds, data, given.device)
+    fitting = {name: fitted(recipe, given.where) for name, recipe in recipes.items()}
+    jobs = plan_jobs(fitting, folder, share_labels=True)
     code = carry_out(jobs, folder, workers, given.retry)
     out = Path(given.out) if given.out else folder / f"{given.study}-report"
     print(write_reproduction(study, seeds, folder, out), end="")

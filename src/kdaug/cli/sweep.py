@@ -10,10 +10,12 @@ import tyro
 
 from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
+from kdaug.cli.where import Where, fitted, workers_of
 from kdaug.config import Recipe, check, with_settings
 from kdaug.errors import InputError
 
-HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--retry] [--section.setting VALUE ...]
+HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--on ray] [--retry]
+                   [--section.setting VALUE ...]
 
 One run for every combination, each in a directory of its own below FOLDER (default: runs/RECIPE-sweep):
   kdaug sweep cifar100-table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
@@ -31,12 +33,11 @@ class Arguments:
     """What to do, and how; all else is of the recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    where: Annotated[Where, tyro.conf.arg(name="")]
     dir: str
     """Folder for all runs."""
     list: str | None = None
     """File with a run a line, in place of a grid."""
-    jobs: int = 1
-    """How many runs at once, each with a GPU or its share of the cores."""
     retry: bool = False
     """Try again what failed in an earlier call."""
     labels: bool = True
@@ -48,19 +49,19 @@ def run(arguments: list[str]) -> int:
     if asks_for_help(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
-    base = Arguments(recipe=find_recipe(name), dir=f"runs/{recipe_stem(name)}-sweep")
+    base = Arguments(find_recipe(name), Where(), f"runs/{recipe_stem(name)}-sweep")
     program = f"kdaug sweep {name}"
     given = parse(
         Arguments, flags, program, default=base, description="Train a recipe with other values of some settings.",
     )  # fmt: skip
     if given.recipe.run.dir != base.recipe.run.dir:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
-    recipes = _recipes(check(given.recipe), axes, given.list)
+    recipes = _recipes(fitted(check(given.recipe), given.where), axes, given.list)
 
     from kdaug.cli.sweep_table import carry_out
-    from kdaug.study import LocalWorkers, plan_jobs
+    from kdaug.study import plan_jobs
 
-    folder, workers = Path(given.dir), LocalWorkers(given.jobs)
+    folder, workers = Path(given.dir), workers_of(given.where, small=False)
     jobs = plan_jobs(recipes, folder, given.labels)
     return carry_out(jobs, folder, workers, given.retry)
 

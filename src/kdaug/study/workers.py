@@ -37,16 +37,21 @@ def command_of(job: Job) -> list[str]:
     return [sys.executable, "-m", "kdaug", *job.arguments]
 
 
-def places_here() -> int:
-    """How many networks this machine trains at once without getting in each other's way: GPUs, or else cores."""
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+def gpus_here() -> int:
+    """GPUs of this machine."""
+    return torch.cuda.device_count()
+
+
+def cores_here() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 class LocalWorkers:
     """So many processes at once on this machine: each with a GPU of its own, in turn, or its share of the cores."""
 
     def __init__(self, at_once: int) -> None:
-        self._cores, self._gpus = sorted(os.sched_getaffinity(0)), torch.cuda.device_count()
+        self._cores, self._gpus = sorted(os.sched_getaffinity(0)), gpus_here()
         if not 1 <= at_once <= max(self._gpus, len(self._cores)):
             raise InputError(f"--jobs is {at_once}, but must be from 1 to {max(self._gpus, len(self._cores))} here")
         self._running: list[tuple[Job, subprocess.Popen[bytes]] | None] = [None] * at_once

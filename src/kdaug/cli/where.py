@@ -1,0 +1,50 @@
+"""Flags of sweep and reproduce: on which machines their jobs run, and how many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from kdaug.config import Recipe
+from kdaug.errors import InputError
+
+if TYPE_CHECKING:
+    from kdaug.study import Workers
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where jobs run, and how many at once."""
+
+    on: Literal["here", "ray"] = "here"
+    """here: this machine; ray: a Ray cluster whose machines share the folder of the runs (pip install 'kdaug[ray]')."""
+    jobs: int | None = None
+    """How many at once. None: on ray as many as there is room for; here one for each GPU, or without one for each core
+    if all networks are small, as those of reproduce's scales smoke and cpu, else one."""
+    cpus: int = 1
+    """Cores of each job on ray."""
+    gpus: float | None = None
+    """GPUs of each job on ray; None: one if the cluster has any."""
+
+
+def workers_of(where: Where, small: bool) -> Workers:
+    """small: whether all networks are."""
+    from kdaug.study.workers import LocalWorkers, cores_here, gpus_here
+
+    if where.on == "ray":
+        from kdaug.study.ray_workers import RayWorkers
+
+        if where.cpus < 1 or (where.gpus is not None and where.gpus < 0) or (where.jobs is not None and where.jobs < 1):
+            raise InputError("--cpus and --jobs must be at least 1, --gpus at least 0")
+        return RayWorkers(where.cpus, where.gpus, where.jobs)
+    if where.cpus != 1 or where.gpus is not None:
+        raise InputError("--cpus and --gpus are for --on ray; here jobs share GPUs and cores evenly")
+    usual = gpus_here() or (cores_here() if small else 1)
+    return LocalWorkers(usual if where.jobs is None else where.jobs)
+
+
+def fitted(recipe: Recipe, where: Where) -> Recipe:
+    """The recipe with no more threads than its job has cores, unless it says how many."""
+    if where.on != "ray" or recipe.run.threads is not None:
+        return recipe
+    return replace(recipe, run=replace(recipe.run, threads=max(1, where.cpus - 1)))
