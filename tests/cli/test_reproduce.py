@@ -49,6 +49,8 @@ def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monk
         (["table1", "--seeds", "0", "0"], "--seeds takes whole numbers, at least 0, each once"),
         (["table1", "--seeds", "-1"], "--seeds takes whole numbers"),
         (["table1", "--jobs", "0"], "--jobs is 0"),
+        (["table1", "--cpus", "2"], "--cpus and --gpus are for --on ray"),
+        (["table1", "--on", "ray", "--cpus", "0"], "--cpus and --jobs must be at least 1"),
         (["table1", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
         (["table3", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
         (["table1", "--scale", "huge"], "huge"),

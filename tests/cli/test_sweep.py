@@ -93,3 +93,19 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     assert says in said.err
     assert said.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_interrupted_from_elsewhere_is_no_success(tiny: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    flags = [*tiny, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none"]
+    command = [sys.executable, "-m", "kdaug", "sweep", "demo", "run.seed=0", "--dir", str(folder), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not read_metrics(folder / "seed=0") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (child,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(child, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "0 of 1 done" in out
+    assert "seed=0 stopped: interrupted" in err

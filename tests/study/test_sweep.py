@@ -102,6 +102,21 @@ def test_an_interrupted_job_is_neither_failed_nor_finished(jobs: list[Job], tmp_
     assert json.loads((tmp_path / "failed.json").read_text()) == {}
 
 
+def test_what_waits_for_an_interrupted_job_waits_no_longer(jobs: list[Job], tmp_path: Path) -> None:
+    standings = done(jobs, tmp_path, Scripted({"teacher": sweep.INTERRUPTED}))
+    assert states(standings) == {"c": "finished", **dict.fromkeys(("teacher", "labels", "a", "b"), "stopped")}
+    assert standings[1].said == "it needs teacher, which was interrupted"
+    assert set(states(done(jobs, tmp_path, Scripted())).values()) == {"finished"}, (
+        "it goes on without being asked twice"
+    )
+
+
+def test_failures_of_other_jobs_in_the_folder_stay(jobs: list[Job], tmp_path: Path) -> None:
+    done(jobs[-1:], tmp_path, Scripted({"c": 2}))
+    done(jobs[:1], tmp_path, Scripted())
+    assert list(json.loads((tmp_path / "failed.json").read_text())) == ["c"]
+
+
 @pytest.fixture
 def held(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Called with a number of looks: so long another process has the directory of c."""

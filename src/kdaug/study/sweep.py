@@ -35,8 +35,9 @@ def do_jobs(
 ) -> list[Standing]:
     """Does what is not done of `jobs`, whose dependencies stand before them; how far each came.
 
-    What failed in an earlier call is not tried again unless `retry`, and what waits for a failed job fails with it.
-    `show` is called after every look at them. Ctrl-C stops all jobs, each with a checkpoint, and is raised again.
+    What failed in an earlier call is not tried again unless `retry`; what waits for a job that failed, or was
+    interrupted from elsewhere, shares its lot. `show` is called after every look at them. Ctrl-C stops all jobs, each
+    with a checkpoint, and is raised again.
     """
     failures, logs = folder / "failed.json", folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -85,8 +86,9 @@ def _go_on_with(standing: Standing, standings: Mapping[str, Standing], workers: 
     job = standing.job
     before = standings[job.after] if job.after is not None else None
     if before is not None and before.state != "finished":
-        if before.state == "failed":
-            standing.state, standing.said = "failed", f"it needs {before.job.name}, which failed"
+        if before.state in ("failed", "stopped"):
+            how = "failed" if before.state == "failed" else "was interrupted"
+            standing.state, standing.said = before.state, f"it needs {before.job.name}, which {how}"
     elif is_held(job.place):
         standing.state = "elsewhere"
     elif _is_finished(job):
