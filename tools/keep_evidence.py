@@ -2,7 +2,8 @@
 
 usage: python tools/keep_evidence.py FOLDER results/NAME
 
-FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors.
+FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors. Of
+the steps of a long run evenly spaced ones are kept, at most MOST_STEPS; of evaluations and all else every line.
 """
 
 import json
@@ -12,13 +13,23 @@ from pathlib import Path
 
 import yaml
 
-EVIDENCE = ("recipe.yaml", "environment.json", "metrics.jsonl")
+COPIED = ("recipe.yaml", "environment.json")
+MOST_STEPS = 400
 
 
 def end_of(run: Path) -> dict[str, float] | None:
     """The figures at the end of `run`; None if it is not finished."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return next((line for line in lines if line["kind"] == "end"), None)
+
+
+def thinned(lines: list[str]) -> list[str]:
+    """`lines` of metrics with at most MOST_STEPS of the steps."""
+    steps = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step"]
+    all_steps = set(steps)
+    every = -(-len(steps) // MOST_STEPS)
+    kept = set(steps[:: max(every, 1)])
+    return [line for number, line in enumerate(lines) if number in kept or number not in all_steps]
 
 
 def row(name: str, run: Path, end: dict[str, float]) -> str:
@@ -50,8 +61,9 @@ def main() -> None:
             print(f"{run} is not finished; left out")
             continue
         (target / name).mkdir(parents=True, exist_ok=True)
-        for file in EVIDENCE:
+        for file in COPIED:
             shutil.copyfile(run / file, target / name / file)
+        (target / name / "metrics.jsonl").write_text("".join(thinned(metrics.read_text().splitlines(keepends=True))))
         rows.append(row(name, run, end))
     if not rows:
         sys.exit(f"{source} holds no finished run")

@@ -48,7 +48,8 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.1)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_run_of_a_lost_machine_goes_on_on_another(cluster: Any, tmp_path: Path) -> None:
     machine = cluster.add_node(num_cpus=1)
     process = sweep(tmp_path / "ray", "--on", "ray")
@@ -64,7 +65,8 @@ def test_the_run_of_a_lost_machine_goes_on_on_another(cluster: Any, tmp_path: Pa
     assert weights[0] == weights[1]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_ctrl_c_stops_what_runs_on_the_cluster_with_a_checkpoint(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     process = sweep(tmp_path, "--on", "ray", "--optimization.epochs", "2000", "--run.checkpoint-steps", "100000")
