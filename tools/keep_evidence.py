@@ -2,8 +2,8 @@
 
 usage: python tools/keep_evidence.py FOLDER results/NAME
 
-FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors. Of
-the steps of a long run evenly spaced ones are kept, at most MOST_STEPS; of evaluations and all else every line.
+FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors.
+Of the steps of a long run evenly spaced ones are kept, at most MOST_STEPS; of evaluations and all else every line.
 """
 
 import json
