@@ -26,10 +26,9 @@ def end_of(run: Path) -> dict[str, float] | None:
 def thinned(lines: list[str]) -> list[str]:
     """`lines` of metrics with at most MOST_STEPS of the steps."""
     steps = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step"]
-    all_steps = set(steps)
-    every = -(-len(steps) // MOST_STEPS)
-    kept = set(steps[:: max(every, 1)])
-    return [line for number, line in enumerate(lines) if number in kept or number not in all_steps]
+    every = max(1, -(-len(steps) // MOST_STEPS))
+    left_out = set(steps) - set(steps[::every])
+    return [line for number, line in enumerate(lines) if number not in left_out]
 
 
 def row(name: str, run: Path, end: dict[str, float]) -> str:

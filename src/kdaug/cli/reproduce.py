@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from kdaug.cli.jobs import carry_out
 from kdaug.cli.parsing import parse
-from kdaug.cli.sweep_table import carry_out
 from kdaug.cli.where import Where, fitted, workers_of
 from kdaug.config import Data
 from kdaug.errors import InputError

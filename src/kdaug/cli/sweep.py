@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
     recipes = _recipes(fitted(check(given.recipe), given.where), axes, given.list)
 
-    from kdaug.cli.sweep_table import carry_out
+    from kdaug.cli.jobs import carry_out
     from kdaug.study import plan_jobs
 
     folder, workers = Path(given.dir), workers_of(given.where, small=False)

@@ -29,7 +29,8 @@ class Where:
 
 def workers_of(where: Where, small: bool) -> Workers:
     """small: whether all networks are."""
-    from kdaug.study.workers import LocalWorkers, cores_here, gpus_here
+    from kdaug.study.workers import LocalWorkers, gpus_here
+    from kdaug.training.optimization import available_cores
 
     if where.on == "ray":
         from kdaug.study.ray_workers import RayWorkers
@@ -39,7 +40,7 @@ def workers_of(where: Where, small: bool) -> Workers:
         return RayWorkers(where.cpus, where.gpus, where.jobs)
     if where.cpus != 1 or where.gpus is not None:
         raise InputError("--cpus and --gpus are for --on ray; here jobs share GPUs and cores evenly")
-    usual = gpus_here() or (cores_here() if small else 1)
+    usual = gpus_here() or (available_cores() if small else 1)
     return LocalWorkers(usual if where.jobs is None else where.jobs)
 
 

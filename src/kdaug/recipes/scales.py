@@ -79,7 +79,7 @@ def _with_method(recipe: Recipe, scale: Scale, small: _Small) -> Recipe:
     """Images, views, networks; what is added to the loss stays."""
     data = replace(recipe.data, train_images=small.images, image_size=small.image_size)
     views = replace(recipe.views, cutout=recipe.views.cutout if small.cutout else 0)
-    teacher, student = recipe.teacher, recipe.student
+    teacher = recipe.teacher
     if scale == "smoke":
         data = Data(train_images=small.images)
         views = replace(views, crop="pad", pad=_BUNDLED_PAD)
@@ -93,6 +93,5 @@ def _with_method(recipe: Recipe, scale: Scale, small: _Small) -> Recipe:
             learning_rate=None,
             weight_decay=None,
         )
-    name = small.networks.get(student.name, small.network)
-    student = Network(name, batch_norm_momentum=None)
-    return replace(recipe, data=data, views=views, student=student, teacher=teacher)
+    name = small.networks.get(recipe.student.name, small.network)
+    return replace(recipe, data=data, views=views, student=Network(name), teacher=teacher)

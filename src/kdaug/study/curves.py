@@ -46,10 +46,15 @@ def cross_entropy_by_epoch(directory: Path) -> dict[int, float]:
     return {epoch: sum(values) / len(values) for epoch, values in by_epoch.items()}
 
 
+def plain_axes(axes: Axes) -> None:
+    """No box, faint lines to read values by."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+
+
 def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("epoch")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
+    plain_axes(axes)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

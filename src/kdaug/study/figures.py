@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdaug.study.comparison import Group, is_number
-from kdaug.study.curves import cross_entropy_by_epoch, errors_by_epoch
+from kdaug.study.curves import cross_entropy_by_epoch, errors_by_epoch, plain_axes
 from kdaug.study.tables import in_words
 
 _MOST_LINES = 12
@@ -83,12 +82,6 @@ def error_against(name: str, lines: dict[str, list[Group]]) -> Figure:
     if any(lines):
         axes.legend(frameon=False, fontsize=8)
     return figure
-
-
-def plain_axes(axes: Axes) -> None:
-    """No box, faint lines to read values by."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

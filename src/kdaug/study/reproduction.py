@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from kdaug.config import Data, Recipe
 from kdaug.errors import InputError
 from kdaug.study.comparison import FinishedRun, Gain, Group, gain_over, groups_of, read_finished_run
-from kdaug.study.figures import figures_of, plain_axes
+from kdaug.study.curves import plain_axes
+from kdaug.study.figures import figures_of
 from kdaug.study.paper import Cell, PaperStudy, differences
 from kdaug.study.report import Report, remarks, save_report
 from kdaug.study.tables import Table, as_json, comparison_table, error_in_words, gain_in_words, runs_table, shown

@@ -42,11 +42,6 @@ def gpus_here() -> int:
     return torch.cuda.device_count()
 
 
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class LocalWorkers:
     """So many processes at once on this machine: each with a GPU of its own, in turn, or its share of the cores."""
 

@@ -1,4 +1,4 @@
-"""Doing the jobs of a sweep before the user's eyes: a live table, or lines where nobody watches."""
+"""Doing the jobs of sweep and reproduce before the user's eyes: a live table, or lines where nobody watches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_ROWS = 30
 
 def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) -> int:
     """Does what is not done of `jobs` and says how it ended; the exit code, 1 if a job failed or was stopped."""
-    with SweepTable() as table:
+    with JobsTable() as table:
         standings = do_jobs(jobs, folder, workers, retry, table.show)
     undone = [standing for standing in standings if standing.state != "finished"]
     for standing in undone:
@@ -37,7 +37,7 @@ def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) 
     return 1 if undone else 0
 
 
-class SweepTable:
+class JobsTable:
     """Shows how far every job is: a table on a terminal, elsewhere a line for every change."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class SweepTable:
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._shown = dict[str, str]()
 
-    def __enter__(self) -> SweepTable:
+    def __enter__(self) -> JobsTable:
         if self._live is not None:
             self._live.start()
         return self
