@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -522,6 +523,16 @@ def test_stopped_after_every_single_step_a_run_is_as_if_never_stopped(
     for _ in range(8):
         train_until(tiny(DROPOUT), each_step, stop_at=1)
     assert_same_run(train(tiny(DROPOUT)).directory, uninterrupted, lines_of)
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_stretches(tiny: Tiny, each_step: Callable, lines_of: Lines) -> None:
+    def linger_then_interrupt(step: int, student: nn.Module, x: Tensor) -> None:
+        time.sleep(1.5)
+        signal.raise_signal(signal.SIGINT)
+
+    with each_step(linger_then_interrupt), pytest.raises(Interrupted):
+        train(tiny(DROPOUT))
+    assert 1.5 < lines_of(train(tiny(DROPOUT)).directory)[-1]["seconds"] < 15
 
 
 def test_a_convolutional_network_with_a_teacher_stopped_amid_an_epoch_goes_on_bit_for_bit(

@@ -28,7 +28,7 @@ class FinishedRun:
     settings: all that the outcome depends on, by dotted name; not where a teacher's answers were read. top1_error,
     top5_error: of the final weights, best_top1_error: the lowest on the way, all in percent of `images` images, which
     are `held_out` of the training images or else the test images; None if the run does not say how many. seconds: of
-    the last stretch of training.
+    all stretches of training.
     """
 
     path: Path

@@ -39,7 +39,7 @@ from kdaug.training.optimization import LearningRate
 KEPT = 2
 ALONE = World()
 _WEIGHTS, _AVERAGE, _STATE, _SUMS = "weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
-_PARTS = {"step", "best_top1_error", "optimizer", "scaler", "generators"}
+_PARTS = {"step", "best_top1_error", "seconds", "optimizer", "scaler", "generators"}
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
@@ -50,7 +50,8 @@ class TrainingState:
     """What changes while training. `step` counts the optimisation steps done; `rate` follows from it.
 
     network: the student, whose weights these are. forward: what to call in training, the network itself or what
-    averages the gradients of several processes around it. average: the moving average of its weights, or None.
+    averages the gradients of several processes around it. average: the moving average of its weights, or None. seconds:
+    what these steps took, evaluations included, over all stretches of a run that was stopped and continued.
     """
 
     network: nn.Module
@@ -61,6 +62,7 @@ class TrainingState:
     average: ModelEmaV3 | None = None
     step: int = 0
     best_top1_error: float | None = None
+    seconds: float = 0.0
 
     @property
     def judged(self) -> nn.Module:
@@ -112,6 +114,7 @@ def _contents(state: TrainingState, world: World) -> dict[str, bytes]:
     rest = {
         "step": state.step,
         "best_top1_error": state.best_top1_error,
+        "seconds": state.seconds,
         "optimizer": get_optimizer_state_dict(
             state.network, state.optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         ),
@@ -205,6 +208,7 @@ def _restore(state: TrainingState, read: Checkpoint, world: World) -> None:
     set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=whole)
     state.scaler.load_state_dict(read.rest["scaler"])
     state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
+    state.seconds = read.rest["seconds"]
     if world.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one goes on as it began
         _set_generators(read.rest["generators"][world.rank])
 

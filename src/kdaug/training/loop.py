@@ -171,7 +171,7 @@ def _begin(setup: Setup, directory: RunDirectory, step: int, loaded: bool) -> No
 def _run_steps(run: _Run, teacher: Teacher | LabelStore | None, stop: Event) -> None:
     """All optimisation steps from the present one on, evaluations and checkpoints on the way, then the last files."""
     setup, state, log = run.setup, run.state, run.log
-    agreement, keeper, started = Agreement(setup.world), _Keeper(run), time.monotonic()
+    agreement, keeper = Agreement(setup.world), _Keeper(run)
     if _evaluation_due(setup, state.step):  # the checkpoint at such a step is written before the evaluation
         _evaluate(run, stop)
     cycle = teacher.cycle if isinstance(teacher, LabelStore) else None
@@ -188,7 +188,7 @@ def _run_steps(run: _Run, teacher: Teacher | LabelStore | None, stop: Event) -> 
                 raise Interrupted(run.directory.path)
             if evaluation_due:
                 _evaluate(run, stop)
-    _finish(run, _evaluate(run, stop), time.monotonic() - started)
+    _finish(run, _evaluate(run, stop), keeper.seconds())
     if agreement.settled_on(stop.is_set(), False)[0]:
         raise Interrupted(run.directory.path)
 
@@ -198,6 +198,11 @@ class _Keeper:
 
     def __init__(self, run: _Run) -> None:
         self._run, self._saved_at, self._saved_step = run, time.monotonic(), run.state.step
+        self._began = time.monotonic() - run.state.seconds  # as if all stretches had been one
+
+    def seconds(self) -> float:
+        """What all steps so far took."""
+        return time.monotonic() - self._began
 
     def due(self) -> bool:
         """Whether it is time for one: by steps, or by the clock of the first rank."""
@@ -211,6 +216,7 @@ class _Keeper:
         run, world = self._run, self._run.setup.world
         run.log.flush(to_disk=True)
         require_finite(run.state, world)
+        run.state.seconds = self.seconds()
         save_checkpoint(run.state, run.directory.checkpoints, world)
         self._saved_at, self._saved_step = time.monotonic(), run.state.step
 
