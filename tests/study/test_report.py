@@ -7,11 +7,15 @@ import json
 import re
 import shutil
 import statistics
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kdaug.cli.main import main
+from kdaug.recipes import RECIPES
+from kdaug.study.report import finished_runs, machines
 
 EVIDENCE = Path(__file__).parents[2] / "results"
 
@@ -71,6 +75,18 @@ def test_what_a_reader_must_know_is_said(report: Path) -> None:
     for text in ((report / "report.md").read_text(), (report / "index.html").read_text()):
         assert "chosen it by looking at the test set" in text.replace("\n", " ")
         assert "unfinished is not finished" in text
+        assert re.search("All runs: seed 0; device cpu; processor AMD EPYC; .*; packages kdaug 0", text)
+
+
+def test_where_runs_differ_in_their_machines_is_said(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    for seed, device in enumerate(("cpu", "NVIDIA H100")):
+        leave(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
+        (tmp_path / f"{seed}/environment.json").write_text(json.dumps({"device": device, "precision": "float32"}))
+    told = machines(finished_runs([tmp_path])[0])
+    assert told[0].startswith("All runs: seed 0, 1; processor unknown; ")
+    assert "precision float32" in told[0]
+    assert told[1:] == ["The runs differ in device: NVIDIA H100; cpu."]
 
 
 def test_the_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_report_sets_ours_beside_the_papers(study: PaperStudy, runs: Path, t
     assert table in text
     assert "student.name wide_resnet10_1 (the paper: wide_resnet28_10)" in text
     assert "optimization.epochs 2 (the paper: 200)" in text
-    assert "cifar100-table1-m7-kd is not finished" in text
+    assert "Left out: cifar100-table1-m7-kd (not finished)." in text
     page = (tmp_path / "out/index.html").read_text()
     assert "19.50 ± 0.71" in page
     assert "http" not in page.replace("http://www.w3.org", "")

@@ -120,12 +120,28 @@ def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
             f"They are on {images} test images. Whoever chooses a setting by them has chosen it by looking at the test "
             "set, and its figure is too good; data.holdout sets images aside for that."
         )
-    for name in ("device", "processor", "precision", "packages"):
-        seen = {json.dumps(run.environment.get(name)) for run in runs}
-        if len(seen) > 1:
-            notes.append(f"The runs differ in {name}: {'; '.join(sorted(seen))}.")
+    notes += machines(runs)
     notes += [f"Left out: {why}." for why in left_out]
     return notes
+
+
+def machines(runs: Sequence[FinishedRun]) -> list[str]:
+    """With which seeds and on what the runs were trained, and in what of that they differ."""
+    seeds = sorted({run.settings["run.seed"] for run in runs})
+    told, differing = [f"seed {', '.join(map(str, seeds))}"], list[str]()
+    for name in ("device", "processor", "cores", "processes", "threads", "precision", "packages"):
+        seen = sorted({_in_words(run.environment.get(name)) for run in runs})
+        if len(seen) > 1:
+            differing.append(f"The runs differ in {name}: {'; '.join(seen)}.")
+        else:
+            told.append(f"{name} {seen[0]}")
+    return [f"All runs: {'; '.join(told)}.", *differing]
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {of}" for name, of in value.items())
+    return "unknown" if value is None else str(value)
 
 
 def _page(report: Report, figures: Path) -> str:

@@ -86,7 +86,7 @@ def write_reproduction(study: PaperStudy, seeds: Iterable[int], folder: Path, ou
     """Writes a report on the runs below `folder` to `out`; its main table, the paper beside ours, in Markdown."""
     outcomes = outcomes_of(study, seeds, folder)
     groups = groups_of(run for outcome in outcomes if outcome.group is not None for run in outcome.group.runs)
-    missing = [f"{outcome.cell.name} is not finished" for outcome in outcomes if outcome.group is None]
+    missing = [outcome.cell.name for outcome in outcomes if outcome.group is None]
     figures = list(figures_of(groups))
     if any(outcome.gain is not None for outcome in outcomes):
         figures.insert(0, ("gains", gains_figure(outcomes)))
@@ -95,7 +95,7 @@ def write_reproduction(study: PaperStudy, seeds: Iterable[int], folder: Path, ou
             f"{study.title} ({study.scale} scale)",
             groups,
             [beside(outcomes), comparison_table(groups, {}), runs_table(groups)],
-            [*scale_notes(study), *remarks(groups, missing)],
+            [*scale_notes(study), *remarks(groups, [f"{', '.join(missing)} (not finished)"] if missing else [])],
             figures,
             _content(study, outcomes, groups),
         ),
