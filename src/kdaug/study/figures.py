@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,39 +17,66 @@ from kdaug.study.comparison import Group, is_number
 from kdaug.study.curves import cross_entropy_by_epoch, errors_by_epoch, plain_axes
 from kdaug.study.tables import in_words
 
-_MOST_LINES = 12
-"""More cannot be told apart."""
+_STYLES = ("-", "--", ":", "-.")
+_MOST_NAMED = 24
+"""More lines than that have no legend beside them, which would be longer than the figure."""
 
 
 def figures_of(groups: Sequence[Group]) -> Iterator[tuple[str, Figure]]:
     """Name and figure of each: the curves, then one for every setting of at least two numbers."""
-    if len(groups) <= _MOST_LINES:
-        yield "curves", curves(groups)
+    yield "curves", curves(groups)
     for name in groups[0].varied:
-        values = {group.varied[name] for group in groups if is_number(group.varied[name])}
-        lines = _lines_against(name, groups)
-        if len(values) > 1 and len(lines) <= _MOST_LINES:
-            yield f"error-{name}", error_against(name, lines)
+        if len(_numbers(name, groups)) > 1:
+            yield f"error-{name}", error_against(name, groups)
+
+
+def _numbers(name: str, groups: Sequence[Group]) -> list[float]:
+    """The numbers among the values of the setting `name`, each once, by size."""
+    return sorted({group.varied[name] for group in groups if is_number(group.varied[name])})
 
 
 def curves(groups: Sequence[Group]) -> Figure:
     """Training loss and validation error against epochs, as in the paper's Figure 2; means over the seeds."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
     loss, error = figure.subplots(1, 2)
-    for group in groups:
+    for group, look in zip(groups, _looks(groups), strict=True):
         title = in_words(group.varied) or "all"
         epochs, values = _means([cross_entropy_by_epoch(run.path) for run in group.runs])
-        loss.plot(epochs, values, label=title)
+        loss.plot(epochs, values, **look)
         epochs, values = _means([errors_by_epoch(run.path) for run in group.runs])
-        error.plot(epochs, values, "o-", ms=3, label=title)
+        error.plot(epochs, values, "o", ms=3, label=title, **look)
     loss.set_ylabel("cross-entropy on the training views, nats")
     error.set_ylabel("error, %")
     for axes in (loss, error):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain_axes(axes)
-    error.legend(frameon=False, fontsize=8)
+    _name_lines(figure, len(groups))
     return figure
+
+
+def _looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Colour and style of each group's line. The setting with the most numbers gives the colour, from dark to light;
+    what else varies the style. Without one, each group has a colour of its own."""
+    by_size = max(groups[0].varied, key=lambda name: len(_numbers(name, groups)), default=None)
+    numbers = _numbers(by_size, groups) if by_size else []
+    if by_size is None or len(numbers) < 2:
+        return [{"color": f"C{place % 10}", "ls": _STYLES[place // 10 % 4]} for place in range(len(groups))]
+    kinds = list(_lines_against(by_size, groups))
+    looks = list[dict[str, Any]]()
+    for group in groups:
+        number, kind = group.varied[by_size], _kind(by_size, group)
+        color = colormaps["viridis"](0.9 * numbers.index(number) / (len(numbers) - 1)) if number in numbers else "grey"
+        looks.append({"color": color, "ls": _STYLES[kinds.index(kind) % 4]})
+    return looks
+
+
+def _name_lines(figure: Figure, lines: int) -> None:
+    """A legend beside the axes."""
+    if lines <= _MOST_NAMED:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    else:
+        figure.suptitle(f"{lines} lines, by name in the tables", fontsize=8)
 
 
 def _means(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
@@ -59,29 +89,50 @@ def _lines_against(name: str, groups: Sequence[Group]) -> dict[str, list[Group]]
     """The groups of each line: those that agree in all but `name`, in its order."""
     lines = dict[str, list[Group]]()
     for group in groups:
-        others = {other: value for other, value in group.varied.items() if other != name}
-        lines.setdefault(in_words(others), []).append(group)
+        lines.setdefault(_kind(name, group), []).append(group)
     return lines
 
 
-def error_against(name: str, lines: dict[str, list[Group]]) -> Figure:
-    """Mean error, with its standard deviation, against the setting `name`, as in Figure 4; one line for all else."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+def _kind(name: str, group: Group) -> str:
+    """What varies but for `name`, in words."""
+    return in_words({other: value for other, value in group.varied.items() if other != name})
+
+
+def error_against(name: str, groups: Sequence[Group]) -> Figure:
+    """Mean error, with its standard deviation, against the setting `name`, as in Figure 4; one line for all else.
+
+    Groups in which `name` is no number, such as those without a teacher, are level lines. Where several numbers make a
+    line, groups that have but one between them are left to the figures of the other settings.
+    """
+    lines = _lines_against(name, groups)
+    numbered = {title: [group for group in line if is_number(group.varied[name])] for title, line in lines.items()}
+    longest = max(map(len, numbered.values()))
+    drawn = {title: line for title, line in numbered.items() if len(line) > 1 or longest == len(line)}
+    level = [(title, group) for title, line in lines.items() for group in line if not is_number(group.varied[name])]
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    for title, groups in lines.items():
-        there = [group for group in groups if is_number(group.varied[name])]
-        if there:
-            x, y = [group.varied[name] for group in there], [group.mean for group in there]
-            axes.errorbar(x, y, [group.deviation or 0.0 for group in there], fmt="o-", ms=4, capsize=2, label=title)
-        for group in groups:
-            if not is_number(group.varied[name]):
-                axes.axhline(group.mean, ls="--", lw=1, color="grey", label=title)
+    for place, (title, line) in enumerate(drawn.items()):
+        x, y = [group.varied[name] for group in line], [group.mean for group in line]
+        look: dict[str, Any] = {"color": f"C{place % 10}", "ls": _STYLES[place // 10 % 4], "label": title}
+        axes.errorbar(x, y, [group.deviation or 0.0 for group in line], marker="o", ms=4, capsize=2, **look)
+    for place, (title, group) in enumerate(level):
+        axes.axhline(group.mean, ls=_STYLES[place % 4], lw=1, color="grey", label=title)
+    _place_numbers(axes, _numbers(name, groups))
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")
     plain_axes(axes)
     if any(lines):
-        axes.legend(frameon=False, fontsize=8)
+        _name_lines(figure, len(drawn) + len(level))
     return figure
+
+
+def _place_numbers(axes: Axes, numbers: Sequence[float]) -> None:
+    """Ticks at the numbers, if they are few; a logarithmic axis if they are far apart."""
+    if numbers[0] > 0 and numbers[-1] / numbers[0] > 8:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    if len(numbers) <= 12:
+        axes.set_xticks(numbers, [f"{number:g}" for number in numbers])
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:

@@ -120,8 +120,8 @@ def gain_of(group: Group, groups: Sequence[Group], against: Mapping[str, Any]) -
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
-    """As on the command line."""
-    return ", ".join(f"{name}={shown(value)}" for name, value in settings.items())
+    """As on the command line, without what does not count."""
+    return ", ".join(f"{name}={shown(value)}" for name, value in settings.items() if value is not None)
 
 
 def shown(value: Any) -> str:
