@@ -16,9 +16,9 @@ class Answer:
     """What a teacher says of N views, as far as a divergence over its top K classes at temperature T needs it.
 
     first: the class it puts first, int64 [N]. top: its K classes, best first, int64 [N,K]; None: all C, in the data's
-    order. logits: of these classes, divided by T, [N,K] or [N,C]. others: log-sum-exp of all other classes' logits
-    divided by T, [N]. label: logit of each image's label, [N]; None if no labels were given. clean: the same for the
-    image as it is, without augmentation; None unless it was looked at.
+    order. logits: of these classes, divided by T, [N,K] or [N,C]. others, everything: log-sum-exp of all other classes'
+    logits, and of all, divided by T, [N]. label: logit of each image's label, [N]; None if no labels were given. clean:
+    the same for the image as it is, without augmentation; None unless it was looked at.
     All logits of a view are shifted to be log-probabilities at temperature 1, as a label store holds them.
     """
 
@@ -26,6 +26,7 @@ class Answer:
     top: Tensor | None
     logits: Tensor
     others: Tensor
+    everything: Tensor
     label: Tensor | None = None
     clean: Tensor | None = None
 
@@ -49,10 +50,17 @@ def answer_of(logits: Tensor, settings: config.Supervision, labels: Tensor | Non
     log_probability = at_least_float32(logits.detach()).log_softmax(1)
     scaled, k = log_probability / settings.temperature, classes_asked(settings, logits.shape[1])
     label = None if labels is None else log_probability.gather(1, labels[:, None])[:, 0]
+    everything = log_sum_exp_of_all(scaled, settings.temperature)
     if k >= logits.shape[1]:
-        return Answer(_first(log_probability), None, scaled, scaled.new_full((len(scaled),), -math.inf), label)
+        none = torch.full_like(everything, -math.inf)
+        return Answer(_first(log_probability), None, scaled, none, everything, label)
     top = ranked(log_probability, k)
-    return Answer(top[:, 0], top, scaled.gather(1, top), log_sum_exp_of_others(scaled, top), label)
+    return Answer(top[:, 0], top, scaled.gather(1, top), log_sum_exp_of_others(scaled, top), everything, label)
+
+
+def log_sum_exp_of_all(scaled: Tensor, temperature: float) -> Tensor:
+    """log-sum-exp [N] of log-probabilities [N,C] divided by `temperature`; at 1 it is 0, not what rounding makes it."""
+    return scaled.new_zeros(len(scaled)) if temperature == 1 else scaled.logsumexp(1)
 
 
 def ranked(log_probability: Tensor, k: int) -> Tensor:

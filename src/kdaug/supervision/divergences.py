@@ -82,8 +82,7 @@ def _over_top(student: Tensor, answer: Answer, settings: config.Supervision) -> 
     if settings.reading == "renormalized":
         return _kl(of_top.log_softmax(1), of_teacher.log_softmax(1))
     if settings.reading == "as-written":
-        everything = torch.logaddexp(teacher.logsumexp(1), answer.others)
-        return _kl(of_top - student.logsumexp(1, keepdim=True), of_teacher - everything[:, None])
+        return _kl(of_top - student.logsumexp(1, keepdim=True), of_teacher - answer.everything[:, None])
     others = log_sum_exp_of_others(student, top, kept)
     others_of_teacher = torch.logaddexp(answer.others, log_sum_exp(teacher.masked_fill(kept, -math.inf)))
     student = torch.cat([of_top, others[:, None]], dim=1).log_softmax(1)

@@ -34,7 +34,7 @@ from kdaug import config
 from kdaug.data.images import digest
 from kdaug.errors import InputError
 from kdaug.files import write_whole
-from kdaug.supervision.answer import Answer, classes_asked, ranked
+from kdaug.supervision.answer import Answer, classes_asked, log_sum_exp_of_all, ranked
 
 StorePrecision = Literal["float16", "float32"]
 ROWS_PER_FILE = 1 << 17
@@ -209,7 +209,7 @@ def records_of(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str, 
     shifted = logits.float().log_softmax(1)
     top = ranked(shifted, manifest.k)
     dtype = _DTYPES[manifest.precision]
-    sums = [(shifted / temperature).logsumexp(1) for temperature in manifest.temperatures]
+    sums = [log_sum_exp_of_all(shifted / temperature, temperature) for temperature in manifest.temperatures]
     records = {
         "classes": top.to(torch.int32),  # few operations know uint16
         "logits": shifted.gather(1, top).to(dtype),
@@ -318,13 +318,14 @@ class LabelStore:
         if k == all_classes:
             in_order = torch.empty_like(logits).scatter_(1, classes, logits)
             none = logits.new_full((len(rows),), -math.inf)
-            return Answer(classes[:, 0], None, in_order, none, label, clean)
+            everything = log_sum_exp_of_all(in_order, temperature)
+            return Answer(classes[:, 0], None, in_order, none, everything, label, clean)
         if settings.reading == "renormalized":
-            others = torch.zeros_like(label)  # of no consequence
+            others = everything = torch.zeros_like(label)  # of no consequence
         else:
             everything = self._log_sum_exp(epoch, rows, temperature)
             others = everything + torch.log1p(-(logits.logsumexp(1) - everything).exp().clamp(max=1))
-        return Answer(classes[:, 0], classes, logits, others, label, clean)
+        return Answer(classes[:, 0], classes, logits, others, everything, label, clean)
 
     def _log_sum_exp(self, epoch: int, rows: NDArray[np.int64], temperature: float) -> Tensor:
         if temperature == 1:
