@@ -76,9 +76,9 @@ def test_each_reading_is_its_sum_written_out(
     assert_allclose(scaled, np.array(expected) * temperature**2, rtol=1e-9, atol=1e-12)
 
 
-def test_by_default_the_reading_is_renormalized_and_scaled() -> None:
+def test_by_default_it_is_as_written_and_scaled() -> None:
     student, teacher = two_logits(0, 6)
-    expected = topk_divergence(student, teacher, 2, 3.0, "renormalized", scale_by_t2=True)
+    expected = topk_divergence(student, teacher, 2, 3.0, "as-written", scale_by_t2=True)
     assert torch.equal(topk_divergence(student, teacher, 2, 3.0), expected)
 
 

@@ -170,7 +170,7 @@ def test_a_store_that_does_not_serve_is_refused_naming_what_differs(
 def test_a_store_in_turn_serves_any_number_of_epochs(tmp_path: Path) -> None:
     folder = fill(replace(MANIFEST, cycle=2), tmp_path / "labels")
     assert open_store(folder, SUBJECT, config.Supervision(), range(1000)).cycle == 2
-    renormalized = config.Supervision(temperature=3.7)
+    renormalized = config.Supervision(temperature=3.7, reading="renormalized")
     assert open_store(folder, SUBJECT, renormalized, [7]).cycle == 2, "any temperature will do for renormalized"
 
 

@@ -132,7 +132,7 @@ class Supervision:
     """How many of the teacher's top classes count; at least the number of classes: all, the ordinary KL."""
     temperature: float = 2.0
     """Softmax temperature of teacher and student in the divergence, above 0."""
-    reading: Reading = "renormalized"
+    reading: Reading = "as-written"
     """How the sum over the top classes is read; see kdaug.topk_divergence."""
     scale_by_t2: bool = True
     """Multiply the divergence by the squared temperature, as Hinton et al. do."""

@@ -24,7 +24,7 @@ def topk_divergence(
     teacher_logits: Tensor,
     k: int,
     temperature: float,
-    reading: Reading = "renormalized",
+    reading: Reading = "as-written",
     scale_by_t2: bool = True,
 ) -> Tensor:
     """Divergence of the student from the teacher over the teacher's `k` top classes: [N], one value per image.
