@@ -29,9 +29,9 @@ Lines = Callable[[Path], list[dict[str, Any]]]
 KINDS: dict[str, dict[str, Any]] = {
     "nucleus": {"mass": 0.9, "k": 10, "reading": "grouped"},
     "label trust": {"label_trust": True, "k": 10},
-    "rising": {"weight_schedule": "rising"},
-    "falling": {"weight_schedule": "falling"},
-    "by magnitude": {"weight_by_magnitude": True, "weight": 2.0},
+    "rising": {"weight_schedule": "rising", "reading": "renormalized"},  # whose divergence is never negative
+    "falling": {"weight_schedule": "falling", "reading": "renormalized"},
+    "by magnitude": {"weight_by_magnitude": True, "weight": 2.0, "reading": "renormalized"},
     "without the worst": {"drop_worst": 0.25},
     "plain": {"k": 10},
     "soft labels alone": {"label_weight": 0.0, "k": 10},

@@ -84,7 +84,8 @@ def test_any_network_seed_weight_k_and_temperature_learn_from_one_store(
 ) -> None:
     settings = {
         "student.name": "softmax_regression", "run.seed": 7, "views.seed": 0, "supervision.weight": 0.3,
-        "supervision.k": 2, "supervision.temperature": 7.7, "supervision.reading": "renormalized", "optimization.epochs": 1,
+        "supervision.k": 2, "supervision.temperature": 7.7, "supervision.reading": "renormalized",
+        "optimization.epochs": 1,
     }  # fmt: skip
     run = train(student(store, settings)).directory
     assert all(line["divergence"] > 0 for line in lines_of(run) if line["kind"] == "step")
