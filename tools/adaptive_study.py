@@ -23,11 +23,12 @@ from kdaug.training import train
 from kdaug.training.labelling import Request, label
 
 CLASSES = 10
-TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # the paper's, for ten classes
+TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # K, λ and T the paper's, for ten classes
 ALL = replace(TOP_K, k=CLASSES)
 WAYS: dict[str, Supervision | None] = {
     "label": None,
     "top-k": TOP_K,
+    "top-k-as-written": replace(TOP_K, reading="as-written"),
     "all": ALL,
     "mass": replace(ALL, mass=0.95, reading="grouped"),
     "trust": replace(TOP_K, label_trust=True),
