@@ -58,6 +58,12 @@ def test_the_whole_of_table_1_has_curves_whose_colour_is_the_magnitude(groups: G
     assert len(figure.legends[0].get_texts()) == 16
 
 
+def test_no_two_lines_look_the_same(groups: Groups) -> None:
+    taught = [{"supervision.weight": 0.5, "supervision.k": k} for k in (2, 5, 10, 25, 50)]
+    figure = curves(groups([*taught, {"supervision.weight": 1.0}, {"teacher.source": "none"}]))
+    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[1].get_lines()}) == 7
+
+
 def test_more_lines_than_can_be_named_are_drawn_all_the_same(groups: Groups) -> None:
     figure = curves(groups([{"views.magnitude": place / 10} for place in range(25)]))
     assert len(figure.axes[1].get_lines()) == 25

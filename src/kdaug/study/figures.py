@@ -57,18 +57,23 @@ def curves(groups: Sequence[Group]) -> Figure:
 
 def _looks(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Colour and style of each group's line. The setting with the most numbers gives the colour, from dark to light;
-    what else varies the style. Without one, each group has a colour of its own."""
+    what else varies the style. Without one, or with more to vary than there are styles, each group has its own colour.
+    """
     by_size = max(groups[0].varied, key=lambda name: len(_numbers(name, groups)), default=None)
     numbers = _numbers(by_size, groups) if by_size else []
-    if by_size is None or len(numbers) < 2:
-        return [{"color": f"C{place % 10}", "ls": _STYLES[place // 10 % 4]} for place in range(len(groups))]
-    kinds = list(_lines_against(by_size, groups))
+    kinds = list(_lines_against(by_size, groups)) if by_size else []
+    if by_size is None or len(numbers) < 2 or len(kinds) > len(_STYLES):
+        return [_own_look(place) for place in range(len(groups))]
     looks = list[dict[str, Any]]()
     for group in groups:
         number, kind = group.varied[by_size], _kind(by_size, group)
         color = colormaps["viridis"](0.9 * numbers.index(number) / (len(numbers) - 1)) if number in numbers else "grey"
-        looks.append({"color": color, "ls": _STYLES[kinds.index(kind) % 4]})
+        looks.append({"color": color, "ls": _STYLES[kinds.index(kind)]})
     return looks
+
+
+def _own_look(place: int) -> dict[str, Any]:
+    return {"color": f"C{place % 10}", "ls": _STYLES[place // 10 % len(_STYLES)]}
 
 
 def _name_lines(figure: Figure, lines: int) -> None:
@@ -113,10 +118,10 @@ def error_against(name: str, groups: Sequence[Group]) -> Figure:
     axes = figure.subplots()
     for place, (title, line) in enumerate(drawn.items()):
         x, y = [group.varied[name] for group in line], [group.mean for group in line]
-        look: dict[str, Any] = {"color": f"C{place % 10}", "ls": _STYLES[place // 10 % 4], "label": title}
-        axes.errorbar(x, y, [group.deviation or 0.0 for group in line], marker="o", ms=4, capsize=2, **look)
+        spread = [group.deviation or 0.0 for group in line]
+        axes.errorbar(x, y, spread, marker="o", ms=4, capsize=2, label=title, **_own_look(place))
     for place, (title, group) in enumerate(level):
-        axes.axhline(group.mean, ls=_STYLES[place % 4], lw=1, color="grey", label=title)
+        axes.axhline(group.mean, ls=_STYLES[place % len(_STYLES)], lw=1, color="grey", label=title)
     _place_numbers(axes, _numbers(name, groups))
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")
