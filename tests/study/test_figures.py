@@ -89,8 +89,12 @@ def test_figure_4_has_a_line_for_each_grid_and_a_level_one_without_teacher(group
     assert drawn(sizes) == [("teacher.source=train, supervision.weight=0.5", [2, 10, 50], [53.0, 51.0, 54.0])]
 
 
-def test_points_alone_are_drawn_if_there_is_no_line(groups: Groups) -> None:
+def test_what_never_varies_alone_has_no_figure(groups: Groups) -> None:
     found = groups([{"views.magnitude": 1.0, "supervision.k": 2}, {"views.magnitude": 2.0, "supervision.k": 5}])
-    axes = error_against("views.magnitude", found).axes[0]
-    assert [(x, y) for _, x, y in drawn(axes)] == [([1.0], [50.0]), ([2.0], [51.0])]
+    assert [name for name, _ in figures_of(found)] == ["curves"]
+
+
+def test_numbers_near_each_other_stand_on_a_linear_axis(groups: Groups) -> None:
+    axes = error_against("views.magnitude", groups([{"views.magnitude": 1.0}, {"views.magnitude": 2.0}])).axes[0]
+    assert [(x, y) for _, x, y in drawn(axes)] == [([1.0, 2.0], [50.0, 51.0])]
     assert axes.get_xscale() == "linear"

@@ -15,7 +15,8 @@ import pytest
 
 from kdaug.cli.main import main
 from kdaug.recipes import RECIPES
-from kdaug.study.report import finished_runs, machines
+from kdaug.study.comparison import groups_of
+from kdaug.study.report import finished_runs, machines, remarks
 
 EVIDENCE = Path(__file__).parents[2] / "results"
 
@@ -73,9 +74,41 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
 
 def test_what_a_reader_must_know_is_said(report: Path) -> None:
     for text in ((report / "report.md").read_text(), (report / "index.html").read_text()):
-        assert "chosen it by looking at the test set" in text.replace("\n", " ")
+        assert "test images. Whoever chooses a setting by its figure here" in text.replace("\n", " ")
+        assert "The same in all: data.name=cifar-100, data.train_images=10000, student.name=wide_resnet16_1" in text
         assert "unfinished is not finished" in text
         assert re.search("All runs: seed 0; device cpu; processor AMD EPYC; .*; packages kdaug 0", text)
+
+
+def test_runs_on_other_images_are_not_averaged(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["photos"].make()
+    for seed, content in enumerate(("aaaa", "bbbb")):
+        leave(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
+        (tmp_path / f"{seed}/environment.json").write_text(json.dumps({"data": content}))
+    groups = groups_of(finished_runs([tmp_path])[0])
+    assert [(group.varied, len(group.runs)) for group in groups] == [
+        ({"data.content": "aaaa"}, 1),
+        ({"data.content": "bbbb"}, 1),
+    ]
+    notes = " ".join(remarks(groups, []))
+    assert "do not compare" in notes
+    assert "500 validation images" in notes
+
+
+def test_what_is_missing_is_said_on_the_terminal_too(
+    leave: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    leave(tmp_path / "runs/one", recipe, 50.0)
+    leave(tmp_path / "runs/two", recipe, 50.0, finished=False)
+    (tmp_path / "runs/failed.json").write_text('{"three": "out of memory"}')
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert f"left out: {tmp_path}/runs/two is not finished\n" in said
+    assert f"left out: {tmp_path}/runs/three failed: out of memory\n" in said
+    content = json.loads((tmp_path / "out/report.json").read_text())
+    assert f"Left out: {tmp_path}/runs/three failed: out of memory." in content["notes"]
+    assert content["same_in_all"]["student.name"] == "wide_resnet10_1"
 
 
 def test_where_runs_differ_in_their_machines_is_said(leave: Callable, tmp_path: Path) -> None:

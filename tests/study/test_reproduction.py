@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_recipes_come_seed_by_seed_with_the_users_folder_and_device(study: Paper
 
 
 def test_cells_hold_means_and_paired_gains(study: PaperStudy, runs: Path) -> None:
-    outcomes = {outcome.cell.name: outcome for outcome in outcomes_of(study, SEEDS, runs)}
+    outcomes = {outcome.cell.name: outcome for outcome in outcomes_of(study, runs)[0]}
     alone, taught = outcomes["cifar100-table1-m3"], outcomes["cifar100-table1-m3-kd"]
     assert alone.group is not None
     assert taught.group is not None
@@ -56,16 +57,40 @@ def test_cells_hold_means_and_paired_gains(study: PaperStudy, runs: Path) -> Non
     assert (missing.group, missing.gain) == (None, None)
 
 
-def test_runs_of_other_seeds_do_not_count(study: PaperStudy, runs: Path) -> None:
-    outcomes = outcomes_of(study, (1,), runs)
+def test_every_seed_that_is_there_counts_and_those_that_lack_are_named(study: PaperStudy, runs: Path) -> None:
+    shutil.rmtree(runs / "cifar100-table1-m0_seed=0")
+    outcomes, left_out = outcomes_of(study, runs)
     assert outcomes[0].group is not None
     assert outcomes[0].group.mean == 22.0
-    with pytest.raises(InputError, match="no run of Table 1 is finished in"):
-        outcomes_of(study, (7,), runs)
+    assert left_out == ["cifar100-table1-m0 (seed 0)", "cifar100-table1-m7-kd (seed 0, 1)"]
+
+
+def test_runs_of_another_scale_do_not_count(study: PaperStudy, runs: Path) -> None:
+    with pytest.raises(InputError, match=r"no run of Table 1 is finished in .*data\.name: bundled -> cifar-100"):
+        outcomes_of(paper_study("table1", "cpu"), runs)
+
+
+def test_damage_in_one_run_costs_no_other(study: PaperStudy, runs: Path) -> None:
+    (runs / "cifar100-table1-m3_seed=1/recipe.yaml").write_text("views: [")
+    outcomes, left_out = outcomes_of(study, runs)
+    assert sum(len(outcome.group.runs) for outcome in outcomes if outcome.group is not None) == 9
+    assert any("cifar100-table1-m3_seed=1/recipe.yaml" in why for why in left_out)
+
+
+@pytest.mark.parametrize("name", ["figure2", "figure4"])
+def test_what_the_paper_did_on_imagenet_is_not_said_to_be_on_cifar(name: str) -> None:
+    for scale in ("smoke", "cpu", "gpu"):
+        for cell in paper_study(name, scale).cells:
+            assert (cell.original.data.name, cell.original.student.name) == ("folder", "tf_efficientnet_b0")
+            assert cell.published is None
+            if cell.over is not None:
+                assert cell.original.supervision.weight == cell.recipe.supervision.weight
+                assert cell.original.supervision.k == cell.recipe.supervision.k
 
 
 def test_the_report_sets_ours_beside_the_papers(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
-    table = write_reproduction(study, SEEDS, runs, tmp_path / "out")
+    table, left_out = write_reproduction(study, runs, tmp_path / "out")
+    assert left_out == ["cifar100-table1-m7-kd (seed 0, 1)"]
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
     (row,) = [row for row in rows if row[:2] == ["M = 3", "with the teacher"]]
     assert row[2:5] == ["19.50 ± 0.71", "2", "19.9"]
@@ -76,7 +101,7 @@ def test_the_report_sets_ours_beside_the_papers(study: PaperStudy, runs: Path, t
     assert table in text
     assert "student.name wide_resnet10_1 (the paper: wide_resnet28_10)" in text
     assert "optimization.epochs 2 (the paper: 200)" in text
-    assert "Left out: cifar100-table1-m7-kd (not finished)." in text
+    assert "Left out: cifar100-table1-m7-kd (seed 0, 1)." in text
     page = (tmp_path / "out/index.html").read_text()
     assert "19.50 ± 0.71" in page
     assert "http" not in page.replace("http://www.w3.org", "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
@@ -16,18 +19,24 @@ from rich.table import Table
 from rich.text import Text
 
 from kdaug.cli.speaking import complain, percent
+from kdaug.config import read_recipe
 from kdaug.study import Job, Standing, State, Workers, do_jobs
-from kdaug.training.listing import RunStatus, status_of
 from kdaug.training.progress import say
 
 _ORDER: tuple[State, ...] = get_args(State)
 _MOST_ROWS = 30
+_STEP = b'{"kind": "step"'
+"""How most lines of a log begin, of which only the last is of interest."""
 
 
 def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) -> int:
     """Does what is not done of `jobs` and says how it ended; the exit code, 1 if a job failed or was stopped."""
-    with JobsTable() as table:
-        standings = do_jobs(jobs, folder, workers, retry, table.show)
+    try:
+        with JobsTable() as table:
+            standings = do_jobs(jobs, folder, workers, retry, table.show)
+    except KeyboardInterrupt:
+        complain("all jobs are stopped, each with a checkpoint; the same command again goes on with them")
+        raise
     undone = [standing for standing in standings if standing.state != "finished"]
     for standing in undone:
         complain(f"{standing.job.name} {standing.state}: {standing.said}")
@@ -37,6 +46,54 @@ def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) 
     return 1 if undone else 0
 
 
+@dataclass
+class _Progress:
+    """How far a run is. Its log, which may be long, is read only as far as it has grown since the last look.
+
+    epoch: of its last step, from 0. error, best: in percent, of the last evaluation and the lowest so far.
+    """
+
+    log: Path
+    epochs: int
+    read: int = 0
+    epoch: int = 0
+    error: float | None = None
+    best: float | None = None
+    ended: bool = False
+
+    def look(self) -> None:
+        """Reads on."""
+        if not self.log.is_file():
+            return
+        if self.log.stat().st_size < self.read:  # the run went on from a checkpoint before the end of its log
+            self.read, self.epoch, self.error, self.best = 0, 0, None, None
+        with open(self.log, "rb") as log:
+            log.seek(self.read)
+            new = log.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self.read += len(whole)
+        lines = whole.splitlines()
+        for place, text in enumerate(lines):
+            if place == len(lines) - 1 or not text.startswith(_STEP):
+                self._take(text)
+
+    def _take(self, text: bytes) -> None:
+        try:
+            line = json.loads(text)
+            self.epoch = line["epoch"]
+            if line["kind"] == "eval":
+                self.error = line["top1_error"]
+                self.best = min(self.error, self.best if self.best is not None else math.inf)
+            self.ended = line["kind"] == "end"
+        except (ValueError, KeyError, TypeError):
+            return  # it is for whoever reads the run, not for a table, to say that its log is damaged
+
+    @property
+    def done(self) -> str:
+        """Epochs done, of all."""
+        return f"{self.epochs if self.ended else self.epoch}/{self.epochs}"
+
+
 class JobsTable:
     """Shows how far every job is: a table on a terminal, elsewhere a line for every change."""
 
@@ -44,6 +101,7 @@ class JobsTable:
         self._console = Console(file=sys.stdout, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._shown = dict[str, str]()
+        self._progress = dict[str, _Progress]()
 
     def __enter__(self) -> JobsTable:
         if self._live is not None:
@@ -59,40 +117,44 @@ class JobsTable:
     def show(self, standings: Sequence[Standing]) -> None:
         """Brings what is shown up to date."""
         if self._live is not None:
-            self._live.update(_table(standings), refresh=True)
+            self._live.update(self._table(standings), refresh=True)
             return
         finished = sum(standing.state == "finished" for standing in standings)
         for standing in standings:
             name, state = standing.job.name, standing.state
             if state != self._shown.get(name, "waiting"):
-                say(self._console, f"[{finished}/{len(standings)}] {name}: {state}{_figures(standing)}")
+                say(self._console, f"[{finished}/{len(standings)}] {name}: {state}{self._figures(standing)}")
                 self._console.file.flush()
             self._shown[name] = state
 
+    def _table(self, standings: Sequence[Standing]) -> Table:
+        counts = Counter(standing.state for standing in standings)
+        table = Table(box=None, pad_edge=False)
+        table.title = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
+        for heading in ("run", "state", "epochs", "error", "lowest"):
+            table.add_column(heading, justify="left" if heading in ("run", "state") else "right", no_wrap=True)
+        ordered = sorted(standings, key=lambda standing: _ORDER.index(standing.state))
+        for standing in ordered[:_MOST_ROWS]:
+            run = self._look(standing)
+            figures = ("", "", "") if run is None else (run.done, percent(run.error), percent(run.best))
+            cells = (standing.job.name, standing.state, *figures)
+            table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a name is markup
+        if len(ordered) > _MOST_ROWS:
+            table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
+        return table
 
-def _table(standings: Sequence[Standing]) -> Table:
-    counts = Counter(standing.state for standing in standings)
-    table = Table(box=None, pad_edge=False)
-    table.title = ", ".join(f"{counts[state]} {state}" for state in _ORDER if counts[state])
-    for heading in ("run", "state", "epochs", "error", "lowest"):
-        table.add_column(heading, justify="left" if heading in ("run", "state") else "right", no_wrap=True)
-    ordered = sorted(standings, key=lambda standing: _ORDER.index(standing.state))
-    for standing in ordered[:_MOST_ROWS]:
-        status = _status(standing)
-        done = "" if status is None else f"{status.epochs_done}/{status.epochs}"
-        error, best = (None, None) if status is None else (status.error, status.best)
-        cells = (standing.job.name, standing.state, done, percent(error), percent(best))
-        table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a name is markup
-    if len(ordered) > _MOST_ROWS:
-        table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
-    return table
+    def _look(self, standing: Standing) -> _Progress | None:
+        """How far a run is; None for what is none, or has not begun."""
+        job = standing.job
+        if not job.trains or not (job.place / "recipe.yaml").is_file():
+            return None
+        if job.name not in self._progress:
+            settings = read_recipe(job.place / "recipe.yaml").optimization
+            self._progress[job.name] = _Progress(job.place / "metrics.jsonl", settings.epochs + settings.clean_epochs)
+        progress = self._progress[job.name]
+        progress.look()
+        return progress
 
-
-def _status(standing: Standing) -> RunStatus | None:
-    job = standing.job
-    return status_of(job.place) if job.trains and (job.place / "recipe.yaml").is_file() else None
-
-
-def _figures(standing: Standing) -> str:
-    status = _status(standing) if standing.state == "finished" else None
-    return f", error {percent(status.error)}" if status is not None else ""
+    def _figures(self, standing: Standing) -> str:
+        run = self._look(standing) if standing.state == "finished" else None
+        return f", error {percent(run.error)}" if run is not None else ""

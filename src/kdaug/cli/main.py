@@ -1,6 +1,6 @@
 """The `kdaug` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a defect of ours.
+Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a run of several failed, or a defect of ours.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from kdaug.cli.parsing import parse
+from kdaug.cli.speaking import complain
 from kdaug.errors import InputError
 
 
@@ -37,6 +38,9 @@ def run(arguments: list[str]) -> int:
         if len(found) > 1:
             raise InputError("--against takes one value of each setting")
         against = found[0]
-    print(write_report([Path(folder) for folder in given.runs], against, Path(given.out)), end="")
+    table, left_out = write_report([Path(folder) for folder in given.runs], against, Path(given.out))
+    print(table, end="")
+    for why in left_out:
+        complain(f"left out: {why}")
     print(f"everything is in {given.out}: open {given.out}/index.html")
     return 0

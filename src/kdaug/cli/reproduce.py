@@ -11,6 +11,7 @@ import tyro
 
 from kdaug.cli.jobs import carry_out
 from kdaug.cli.parsing import parse
+from kdaug.cli.speaking import complain
 from kdaug.cli.where import Where, fitted, workers_of
 from kdaug.config import Data
 from kdaug.errors import InputError
@@ -48,7 +49,7 @@ class Arguments:
     """Folder for the report; None: STUDY-report in the folder of the runs."""
     seeds: tuple[int, ...] | None = None
     """A run of every cell for each of these; None: 0 for smoke, else 0 and 1."""
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
     """Runs for these cells alone, by name or pattern, as '*-m5*'; the report is on all that is there."""
     list: bool = False
     """Name the cells, and train nothing."""
@@ -82,12 +83,31 @@ def run(arguments: list[str]) -> int:
     workers = workers_of(given.where, small=given.scale in ("smoke", "cpu"))
     recipes = recipes_of(chosen, seeds, data, given.device)
     fitting = {name: fitted(recipe, given.where) for name, recipe in recipes.items()}
-    jobs = plan_jobs(fitting, folder, share_labels=True)
+    try:
+        jobs = plan_jobs(fitting, folder, share_labels=True)
+    except InputError as error:
+        raise InputError(_in_our_words(str(error))) from None
     code = carry_out(jobs, folder, workers, given.retry)
     out = Path(given.out) if given.out else folder / f"{given.study}-report"
-    print(write_reproduction(study, seeds, folder, out), end="")
+    try:
+        table, left_out = write_reproduction(study, folder, out)
+    except InputError as error:
+        if code == 0:
+            raise
+        complain(str(error))
+        return code
+    print(table, end="")
+    for why in left_out:
+        complain(f"left out: {why}")
     print(f"everything is in {out}: open {out}/index.html")
     return code
+
+
+def _in_our_words(said: str) -> str:
+    """What a message says of a recipe's settings, as this command calls them."""
+    for theirs, ours in (("--data.", "--"), ("data.root", "--root"), ("another --run.dir", "another --dir")):
+        said = said.replace(theirs, ours)
+    return said
 
 
 def _seeds(given: Arguments) -> tuple[int, ...]:
@@ -98,10 +118,10 @@ def _seeds(given: Arguments) -> tuple[int, ...]:
     return given.seeds
 
 
-def _only(study: PaperStudy, patterns: tuple[str, ...]) -> PaperStudy:
-    if not patterns:
+def _only(study: PaperStudy, patterns: tuple[str, ...] | None) -> PaperStudy:
+    if patterns is None:
         return study
     cells = tuple(cell for cell in study.cells if any(fnmatchcase(cell.name, pattern) for pattern in patterns))
     if not cells:
-        raise InputError(f"no cell is called {' or '.join(patterns)}; --list names them")
+        raise InputError(f"no cell is called {' or '.join(patterns) or 'nothing'}; --list names them")
     return replace(study, cells=cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import tyro
 from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
 from kdaug.cli.where import Where, fitted, workers_of
-from kdaug.config import Recipe, check, with_settings
+from kdaug.config import Recipe, check, to_yaml, with_settings
 from kdaug.errors import InputError
 
 HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--on ray] [--retry]
@@ -62,13 +63,19 @@ def run(arguments: list[str]) -> int:
     from kdaug.study import plan_jobs
 
     folder, workers = Path(given.dir), workers_of(given.where, small=False)
-    jobs = plan_jobs(recipes, folder, given.labels)
+    try:
+        jobs = plan_jobs(recipes, folder, given.labels)
+    except InputError as error:
+        raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
     return carry_out(jobs, folder, workers, given.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The axes, which come first, and the flags after them."""
     first = next((place for place, given in enumerate(arguments) if given.startswith("-")), len(arguments))
+    late = next((given for given in arguments[first:] if re.match(r"[\w-]+\.[\w-]+=", given)), None)
+    if late is not None:
+        raise InputError(f"settings with their values come before all flags; {late} comes after {arguments[first]}")
     return arguments[:first], arguments[first:]
 
 
@@ -81,4 +88,15 @@ def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recip
     if not axes and file is None:
         raise InputError("what is to vary? give settings with their values, as views.magnitude=0,1,2, or a --list")
     runs = listed(Path(file)) if file is not None else grid(axes)
-    return {name: with_settings(base, run, f"run {name}") for name, run in zip(names_of(runs), runs, strict=True)}
+    own = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
+    if own is not None:
+        raise InputError(
+            f"{own} is not to vary: the sweep gives each run a directory, and goes on with what was stopped"
+        )
+    recipes = {name: with_settings(base, run, f"run {name}") for name, run in zip(names_of(runs), runs, strict=True)}
+    names = dict[str, str]()
+    for name, recipe in recipes.items():
+        same = names.setdefault(to_yaml(recipe), name)
+        if same != name:
+            raise InputError(f"runs {same} and {name} are the same; give each once")
+    return recipes

@@ -25,7 +25,8 @@ _MAGNITUDE = r"-m(\d+(?:\.\d+)?)(?=@|$)"
 class FinishedRun:
     """What a run directory says at its end.
 
-    settings: all that the outcome depends on, by dotted name; not where a teacher's answers were read. top1_error,
+    settings: all that the outcome depends on, by dotted name; not where a teacher's answers were read. Among them
+    data.content, a digest of the images (None if the run does not say), so that others are never averaged. top1_error,
     top5_error: of the final weights, best_top1_error: the lowest on the way, all in percent of `images` images, which
     are `held_out` of the training images or else the test images; None if the run does not say how many. seconds: of
     all stretches of training.
@@ -53,17 +54,17 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     end = next((line for line in read_metrics(path) if line["kind"] == "end"), None)
     if end is None:
         return None
-    recipe = read_recipe(directory.recipe)
+    recipe, environment = read_recipe(directory.recipe), _environment(directory)
     return FinishedRun(
         path,
-        _settings(recipe),
+        _settings(recipe) | {"data.content": environment.get("data")},
         end["top1_error"],
         end["top5_error"],
         end["best_top1_error"],
         end.get("images"),
         recipe.data.holdout > 0,
         end["seconds"],
-        _environment(directory),
+        environment,
     )
 
 

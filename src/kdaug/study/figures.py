@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ _MOST_NAMED = 24
 
 
 def figures_of(groups: Sequence[Group]) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of each: the curves, then one for every setting of at least two numbers."""
+    """Name and figure of each: the curves, then one for every setting that varies, in numbers, while all else stays."""
     yield "curves", curves(groups)
     for name in groups[0].varied:
-        if len(_numbers(name, groups)) > 1:
+        if _drawn_against(name, groups):
             yield f"error-{name}", error_against(name, groups)
 
 
@@ -40,9 +41,9 @@ def curves(groups: Sequence[Group]) -> Figure:
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for group, look in zip(groups, _looks(groups), strict=True):
-        title = in_words(group.varied) or "all"
+        title = _wrapped(in_words(group.varied)) or "all"
         epochs, values = _means([cross_entropy_by_epoch(run.path) for run in group.runs])
-        loss.plot(epochs, values, **look)
+        loss.plot(epochs, values, "o", ms=3, **look)
         epochs, values = _means([errors_by_epoch(run.path) for run in group.runs])
         error.plot(epochs, values, "o", ms=3, label=title, **look)
     loss.set_ylabel("cross-entropy on the training views, nats")
@@ -98,6 +99,17 @@ def _lines_against(name: str, groups: Sequence[Group]) -> dict[str, list[Group]]
     return lines
 
 
+def _drawn_against(name: str, groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Those of the lines that have at least two numbers."""
+    numbered = [group for group in groups if is_number(group.varied[name])]
+    return {title: line for title, line in _lines_against(name, numbered).items() if len(line) > 1}
+
+
+def _wrapped(title: str) -> str:
+    """In lines that leave room for the axes beside them."""
+    return textwrap.fill(title, 48)
+
+
 def _kind(name: str, group: Group) -> str:
     """What varies but for `name`, in words."""
     return in_words({other: value for other, value in group.varied.items() if other != name})
@@ -106,27 +118,25 @@ def _kind(name: str, group: Group) -> str:
 def error_against(name: str, groups: Sequence[Group]) -> Figure:
     """Mean error, with its standard deviation, against the setting `name`, as in Figure 4; one line for all else.
 
-    Groups in which `name` is no number, such as those without a teacher, are level lines. Where several numbers make a
-    line, groups that have but one between them are left to the figures of the other settings.
+    Groups in which `name` is no number, such as those without a teacher, are level lines. One number alone makes no
+    line; it is left to the figures of the other settings.
     """
-    lines = _lines_against(name, groups)
-    numbered = {title: [group for group in line if is_number(group.varied[name])] for title, line in lines.items()}
-    longest = max(map(len, numbered.values()))
-    drawn = {title: line for title, line in numbered.items() if len(line) > 1 or longest == len(line)}
-    level = [(title, group) for title, line in lines.items() for group in line if not is_number(group.varied[name])]
+    drawn = _drawn_against(name, groups)
+    level = [group for group in groups if not is_number(group.varied[name])]
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for place, (title, line) in enumerate(drawn.items()):
         x, y = [group.varied[name] for group in line], [group.mean for group in line]
         spread = [group.deviation or 0.0 for group in line]
-        axes.errorbar(x, y, spread, marker="o", ms=4, capsize=2, label=title, **_own_look(place))
-    for place, (title, group) in enumerate(level):
-        axes.axhline(group.mean, ls=_STYLES[place % len(_STYLES)], lw=1, color="grey", label=title)
+        axes.errorbar(x, y, spread, marker="o", ms=4, capsize=2, label=_wrapped(title), **_own_look(place))
+    for place, group in enumerate(level):
+        label = _wrapped(_kind(name, group))
+        axes.axhline(group.mean, ls=_STYLES[place % len(_STYLES)], lw=1, color="grey", label=label)
     _place_numbers(axes, _numbers(name, groups))
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")
     plain_axes(axes)
-    if any(lines):
+    if len(groups[0].varied) > 1:
         _name_lines(figure, len(drawn) + len(level))
     return figure
 

@@ -65,7 +65,7 @@ def _spread(value: Any) -> list[Any]:
 def listed(path: Path) -> list[Settings]:
     """The runs of a list file: one a line, as `views.magnitude=5 run.seed=1`; what follows a # is not read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"list of runs {path} cannot be read: {reason}") from None

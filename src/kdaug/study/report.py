@@ -12,12 +12,13 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from kdaug.config import read_recipe, to_yaml
+from kdaug.config import Data, read_recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.files import write_whole
 from kdaug.study.comparison import FinishedRun, Group, groups_of, read_finished_run, usual_baseline
 from kdaug.study.figures import figures_of, save_figure
-from kdaug.study.tables import Table, as_json, comparison_table, runs_as_csv, runs_table
+from kdaug.study.sweep import FAILURES, read_failures
+from kdaug.study.tables import Table, as_json, comparison_table, in_words, runs_as_csv, runs_table
 from kdaug.training.listing import find_runs
 
 
@@ -29,6 +30,7 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
     """
     finished, others = dict[Path, FinishedRun](), list[str]()
     for folder in folders:
+        failures = read_failures(folder / FAILURES)
         for status in find_runs(folder):
             if status.path.parent.name == "teachers" and folder not in (status.path, status.path.parent):
                 continue
@@ -37,10 +39,11 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
             except InputError as damage:
                 others.append(str(damage))
                 continue
-            if run is None:
-                others.append(f"{status.path} is not finished")
-            else:
+            if run is not None:
                 finished[status.path.resolve()] = run
+            elif status.path.name not in failures:
+                others.append(f"{status.path} is not finished")
+        others += [f"{folder / name} failed: {said}" for name, said in failures.items()]
     if not finished:
         raise InputError("; ".join([f"there is no finished run below {', '.join(map(str, folders))}", *others]))
     return list(finished.values()), others
@@ -58,8 +61,9 @@ class Report:
     content: Mapping[str, Any]
 
 
-def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> str:
-    """Writes report.md, report.json, runs.csv, figures/ and index.html to `out`; the main table in Markdown.
+def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> tuple[str, list[str]]:
+    """Writes report.md, report.json, runs.csv, figures/ and index.html to `out`; the main table in Markdown, and which
+    runs are left out, and why.
 
     against: values of settings that gains are over; None: no teacher, or no weight for it, if that varies.
     """
@@ -69,11 +73,11 @@ def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out
     title = f"{len(groups)} recipe{'s' if len(groups) > 1 else ''} compared"
     tables = [comparison_table(groups, against), runs_table(groups)]
     notes, content = remarks(groups, left_out), as_json(groups, against)
-    return save_report(Report(title, groups, tables, notes, list(figures_of(groups)), content), out)
+    return save_report(Report(title, groups, tables, notes, list(figures_of(groups)), content), out), left_out
 
 
 def save_report(report: Report, out: Path) -> str:
-    """Writes the files of `write_report`; the main table in Markdown."""
+    """Writes the files that `write_report` does; the main table in Markdown."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, figure in report.figures:
         save_figure(figure, out / "figures", name)
@@ -86,7 +90,10 @@ def save_report(report: Report, out: Path) -> str:
         *(f"## {table.title}\n\n{table.markdown()}" for table in others),
     ]
     write_whole(out / "report.md", "\n".join(parts))
-    write_whole(out / "report.json", json.dumps(report.content, indent=1) + "\n")
+    write_whole(
+        out / "report.json",
+        json.dumps({"title": report.title, "notes": report.notes, **report.content}, indent=1) + "\n",
+    )
     write_whole(out / "runs.csv", runs_as_csv(report.groups))
     write_whole(out / "index.html", _page(report, out / "figures"))
     return first.markdown()
@@ -109,20 +116,38 @@ def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
         "Errors are of the final weights, in percent; ± is the standard deviation over seeds, [ ] a 95 % interval."
     ]
     images = ", ".join(sorted({f"{run.images:,}" if run.images else "so many" for run in runs}))
-    if all(run.held_out for run in runs):
-        notes.append(f"They are on {images} images held out of the training images.")
-    elif any(run.held_out for run in runs):
-        notes.append(
-            "Some are on images held out of the training images, some on the test images: do not compare them."
-        )
+    kinds = {"held-out" if run.held_out else "test" if _has_test_images(run) else "validation" for run in runs}
+    measured = f"They are on {images} {' and '.join(sorted(kinds))} images."
+    if kinds == {"held-out"}:
+        notes.append(measured)
     else:
         notes.append(
-            f"They are on {images} test images. Whoever chooses a setting by them has chosen it by looking at the test "
-            "set, and its figure is too good; data.holdout sets images aside for that."
+            f"{measured} Whoever chooses a setting by its figure here has chosen it by looking at them, and the figure "
+            "is too good; data.holdout sets training images aside for that."
         )
-    notes += machines(runs)
+    if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
+        notes.append("Not all are measured on the same images: do not compare those that are not.")
+    notes += [_same_in_all(runs, groups[0].varied), *machines(runs)]
     notes += [f"Left out: {why}." for why in left_out]
     return notes
+
+
+def _has_test_images(run: FinishedRun) -> bool:
+    """A folder of photos has none: what data.val_fraction holds out is in their place."""
+    return Data(name=run.settings["data.name"]).encoded is False
+
+
+_TOLD = (
+    "data.name", "data.train_images", "student.name", "optimization.epochs", "optimization.clean_epochs",
+    "views.policy", "views.magnitude", "teacher.source", "supervision.weight", "supervision.k",
+    "supervision.temperature", "supervision.reading",
+)  # fmt: skip
+
+
+def _same_in_all(runs: Sequence[FinishedRun], varied: Mapping[str, Any]) -> str:
+    """The settings that a reader wants first, where they do not vary."""
+    settings = {name: value for run in runs for name, value in run.settings.items() if value is not None}
+    return f"The same in all: {in_words({name: settings.get(name) for name in _TOLD if name not in varied})}."
 
 
 def machines(runs: Sequence[FinishedRun]) -> list[str]:

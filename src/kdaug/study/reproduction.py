@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from kdaug.config import Data, Recipe
+from kdaug.config import Data, Recipe, read_recipe
 from kdaug.errors import InputError
+from kdaug.recipes.scales import Scale
 from kdaug.study.comparison import FinishedRun, Gain, Group, gain_over, groups_of, read_finished_run
 from kdaug.study.curves import plain_axes
 from kdaug.study.figures import figures_of
 from kdaug.study.paper import Cell, PaperStudy, differences
 from kdaug.study.report import Report, remarks, save_report
 from kdaug.study.tables import Table, as_json, comparison_table, error_in_words, gain_in_words, runs_table, shown
+from kdaug.training.resolving import resolve
+from kdaug.training.run_directory import differences as differences_of
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,20 @@ def _run_name(cell: Cell, seed: int) -> str:
     return f"{cell.name}_seed={seed}"
 
 
-def outcomes_of(study: PaperStudy, seeds: Iterable[int], folder: Path) -> list[Outcome]:
-    """What the runs below `folder` came to. InputError if none is finished."""
-    seeds = list(seeds)
-    groups = {cell.name: _group(cell, seeds, folder) for cell in study.cells}
+def outcomes_of(study: PaperStudy, folder: Path) -> tuple[list[Outcome], list[str]]:
+    """What the runs below `folder` came to, of whatever seeds, and of each cell's that does not count why.
+
+    InputError if none is finished.
+    """
+    groups, left_out = dict[str, Group | None](), list[str]()
+    for cell in study.cells:
+        groups[cell.name], others = _group(cell, folder)
+        left_out += others
     if not any(groups.values()):
-        raise InputError(f"no run of {study.title.partition(':')[0]} is finished in {folder}")
+        why = f": {'; '.join(left_out)}" if left_out else ""
+        raise InputError(f"no run of {study.title.partition(':')[0]} is finished in {folder}{why}")
     published = {cell.name: cell.published for cell in study.cells}
-    return [
+    outcomes = [
         Outcome(
             cell,
             groups[cell.name],
@@ -62,16 +72,49 @@ def outcomes_of(study: PaperStudy, seeds: Iterable[int], folder: Path) -> list[O
         )
         for cell in study.cells
     ]
+    return outcomes, [*_missing(outcomes), *left_out]
 
 
-def _group(cell: Cell, seeds: Sequence[int], folder: Path) -> Group | None:
-    runs = (_finished(folder / _run_name(cell, seed)) for seed in seeds)
-    finished = tuple(run for run in runs if run is not None)
-    return Group({}, finished) if finished else None
+def _group(cell: Cell, folder: Path) -> tuple[Group | None, list[str]]:
+    """The finished runs of a cell, by seed; of each other one that there is why it does not count."""
+    finished, left_out = list[FinishedRun](), list[str]()
+    for recipe in sorted(folder.glob(f"{cell.name}_seed=*/recipe.yaml")):
+        try:
+            run = read_finished_run(recipe.parent)
+            changed = _not_as(cell, recipe)
+        except InputError as damage:
+            left_out.append(str(damage))
+            continue
+        if changed:
+            left_out.append(f"{recipe.parent} is no run of this study ({'; '.join(changed)})")
+        elif run is None:
+            left_out.append(f"{recipe.parent} is not finished")
+        else:
+            finished.append(run)
+    finished.sort(key=lambda run: run.settings["run.seed"])
+    return (Group({}, tuple(finished)) if finished else None), left_out
 
 
-def _finished(place: Path) -> FinishedRun | None:
-    return read_finished_run(place) if (place / "recipe.yaml").is_file() else None
+def _not_as(cell: Cell, file: Path) -> list[str]:
+    """What of the recipe in a run directory is not the cell's; where a teacher's answers were read does not matter."""
+    there = read_recipe(file)
+    run = replace(cell.recipe.run, seed=there.run.seed, dir=str(file.parent))
+    wanted = resolve(replace(cell.recipe, run=run))
+    return differences_of(there, replace(wanted, teacher=replace(wanted.teacher, labels=there.teacher.labels)))
+
+
+def _missing(outcomes: Sequence[Outcome]) -> list[str]:
+    """The cells, or seeds of theirs, that others have."""
+    of_cell = {
+        outcome.cell.name: {run.settings["run.seed"] for run in outcome.group.runs} if outcome.group else set()
+        for outcome in outcomes
+    }
+    seeds = set[int]().union(*of_cell.values())
+    return [
+        f"{name} (seed {', '.join(map(str, sorted(seeds - there)))})"
+        for name, there in of_cell.items()
+        if seeds > there
+    ]
 
 
 def _gain(baseline: Group | None, group: Group | None) -> Gain | None:
@@ -82,25 +125,25 @@ def _difference(baseline: float | None, error: float | None) -> float | None:
     return None if baseline is None or error is None else round(baseline - error, 1)
 
 
-def write_reproduction(study: PaperStudy, seeds: Iterable[int], folder: Path, out: Path) -> str:
-    """Writes a report on the runs below `folder` to `out`; its main table, the paper beside ours, in Markdown."""
-    outcomes = outcomes_of(study, seeds, folder)
+def write_reproduction(study: PaperStudy, folder: Path, out: Path) -> tuple[str, list[str]]:
+    """Writes a report on the runs below `folder` to `out`; its main table, the paper beside ours, in Markdown.
+
+    And what there is, or should be, that is not in it.
+    """
+    outcomes, left_out = outcomes_of(study, folder)
     groups = groups_of(run for outcome in outcomes if outcome.group is not None for run in outcome.group.runs)
-    missing = [outcome.cell.name for outcome in outcomes if outcome.group is None]
     figures = list(figures_of(groups))
     if any(outcome.gain is not None for outcome in outcomes):
         figures.insert(0, ("gains", gains_figure(outcomes)))
-    return save_report(
-        Report(
-            f"{study.title} ({study.scale} scale)",
-            groups,
-            [beside(outcomes), comparison_table(groups, {}), runs_table(groups)],
-            [*scale_notes(study), *remarks(groups, [f"{', '.join(missing)} (not finished)"] if missing else [])],
-            figures,
-            _content(study, outcomes, groups),
-        ),
-        out,
+    report = Report(
+        f"{study.title} ({study.scale} scale)",
+        groups,
+        [beside(outcomes), comparison_table(groups, {}), runs_table(groups)],
+        [*scale_notes(study), *remarks(groups, left_out)],
+        figures,
+        _content(study, outcomes, groups),
     )
+    return save_report(report, out), left_out
 
 
 def beside(outcomes: Sequence[Outcome]) -> Table:
@@ -113,7 +156,10 @@ def beside(outcomes: Sequence[Outcome]) -> Table:
         runs = "0" if group is None else str(len(group.runs))
         over = _over(cell, names[cell.over]) if cell.over else ""
         published = "" if cell.published is None else f"{cell.published:.1f}"
-        gains = gain_in_words(outcome.gain), "" if outcome.published_gain is None else f"{outcome.published_gain:+.1f}"
+        gains = (
+            gain_in_words(outcome.gain, group),
+            "" if outcome.published_gain is None else f"{outcome.published_gain:+.1f}",
+        )
         rows.append((cell.row, cell.column, ours, runs, published, *gains, over))
     heads = ("", "", "our error, %", "runs", "the paper's", "points gained", "the paper's", "over")
     return Table("Beside the paper", heads, 2, tuple(rows))
@@ -121,6 +167,15 @@ def beside(outcomes: Sequence[Outcome]) -> Table:
 
 def _over(cell: Cell, baseline: Cell) -> str:
     return baseline.row if baseline.column == cell.column else baseline.column
+
+
+_SMALLER = "Ours are at a smaller scale, and no claim to the paper's figures:"
+_SHOWS: dict[Scale, str] = {
+    "smoke": f"{_SMALLER} they show that all of it works. Which way an effect points, so few steps cannot show.",
+    "cpu": f"{_SMALLER} they show effects, which gains and in what order, as far as the seeds agree.",
+    "gpu": f"{_SMALLER} they show effects, which gains and in what order, as far as the seeds agree.",
+    "paper": "Ours are not all as published.",
+}
 
 
 def scale_notes(study: PaperStudy) -> list[str]:
@@ -131,21 +186,18 @@ def scale_notes(study: PaperStudy) -> list[str]:
         for name, pairs in differences(study.cells).items()
     ]
     if changed:
-        notes.append(
-            "Ours are at a smaller scale: they show effects (which gains, in what order), and are no claim to the "
-            f"paper's figures. What differs: {'; '.join(changed)}."
-        )
+        notes.append(f"{_SHOWS[study.scale]} What differs: {'; '.join(changed)}.")
     return notes
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else shown(value)
+    return "not set" if value is None else shown(value)
 
 
 def gains_figure(outcomes: Sequence[Outcome]) -> Figure:
     """Points gained in each cell that is over another: ours, with the 95 % interval, and the paper's."""
     there = [outcome for outcome in outcomes if outcome.gain is not None]
-    figure = Figure(figsize=(max(5.0, 0.8 * len(there) + 2), 4), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 1.1 * len(there) + 2), 4), layout="constrained")
     axes = figure.subplots()
     places = range(len(there))
     ours = [outcome.gain for outcome in there if outcome.gain is not None]
@@ -155,7 +207,7 @@ def gains_figure(outcomes: Sequence[Outcome]) -> Figure:
     if paper:
         axes.plot(*zip(*paper, strict=True), "x", color="grey", label="the paper's")
     axes.axhline(0, color="black", lw=0.8)
-    axes.set_xticks(places, [outcome.cell.row for outcome in there], rotation=45 if len(there) > 4 else 0, ha="right")
+    axes.set_xticks(places, [textwrap.fill(outcome.cell.row, 14) for outcome in there])
     axes.set_ylabel("points gained")
     plain_axes(axes)
     axes.legend(frameon=False)
@@ -164,7 +216,6 @@ def gains_figure(outcomes: Sequence[Outcome]) -> Figure:
 
 def _content(study: PaperStudy, outcomes: Sequence[Outcome], groups: Sequence[Group]) -> Mapping[str, Any]:
     return {
-        "title": study.title,
         "scale": study.scale,
         "cells": [
             {

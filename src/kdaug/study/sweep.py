@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +20,8 @@ from kdaug.training.run_directory import RunDirectory
 
 State = Literal["running", "elsewhere", "failed", "stopped", "finished", "waiting"]
 INTERRUPTED = 130
+FAILURES = "failed.json"
+"""In the folder of a sweep: what failed, by name, and why."""
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
@@ -36,27 +40,39 @@ def do_jobs(
     """Does what is not done of `jobs`, whose dependencies stand before them; how far each came.
 
     What failed in an earlier call is not tried again unless `retry`; what waits for a job that failed, or was
-    interrupted from elsewhere, shares its lot. `show` is called after every look at them. Ctrl-C stops all jobs, each
-    with a checkpoint, and is raised again.
+    interrupted from elsewhere, shares its lot. `show` is called after every look at them. Ctrl-C, SIGTERM and SIGHUP
+    stop all jobs, each with a checkpoint, and are raised as KeyboardInterrupt.
     """
-    failures, logs = folder / "failed.json", folder / "logs"
+    failures, logs = folder / FAILURES, folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    standings = _first_standings(jobs, {} if retry else _read_failures(failures))
+    standings = _first_standings(jobs, {} if retry else read_failures(failures))
+    with _as_ctrl_c(signal.SIGTERM, signal.SIGHUP):
+        try:
+            while True:
+                for name, code in workers.ended().items():
+                    _note_end(standings[name], code, logs)
+                for standing in standings.values():
+                    if standing.state in ("waiting", "elsewhere"):
+                        _go_on_with(standing, standings, workers, logs)
+                _write_failures(failures, standings)
+                show(list(standings.values()))
+                if not any(standing.state in ("waiting", "running", "elsewhere") for standing in standings.values()):
+                    return list(standings.values())
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+        except KeyboardInterrupt:
+            workers.stop()
+            raise
+
+
+@contextmanager
+def _as_ctrl_c(*signals: signal.Signals) -> Iterator[None]:
+    """Each of `signals` does what Ctrl-C does."""
+    before = {each: signal.signal(each, lambda number, frame: signal.raise_signal(signal.SIGINT)) for each in signals}
     try:
-        while True:
-            for name, code in workers.ended().items():
-                _note_end(standings[name], code, logs)
-            for standing in standings.values():
-                if standing.state in ("waiting", "elsewhere"):
-                    _go_on_with(standing, standings, workers, logs)
-            _write_failures(failures, standings)
-            show(list(standings.values()))
-            if not any(standing.state in ("waiting", "running", "elsewhere") for standing in standings.values()):
-                return list(standings.values())
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-    except KeyboardInterrupt:
-        workers.stop()
-        raise
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _first_standings(jobs: Sequence[Job], failed: Mapping[str, str]) -> dict[str, Standing]:
@@ -119,19 +135,22 @@ def _last_words(log: Path, code: int) -> str:
     return f"{killed}{said} ({log})"
 
 
-def _read_failures(file: Path) -> dict[str, str]:
+def read_failures(file: Path) -> dict[str, str]:
+    """What failed, by name, and why; nothing if there is no such file."""
     if not file.is_file():
         return {}
     try:
-        failures: dict[str, str] = json.loads(file.read_bytes())
+        failures = json.loads(file.read_bytes())
     except ValueError:
-        raise InputError(f"{file} is damaged; delete it, and what failed is tried again") from None
+        failures = None
+    if not isinstance(failures, dict) or not all(isinstance(said, str) for said in failures.values()):
+        raise InputError(f"{file} is damaged; delete it, and what failed is tried again")
     return failures
 
 
 def _write_failures(file: Path, standings: Mapping[str, Standing]) -> None:
     """Those of jobs that this call has nothing to do with stay."""
-    others = {name: said for name, said in _read_failures(file).items() if name not in standings}
+    others = {name: said for name, said in read_failures(file).items() if name not in standings}
     failures = others | {name: standing.said for name, standing in standings.items() if standing.state == "failed"}
     text = json.dumps(failures, indent=1) + "\n"
     if not file.is_file() or file.read_text() != text:

@@ -34,7 +34,7 @@ def comparison_table(groups: Sequence[Group], against: Mapping[str, Any]) -> Tab
     for group in groups:
         minutes = sum(run.seconds for run in group.runs) / len(group.runs) / 60
         row = [*map(shown, group.varied.values()), error_in_words(group), str(len(group.runs)), f"{minutes:.1f}"]
-        rows.append((*row, gain_in_words(gain_of(group, groups, against))) if against else tuple(row))
+        rows.append((*row, gain_in_words(gain_of(group, groups, against), group)) if against else tuple(row))
     if against:
         heads.append(f"points gained over {in_words(against)}")
     return Table("What varies", tuple(heads), len(groups[0].varied), tuple(rows))
@@ -60,13 +60,15 @@ def error_in_words(group: Group) -> str:
     return f"{group.mean:.2f}{spread}"
 
 
-def gain_in_words(gain: Gain | None) -> str:
-    """With its confidence interval."""
-    if gain is None:
+def gain_in_words(gain: Gain | None, group: Group | None) -> str:
+    """With its confidence interval, and of how many of the group's runs it is if not of all."""
+    if gain is None or group is None:
         return ""
-    if gain.half_width is None:
-        return f"{gain.mean:+.2f}"
-    return f"{gain.mean:+.2f} [{gain.mean - gain.half_width:+.2f}, {gain.mean + gain.half_width:+.2f}]"
+    interval = ""
+    if gain.half_width is not None:
+        interval = f" [{gain.mean - gain.half_width:+.2f}, {gain.mean + gain.half_width:+.2f}]"
+    paired = "" if gain.pairs == len(group.runs) else f" (of {gain.pairs} in {len(group.runs)} runs)"
+    return f"{gain.mean:+.2f}{interval}{paired}"
 
 
 def runs_as_csv(groups: Sequence[Group]) -> str:
@@ -84,7 +86,9 @@ def runs_as_csv(groups: Sequence[Group]) -> str:
 
 def as_json(groups: Sequence[Group], against: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for programs: errors in percent, gains and half widths of their intervals in points."""
+    settings = {name: value for group in groups for run in group.runs for name, value in run.settings.items()}
     return {
+        "same_in_all": {name: settings[name] for name in settings if name not in {*groups[0].varied, *SEEDS}},
         "against": dict(against),
         "groups": [
             {

@@ -84,14 +84,9 @@ class LocalWorkers:
         return codes
 
     def stop(self) -> None:
-        """Asks every process to stop and waits for it; Ctrl-C while it waits kills them."""
+        """Asks every process to stop, each with a checkpoint, and waits for it."""
         processes = [running[1] for running in self._running if running is not None]
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        try:
-            for process in processes:
-                process.wait()
-        except KeyboardInterrupt:
-            for process in processes:
-                process.kill()
-            raise
+        for process in processes:
+            process.wait()
