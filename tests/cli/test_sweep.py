@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kdaug.training import RunDirectory, read_metrics
+from kdaug.training.listing import is_held
 
 
 def test_a_sweep_trains_what_it_can_and_tells_what_failed(tiny: list[str], kdaug: Callable, tmp_path: Path) -> None:
@@ -49,7 +50,10 @@ def test_two_runs_share_a_teacher_and_its_labels_and_learn_as_they_would_alone(
     assert str(store) in (tmp_path / "s/weight=2/recipe.yaml").read_text()
 
 
-def test_ctrl_c_leaves_checkpoints_from_which_the_same_command_goes_on(tiny: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_a_sweep_leaves_checkpoints_from_which_the_same_command_goes_on(
+    tiny: list[str], tmp_path: Path, sent: signal.Signals
+) -> None:
     folder = tmp_path / "sweep"
     flags = [*tiny, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none"]
     command = [sys.executable, "-m", "kdaug", "sweep", "demo", "run.seed=0,1", "--dir", str(folder), *flags]
@@ -58,10 +62,13 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_command_goes_on(tiny: lis
     deadline = time.monotonic() + 120
     while not read_metrics(run) and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, sent)
     assert process.wait(60) == 130
     assert process.stderr is not None
-    assert b"Traceback" not in process.stderr.read()
+    said = process.stderr.read()
+    assert b"Traceback" not in said
+    assert b"the same command again goes on" in said
+    assert not is_held(run), "nothing trains on"
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert int(checkpoint.name.removeprefix("step-")) == read_metrics(run)[-1]["step"] > 0
     assert not (folder / "seed=1").exists()
@@ -80,7 +87,9 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_command_goes_on(tiny: lis
         ("sweep demo supervision.weight=-1", "supervision.weight is -1"),
         ("sweep demo run.seed=0 --jobs 0", "--jobs is 0"),
         ("sweep demo run.seed=0 --run.dir {tmp}/r", "give the folder of all with --dir"),
-        ("sweep demo --dir {tmp}/s run.seed=0", "Unrecognized options: run.seed=0"),
+        ("sweep demo --dir {tmp}/s run.seed=0", "come before all flags; run.seed=0 comes after --dir"),
+        ("sweep demo run.dir=a,b", "run.dir is not to vary"),
+        ("sweep demo views.magnitude=1,1.0", "runs magnitude=1 and magnitude=1.0 are the same; give each once"),
         ("sweep --dir {tmp}/s demo", "the recipe comes first"),
     ],
 )

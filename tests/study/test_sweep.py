@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,7 +164,17 @@ def test_ctrl_c_stops_all_jobs(jobs: list[Job], tmp_path: Path) -> None:
     assert workers.stopped
 
 
-def test_a_damaged_list_of_failures_is_named(jobs: list[Job], tmp_path: Path) -> None:
-    (tmp_path / "failed.json").write_text("{")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_end_it_stops_all_jobs_as_after_ctrl_c(jobs: list[Job], tmp_path: Path, sent: signal.Signals) -> None:
+    workers, before = Scripted(), signal.getsignal(sent)
+    with pytest.raises(KeyboardInterrupt):
+        do_jobs(jobs, tmp_path, workers, False, lambda _: signal.raise_signal(sent))
+    assert workers.stopped
+    assert signal.getsignal(sent) == before
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}'])
+def test_a_damaged_list_of_failures_is_named(jobs: list[Job], tmp_path: Path, content: str) -> None:
+    (tmp_path / "failed.json").write_text(content)
     with pytest.raises(InputError, match=r"failed.json is damaged; delete it"):
         done(jobs, tmp_path, Scripted())

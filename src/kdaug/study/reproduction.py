@@ -104,17 +104,18 @@ def _not_as(cell: Cell, file: Path) -> list[str]:
 
 
 def _missing(outcomes: Sequence[Outcome]) -> list[str]:
-    """The cells, or seeds of theirs, that others have."""
+    """The cells that are not finished, or not with every seed that others have, in one line if there are any."""
     of_cell = {
         outcome.cell.name: {run.settings["run.seed"] for run in outcome.group.runs} if outcome.group else set()
         for outcome in outcomes
     }
     seeds = set[int]().union(*of_cell.values())
-    return [
+    lacking = [
         f"{name} (seed {', '.join(map(str, sorted(seeds - there)))})"
         for name, there in of_cell.items()
         if seeds > there
     ]
+    return [f"{', '.join(lacking)}, which are not finished"] if lacking else []
 
 
 def _gain(baseline: Group | None, group: Group | None) -> Gain | None:
