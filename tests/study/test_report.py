@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from kdaug.cli.main import main
+from kdaug.config import read_recipe
 from kdaug.recipes import RECIPES
 from kdaug.study.comparison import groups_of
-from kdaug.study.report import finished_runs, machines, remarks
+from kdaug.study.report import finished_runs, machines, remarks, teachers_of
+from kdaug.training.resolving import teacher_recipe
 
 EVIDENCE = Path(__file__).parents[2] / "results"
 
@@ -93,6 +95,16 @@ def test_runs_on_other_images_are_not_averaged(leave: Callable, tmp_path: Path) 
     notes = " ".join(remarks(groups, []))
     assert "do not compare" in notes
     assert "500 validation images" in notes
+
+
+def test_the_error_of_the_teacher_is_said(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    leave(tmp_path / "taught", recipe, 50.0)
+    first = teacher_recipe(read_recipe(tmp_path / "taught/recipe.yaml"))
+    teacher = Path(first.run.dir or "")
+    assert teachers_of(finished_runs([tmp_path])[0]) == []
+    leave(teacher, first, 33.3)
+    assert teachers_of(finished_runs([tmp_path])[0]) == [f"Their teacher {teacher.name} errs on 33.30 %."]
 
 
 def test_what_is_missing_is_said_on_the_terminal_too(

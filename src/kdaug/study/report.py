@@ -20,6 +20,7 @@ from kdaug.study.figures import figures_of, save_figure
 from kdaug.study.sweep import FAILURES, read_failures
 from kdaug.study.tables import Table, as_json, comparison_table, in_words, runs_as_csv, runs_table
 from kdaug.training.listing import find_runs
+from kdaug.training.resolving import teacher_recipe
 
 
 def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
@@ -127,7 +128,7 @@ def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
         )
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         notes.append("Not all are measured on the same images: do not compare those that are not.")
-    notes += [_same_in_all(runs, groups[0].varied), *machines(runs)]
+    notes += [_same_in_all(runs, groups[0].varied), *teachers_of(runs), *machines(runs)]
     notes += [f"Left out: {why}." for why in left_out]
     return notes
 
@@ -148,6 +149,17 @@ def _same_in_all(runs: Sequence[FinishedRun], varied: Mapping[str, Any]) -> str:
     """The settings that a reader wants first, where they do not vary."""
     settings = {name: value for run in runs for name, value in run.settings.items() if value is not None}
     return f"The same in all: {in_words({name: settings.get(name) for name in _TOLD if name not in varied})}."
+
+
+def teachers_of(runs: Sequence[FinishedRun]) -> list[str]:
+    """The error of each teacher that was trained for some of the runs, if it is still there beside them."""
+    found = dict[Path, None]()
+    for run in (run for run in runs if run.settings["teacher.source"] == "train"):
+        recipe = teacher_recipe(read_recipe(run.path / "recipe.yaml"), run.settings["data.content"])
+        assert recipe.run.dir is not None
+        found[run.path.parent / "teachers" / Path(recipe.run.dir).name] = None
+    finished = ((place, read_finished_run(place)) for place in found if (place / "recipe.yaml").is_file())
+    return [f"Their teacher {place.name} errs on {run.top1_error:.2f} %." for place, run in finished if run is not None]
 
 
 def machines(runs: Sequence[FinishedRun]) -> list[str]:
