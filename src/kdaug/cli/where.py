@@ -19,8 +19,8 @@ class Where:
     on: Literal["here", "ray"] = "here"
     """here: this machine; ray: a Ray cluster whose machines share the folder of the runs (pip install 'kdaug[ray]')."""
     jobs: int | None = None
-    """How many at once. None: on ray as many as there is room for; here one for each GPU, or without one for each core
-    if all networks are small, as those of reproduce's scales smoke and cpu, else one."""
+    """How many at once. None: on ray as many as there is room for; here one for each GPU; without any one for each core
+    in reproduce at the scales smoke and cpu, whose networks are small, and else one."""
     cpus: int = 1
     """Cores of each job on ray."""
     gpus: float | None = None
@@ -45,7 +45,7 @@ def workers_of(where: Where, small: bool) -> Workers:
 
 
 def fitted(recipe: Recipe, where: Where) -> Recipe:
-    """The recipe with no more threads than its job has cores, unless it says how many."""
+    """The recipe with no more threads than its job has cores but one, which makes the views, unless it says how many."""
     if where.on != "ray" or recipe.run.threads is not None:
         return recipe
     return replace(recipe, run=replace(recipe.run, threads=max(1, where.cpus - 1)))

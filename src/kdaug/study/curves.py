@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,7 @@ def curves_svg(runs: dict[str, Path]) -> str:
     """SVG of validation error and training cross-entropy against epochs, one line per run (title: directory)."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     error, cross_entropy = figure.subplots(1, 2)
-    for (title, directory), color in zip(runs.items(), COLORS, strict=False):
+    for (title, directory), color in zip(runs.items(), itertools.cycle(COLORS), strict=False):
         errors, means = errors_by_epoch(directory), cross_entropy_by_epoch(directory)
         error.plot(list(errors), list(errors.values()), "o-", ms=4, color=color, label=title)
         cross_entropy.plot(list(means), list(means.values()), "o-", ms=4, color=color, label=title)

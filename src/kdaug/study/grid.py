@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,9 @@ def names_of(runs: Sequence[Settings]) -> list[str]:
     short = {name: last if lasts.count(last) == 1 else name for name, last in zip(known, lasts, strict=True)}
     names = ["_".join(f"{short[name]}={_in_file_name(run[name])}" for name in run) or "run" for run in runs]
     names = [name if len(name) <= _LONGEST_NAME else _shortened(name) for name in names]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two runs would both be called {name}; give each run once")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"two runs would both be called {name}; give each run once")
     return names
 
 
