@@ -45,7 +45,7 @@ def workers_of(where: Where, small: bool) -> Workers:
 
 
 def fitted(recipe: Recipe, where: Where) -> Recipe:
-    """The recipe with no more threads than its job has cores but one, which makes the views, unless it says how many."""
+    """The recipe with as many threads as its job has cores, but for one that makes views, unless it says how many."""
     if where.on != "ray" or recipe.run.threads is not None:
         return recipe
     return replace(recipe, run=replace(recipe.run, threads=max(1, where.cpus - 1)))
