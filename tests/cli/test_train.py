@@ -94,7 +94,7 @@ def test_photos_are_trained_on_with_a_teacher(photos_run: Path) -> None:
         steps = [line for line in lines_of(run) if line["kind"] == "step"]
         assert [line["step"] for line in steps] == [1, 2, 3, 4]  # 33 of 36 images to train on, in batches of 8
         assert lines_of(run)[-1]["images"] == 3
-    assert all(line["divergence"] > 0 for line in lines_of(photos_run) if line["kind"] == "step")
+    assert all(line["divergence"] != 0 for line in lines_of(photos_run) if line["kind"] == "step")
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
