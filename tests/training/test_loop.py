@@ -148,7 +148,7 @@ def test_student_and_teacher_see_the_views_that_the_policy_plans(
 def test_a_run_is_what_the_formulas_give_in_float64(
     tiny: Tiny, each_step: Callable, teacher_file: Path, lines_of: Lines, weight: float | None
 ) -> None:
-    """Softmax regression by hand: cross-entropy + weight T^2 p ln(p / q) over the teacher's top 3, clip, decay, Nesterov."""
+    """Softmax regression by hand: cross-entropy + weight T^2 p ln(p / q) over the top 3, clip, decay, Nesterov."""
     settings = {
         **SEEDS, "optimization.clip_norm": 1.5, "optimization.weight_decay": 0.03, "optimization.momentum": 0.8,
     }  # fmt: skip
