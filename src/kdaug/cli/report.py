@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain
+from kdaug.cli.speaking import tell_report
 from kdaug.errors import InputError
 
 
@@ -38,9 +38,7 @@ def run(arguments: list[str]) -> int:
         if len(found) > 1:
             raise InputError("--against takes one value of each setting")
         against = found[0]
-    table, left_out = write_report([Path(folder) for folder in given.runs], against, Path(given.out))
-    print(table, end="")
-    for why in left_out:
-        complain(f"left out: {why}")
-    print(f"everything is in {given.out}: open {given.out}/index.html")
+    out = Path(given.out)
+    table, left_out = write_report([Path(folder) for folder in given.runs], against, out)
+    tell_report(table, left_out, out)
     return 0

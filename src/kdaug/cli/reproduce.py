@@ -11,7 +11,7 @@ import tyro
 
 from kdaug.cli.jobs import carry_out
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain
+from kdaug.cli.speaking import complain, tell_report
 from kdaug.cli.where import Where, fitted, workers_of
 from kdaug.config import Data
 from kdaug.errors import InputError
@@ -96,18 +96,13 @@ def run(arguments: list[str]) -> int:
             raise
         complain(str(error))
         return code
-    print(table, end="")
-    for why in left_out:
-        complain(f"left out: {why}")
-    print(f"everything is in {out}: open {out}/index.html")
+    tell_report(table, left_out, out)
     return code
 
 
 def _in_our_words(said: str) -> str:
     """What a message says of a recipe's settings, as this command calls them."""
-    for theirs, ours in (("--data.", "--"), ("data.root", "--root"), ("another --run.dir", "another --dir")):
-        said = said.replace(theirs, ours)
-    return said
+    return said.replace("--data.", "--").replace("data.root", "--root")
 
 
 def _seeds(given: Arguments) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 
 def rank() -> int:
@@ -21,6 +23,14 @@ def complain(what: str) -> None:
         time.sleep(2)
         what = f"process {rank()}: {what}"
     print(f"kdaug: {what}", file=sys.stderr, flush=True)
+
+
+def tell_report(table: str, left_out: Iterable[str], out: Path) -> None:
+    """What a command that has written a report to `out` says of it."""
+    print(table, end="")
+    for why in left_out:
+        complain(f"left out: {why}")
+    print(f"everything is in {out}: open {out}/index.html")
 
 
 def percent(value: float | None) -> str:

@@ -63,11 +63,7 @@ def run(arguments: list[str]) -> int:
     from kdaug.study import plan_jobs
 
     folder, workers = Path(given.dir), workers_of(given.where, small=False)
-    try:
-        jobs = plan_jobs(recipes, folder, given.labels)
-    except InputError as error:
-        raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
-    return carry_out(jobs, folder, workers, given.retry)
+    return carry_out(plan_jobs(recipes, folder, given.labels), folder, workers, given.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -150,6 +150,14 @@ def varying(runs: Sequence[FinishedRun]) -> list[str]:
     return [name for name in names if name not in SEEDS and len(_values(name, runs)) > 1]
 
 
+def same_in_all(groups: Sequence[Group]) -> dict[str, Any]:
+    """The settings that do not vary between groups, seeds left out; a teacher's as in the runs that have one."""
+    settings = dict[str, Any]()
+    for run in (run for group in groups for run in group.runs):
+        settings |= {name: value for name, value in run.settings.items() if value is not None or name not in settings}
+    return {name: value for name, value in settings.items() if name not in {*groups[0].varied, *SEEDS}}
+
+
 def _values(name: str, runs: Sequence[FinishedRun]) -> set[str]:
     """Of a setting that concerns teachers, in the runs that have one."""
     given = [run.settings.get(name) for run in runs]

@@ -63,7 +63,7 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
     """
     runs = [_run(name, recipe, folder) for name, recipe in recipes.items()]
     for run in runs:
-        find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
+        _check_that_it_goes_on(run)
         if not RunDirectory(run.place).finished:
             _dataset(run.recipe.data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,14 @@ def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
         labels = read_recipe(place / "recipe.yaml").teacher.labels
         resolved = replace(resolved, teacher=replace(resolved.teacher, labels=labels))
     return _Run(name, resolved, place, teacher, has_begun)
+
+
+def _check_that_it_goes_on(run: _Run) -> None:
+    """InputError if its directory is of another run; what helps is another folder for all."""
+    try:
+        find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
+    except InputError as error:
+        raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
 
 
 @cache

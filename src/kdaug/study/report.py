@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from kdaug.config import Data, read_recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.files import write_whole
-from kdaug.study.comparison import FinishedRun, Group, groups_of, read_finished_run, usual_baseline
+from kdaug.study.comparison import FinishedRun, Group, groups_of, read_finished_run, same_in_all, usual_baseline
 from kdaug.study.figures import figures_of, save_figure
 from kdaug.study.sweep import FAILURES, read_failures
 from kdaug.study.tables import Table, as_json, comparison_table, in_words, runs_as_csv, runs_table
@@ -128,14 +128,16 @@ def remarks(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
         )
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         notes.append("Not all are measured on the same images: do not compare those that are not.")
-    notes += [_same_in_all(runs, groups[0].varied), *teachers_of(runs), *machines(runs)]
+    same = same_in_all(groups)
+    told = in_words({name: same[name] for name in _TOLD if name in same})
+    notes += [f"The same in all: {told}.", *teachers_of(runs), *machines(runs)]
     notes += [f"Left out: {why}." for why in left_out]
     return notes
 
 
 def _has_test_images(run: FinishedRun) -> bool:
     """A folder of photos has none: what data.val_fraction holds out is in their place."""
-    return Data(name=run.settings["data.name"]).encoded is False
+    return not Data(name=run.settings["data.name"]).encoded
 
 
 _TOLD = (
@@ -143,12 +145,7 @@ _TOLD = (
     "views.policy", "views.magnitude", "teacher.source", "supervision.weight", "supervision.k",
     "supervision.temperature", "supervision.reading",
 )  # fmt: skip
-
-
-def _same_in_all(runs: Sequence[FinishedRun], varied: Mapping[str, Any]) -> str:
-    """The settings that a reader wants first, where they do not vary."""
-    settings = {name: value for run in runs for name, value in run.settings.items() if value is not None}
-    return f"The same in all: {in_words({name: settings.get(name) for name in _TOLD if name not in varied})}."
+"""The settings that a reader wants first."""
 
 
 def teachers_of(runs: Sequence[FinishedRun]) -> list[str]:

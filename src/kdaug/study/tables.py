@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdaug.study.comparison import SEEDS, Gain, Group, baseline_of, gain_over
+from kdaug.study.comparison import SEEDS, Gain, Group, baseline_of, gain_over, same_in_all
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def runs_as_csv(groups: Sequence[Group]) -> str:
 
 def as_json(groups: Sequence[Group], against: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, for programs: errors in percent, gains and half widths of their intervals in points."""
-    settings = {name: value for group in groups for run in group.runs for name, value in run.settings.items()}
     return {
-        "same_in_all": {name: settings[name] for name in settings if name not in {*groups[0].varied, *SEEDS}},
+        "same_in_all": same_in_all(groups),
         "against": dict(against),
         "groups": [
             {
