@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
@@ -21,12 +18,11 @@ from rich.text import Text
 from kdaug.cli.speaking import complain, percent
 from kdaug.config import read_recipe
 from kdaug.study import Job, Standing, State, Workers, do_jobs
+from kdaug.training.following import FollowedRun
 from kdaug.training.progress import say
 
 _ORDER: tuple[State, ...] = get_args(State)
 _MOST_ROWS = 30
-_STEP = b'{"kind": "step"'
-"""How most lines of a log begin, of which only the last is of interest."""
 
 
 def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) -> int:
@@ -46,54 +42,6 @@ def carry_out(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) 
     return 1 if undone else 0
 
 
-@dataclass
-class _Progress:
-    """How far a run is. Its log, which may be long, is read only as far as it has grown since the last look.
-
-    epoch: of its last step, from 0. error, best: in percent, of the last evaluation and the lowest so far.
-    """
-
-    log: Path
-    epochs: int
-    read: int = 0
-    epoch: int = 0
-    error: float | None = None
-    best: float | None = None
-    ended: bool = False
-
-    def look(self) -> None:
-        """Reads on."""
-        if not self.log.is_file():
-            return
-        if self.log.stat().st_size < self.read:  # the run went on from a checkpoint before the end of its log
-            self.read, self.epoch, self.error, self.best = 0, 0, None, None
-        with open(self.log, "rb") as log:
-            log.seek(self.read)
-            new = log.read()
-        whole = new[: new.rfind(b"\n") + 1]
-        self.read += len(whole)
-        lines = whole.splitlines()
-        for place, text in enumerate(lines):
-            if place == len(lines) - 1 or not text.startswith(_STEP):
-                self._take(text)
-
-    def _take(self, text: bytes) -> None:
-        try:
-            line = json.loads(text)
-            self.epoch = line["epoch"]
-            if line["kind"] == "eval":
-                self.error = line["top1_error"]
-                self.best = min(self.error, self.best if self.best is not None else math.inf)
-            self.ended = line["kind"] == "end"
-        except (ValueError, KeyError, TypeError):
-            return  # it is for whoever reads the run, not for a table, to say that its log is damaged
-
-    @property
-    def done(self) -> str:
-        """Epochs done, of all."""
-        return f"{self.epochs if self.ended else self.epoch}/{self.epochs}"
-
-
 class JobsTable:
     """Shows how far every job is: a table on a terminal, elsewhere a line for every change."""
 
@@ -101,7 +49,7 @@ class JobsTable:
         self._console = Console(file=sys.stdout, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._shown = dict[str, str]()
-        self._progress = dict[str, _Progress]()
+        self._followed = dict[str, FollowedRun]()
 
     def __enter__(self) -> JobsTable:
         if self._live is not None:
@@ -143,17 +91,17 @@ class JobsTable:
             table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
         return table
 
-    def _look(self, standing: Standing) -> _Progress | None:
+    def _look(self, standing: Standing) -> FollowedRun | None:
         """How far a run is; None for what is none, or has not begun."""
         job = standing.job
         if not job.trains or not (job.place / "recipe.yaml").is_file():
             return None
-        if job.name not in self._progress:
+        if job.name not in self._followed:
             settings = read_recipe(job.place / "recipe.yaml").optimization
-            self._progress[job.name] = _Progress(job.place / "metrics.jsonl", settings.epochs + settings.clean_epochs)
-        progress = self._progress[job.name]
-        progress.look()
-        return progress
+            self._followed[job.name] = FollowedRun(job.place / "metrics.jsonl", settings.epochs + settings.clean_epochs)
+        run = self._followed[job.name]
+        run.look()
+        return run
 
     def _figures(self, standing: Standing) -> str:
         run = self._look(standing) if standing.state == "finished" else None
