@@ -142,14 +142,15 @@ def tagged(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("ending", ["jpg", "png"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "tiff", "webp"])
 def test_images_are_turned_upright(orientation: int, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{ending}"
     plain = decoded(Image.fromarray(RGB), path)
     assert_array_equal(decoded(Image.fromarray(RGB), path, exif=tagged(orientation)), UPRIGHT[orientation](plain))
 
 
-def test_the_frame_sees_the_upright_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "png", "tiff", "webp"])
+def test_the_frame_sees_the_upright_size(ending: str, tmp_path: Path) -> None:
     seen = []
 
     class Watching(Whole):
@@ -157,8 +158,8 @@ def test_the_frame_sees_the_upright_size(tmp_path: Path) -> None:
             seen.append((epoch, index, width, height))
             return 0, 0, width, height
 
-    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg", exif=tagged(6))
-    assert decode(tmp_path / "x.jpg", Watching(8), 5, 7).shape == (8, 8, 3)
+    Image.new("RGB", (30, 20)).save(tmp_path / f"x.{ending}", exif=tagged(6))
+    assert decode(tmp_path / f"x.{ending}", Watching(8), 5, 7).shape == (8, 8, 3)
     assert seen == [(5, 7, 20, 30)]
 
 

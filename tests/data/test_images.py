@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from numpy.typing import NDArray
 
 from kdaug import InputError, config
 from kdaug.data import load_dataset
-from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
+from kdaug.data.images import (
+    ArrayImages,
+    Dataset,
+    array_content,
+    balanced_subset,
+    channel_statistics,
+    share_of_each_class,
+)
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
@@ -108,6 +116,24 @@ def test_a_holdout_takes_a_share_of_every_class_from_the_training_images(share: 
 
 
 @pytest.mark.parametrize("share", [1e-4, 0.9999])
-def test_a_holdout_without_an_image_of_every_class_is_refused(share: float) -> None:
-    with pytest.raises(InputError, match=r"data.holdout .* each of 10 classes needs one on either side"):
-        load_dataset(config.Data(holdout=share))
+def test_a_holdout_leaves_every_class_an_image_on_either_side(share: float) -> None:
+    split = load_dataset(config.Data(holdout=share))
+    smaller = min((split.train, split.val), key=len)
+    assert np.bincount(smaller.labels).tolist() == [1] * 10
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=6), st.floats(0.01, 0.99), st.randoms())
+def test_a_share_of_each_class_is_that_of_small_and_of_large_ones(counts: list[int], share: float, dice: Any) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    drawn = np.array(dice.sample(range(len(labels)), len(labels)))
+    names = [f"class {number}" for number in range(len(counts))]
+    taken = share_of_each_class(labels, drawn, share, names, "here")
+    for label, count in enumerate(counts):
+        of_class = sorted((drawn[row], row) for row in np.flatnonzero(labels == label))
+        wanted = min(max(round(share * count), 1), count - 1)
+        assert set(taken[labels[taken] == label]) == {row for _, row in of_class[:wanted]}
+
+
+def test_a_share_of_a_class_of_one_image_is_refused() -> None:
+    with pytest.raises(InputError, match=r"here: class b has 1 image\(s\)"):
+        share_of_each_class(np.array([0, 0, 1]), np.arange(3), 0.5, ["a", "b"], "here")

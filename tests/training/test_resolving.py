@@ -62,6 +62,20 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_done(
         resolve(tiny({setting: value}))
 
 
+def test_settings_that_the_teacher_cannot_be_trained_with_are_refused_before_anything_is_done(tiny: Tiny) -> None:
+    settings = {"optimization.epochs": 9, "optimization.warmup_epochs": 4.0, "teacher.epochs": 3}
+    with pytest.raises(InputError, match=r"the teacher's training: optimization.warmup_epochs is 4.0, but must end"):
+        resolve(tiny({**settings, "teacher.source": "train"}))
+    resolve(tiny({**settings, "teacher.source": "none"}))
+    resolve(tiny({**settings, "teacher.source": "train", "teacher.labels": "labels"}))
+
+
+def test_a_student_may_have_clean_epochs_that_its_teacher_has_not(tiny: Tiny) -> None:
+    clean = {"optimization.clean_epochs": 2, "optimization.clean_learning_rate": 0.01, "teacher.source": "train"}
+    teacher = teacher_recipe(resolve(tiny(clean))).optimization
+    assert (teacher.clean_epochs, teacher.clean_learning_rate) == (0, None)
+
+
 INDIFFERENT = {
     "views.policy": "randaugment-n3-m9@tf-efficientnet",
     "views.magnitude": 2.0,

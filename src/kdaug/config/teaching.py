@@ -26,6 +26,7 @@ def of_teacher(recipe: Recipe) -> Recipe:
             optimization,
             epochs=teacher.epochs or optimization.epochs,
             clean_epochs=0,
+            clean_learning_rate=None,
             learning_rate=teacher.learning_rate or optimization.learning_rate,
             weight_decay=optimization.weight_decay if teacher.weight_decay is None else teacher.weight_decay,
         ),

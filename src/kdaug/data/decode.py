@@ -35,6 +35,8 @@ def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded.read_bytes())) as file:
+                if file.format == "TIFF":
+                    file.load()  # Pillow turns these upright itself, and only then is their size to be trusted
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
                 on_its_side = orientation in (5, 6, 7, 8)
                 width, height = (file.height, file.width) if on_its_side else (file.width, file.height)

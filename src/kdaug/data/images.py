@@ -158,12 +158,22 @@ def hold_out(
     Raises InputError for a class of less than two images, naming the `place` where they lie.
     """
     drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
-    counts = np.bincount(images.labels, minlength=len(classes))
+    val = share_of_each_class(images.labels, drawn, fraction, classes, place)
+    return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)
+
+
+def share_of_each_class(
+    labels: Labels, drawn: NDArray[Any], fraction: float, classes: Sequence[str], place: str
+) -> NDArray[np.int64]:
+    """Positions of `fraction` of each class, but at least one and not all: those whose `drawn` [N] is lowest; sorted.
+
+    Raises InputError for a class of less than two images, naming the `place` where they lie.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < 2:
         least = int(counts.argmin())
         raise InputError(f"{place}: class {classes[least]} has {counts[least]} image(s); to hold some out it needs two")
-    by_class = np.lexsort((drawn, images.labels))
-    turn = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    by_class = np.lexsort((drawn, labels))
+    turn = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     wanted = np.clip(np.round(fraction * counts).astype(np.int64), 1, counts - 1)
-    val = np.sort(by_class[turn < wanted[images.labels[by_class]]])
-    return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)
+    return np.sort(by_class[turn < wanted[labels[by_class]]])

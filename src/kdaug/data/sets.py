@@ -12,10 +12,18 @@ from PIL import Image
 from kdaug import config
 from kdaug.data.folders import load_folder
 from kdaug.data.hub import load_hub
-from kdaug.data.images import ArrayImages, Dataset, array_content, balanced_subset, channel_statistics
+from kdaug.data.images import (
+    ArrayImages,
+    Dataset,
+    array_content,
+    balanced_subset,
+    channel_statistics,
+    share_of_each_class,
+)
 from kdaug.data.named import class_names, load_named
 from kdaug.data.shards import load_shards
 from kdaug.errors import InputError
+from kdaug.philox import Stream, permutation
 
 _ENCODED = {"folder": load_folder, "shards": load_shards, "hub": load_hub}
 
@@ -45,13 +53,8 @@ def load_dataset(settings: config.Data) -> Dataset:
 def _with_holdout(dataset: Dataset, share: float) -> Dataset:
     """`share` of each class's training images in place of the test images, always the same ones."""
     labels = dataset.train.labels
-    wanted = round(share * len(labels))
-    if not len(dataset.classes) <= wanted <= len(labels) - len(dataset.classes):
-        raise InputError(
-            f"data.holdout {share:g} sets {wanted} of {len(labels)} training images aside, but each of "
-            f"{len(dataset.classes)} classes needs one on either side"
-        )
-    held = balanced_subset(labels, wanted)
+    drawn = np.argsort(permutation(0, 0, len(labels), Stream.SUBSET))  # each image's place in the draw
+    held = share_of_each_class(labels, drawn, share, dataset.classes, f"data.holdout of {dataset.name}")
     kept = np.setdiff1d(np.arange(len(labels)), held)
     return replace(dataset, train=dataset.train.subset(kept), val=dataset.train.subset(held))
 

@@ -39,8 +39,18 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
     check_teacher(recipe.teacher)
+    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
+        _check_its_teacher(recipe)
     check_trackers(recipe.run.trackers)
     return replace(recipe, views=views, teacher=teacher, run=run)
+
+
+def _check_its_teacher(recipe: Recipe) -> None:
+    """InputError if the teacher of a recipe cannot be trained as the recipe says, before the student's run begins."""
+    try:
+        check(of_teacher(recipe))
+    except InputError as error:
+        raise InputError(f"the teacher's training: {error}") from None
 
 
 def teacher_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
