@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kdaug.training import RunDirectory, read_metrics
-from kdaug.training.listing import is_held
+from kdaug.training.holding import is_held
 
 
 def test_a_sweep_trains_what_it_can_and_tells_what_failed(tiny: list[str], kdaug: Callable, tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_the_manifest_comes_back_as_it_was(store: Path) -> None:
         ({}, {}, {"temperature": 4.0, "reading": "grouped"}, 2, "knows temperatures 1, 2, 10, but .* is 4"),
         ({}, {}, {"temperature": 4.0, "reading": "as-written"}, 2, "knows temperatures 1, 2, 10, but .* is 4"),
         ({}, {}, {}, 3, r"epoch 2 is needed, but epoch-00002-0.safetensors is missing; .* --epochs 2:3, makes it"),
+        ({"cycle": 3}, {}, {}, 9, r"epoch 2 is needed, but .*; kdaug label, given the same again, makes it"),
         ({}, {}, {"divergence": "decoupled"}, 2, "top 5 classes, but supervision.divergence decoupled needs all 12"),
     ],
 )

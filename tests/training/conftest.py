@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,25 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Teacher, Views
 from kdaug.networks.noise import ShakeDrop, ShakeShake
 from kdaug.training import train
+
+
+@pytest.fixture
+def held_elsewhere() -> Callable[[Path], AbstractContextManager[None]]:
+    """`with held_elsewhere(folder)`: another process holds it."""
+
+    @contextmanager
+    def held(folder: Path) -> Iterator[None]:
+        code = (
+            "import sys, pathlib; from kdaug.training.holding import hold; lock = hold(pathlib.Path(sys.argv[1]), '')"
+        )
+        command = [sys.executable, "-c", code + "; print(flush=True); sys.stdin.read()", str(folder)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
+            assert holding.stdout is not None
+            assert holding.stdout.readline()
+            yield
+            holding.kill()
+
+    return held
 
 
 class SoftmaxRegression(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_training_from_exact_labels_is_training_with_the_teacher(
     for one, other in pairs:
         for name in ("loss", "cross_entropy", "divergence", "teacher_agreement", "val_loss"):
             if name in one:
-                assert other[name] == pytest.approx(one[name], rel=1e-6, abs=1e-7), (name, one["step"])
+                assert other[name] == pytest.approx(one[name], rel=1e-6, abs=5e-7), (name, one["step"])
     if reading != "grouped":
         assert (asked / "last.safetensors").read_bytes() == (read / "last.safetensors").read_bytes()
 
@@ -195,7 +196,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match="the disk has no"):
         label(taught_recipe, tmp_path / "store", EXACT)
-    assert list((tmp_path / "store").iterdir()) == []
+    assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
 
 
 def test_a_sound_store_is_verified(store: Path) -> None:
@@ -302,11 +303,11 @@ def test_what_is_spoilt_is_made_anew_by_the_same_command_and_nothing_else_is(
 ) -> None:
     folder = tmp_path / "store"
     shutil.copytree(store, folder)
-    (folder / f"{name}.part").write_bytes(b"left over")
+    (folder / f"{name}.123.part").write_bytes(b"left over")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     spoil(folder / name)
     label(taught_recipe, folder, EXACT)
-    (folder / f"{name}.part").unlink(missing_ok=True)
+    (folder / f"{name}.123.part").unlink(missing_ok=True)
     assert {**contents(folder), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
     assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != before[path.name]} == {name}
 
@@ -336,6 +337,45 @@ def test_a_place_that_cannot_be_is_refused_before_the_teacher_is_trained(
     monkeypatch.setattr(labelling.os, "access", lambda *_: False)
     with pytest.raises(InputError, match="/proc cannot be written to; choose another folder with --out"):
         label(taught_recipe, Path("/proc/labels"), EXACT)
+
+
+def test_a_store_that_another_process_fills_is_left_alone(
+    taught_recipe: Recipe,
+    store: Path,
+    held_elsewhere: Callable[[Path], AbstractContextManager[None]],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(store, folder)
+    (folder / "epoch-00001-0.safetensors").unlink()
+    before = contents(folder)
+    with held_elsewhere(folder), pytest.raises(InputError, match=f"{folder} is being filled by another process; wait"):
+        label(taught_recipe, folder, EXACT)
+    assert contents(folder) == before
+    label(taught_recipe, folder, EXACT)
+    assert {**contents(folder), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
+
+
+def test_to_verify_some_views_the_teacher_looks_at_their_images_alone(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = dict[str, set[int]](clean=set(), views=set())
+    look, answer = labelling.look_at_clean, labelling.answers
+
+    def look_at_clean(setup: Any, teacher: Any, rows: Any) -> torch.Tensor:
+        looked["clean"].update(rows.tolist())
+        return look(setup, teacher, rows)
+
+    def answers(*arguments: Any) -> Iterator[Any]:
+        for rows, records in answer(*arguments):
+            looked["views"].update(rows.tolist())
+            yield rows, records
+
+    monkeypatch.setattr(labelling, "look_at_clean", look_at_clean)
+    monkeypatch.setattr(labelling, "answers", answers)
+    assert verify(store, 10, None, "cpu", seed=0).wrong == 0
+    assert looked["clean"] == looked["views"]
+    assert 5 <= len(looked["views"]) <= 10
 
 
 def test_epochs_in_which_the_teacher_does_not_look_on_need_no_labels(

@@ -15,7 +15,7 @@ from typing import Any
 from kdaug.errors import InputError
 from kdaug.study.jobs import Job
 from kdaug.study.workers import command_of
-from kdaug.training.listing import is_held
+from kdaug.training.holding import is_held
 
 _TRIES_AFTER_A_LOSS = 5
 _LOST = 1

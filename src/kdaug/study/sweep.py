@@ -15,7 +15,7 @@ from kdaug.errors import InputError
 from kdaug.files import write_whole
 from kdaug.study.jobs import Job
 from kdaug.study.workers import Workers
-from kdaug.training.listing import is_held
+from kdaug.training.holding import is_held
 from kdaug.training.run_directory import RunDirectory
 
 State = Literal["running", "elsewhere", "failed", "stopped", "finished", "waiting"]
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 @dataclass
 class Standing:
-    """How far a job is. elsewhere: another process has its run directory. said: why it failed, in a line."""
+    """How far a job is. elsewhere: another process has its place. said: why it failed, in a line."""
 
     job: Job
     state: State = "waiting"
@@ -118,7 +118,7 @@ def _go_on_with(standing: Standing, standings: Mapping[str, Standing], workers: 
 
 def _note_end(standing: Standing, code: int, logs: Path) -> None:
     job = standing.job
-    if code == 0:
+    if code == 0 or _is_finished(job):
         standing.state = "finished"
     elif is_held(job.place):  # another process was quicker
         standing.state = "elsewhere"

@@ -41,7 +41,7 @@ ROWS_PER_FILE = 1 << 17
 MOST_CLASSES = 1 << 16
 _VERSION = 3
 _CLEAN = "clean.safetensors"
-_OURS = re.compile(r"(manifest\.json|recipe\.yaml|clean\.safetensors|epoch-\d+-\d+\.safetensors)(\.part)?")
+_OURS = re.compile(r"(manifest\.json|recipe\.yaml|clean\.safetensors|epoch-\d+-\d+\.safetensors)(\.\d+\.part)?|\.lock")
 _COLUMNS = ("classes", "logits", "label", "log_sum_exp")
 _MADE_ANEW = "kdaug label, given the same again, makes it anew"
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -128,8 +128,12 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     write_whole(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
 
 
+class NoManifest(InputError):
+    """There is none that can be read: the folder is no label store, or its manifest is damaged."""
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of the store in `folder`; InputError if there is none that can be read."""
+    """The manifest of the store in `folder`. Raises NoManifest, or InputError for a store of another version."""
     path = folder / "manifest.json"
     try:
         content = json.loads(path.read_bytes())
@@ -139,12 +143,12 @@ def read_manifest(folder: Path) -> Manifest:
         subject = Subject(int(subject["samples"]), tuple(subject["classes"]), str(subject["data"]), subject["views"])
         manifest = Manifest(subject=subject, temperatures=temperatures, **content)
     except OSError:
-        raise InputError(f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one") from None
+        raise NoManifest(f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one") from None
     except (ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is damaged; {_MADE_ANEW}") from None
+        raise NoManifest(f"{path} is damaged; {_MADE_ANEW}") from None
     whole_numbers = {type(manifest.k), type(manifest.cycle or 1)} == {int}
     if not (whole_numbers and 1 <= manifest.k <= len(subject.classes) and manifest.precision in _DTYPES):
-        raise InputError(f"{path} is damaged; {_MADE_ANEW}")
+        raise NoManifest(f"{path} is damaged; {_MADE_ANEW}")
     return manifest
 
 
@@ -361,9 +365,10 @@ def open_store(folder: Path, subject: Subject, settings: config.Supervision, epo
     lacking = next((part for part in parts_of(there, needed) if not part.is_written(there, folder)), None)
     if lacking is not None:
         state = "damaged or of another store" if lacking.path(folder).exists() else "missing"
+        missing = "" if there.cycle is not None else f" with --epochs {lacking.epoch}:{needed[-1] + 1}"
         raise InputError(
             f"label store {folder}: epoch {lacking.epoch} is needed, but {lacking.path(folder).name} is {state}; kdaug "
-            f"label, given the same again with --epochs {lacking.epoch}:{needed[-1] + 1}, makes it"
+            f"label, given the same again{missing}, makes it"
         )
     store = LabelStore(folder, there)
     if settings.label_trust:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdaug.supervision import LabelStore, Teacher
@@ -13,13 +14,15 @@ from kdaug.training.setup import EVALUATION_BATCH, Setup
 from kdaug.training.viewing import images_as_they_are
 
 
-def look_at_clean(setup: Setup, teacher: Teacher) -> Tensor:
-    """The teacher's log-probability of the label of every training image as it is: float32 [N]; NaN if unreadable.
+def look_at_clean(setup: Setup, teacher: Teacher, rows: NDArray[np.int64] | None = None) -> Tensor:
+    """The teacher's log-probability of the label of training images `rows` (None: all) as they are, without views.
 
-    The ranks share the batches, which are the same however many ranks there are, and all get all answers.
+    float32 [N] for all N training images: NaN for an unreadable one and one not asked for. The ranks share the batches,
+    which are the same however many ranks there are, and all get all answers.
     """
     count, world, found = len(setup.dataset.train), setup.world, list[tuple[Tensor, Tensor]]()
-    batches = np.split(np.arange(count), range(EVALUATION_BATCH, count, EVALUATION_BATCH))[world.rank :: world.size]
+    rows = np.arange(count) if rows is None else rows
+    batches = np.split(rows, range(EVALUATION_BATCH, len(rows), EVALUATION_BATCH))[world.rank :: world.size]
     with show_progress(setup.console) as bar, autocast(setup.device, setup.precision):
         images = images_as_they_are(setup, batches)
         for batch in counted(bar, "teacher, unaugmented", images, sum(map(len, batches))):

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from kdaug.supervision.answer import classes_asked
 from kdaug.supervision.label_store import (
     MOST_CLASSES,
     Manifest,
+    NoManifest,
     Part,
     StorePrecision,
     differences,
@@ -44,6 +45,7 @@ from kdaug.supervision.label_store import (
 )
 from kdaug.training.clean_labels import look_at_clean
 from kdaug.training.distributed import joined
+from kdaug.training.holding import hold
 from kdaug.training.loop import find_teacher
 from kdaug.training.optimization import autocast
 from kdaug.training.progress import say, show_progress
@@ -94,13 +96,13 @@ def label(recipe: Recipe, folder: Path, request: Request) -> None:
     A teacher that must be trained is trained first, as for training. Under torchrun all processes share the work.
     Raises InputError for what the user can mend.
     """
-    with joined() as world:
+    with joined() as world, ExitStack() as held:
         setup = prepare(resolve(recipe), Console(quiet=not world.first), world)
         _check(setup, request)
         world.told_by_first(lambda: _check_place(manifest_of(setup, "", request), folder))
         teacher = find_teacher(setup, folder)
         manifest, epochs = manifest_of(setup, teacher_digest(teacher), request), range(*_epochs(setup, request))
-        left = world.told_by_first(lambda: _begin(setup, manifest, epochs, folder))
+        left = world.told_by_first(lambda: _begin(setup, manifest, epochs, folder, held))
         _fill(setup, teacher, manifest, left, folder)
 
 
@@ -129,9 +131,10 @@ def verify(folder: Path, views: int, root: str | None, device: str, seed: int) -
     errors = {"log-probability": 0.0, "label": 0.0, "log-sum-exp": 0.0, "label without augmentation": 0.0}
     seen, wrong = 0, 0
     epochs = [there[place] for place in permutation(seed, 0, len(there), Stream.SUBSET)[: min(views, 8)]]
-    clean = look_at_clean(setup, teacher)
-    for epoch in epochs:
-        rows = np.sort(permutation(seed, epoch + 1, samples, Stream.SUBSET)[: -(-views // len(epochs))])
+    each = -(-views // len(epochs))
+    drawn = {epoch: np.sort(permutation(seed, epoch + 1, samples, Stream.SUBSET)[:each]) for epoch in epochs}
+    clean = look_at_clean(setup, teacher, np.unique(np.concatenate(list(drawn.values()))))
+    for epoch, rows in drawn.items():
         for some, again in answers(setup, teacher, manifest, epoch, _in_batches(setup, epoch, rows)):
             found = _errors(store.records(epoch, some), again, manifest)
             found["label without augmentation"] = _beyond(store.clean[some], clean[some], manifest)
@@ -246,15 +249,15 @@ def _manifest_there(folder: Path) -> Manifest | None:
     """None if there is none, or it is damaged: then what files there are say themselves whether they belong to it."""
     try:
         return read_manifest(folder)
-    except InputError as error:
-        if "is of version" in str(error):
-            raise
+    except NoManifest:
         return None
 
 
-def _begin(setup: Setup, manifest: Manifest, epochs: Iterable[int], folder: Path) -> list[Part]:
-    """Makes the folder a store, if it is none yet; what is left to be written."""
+def _begin(setup: Setup, manifest: Manifest, epochs: Iterable[int], folder: Path, held: ExitStack) -> list[Part]:
+    """Makes the folder a store, if it is none yet, and has it `held` for this process; what is left to be written."""
     _check_place(manifest, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(hold(folder, "filled"))
     there = _manifest_there(folder)
     if there is not None and there != manifest:
         changed = "; ".join(differences(there, manifest))
@@ -267,7 +270,6 @@ def _begin(setup: Setup, manifest: Manifest, epochs: Iterable[int], folder: Path
             f"{folder}: {manifest.bytes_per_view} bytes a view, {manifest.subject.samples:,} images, "
             f"{len({part.epoch for part in left})} epoch(s) to be written: {size / 1e6:,.1f} MB",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < size:
         raise InputError(f"{folder}: the disk has no {size / 1e6:,.1f} MB left; store fewer epochs or classes")
     if there is None:

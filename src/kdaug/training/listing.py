@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from kdaug.config import read_recipe
 from kdaug.errors import InputError
 from kdaug.training.checkpoints import all_checkpoints
+from kdaug.training.holding import is_held
 from kdaug.training.run_directory import RunDirectory, read_metrics
 
 State = Literal["finished", "training", "stopped", "damaged"]
@@ -88,15 +88,3 @@ def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]
 
 def _epochs_done(lines: list[dict[str, Any]], epochs: int, finished: bool) -> int:
     return epochs if finished else max((line["epoch"] for line in lines), default=0)
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process is training in this run directory."""
-    try:
-        with open(path / ".lock") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,9 +18,10 @@ from kdaug import config
 from kdaug.config import Recipe
 from kdaug.data import Dataset
 from kdaug.errors import InputError
-from kdaug.files import write_whole
+from kdaug.files import is_part, write_whole
 from kdaug.networks import is_whole
 from kdaug.training.distributed import World
+from kdaug.training.holding import LOCK, hold
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def find_run(recipe: Recipe) -> RunDirectory:
 
 def _foreign(folder: Path) -> bool:
     """Whether `folder` holds more than a run leaves that was killed as it began."""
-    return any(path.name not in (".lock", "checkpoints", "recipe.yaml.part") for path in folder.iterdir())
+    names = {path.name for path in folder.iterdir() if not (path.name.startswith("recipe.yaml.") and is_part(path))}
+    return not names <= {LOCK, "checkpoints"}
 
 
 def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
@@ -98,14 +99,9 @@ def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
     """
     try:
         directory.checkpoints.mkdir(parents=True, exist_ok=True)
-        lock = open(directory.path / ".lock", "w")
     except OSError as error:
         raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: workers do not inherit it
-    except OSError:
-        lock.close()
-        raise InputError(f"{directory.path} is being trained by another process; wait for it or stop it") from None
+    lock = hold(directory.path, "trained")
     try:
         if not directory.recipe.is_file():
             write_whole(directory.recipe, config.to_yaml(replace(recipe, run=replace(recipe.run, resume=False))))
