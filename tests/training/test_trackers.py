@@ -124,6 +124,17 @@ def test_a_resumed_run_goes_on_in_the_same_tracker_run(
         assert first["resume"] == "allow"
 
 
+def test_runs_of_one_recipe_are_different_runs_to_a_tracker(stand_in: tuple[str, StandIn], tmp_path: Path) -> None:
+    name, library = stand_in
+    for place in ("here", "there"):
+        (tmp_path / place / "run").mkdir(parents=True)
+        open_trackers([name], tmp_path / place / "run", {}, pytest.fail)
+    notes = {(tmp_path / place / "run" / f"{name}.json").read_text() for place in ("here", "there")}
+    assert len(notes) == len(library.begun) == 2
+    if name != "mlflow":
+        assert library.begun[0] != library.begun[1]
+
+
 def test_a_tracker_that_fails_is_given_up_with_one_line_and_the_run_goes_on(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, console: Console, lines_of: Lines
 ) -> None:
@@ -155,7 +166,7 @@ def test_a_tracker_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse))
     with pytest.raises(InputError, match=r"run\.trackers wandb cannot be opened: no login"):
-        open_trackers(["wandb"], tmp_path, "abc", {}, pytest.fail)
+        open_trackers(["wandb"], tmp_path, {}, pytest.fail)
 
 
 @pytest.mark.slow

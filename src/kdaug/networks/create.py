@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import timm
@@ -109,9 +110,17 @@ class InputFormat:
         """
         if images.shape[3] != len(self.mean):
             raise InputError(f"the network takes {len(self.mean)} channel(s), but the images have {images.shape[3]}")
-        mean = torch.tensor(self.mean, device=images.device) * 255
-        scale = 1 / (torch.tensor(self.std, device=images.device) * 255)
+        mean, scale = _normalisation(self.mean, self.std, images.device)
         prepared = ((images.float() - mean) * scale).permute(0, 3, 1, 2)
         if self.size is not None and prepared.shape[2:] != self.size:
             prepared = nn.functional.interpolate(prepared, self.size, mode="bilinear", antialias=True)
         return prepared
+
+
+@cache
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """255 mean and 1 / (255 std), [C] each. Made once: to copy them to a GPU is to wait for all it has to do."""
+    with torch.inference_mode(
+        False
+    ):  # a teacher may be the first to ask, and its student's gradients flow through them
+        return torch.tensor(mean, device=device) * 255, 1 / (torch.tensor(std, device=device) * 255)

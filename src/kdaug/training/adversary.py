@@ -7,6 +7,7 @@ wrong ones, through the auxiliary norms with their running statistics, as the Fa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 from timm.layers import SplitBatchNorm2d, convert_splitbn_model
@@ -47,7 +48,7 @@ def mislead(
     images: float [N,C,H,W], normalised as `input_format` says; labels int64 [N]. The start, anywhere within epsilon,
     and the wrong classes are drawn by torch's generator. Nothing of the network changes, and no gradient flows back.
     """
-    lowest, highest, unit = _range_of(images, input_format)
+    lowest, highest, unit = _range_of(input_format, images.device, images.dtype)
     reach = settings.epsilon * unit
     nearest, furthest = (images - reach).clamp(lowest, highest), (images + reach).clamp(lowest, highest)
     moved = nearest + torch.rand_like(images) * (furthest - nearest)
@@ -63,9 +64,10 @@ def mislead(
     return moved
 
 
-def _range_of(images: Tensor, input_format: InputFormat) -> tuple[Tensor, Tensor, Tensor]:
-    """What pixels 0 and 255 are as input, and how much one more is: [C,1,1] each."""
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (input_format.mean, input_format.std))
+@cache
+def _range_of(form: InputFormat, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """What pixels 0 and 255 are as input, and how much one more is: [C,1,1] each. Made once, as a GPU is to go on."""
+    mean, std = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (form.mean, form.std))
     return -mean / std, (1 - mean) / std, 1 / (255 * std)
 
 

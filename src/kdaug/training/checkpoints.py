@@ -119,7 +119,7 @@ def _contents(state: TrainingState, world: World) -> dict[str, bytes]:
             state.network, state.optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         ),
         "scaler": state.scaler.state_dict(),
-        "generators": world.gather(_generators()),
+        "generators": world.gather(_generators(_device_of(state))),
     }
     if not world.first:
         return {}
@@ -210,19 +210,23 @@ def _restore(state: TrainingState, read: Checkpoint, world: World) -> None:
     state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
     state.seconds = read.rest["seconds"]
     if world.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one goes on as it began
-        _set_generators(read.rest["generators"][world.rank])
+        _set_generators(read.rest["generators"][world.rank], _device_of(state))
 
 
-def _generators() -> dict[str, Tensor]:
-    """The state of torch's generators that this rank draws from."""
+def _device_of(state: TrainingState) -> torch.device:
+    return next(state.network.parameters()).device
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's generators that this rank, which computes on `device`, draws from."""
     states = {"cpu": torch.get_rng_state()}
-    return {**states, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
+    return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
-def _set_generators(states: dict[str, Tensor]) -> None:
+def _set_generators(states: dict[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def all_checkpoints(folder: Path) -> list[Path]:

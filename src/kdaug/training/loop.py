@@ -44,7 +44,6 @@ from kdaug.training.run_directory import (
     RunDirectory,
     describe_environment,
     find_run,
-    fingerprint,
     open_run,
     read_metrics,
     record_environment,
@@ -332,9 +331,8 @@ def _open_trackers(setup: Setup, directory: RunDirectory, step: int) -> list[Tra
     """On the first rank, whatever else the run reports to."""
     if not setup.world.first:
         return []
-    recipe = setup.recipe
-    identity, report = fingerprint(recipe, setup.dataset.content), partial(say, setup.console)
-    others = open_trackers(recipe.run.trackers, directory.path, identity, config.to_dict(recipe), report)
+    recipe, report = setup.recipe, partial(say, setup.console)
+    others = open_trackers(recipe.run.trackers, directory.path, config.to_dict(recipe), report)
     return [TensorBoard(directory.tensorboard, step), *others]
 
 

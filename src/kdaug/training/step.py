@@ -45,7 +45,8 @@ def _asked(teacher: Teacher | LabelStore | None, seen: Viewed, settings: config.
     answer = answer_of(teacher(seen.pixels), settings, seen.labels)
     if teacher.clean is None:
         return answer
-    return replace(answer, clean=teacher.clean[torch.from_numpy(seen.key.indices)].to(seen.pixels.device))
+    clean = teacher.clean[torch.from_numpy(seen.key.indices)]
+    return replace(answer, clean=clean.to(seen.pixels.device, non_blocking=True))
 
 
 def _tell(setup: Setup, state: TrainingState, seen: Viewed, answer: Answer | None) -> Told:

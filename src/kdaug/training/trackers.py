@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
+from uuid import uuid4
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -49,11 +50,15 @@ class TensorBoard:
 class Wandb:
     """A Weights & Biases run, in project `kdaug` unless WANDB_PROJECT says otherwise; resumed under its own id."""
 
-    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
         self._run = _library("wandb").init(
-            project=os.environ.get("WANDB_PROJECT", "kdaug"), name=folder.name, id=run, dir=str(folder), config=recipe,
+            project=os.environ.get("WANDB_PROJECT", "kdaug"),
+            name=folder.name,
+            id=_kept_id(folder / "wandb.json", lambda: uuid4().hex),
+            dir=str(folder),
+            config=recipe,
             resume="allow",
-        )  # fmt: skip
+        )
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         self._run.log(figures, step=step)
@@ -65,10 +70,10 @@ class Wandb:
 class Trackio:
     """A trackio run, in project `kdaug` unless TRACKIO_PROJECT says otherwise; resumed under its own name."""
 
-    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
         self._run = _library("trackio").init(
             project=os.environ.get("TRACKIO_PROJECT", "kdaug"),
-            name=f"{folder.name}-{run}",
+            name=_kept_id(folder / "trackio.json", lambda: f"{folder.name}-{uuid4().hex[:8]}"),
             config=recipe,
             resume="allow",
         )
@@ -81,22 +86,22 @@ class Trackio:
 
 
 class Mlflow:
-    """An MLflow run at MLFLOW_TRACKING_URI; its id is kept in the run directory so that a resumed run continues it."""
+    """An MLflow run at MLFLOW_TRACKING_URI; resumed under its own id."""
 
-    def __init__(self, folder: Path, run: str, recipe: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
         self._client = _library("mlflow").tracking.MlflowClient()
-        note = folder / "mlflow.json"
-        if note.is_file():
-            self._id = json.loads(note.read_text())["run_id"]
-            return
+        self._id = _kept_id(folder / "mlflow.json", lambda: self._begun(folder.name, recipe))
+
+    def _begun(self, run: str, recipe: dict[str, Any]) -> str:
+        """The id of a new run."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdaug")
         experiment = self._client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        self._id = self._client.create_run(place, run_name=folder.name).info.run_id
-        write_whole(note, json.dumps({"run_id": self._id}))
+        new: str = self._client.create_run(place, run_name=run).info.run_id
         for part, settings in recipe.items():
             for key, value in settings.items():
-                self._client.log_param(self._id, f"{part}.{key}", value)
+                self._client.log_param(new, f"{part}.{key}", value)
+        return new
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
@@ -104,6 +109,16 @@ class Mlflow:
 
     def close(self) -> None:
         self._client.set_terminated(self._id)
+
+
+def _kept_id(note: Path, begin: Callable[[], str]) -> str:
+    """The tracker's id of the run, kept in the run directory so that a resumed run goes on under it."""
+    if note.is_file():
+        kept: str = json.loads(note.read_text())["run_id"]
+        return kept
+    new = begin()
+    write_whole(note, json.dumps({"run_id": new}))
+    return new
 
 
 class Unfailing:
@@ -129,11 +144,7 @@ class Unfailing:
             self._report(f"warning: nothing more is reported to {self._name}: {_in_one_line(error)}")
 
 
-_TRACKERS: dict[str, Callable[[Path, str, dict[str, Any]], Tracker]] = {
-    "wandb": Wandb,
-    "mlflow": Mlflow,
-    "trackio": Trackio,
-}
+_TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
 
 
 def check_trackers(names: Sequence[config.Tracker]) -> None:
@@ -143,18 +154,18 @@ def check_trackers(names: Sequence[config.Tracker]) -> None:
 
 
 def open_trackers(
-    names: Sequence[config.Tracker], folder: Path, run: str, recipe: dict[str, Any], report: Callable[[str], None]
+    names: Sequence[config.Tracker], folder: Path, recipe: dict[str, Any], report: Callable[[str], None]
 ) -> list[Tracker]:
-    """The trackers `names`, for the run in `folder` whose recipe has the fingerprint `run`.
+    """The trackers `names`, for the run in `folder`.
 
     Raises InputError if one cannot be opened; one that fails later is given up with a line to `report`.
     """
-    return [Unfailing(name, _opened(name, folder, run, recipe), report) for name in names]
+    return [Unfailing(name, _opened(name, folder, recipe), report) for name in names]
 
 
-def _opened(name: config.Tracker, folder: Path, run: str, recipe: dict[str, Any]) -> Tracker:
+def _opened(name: config.Tracker, folder: Path, recipe: dict[str, Any]) -> Tracker:
     try:
-        return _TRACKERS[name](folder, run, recipe)
+        return _TRACKERS[name](folder, recipe)
     except Exception as error:  # whatever the tracker's own library raises
         raise InputError(f"run.trackers {name} cannot be opened: {_in_one_line(error)}") from None
 
