@@ -47,6 +47,7 @@ between_0_and_1 = st.floats(0, 1, exclude_min=True, exclude_max=True)
 seeds = st.integers(0, 2**63 - 1)
 
 # The ranges that the recipe promises, of the settings that have one; None stands where the type allows it.
+kinds = st.sampled_from(["run", "file", "timm"])
 VALID = {
     "data.train_images": st.integers(1), "data.image_size": st.integers(1, 16384), "data.val_fraction": between_0_and_1,
     "data.max_unreadable": st.floats(0, 1), "data.workers": st.integers(0, 1024), "views.pad": st.integers(0, 16384),
@@ -56,6 +57,7 @@ VALID = {
     "supervision.temperature": above_0, "optimization.epochs": st.integers(1),
     "optimization.global_batch": st.integers(1), "optimization.learning_rate": above_0,
     "optimization.momentum": between_0_and_1, "optimization.weight_decay": from_0, "optimization.clip_norm": above_0,
+    "teacher.source": st.sampled_from(["none", "train"]) | st.builds("{}:{}".format, kinds, st.text(min_size=1)),
     "views.magnitude": from_0, "run.seed": seeds, "run.threads": st.integers(1, 1024),
     "run.evaluate_every": st.integers(1), "run.checkpoint_minutes": from_0, "run.checkpoint_steps": st.integers(1),
     "run.device_batch": st.integers(1), "run.evaluate_size": st.integers(1, 16384),
@@ -99,6 +101,13 @@ def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
     return st.none() if kind is type(None) else VALID.get(name, OF_TYPE[kind])
 
 
+def unused_by(source: str) -> list[str]:
+    """The settings of a teacher from there that must be at their default."""
+    training, loading = ["policy", "cutout", "epochs", "learning_rate", "weight_decay"], ["mean", "std"]
+    unused = {"none": [], "train": loading, "file": training}
+    return unused.get(source.partition(":")[0], ["network", *training, *loading])
+
+
 def with_what_belongs_together(recipe: Recipe) -> Recipe:
     teacher = recipe.teacher
     if teacher.mean is None or teacher.std is None:
@@ -107,6 +116,7 @@ def with_what_belongs_together(recipe: Recipe) -> Recipe:
         channels = min(len(teacher.mean), len(teacher.std))
         positive = tuple(abs(value) or 1.0 for value in teacher.std[:channels])
         teacher = dataclasses.replace(teacher, mean=teacher.mean[:channels], std=positive)
+    teacher = dataclasses.replace(teacher, **{name: getattr(Teacher(), name) for name in unused_by(teacher.source)})
     o, default = recipe.optimization, Optimization()
     optimization = dataclasses.replace(
         o,

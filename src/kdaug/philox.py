@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdaug.errors import InputError, is_whole
+from kdaug.errors import InputError, is_whole_number
 
 Words = NDArray[np.uint32]
 
@@ -53,7 +53,7 @@ def words(seed: int, epoch: int, indices: ArrayLike, stream: int, count: int) ->
     if index.ndim != 1 or (index.size and (index.dtype.kind not in "iu" or index.min() < 0)):
         raise InputError(f"sample indices must be whole numbers from 0 to 2^64-1 in one row, not {indices!r:.80}")
     for name, value, limit in (("seed", seed, 64), ("epoch", epoch, 32)):
-        if not is_whole(value) or not 0 <= value < 1 << limit:
+        if not is_whole_number(value) or not 0 <= value < 1 << limit:
             raise InputError(f"{name} is {value!r}, but must be a whole number from 0 to 2^{limit}-1")
     seed, epoch = int(seed), int(epoch)
     index = index.astype(np.uint64)

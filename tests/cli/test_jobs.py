@@ -47,7 +47,7 @@ def test_what_is_added_to_the_log_is_shown_and_the_rest_not_read_again(standing:
     add(standing, "eval", 2, top1_error=30.0)
     with open(log, "a") as opened:
         opened.write('{"kind": "step", "epoch": 7')  # not yet whole
-    assert shown(table, standing) == ["run", "running", "2/8", "30.00", "%", "20.00", "%"]
+    assert shown(table, standing) == ["run", "running", "3/8", "30.00", "%", "20.00", "%"]
     before = log.read_bytes()
     log.write_bytes(b"x" * len(before))  # what was read is not read again
     with open(log, "r+b") as opened:
@@ -60,9 +60,9 @@ def test_a_run_that_went_back_to_a_checkpoint_is_read_anew(standing: Standing) -
     table, log = JobsTable(), standing.job.place / "metrics.jsonl"
     for epoch in range(5):
         add(standing, "eval", epoch, top1_error=10.0 - epoch)
-    assert shown(table, standing)[2:] == ["4/8", "6.00", "%", "6.00", "%"]
+    assert shown(table, standing)[2:] == ["5/8", "6.00", "%", "6.00", "%"]
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:2]))
-    assert shown(table, standing)[2:] == ["1/8", "9.00", "%", "9.00", "%"]
+    assert shown(table, standing)[2:] == ["2/8", "9.00", "%", "9.00", "%"]
     add(standing, "end", 7)
     assert shown(table, standing)[2] == "8/8"
 

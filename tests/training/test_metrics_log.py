@@ -119,7 +119,7 @@ def test_lines_after_the_step_resumed_from_are_dropped_and_steps_before_it_kept(
 
 def test_begun_from_the_start_nothing_old_remains(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
-    directory.metrics.write_text(json.dumps({"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}) + "\n")
+    directory.metrics.write_text(json.dumps({"kind": "step", "step": 1, "epoch": 0, "cross_entropy": 1.0}) + "\n")
     with begin(directory, 0):
         assert read_metrics(tmp_path) == []
 

@@ -102,7 +102,7 @@ def test_a_run_directory_inside_a_file_cannot_be(tiny: Tiny, tmp_path: Path) -> 
 
 
 def test_a_last_line_cut_short_anywhere_is_left_out_and_all_before_it_kept(tmp_path: Path) -> None:
-    lines = [{"kind": "step", "step": step, "epoch": 0, "loss": 2.5 / step} for step in (1, 2, 3)]
+    lines = [{"kind": "step", "step": step, "epoch": 0, "cross_entropy": 2.5 / step} for step in (1, 2, 3)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     for cut in range(len(text) + 1):
         (tmp_path / "metrics.jsonl").write_text(text[:cut])
@@ -116,7 +116,8 @@ def test_a_run_without_metrics_has_no_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["last.safetensors", "half of the weights", "end line"])
 def test_a_run_is_finished_only_with_its_weights_and_its_end_line(tmp_path: Path, missing: str) -> None:
-    line = '{"kind": "%s", "step": 1, "epoch": 0, "top1_error": 9.0, "top5_error": 1.0, "best_top1_error": 8.0}\n'
+    figures = '"top1_error": 9.0, "top5_error": 1.0, "best_top1_error": 8.0, "seconds": 5.0'
+    line = '{"kind": "%s", "step": 1, "epoch": 0, ' + figures + "}\n"
     (tmp_path / "metrics.jsonl").write_text(line % "end")
     safetensors.torch.save_file({"weight": torch.ones(100)}, tmp_path / "last.safetensors")
     assert RunDirectory(tmp_path).finished
@@ -208,7 +209,7 @@ def test_a_damaged_environment_is_named(tmp_path: Path, damage: bytes) -> None:
 
 @pytest.mark.parametrize("damage", [b"{", b"5", b'{"a": 1}', b"\xff\xfe"])
 def test_metrics_damaged_before_their_last_line_are_not_taken_for_a_shorter_run(tmp_path: Path, damage: bytes) -> None:
-    line = b'{"kind": "step", "step": 1, "epoch": 0, "loss": 1.0}'
+    line = b'{"kind": "step", "step": 1, "epoch": 0, "cross_entropy": 1.0}'
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([line, damage, line, b""]))
     with pytest.raises(InputError, match="line 2 is damaged"):
         read_metrics(tmp_path)

@@ -84,8 +84,9 @@ class JobsTable:
         ordered = sorted(standings, key=lambda standing: _ORDER.index(standing.state))
         for standing in ordered[:_MOST_ROWS]:
             run = self._look(standing)
-            figures = ("", "", "") if run is None else (run.done, percent(run.error), percent(run.best))
-            cells = (standing.job.name, standing.state, *figures)
+            cells = [standing.job.name, standing.state]
+            if run is not None:
+                cells += [f"{run.done}/{run.epochs}", percent(run.error), percent(run.best)]
             table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a name is markup
         if len(ordered) > _MOST_ROWS:
             table.add_row(f"and {len(ordered) - _MOST_ROWS} more")
@@ -98,7 +99,7 @@ class JobsTable:
             return None
         if job.name not in self._followed:
             settings = read_recipe(job.place / "recipe.yaml").optimization
-            self._followed[job.name] = FollowedRun(job.place / "metrics.jsonl", settings.epochs + settings.clean_epochs)
+            self._followed[job.name] = FollowedRun(job.place / "metrics.jsonl", settings.all_epochs)
         run = self._followed[job.name]
         run.look()
         return run

@@ -84,7 +84,7 @@ def _facts(named: NamedRecipe) -> dict[str, Any]:
         "source": named.source,
         "published_error": named.published_error,
         "global_batch": recipe.optimization.global_batch,
-        "epochs": recipe.optimization.epochs + recipe.optimization.clean_epochs,
+        "epochs": recipe.optimization.all_epochs,
         **facts,
     }
 

@@ -1,6 +1,6 @@
 """A recipe: everything a training run depends on, as one frozen value; its ranges; strict YAML in, YAML out."""
 
-from kdaug.config.ranges import MAX_PROCESSES, MAX_SIDE, check
+from kdaug.config.ranges import MAX_PROCESSES, MAX_SIDE, check, check_source
 from kdaug.config.recipe import (
     Adversary,
     Crop,
@@ -20,7 +20,7 @@ from kdaug.config.recipe import (
     WeightSchedule,
 )
 from kdaug.config.teaching import of_teacher
-from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, to_dict, to_yaml, with_settings
+from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, shown, to_dict, to_yaml, with_settings
 
 __all__ = [
     "MAX_PROCESSES",
@@ -42,10 +42,12 @@ __all__ = [
     "Views",
     "WeightSchedule",
     "check",
+    "check_source",
     "from_yaml",
     "of_teacher",
     "parse_plain_yaml",
     "read_recipe",
+    "shown",
     "to_dict",
     "to_yaml",
     "with_settings",

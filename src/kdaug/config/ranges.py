@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
-from kdaug.config.recipe import Optimization, Recipe, Supervision, Views
+from kdaug.config.recipe import Optimization, Recipe, Supervision, Teacher, Views
 from kdaug.errors import InputError
 
 MAX_PROCESSES = 1 << 10
@@ -16,7 +18,26 @@ MAX_SIDE = 1 << 14
 
 
 def check(recipe: Recipe) -> Recipe:
-    """The recipe itself, or InputError naming the first setting whose value is outside its range."""
+    """The recipe itself, or InputError naming the first setting whose value is outside its range or goes unused."""
+    _check_ranges(recipe)
+    _check_teacher(recipe.teacher)
+    _check_schedule(recipe.optimization)
+    _check_supervision(recipe)
+    if recipe.adversary.steps:
+        _check_adversary(recipe.views, recipe.supervision)
+    if recipe.views.mixup or recipe.views.cutmix:
+        _check_mixing(recipe.supervision)
+    return recipe
+
+
+def check_source(source: str) -> None:
+    """InputError if the teacher's `source` is not none, train, run:DIR, file:PATH or timm:NAME."""
+    kind, _, place = source.partition(":")
+    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and place):
+        raise InputError(f"teacher.source is {source!r}; there are none, train, run:DIR, file:PATH, timm:NAME")
+
+
+def _check_ranges(recipe: Recipe) -> None:
     d, v, t = recipe.data, recipe.views, recipe.teacher
     s, a, o, r = recipe.supervision, recipe.adversary, recipe.optimization, recipe.run
     momentum = recipe.student.batch_norm_momentum
@@ -80,10 +101,26 @@ def check(recipe: Recipe) -> Recipe:
     for name, value, holds, range_in_words in rules:
         if not holds:
             raise InputError(f"{name} is {value}, but must be {range_in_words}")
+
+
+def _check_teacher(t: Teacher) -> None:
+    """Without a teacher (none) all its settings may stay: a recipe's teacher is taken away by its source alone."""
+    check_source(t.source)
+    kind, colon, _ = t.source.partition(":")
+    used = {
+        "network": ("train", "file:"),
+        **dict.fromkeys(("policy", "cutout", "epochs", "learning_rate", "weight_decay"), ("train",)),
+        **dict.fromkeys(("mean", "std"), ("file:",)),
+    }
+    if t.source != "none":
+        _refuse_unused("teacher", t, used, f"teacher.source {t.source}", kind + colon)
     if (t.mean is None) != (t.std is None):
         raise InputError("teacher.mean and teacher.std belong together; give both or neither")
     if t.mean is not None and t.std is not None and (len(t.mean) != len(t.std) or min(t.std, default=0) <= 0):
         raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
+
+
+def _check_schedule(o: Optimization) -> None:
     if (o.schedule == "milestones") != bool(o.milestones):
         if not o.milestones:
             raise InputError("optimization.schedule is milestones, but optimization.milestones is empty; give epochs")
@@ -95,42 +132,39 @@ def check(recipe: Recipe) -> Recipe:
         raise InputError(
             f"optimization.{name} is {getattr(o, name)}, but must end before optimization.epochs {o.epochs}"
         )
-    for name, used_by in (("decay_rate", ("staircase", "milestones")), ("decay_epochs", ("staircase",))):
-        value, default = getattr(o, name), getattr(Optimization(), name)
-        if value != default and o.schedule not in used_by:
-            raise InputError(
-                f"optimization.{name} is {value}, but optimization.schedule {o.schedule} makes no use of it, only "
-                f"{' and '.join(used_by)}; leave it at {default}"
-            )
-    if s.when == "clean" and not o.clean_epochs:
+    used = {"decay_rate": ("staircase", "milestones"), "decay_epochs": ("staircase",)}
+    _refuse_unused("optimization", o, used, f"optimization.schedule {o.schedule}", o.schedule)
+
+
+def _check_supervision(recipe: Recipe) -> None:
+    s, t = recipe.supervision, recipe.teacher
+    if s.when == "clean" and not recipe.optimization.clean_epochs:
         raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
-    _check_divergence(s)
+    used = {
+        **dict.fromkeys(("mass", "reading"), ("top-k",)),
+        "scale_by_t2": ("top-k", "decoupled"),
+        "non_target_weight": ("decoupled",),
+    }
+    _refuse_unused("supervision", s, used, f"supervision.divergence {s.divergence}", s.divergence)
     if s.label_trust and s.label_weight == 0:
         raise InputError("supervision.label_trust moves label_weight, which is 0; give it a weight, or no label_trust")
-    if a.steps:
-        _check_adversary(v, s)
-    if v.mixup or v.cutmix:
-        _check_mixing(s)
     if s.label_weight == 0 and t.source == "none" and t.labels is None:
         raise InputError(
             "supervision.label_weight is 0, but there is no teacher; give teacher.source, or learn the label"
         )
-    return recipe
 
 
-def _check_divergence(s: Supervision) -> None:
-    """InputError if a setting is given that supervision.divergence makes no use of."""
-    for name, used_by in (
-        ("mass", ("top-k",)),
-        ("reading", ("top-k",)),
-        ("scale_by_t2", ("top-k", "decoupled")),
-        ("non_target_weight", ("decoupled",)),
-    ):
-        value, default = getattr(s, name), getattr(Supervision(), name)
-        if value != default and s.divergence not in used_by:
+def _refuse_unused(section: str, settings: Any, used: Mapping[str, Sequence[str]], choice: str, chosen: str) -> None:
+    """InputError for a setting of `section` that is not at its default though `choice` makes no use of it.
+
+    used: for each such setting, what may be `chosen` for it to be used.
+    """
+    for name, users in used.items():
+        value, default = getattr(settings, name), getattr(type(settings)(), name)
+        if value != default and chosen not in users:
             raise InputError(
-                f"supervision.{name} is {value}, but supervision.divergence {s.divergence} makes no use of it; leave "
-                f"it at {default}"
+                f"{section}.{name} is {value}, but {choice} makes no use of it, only {' and '.join(users)}; leave it "
+                f"at {default}"
             )
 
 

@@ -212,6 +212,11 @@ class Optimization:
     precision: Precision = "auto"
     """Autocast type; auto: bfloat16 where the device multiplies it natively (GPUs, AVX512-BF16 and AMX processors)."""
 
+    @property
+    def all_epochs(self) -> int:
+        """Passes over the training images, the clean ones among them."""
+        return self.epochs + self.clean_epochs
+
 
 @dataclass(frozen=True)
 class Run:

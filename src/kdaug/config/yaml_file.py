@@ -91,7 +91,6 @@ def parse_plain_yaml(text: str) -> Any:
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
-"""For what a file holds: a few lines with aliases can stand for more values than there is memory."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -129,7 +128,7 @@ def _plain(value: Any) -> Any:
 def _build(kind: Any, tree: Any, path: str, where: str) -> Any:
     """An instance of dataclass `kind` from the dict `tree`, which stands at dotted `path` of the recipe."""
     if not isinstance(tree, dict):
-        raise InputError(f"{where}: {path or 'the whole'} must be a mapping of settings, not {_shown(tree)}")
+        raise InputError(f"{where}: {path or 'the whole'} must be a mapping of settings, not {shown(tree)}")
     types_of = typing.get_type_hints(kind)
     for key in tree:
         if key not in types_of:
@@ -163,8 +162,8 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
     first = options[0]
     if typing.get_origin(first) is Literal:
         known = list(typing.get_args(first))
-        raise InputError(f"{where}: {name} is {_shown(value)}{nearest(str(value), known) or _choices(known)}")
-    raise InputError(f"{where}: {name} must be {_type_in_words(options)}, not {_shown(value)}")
+        raise InputError(f"{where}: {name} is {shown(value)}{nearest(str(value), known) or _choices(known)}")
+    raise InputError(f"{where}: {name} must be {_type_in_words(options)}, not {shown(value)}")
 
 
 def _dotted(path: str, key: str) -> str:
@@ -175,7 +174,8 @@ def _choices(known: list[str]) -> str:
     return f"; there are {', '.join(known)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value that a file holds, and its type, for an error: short, however much a few lines with aliases stand for."""
     return f"{_SHORT.repr(value)} ({type(value).__name__})"
 
 

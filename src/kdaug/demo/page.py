@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from kdaug.inspection import Look, look_at_views
 from kdaug.study import curves_svg
 from kdaug.supervision import Teacher
 from kdaug.training import Outcome
-from kdaug.training.run_directory import RunDirectory
+from kdaug.training.run_directory import RunDirectory, read_environment
 from kdaug.training.setup import Setup
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240
@@ -34,7 +33,7 @@ def write_page(
     )
     curves = curves_svg({"labels only": label_only.directory, "with the teacher": with_teacher.directory})
     looks = look_at_views(setup, teacher, epoch=0, candidates=CANDIDATE_VIEWS, shown=SHOWN_VIEWS)
-    machine: dict[str, Any] = json.loads(RunDirectory(with_teacher.directory).environment.read_text())
+    machine = read_environment(RunDirectory(with_teacher.directory))
     text = environment.get_template("page.html.j2").render(
         recipe=setup.recipe,
         recipe_yaml=to_yaml(setup.recipe),

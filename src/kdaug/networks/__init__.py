@@ -15,7 +15,7 @@ from kdaug.networks.create import (
 from kdaug.networks.weights import (
     NetworkCard,
     fill_network,
-    is_whole,
+    is_whole_file,
     read_weights,
     restore_network,
     rows_of_classifier,
@@ -37,7 +37,7 @@ __all__ = [
     "check_published",
     "create_network",
     "fill_network",
-    "is_whole",
+    "is_whole_file",
     "parameter_count",
     "published_input",
     "published_side",

@@ -60,7 +60,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
         return _read_torch_file(path), None
 
 
-def is_whole(path: Path) -> bool:
+def is_whole_file(path: Path) -> bool:
     """Whether `path` is a safetensors file of the length that its header says."""
     try:
         with safetensors.safe_open(str(path), "pt"):

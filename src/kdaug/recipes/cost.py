@@ -37,7 +37,7 @@ def estimate(recipe: Recipe, images: int, side: int, forward: Forward, answers: 
     ones, and each step of an adversary as one forward and, since only the image's gradient is wanted, one more.
     """
     o, adversary = recipe.optimization, recipe.adversary
-    epochs = o.epochs + o.clean_epochs
+    epochs = o.all_epochs
     student = forward(recipe.student.name, side)
     of_a_view = 3 * student * (2 if adversary.steps else 1) + 2 * adversary.steps * student
     operations = float(of_a_view) * images * epochs

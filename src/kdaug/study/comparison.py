@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from kdaug.config import Recipe, read_recipe
 from kdaug.errors import InputError
 from kdaug.supervision.label_store import read_manifest
-from kdaug.training.run_directory import RunDirectory, read_metrics, what_is_learned
+from kdaug.training.run_directory import RunDirectory, read_environment, read_metrics, what_is_learned
 
 SEEDS = ("run.seed", "views.seed")
 _CONFIDENCE = 0.95
@@ -54,7 +53,7 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     end = next((line for line in read_metrics(path) if line["kind"] == "end"), None)
     if end is None:
         return None
-    recipe, environment = read_recipe(directory.recipe), _environment(directory)
+    recipe, environment = read_recipe(directory.recipe), read_environment(directory)
     return FinishedRun(
         path,
         _settings(recipe) | {"data.content": environment.get("data")},
@@ -66,17 +65,6 @@ def read_finished_run(path: Path) -> FinishedRun | None:
         end["seconds"],
         environment,
     )
-
-
-def _environment(directory: RunDirectory) -> dict[str, Any]:
-    """Whatever environment.json says; nothing if it is not there."""
-    if not directory.environment.is_file():
-        return {}
-    try:
-        environment: dict[str, Any] = json.loads(directory.environment.read_bytes())
-    except ValueError:
-        raise InputError(f"{directory.environment} is damaged; mend it") from None
-    return environment
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _views_and_teacher(run: _Run) -> str:
     seen = {
         name: value
         for name, value in learned.items()
-        if name.startswith(("data.", "views.", "teacher.")) or name.endswith("epochs")
+        if name.startswith(("data.", "views.", "teacher.")) or name.endswith(("epochs", ".precision"))
     }
     teacher = None if run.teacher is None else _name_of(run.teacher)
     return hashlib.sha256(json.dumps([seen, teacher], sort_keys=True).encode()).hexdigest()[:10]
@@ -164,7 +164,7 @@ def _labelling(digits: str, group: Sequence[_Run], folder: Path) -> Job | None:
     first, dataset = group[0], _dataset(group[0].recipe.data)
     k = max(classes_asked(run.recipe.supervision, len(dataset.classes)) for run in group)
     temperatures = sorted({run.recipe.supervision.temperature for run in group})
-    epochs = first.recipe.optimization.epochs + first.recipe.optimization.clean_epochs
+    epochs = first.recipe.optimization.all_epochs
     size = bytes_per_view(k, len(temperatures), "float32") * len(dataset.train) * epochs
     if size > _SHARE_OF_DISK * shutil.disk_usage(folder).free:
         return None

@@ -66,8 +66,10 @@ def do_jobs(
 
 @contextmanager
 def _as_ctrl_c(*signals: signal.Signals) -> Iterator[None]:
-    """Each of `signals` does what Ctrl-C does."""
-    before = {each: signal.signal(each, lambda number, frame: signal.raise_signal(signal.SIGINT)) for each in signals}
+    """Each of `signals` does what Ctrl-C does, unless it is ignored, as nohup has it of SIGHUP."""
+    before = {each: handler for each in signals if (handler := signal.getsignal(each)) is not signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

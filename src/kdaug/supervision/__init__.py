@@ -5,7 +5,7 @@ from kdaug.supervision.answer import Answer, answer_of
 from kdaug.supervision.divergences import topk_divergence
 from kdaug.supervision.label_store import LabelStore, open_store
 from kdaug.supervision.losses import Mixture, Told, supervise
-from kdaug.supervision.teacher import Teacher, check_source, check_teacher, load_teacher
+from kdaug.supervision.teacher import Teacher, load_teacher
 
 __all__ = [
     "Answer",
@@ -14,8 +14,6 @@ __all__ = [
     "Teacher",
     "Told",
     "answer_of",
-    "check_source",
-    "check_teacher",
     "divergence_weight",
     "load_teacher",
     "open_store",

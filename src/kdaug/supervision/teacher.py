@@ -53,41 +53,6 @@ class Teacher(nn.Module):
         return logits.clone() if self.outputs is None else logits[:, self.outputs].clone()
 
 
-def check_source(source: str) -> None:
-    """InputError if `source` is not none, train, run:DIR, file:PATH or timm:NAME."""
-    kind, _, place = source.partition(":")
-    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and place):
-        raise InputError(f"teacher.source is {source!r}; there are none, train, run:DIR, file:PATH, timm:NAME")
-
-
-_USED_BY = {
-    "network": ("train", "file:"),
-    "policy": ("train",),
-    "cutout": ("train",),
-    "epochs": ("train",),
-    "learning_rate": ("train",),
-    "weight_decay": ("train",),
-    "mean": ("file:",),
-    "std": ("file:",),
-}
-
-
-def check_teacher(settings: config.Teacher) -> None:
-    """InputError if there is no such source, or if it makes no use of a setting that is not at its default.
-
-    Without a teacher (none) all settings may stay: a recipe's teacher is taken away by its source alone.
-    """
-    check_source(settings.source)
-    kind, colon, _ = settings.source.partition(":")
-    for name, sources in _USED_BY.items():
-        value, default = getattr(settings, name), getattr(config.Teacher(), name)
-        if value != default and kind + colon not in ("none", *sources):
-            raise InputError(
-                f"teacher.{name} is {value}, but teacher.source {settings.source} makes no use of it, "
-                f"only {' and '.join(sources)}; leave it at {default}"
-            )
-
-
 def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
     """The teacher that `source` names: run:DIR, file:PATH or timm:NAME.
 
@@ -95,7 +60,7 @@ def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, studen
     of the data; published weights for ImageNet do so if the data's classes bear ImageNet's names (n01440764, ...).
     Raises InputError if it cannot be read, lacks a class of the data, or has not their channels.
     """
-    check_source(source)
+    config.check_source(source)
     kind, _, place = source.partition(":")
     if kind == "run":
         teacher = _from_run(Path(place), settings, dataset)

@@ -51,16 +51,19 @@ def evaluate_run(
             f"(kdaug train {shlex.quote(str(directory.path))} --run.resume)"
         )
     recipe = read_recipe(directory.recipe)
-    data = replace(recipe.data, root=root or recipe.data.root)
     side = recipe.run.evaluate_size if evaluate_size is None else evaluate_size
-    changed = check(replace(recipe, data=data, run=replace(recipe.run, device=device, evaluate_size=side)))
-    setup = prepare(changed, Console(stderr=True))
-    environment = read_environment(directory)
-    if environment is not None and environment["data"] != setup.dataset.content:
+    changed = replace(
+        recipe,
+        data=replace(recipe.data, root=root or recipe.data.root),
+        views=replace(recipe.views, policy="none"),  # no view is made, and the policy's file may be gone
+        run=replace(recipe.run, device=device, evaluate_size=side),
+    )
+    setup = prepare(check(changed), Console(stderr=True))
+    if read_environment(directory).get("data", setup.dataset.content) != setup.dataset.content:
         say(setup.console, f"note: these are not the images that {run} was trained and measured on, or not all of them")
     network, card = restore_network(path)
     if card.classes != setup.dataset.classes:
-        raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {data.root}")
+        raise InputError(f"{path} was trained on {len(card.classes)} classes that are not those of {changed.data.root}")
     if side is not None:
         try_out(network.eval(), card.network, 1, setup.dataset.channels, (side, side))
     network.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

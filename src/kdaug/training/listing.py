@@ -12,6 +12,7 @@ from typing import Any, Literal
 from kdaug.config import read_recipe
 from kdaug.errors import InputError
 from kdaug.training.checkpoints import all_checkpoints
+from kdaug.training.following import epochs_done
 from kdaug.training.holding import is_held
 from kdaug.training.run_directory import RunDirectory, read_metrics
 
@@ -63,14 +64,13 @@ def status_of(path: Path) -> RunStatus:
     state: State = "finished" if finished else "training" if is_held(path) else "stopped"
     place = shlex.quote(str(path))
     commands = {"finished": f"kdaug eval {place}", "stopped": f"kdaug train {place} --run.resume", "training": ""}
-    epochs = recipe.optimization.epochs + recipe.optimization.clean_epochs
     return RunStatus(
         path,
         state,
         recipe.student.name,
         recipe.views.policy,
-        _epochs_done(lines, epochs, finished),
-        epochs,
+        max(map(epochs_done, lines), default=0),
+        recipe.optimization.all_epochs,
         errors[-1] if errors else None,
         min(errors, default=None),
         commands[state],
@@ -84,7 +84,3 @@ def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]
     newest = max((int(path.name.removeprefix("step-")) for path in all_checkpoints(directory.checkpoints)), default=0)
     if newest > max((line["step"] for line in lines), default=0):
         raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest}; bring back what is missing")
-
-
-def _epochs_done(lines: list[dict[str, Any]], epochs: int, finished: bool) -> int:
-    return epochs if finished else max((line["epoch"] for line in lines), default=0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from kdaug.config import Recipe, check, of_teacher
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
-from kdaug.supervision import check_teacher
 from kdaug.training.distributed import restarted
 from kdaug.training.run_directory import fingerprint
 from kdaug.training.trackers import check_trackers
@@ -38,7 +37,6 @@ def resolve(recipe: Recipe) -> Recipe:
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
-    check_teacher(recipe.teacher)
     if recipe.teacher.source == "train" and recipe.teacher.labels is None:
         _check_its_teacher(recipe)
     check_trackers(recipe.run.trackers)

@@ -19,7 +19,7 @@ from kdaug.config import Recipe
 from kdaug.data import Dataset
 from kdaug.errors import InputError
 from kdaug.files import is_part, write_whole
-from kdaug.networks import is_whole
+from kdaug.networks import is_whole_file
 from kdaug.training.distributed import World
 from kdaug.training.holding import LOCK, hold
 
@@ -61,7 +61,7 @@ class RunDirectory:
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
-        return is_whole(self.last_weights) and any(line["kind"] == "end" for line in read_metrics(self.path))
+        return is_whole_file(self.last_weights) and any(line["kind"] == "end" for line in read_metrics(self.path))
 
 
 def find_run(recipe: Recipe) -> RunDirectory:
@@ -135,7 +135,11 @@ def _is_sound(line: Any) -> bool:
     """Whether a line has what its readers rely on."""
     if not isinstance(line, dict) or type(line.get("step")) is not int or type(line.get("epoch")) is not int:
         return False
-    figures = {"step": [], "eval": ["top1_error"], "end": ["top1_error", "top5_error", "best_top1_error"]}
+    figures = {
+        "step": ["cross_entropy"],
+        "eval": ["top1_error"],
+        "end": ["top1_error", "top5_error", "best_top1_error", "seconds"],
+    }
     kind = line.get("kind")
     return kind in figures and all(isinstance(line.get(name), float | int) for name in figures[kind])
 
@@ -197,17 +201,15 @@ def describe_environment(
     }
 
 
-def read_environment(directory: RunDirectory) -> dict[str, Any] | None:
-    """What environment.json says; None if it is not there yet, InputError if it is damaged."""
+def read_environment(directory: RunDirectory) -> dict[str, Any]:
+    """What environment.json says; nothing if it is not there, InputError if it is damaged."""
     if not directory.environment.is_file():
-        return None
-    environment: dict[str, Any] | None
+        return {}
     try:
         environment = json.loads(directory.environment.read_bytes())
     except ValueError:
         environment = None
-    sound = isinstance(environment, dict) and {"data", "recipe"} <= environment.keys()
-    if environment is None or not sound or not isinstance(environment.get("resumed", []), list):
+    if not environment or not isinstance(environment, dict) or not isinstance(environment.get("resumed", []), list):
         raise InputError(f"{directory.environment} is damaged; mend it, or train anew in another --run.dir")
     return environment
 
@@ -220,14 +222,14 @@ def record_environment(
     Raises InputError if the images are no longer those that the run began with.
     """
     before = read_environment(directory)
-    if before is None:
+    if not before:
         return write_whole(directory.environment, json.dumps(environment, indent=1) + "\n")
-    if before["data"] != environment["data"]:
+    if before.get("data") != environment["data"]:
         raise InputError(
             f"the images are not those that {directory.path} began with (some were added, removed or renamed); bring "
             "them back, or train anew in another --run.dir"
         )
-    if before["recipe"] != environment["recipe"]:
+    if before.get("recipe") != environment["recipe"]:
         raise InputError(
             f"{directory.recipe} has been changed since the run began; bring it back, or train from it in another "
             "--run.dir"

@@ -63,7 +63,7 @@ class Setup:
 
     @property
     def epochs(self) -> int:
-        return self.recipe.optimization.epochs + self.recipe.optimization.clean_epochs
+        return self.recipe.optimization.all_epochs
 
     @property
     def steps(self) -> int:

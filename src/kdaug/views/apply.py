@@ -7,7 +7,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.errors import InputError, is_whole
+from kdaug.errors import InputError, is_whole_number
 from kdaug.views.plan import ViewPlan
 from kdaug.views.plan_check import check_plan
 
@@ -21,7 +21,7 @@ def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None)
     """
     _check_images(images, plan)
     check_plan(plan)
-    if threads is not None and (not is_whole(threads) or threads < 1):
+    if threads is not None and (not is_whole_number(threads) or threads < 1):
         raise InputError(f"threads is {threads!r}, but must be a whole number of at least 1")
     return apply_unchecked(images, plan, threads if threads is not None else os.cpu_count() or 1)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+from kdaug.data.decode import as_rgb
 from kdaug.data.images import ArrayImages
 from kdaug.data.sets import load_bundled
 from kdaug.errors import InputError
@@ -35,7 +36,7 @@ def read_image(path: str | Path, size: int) -> Pixels:
     """The middle square of the image in a file, brought to uint8 [size,size,3]."""
     try:
         with Image.open(path) as image:
-            opened = image.convert("RGB")
+            opened = as_rgb(ImageOps.exif_transpose(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image {path}: cannot be read ({error.__class__.__name__}: {error})") from None
     side = min(opened.size)

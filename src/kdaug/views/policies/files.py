@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from kdaug.config import parse_plain_yaml
+from kdaug.config import parse_plain_yaml, shown
 from kdaug.errors import InputError, nearest
 from kdaug.views.plan import Color
 from kdaug.views.policies.standard import CIFAR_MEAN
@@ -31,7 +31,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
     name = f"policy file {path}"
     tree = _parse(path, name)
     if not isinstance(tree, dict):
-        raise InputError(f"{name}: must be a mapping with {' and '.join(_KEYS)}, not {_shown(tree)}")
+        raise InputError(f"{name}: must be a mapping with {' and '.join(_KEYS)}, not {shown(tree)}")
     for key in tree:
         if key not in _KEYS:
             hint = nearest(str(key), _KEYS) or f"; there are {', '.join(_KEYS)}"
@@ -40,7 +40,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
         if key not in tree:
             raise InputError(f"{name}: {key} is missing")
     if not isinstance(tree["space"], str):
-        raise InputError(f"{name}: space must be text, not {_shown(tree['space'])}")
+        raise InputError(f"{name}: space must be text, not {shown(tree['space'])}")
     try:
         space_of(tree["space"])
     except InputError as error:
@@ -87,7 +87,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _filled(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
-        raise InputError(f"{where} must be {_EXAMPLE}, not {_shown(value)}")
+        raise InputError(f"{where} must be {_EXAMPLE}, not {shown(value)}")
     if not value:
         raise InputError(f"{where} is empty; write {_EXAMPLE}")
     return value
@@ -95,16 +95,11 @@ def _filled(value: Any, where: str) -> list[Any]:
 
 def _step(entry: Any, where: str) -> Step:
     if not isinstance(entry, list) or len(entry) != 3:
-        raise InputError(f"{where} must be [op, probability, level], not {_shown(entry)}")
+        raise InputError(f"{where} must be [op, probability, level], not {shown(entry)}")
     op, probability, level = entry
     if not isinstance(op, str):
-        raise InputError(f"{where}: the op must be text, not {_shown(op)}")
+        raise InputError(f"{where}: the op must be text, not {shown(op)}")
     for what, value in (("probability", probability), ("level", level)):
         if type(value) not in (int, float) or abs(value) > 1e9 or not math.isfinite(value):
-            raise InputError(f"{where}: the {what} must be a finite number, not {_shown(value)}")
+            raise InputError(f"{where}: the {what} must be a finite number, not {shown(value)}")
     return op, float(probability), float(level)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
