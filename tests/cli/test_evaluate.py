@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdaug.config import read_recipe, to_yaml
 from kdaug.supervision import teacher
 
 CPU = ("--run.device", "cpu")
@@ -59,6 +61,14 @@ def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, 
     run = shutil.copytree(photos_run, own_shapes.with_name("moved"))
     said = kdaug("eval", run, "--data.root", own_shapes, "--json", *CPU)
     assert json.loads(said.out) == evaluations(photos_run)[-1]
+
+
+def test_the_policy_file_of_its_views_may_be_gone(kdaug: Callable, taught: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(taught, tmp_path / "run")
+    recipe = read_recipe(run / "recipe.yaml")
+    views = replace(recipe.views, policy="file:gone.yaml#0123456789")
+    (run / "recipe.yaml").write_text(to_yaml(replace(recipe, views=views)))
+    assert json.loads(kdaug("eval", run, "--json", *CPU).out) == evaluations(taught)[-1]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from kdaug.cli.main import main
+from kdaug.views.contact_sheet import read_image
 from kdaug.views.policies.spec import KNOWN
 from kdaug.views.spaces import SPACES
 
@@ -41,6 +42,15 @@ def test_show_takes_the_users_image_at_a_size(tmp_path: Path, capsys: pytest.Cap
     assert main(given) == 0
     assert "on 40 x 40 pixels" in capsys.readouterr().out
     assert out.exists()
+
+
+def test_the_users_image_is_turned_upright_and_its_16_bits_are_kept(tmp_path: Path) -> None:
+    left_dark = np.repeat(np.array([[0x10FF, 0xA0FF]], np.uint16), 8, 1).repeat(16, 0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3  # upside down
+    Image.fromarray(left_dark).save(tmp_path / "photo.png", exif=exif)
+    seen = read_image(tmp_path / "photo.png", 16)
+    assert (seen[:, 2], seen[:, 13]) == pytest.approx((0xA0, 0x10))
 
 
 def test_show_lists_sub_policies_all_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,8 @@ def test_what_is_not_shared_is_not_stored(tmp_path: Path) -> None:
     different = jobs_of(tmp_path / "c", "teacher.policy=none,autoaugment-cifar10")
     assert kinds(different)[:2] == ["teacher", "teacher"]
     assert [job.after for job in different[2:]] == [job.name for job in different[:2]]
+    by_precision = jobs_of(tmp_path / "e", "optimization.precision=float32,bfloat16", teacher_source="timm:resnet18")
+    assert "labels" not in kinds(by_precision), "a teacher answers otherwise in another arithmetic"
     clean = {"supervision_when": "policy", "optimization_clean_epochs": 1}
     assert "labels" not in kinds(jobs_of(tmp_path / "d", "supervision.k=2,4", **clean))
 

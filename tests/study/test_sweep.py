@@ -173,6 +173,16 @@ def test_asked_to_end_it_stops_all_jobs_as_after_ctrl_c(jobs: list[Job], tmp_pat
     assert signal.getsignal(sent) == before
 
 
+def test_under_nohup_it_outlives_its_terminal(jobs: list[Job], tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        standings = do_jobs(jobs, tmp_path, Scripted(), False, lambda _: signal.raise_signal(signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert set(states(standings).values()) == {"finished"}
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}'])
 def test_a_damaged_list_of_failures_is_named(jobs: list[Job], tmp_path: Path, content: str) -> None:
     (tmp_path / "failed.json").write_text(content)

@@ -102,6 +102,15 @@ def test_a_fault_is_named_with_its_file_and_place(write: Write, text: str, sente
     assert "\n" not in str(raised.value)
 
 
+def test_a_few_lines_that_stand_for_more_than_there_is_memory_are_named_in_short(write: Write) -> None:
+    entry = "&a0 [x]"
+    for n in range(1, 30):
+        entry = f"&a{n} [{entry}{f', *a{n - 1}' * 8}]"
+    with pytest.raises(InputError, match=r"sub-policy 1, entry 1 must be \[op, probability, level\]") as raised:
+        create_policy(write(body(f"[[{entry}]]")))
+    assert len(str(raised.value)) < 400
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
