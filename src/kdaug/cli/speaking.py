@@ -1,4 +1,4 @@
-"""Who speaks when torchrun has started several processes, each with the whole command."""
+"""What commands say: complaints, of which one process speaks for all that torchrun started, and reports."""
 
 from __future__ import annotations
 

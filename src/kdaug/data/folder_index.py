@@ -182,7 +182,7 @@ def place_of_note(folder: Path, kind: str) -> Path:
 
 
 def _write(note: Path, index: FolderIndex) -> None:
-    """A line of JSON, a line with the checksum of what follows, then the names."""
+    """A line with the checksum of what follows, a line of JSON, then the names."""
     about = {"version": _VERSION, "classes": index.classes, "counts": index.counts, "folders": index.folders}
     head = json.dumps(about).encode() + b"\n"
     note.parent.mkdir(parents=True, exist_ok=True)

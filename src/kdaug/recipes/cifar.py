@@ -71,10 +71,14 @@ def _policy(dataset: CifarName, network: str, method: str) -> str:
     return published.get(method, AUTOAUGMENT)
 
 
+def _is_taught_by_its_like(dataset: CifarName, student: str) -> bool:
+    return student == WIDE_RESNET or (student == PYRAMID and dataset == "cifar-100")
+
+
 def _teacher(dataset: CifarName, student: str, optimization: Optimization) -> Teacher:
     """A Wide-ResNet-28-10 trained with AutoAugment; on CIFAR-100 a PyramidNet is taught by its like."""
     seen = Teacher(source="train", policy=AUTOAUGMENT, cutout=16)
-    if student == WIDE_RESNET or (student == PYRAMID and dataset == "cifar-100"):
+    if _is_taught_by_its_like(dataset, student):
         return seen
     own = table("settings")[dataset]["networks"][WIDE_RESNET]
     return replace(
@@ -167,7 +171,7 @@ def _table2_recipes(dataset: CifarName) -> Iterator[NamedRecipe]:
 def _source_of(dataset: CifarName, network: str, method: str) -> str:
     """What else is to be known about a cell of Table 2."""
     match method:
-        case "kd" if network == WIDE_RESNET or (network == PYRAMID and dataset == "cifar-100"):
+        case "kd" if _is_taught_by_its_like(dataset, network):
             return "Teacher: the same network, trained with AutoAugment in the same way."
         case "kd":
             return "Teacher: Wide-ResNet-28-10, trained with AutoAugment, its learning rate in proportion to the batch."

@@ -63,8 +63,8 @@ def _tell(setup: Setup, state: TrainingState, seen: Viewed, answer: Answer | Non
     moved = mislead(state.network, images, labels, adversary, setup.card.input_format)
     logits, logits_of_moved = state.forward(torch.cat([images, moved])).chunk(2)
     told, of_moved = (
-        supervise(settings, logits, answer, labels, weight, seen.mixture),
-        supervise(settings, logits_of_moved, None, labels, mixture=seen.mixture),
+        supervise(settings, logits, answer, labels, weight),
+        supervise(settings, logits_of_moved, None, labels),
     )
     return replace(told, loss=told.loss + of_moved.loss, adversarial=of_moved.loss)
 

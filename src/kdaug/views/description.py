@@ -13,7 +13,7 @@ from kdaug.views.policies.pba import PopulationBasedAugmentation, schedule_of
 from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.sub_policies import SubPolicies
 from kdaug.views.policies.trivialaugment import TrivialAugment
-from kdaug.views.space import Range, Space
+from kdaug.views.space import Range, Space, cutout_side
 from kdaug.views.spaces import SPACES, space_of, space_of_sub_policies
 
 SPACES_IN_WORDS = {
@@ -122,19 +122,7 @@ def _in_words(row: Range, value: float, size: Size, degrees: float) -> str:
         case "addition":
             return f"+ {_short(value)} below 128"
         case _:
-            return f"{_short(_cutout_side(row, value, size))} px"
-
-
-def _cutout_side(row: Range, strength: float, size: Size) -> float:
-    match row.unit:
-        case "half side":
-            return 2 * strength
-        case "side":
-            return 2 * (strength // 2)
-        case "sides":
-            return float(np.floor(strength * min(size) + 0.5))
-        case _:
-            return float(np.trunc(strength)) + 1 if strength > 0 else 0
+            return f"{_short(float(cutout_side(row, np.array(value), size)))} px"
 
 
 def _short(value: float) -> str:

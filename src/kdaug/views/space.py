@@ -138,8 +138,8 @@ class Space:
         row = self.ops["cutout"]
         assert row is not None
         argument = np.zeros((len(strength), MAX_ARGUMENTS))
+        side = cutout_side(row, strength, size)
         if row.unit == "sides":
-            side = np.floor(strength * min(size) + 0.5)
             argument[:, 0], argument[:, 1] = below(x, width - side + 1), below(y, height - side + 1)
             argument[:, 2] = side
         elif row.unit == "widths":
@@ -149,10 +149,22 @@ class Space:
                 end = np.trunc(np.minimum(length, start + strength))  # and PIL's rectangle holds both its corners
                 argument[:, axis], argument[:, 2 + axis] = start, np.where(strength > 0, end - start + 1, 0)
         else:
-            half = strength if row.unit == "half side" else strength // 2
-            argument[:, 0], argument[:, 1] = below(x, width) - half, below(y, height) - half
-            argument[:, 2] = 2 * half
+            argument[:, 0], argument[:, 1] = below(x, width) - side / 2, below(y, height) - side / 2
+            argument[:, 2] = side
         return argument
+
+
+def cutout_side(row: Range, strength: Floats, size: Size) -> Floats:
+    """Side in pixels of cutouts of `strength` on images of `size`; in "widths" of those away from the border."""
+    match row.unit:
+        case "half side":
+            return 2 * strength
+        case "side":
+            return 2 * (strength // 2)
+        case "sides":
+            return np.floor(strength * min(size) + 0.5)
+        case _:
+            return np.where(strength > 0, np.trunc(strength) + 1, 0)
 
 
 def _rounded(value: Floats, row: Range) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,7 +74,6 @@ class Cutout:
         return plan
 
 
-ErasingSpace = Literal["timm", "torchvision"]
 ERASING_SPACES = {
     #               share of the area   aspect ratio
     "timm":        ((0.02, 1 / 3),      (0.3, 1 / 0.3)),  # aa4b585, timm/data/random_erasing.py
