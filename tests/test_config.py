@@ -103,7 +103,8 @@ def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
 
 def unused_by(source: str) -> list[str]:
     """The settings of a teacher from there that must be at their default."""
-    training, loading = ["policy", "cutout", "epochs", "learning_rate", "weight_decay"], ["mean", "std"]
+    training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"]
+    loading = ["mean", "std"]
     unused = {"none": [], "train": loading, "file": training}
     return unused.get(source.partition(":")[0], ["network", *training, *loading])
 

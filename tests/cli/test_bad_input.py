@@ -234,7 +234,7 @@ def test_a_full_disk_is_one_line(kdaug: Callable, tiny: list[str], tmp_path: Pat
     monkeypatch.setattr(os, "fsync", full)
     said = kdaug("train", "demo", *tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run")
     assert said.code == 2
-    assert_one_line(said.err, "the disk is full (disk)", "continue with --run.resume")
+    assert_one_line(said.err, "the disk is full (disk)", "free some space, then continue")
 
 
 def test_the_process_itself_ends_with_2_and_the_line() -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-VERBS = ("demo", "train", "eval", "recipes")
+from kdaug.cli.main import VERBS
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["help"]])

@@ -47,7 +47,7 @@ def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monk
     ("arguments", "complaint"),
     [
         (["tabel1"], "'tabel1' cannot be reproduced"),
-        (["figure1"], "figure1 shows images, which kdaug views show draws"),
+        (["figure1"], "figure1 shows images: kdaug views show draws"),
         (["table1", "--only"], "no cell is called nothing; --list names them"),
         (["table1", "--only", "x*"], "no cell is called x*; --list names them"),
         (["table1", "--seeds", "0", "0"], "--seeds takes whole numbers, at least 0, each once"),
@@ -55,6 +55,8 @@ def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monk
         (["table1", "--jobs", "0"], "--jobs is 0"),
         (["table1", "--cpus", "2"], "--cpus and --gpus are for --on ray"),
         (["table1", "--on", "ray", "--cpus", "0"], "--cpus and --jobs must be at least 1"),
+        (["table1", "--on", "ray", "--gpus", "nan"], "--gpus is nan, but must be a share of one"),
+        (["table1", "--on", "ray", "--gpus", "1.5"], "--gpus is 1.5, but must be a share of one"),
         (["table1", "--scale", "cpu", "--root", "nowhere"], "--root"),
         (["table3", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
         (["table1", "--scale", "huge"], "huge"),

@@ -29,7 +29,7 @@ def test_a_checkpoint_that_finds_no_room_stops_a_run_that_goes_on_when_there_is_
         first = command.end()
     for said in (first, kdaug(*short, "--run.dir", run, "--run.resume")):
         assert said.code == 2
-        assert_one_line(said.err, "the disk is full", "continue with --run.resume")
+        assert_one_line(said.err, "the disk is full", "free some space, then continue")
     assert not (run / "last.safetensors").exists()
     mounted("size=64m")
     resumed = kdaug(*short, "--run.dir", run, "--run.resume")
@@ -57,10 +57,10 @@ def test_metrics_that_find_no_room_are_not_lost(
         fill(run.with_name("others"))
         said = command.end()
     assert said.code == 2
-    assert_one_line(said.err, "the disk is full", "continue with --run.resume")
+    assert_one_line(said.err, "the disk is full", "free some space, then continue")
     too_early = kdaug(*command_line, "--run.dir", run, "--run.resume")
     assert too_early.code == 2
-    assert_one_line(too_early.err, "the disk is full", "continue with --run.resume")
+    assert_one_line(too_early.err, "the disk is full", "free some space, then continue")
     run.with_name("others").unlink()
     resumed = kdaug(*command_line, "--run.dir", run, "--run.resume")
     assert (resumed.code, resumed.err) == (0, "")

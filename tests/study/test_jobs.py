@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.numpy
+from PIL import Image
 
 from kdaug.config import Recipe, read_recipe, with_settings
+from kdaug.data import load_dataset
 from kdaug.errors import InputError
 from kdaug.recipes import named_recipe
 from kdaug.study import Job, grid, names_of, plan_jobs
@@ -73,6 +78,56 @@ def test_labels_are_not_stored_where_the_disk_has_no_room(tmp_path: Path, monkey
         flags = {"optimization_epochs": 12, "data_train_images": None}
         jobs = jobs_of(tmp_path / str(free), "supervision.k=2,4", **flags)
         assert ("labels" in kinds(jobs)) is stored
+
+
+def test_all_stores_together_take_no_more_than_their_share_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage, store = namedtuple("usage", "free"), 10_000 * 12 * (6 * 4 + 4 + 4)
+    flags = {"optimization_epochs": 12, "data_train_images": None}
+    axes = ("supervision.k=2,4", "run.seed=0..3")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2 * 2.5 * store))
+    first = [job for job in jobs_of(tmp_path, *axes, **flags) if job.name.startswith("labels-")]
+    assert len(first) == 2
+    first[0].place.mkdir(parents=True)
+    with open(first[0].place / "epoch-00000-0.safetensors", "wb") as file:
+        file.truncate(store)  # what is written already takes no more
+    assert kinds(jobs_of(tmp_path, *axes, **flags)).count("labels") == 3
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked"),
+    [("elsewhere", {}), ("elsewhere", {"teacher_labels": "others"}), ("labels/a", {"teacher_source": "none"})],
+)
+def test_labels_of_somewhere_else_are_another_recipe(begun: str, asked: dict[str, Any], tmp_path: Path) -> None:
+    (job,) = [job for job in jobs_of(tmp_path, "supervision.k=2", teacher_labels=begun) if job.name == "k=2"]
+    job.place.mkdir()
+    shutil.copy(job.arguments[1], job.place / "recipe.yaml")
+    with pytest.raises(InputError, match=r"k=2 began with another recipe \(teacher\."):
+        jobs_of(tmp_path, "supervision.k=2", **asked)
+
+
+def test_a_run_on_other_images_is_refused_even_if_it_is_finished(tmp_path: Path, leave: Callable[..., None]) -> None:
+    for folder, color in (("a", 10), ("b", 20), ("moved", 10)):
+        for split, label in product(("train", "val"), ("cat", "dog")):
+            place = tmp_path / folder / split / label
+            place.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (color, 0, 0)).save(place / f"{color}.png")
+    photos = with_settings(named_recipe("photos"), {"teacher.source": "none"}, "photos")
+
+    def on(folder: str) -> dict[str, Recipe]:
+        return {"run": with_settings(photos, {"data.root": str(tmp_path / folder)}, "photos")}
+
+    leave(tmp_path / "sweep/run", on("a")["run"], 50.0)
+    safetensors.numpy.save_file({}, tmp_path / "sweep/run/last.safetensors")
+    content = load_dataset(on("a")["run"].data).content
+    (tmp_path / "sweep/run/environment.json").write_text(json.dumps({"data": content}))
+    for folder in ("a", "moved"):
+        assert len(plan_jobs(on(folder), tmp_path / "sweep", True)) == 1
+    with pytest.raises(InputError, match=r"sweep/run began with other images than those in .*/b; choose another --dir"):
+        plan_jobs(on("b"), tmp_path / "sweep", True)
+    with pytest.raises(InputError, match="nowhere"):
+        plan_jobs(on("nowhere"), tmp_path / "sweep", True)
 
 
 def test_a_run_that_has_begun_goes_on_as_it_began(tmp_path: Path) -> None:

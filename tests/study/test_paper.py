@@ -103,6 +103,11 @@ def test_an_unknown_study_is_named_with_the_nearest() -> None:
         paper_study("tabel1", "smoke")
 
 
+def test_what_a_recipe_without_a_teacher_says_of_one_is_no_difference() -> None:
+    assert "supervision.weight" not in differences(paper_study("figure4", "cpu").cells)
+    assert "supervision.temperature" in differences(paper_study("figure4", "cpu").cells)
+
+
 def test_differences_name_each_pair_once() -> None:
     found = differences(paper_study("section3.4", "cpu").cells)
     assert found["student.name"] == [

@@ -123,6 +123,62 @@ def test_what_is_missing_is_said_on_the_terminal_too(
     assert content["same_in_all"]["student.name"] == "wide_resnet10_1"
 
 
+def test_what_failed_and_then_finished_is_not_left_out(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    leave(tmp_path / "runs/sweep/one", recipe, 50.0)
+    (tmp_path / "runs/sweep/failed.json").write_text('{"one": "no luck", "two": "out of memory"}')
+    for folder in ("runs", "runs/sweep"):
+        runs, left_out = finished_runs([tmp_path / folder])
+        assert [run.path.name for run in runs] == ["one"]
+        assert left_out == [f"{tmp_path}/runs/sweep/two failed: out of memory"]
+    assert finished_runs([tmp_path / "runs/sweep/one"])[1] == [], "one run is not its sweep"
+
+
+def test_a_damaged_teacher_costs_no_report(leave: Callable, tmp_path: Path) -> None:
+    leave(tmp_path / "taught", RECIPES["cifar100-table1-small"].make(), 50.0)
+    teacher = Path(teacher_recipe(read_recipe(tmp_path / "taught/recipe.yaml")).run.dir or "")
+    teacher.mkdir(parents=True)
+    (teacher / "recipe.yaml").write_text("views: [")
+    (teacher / "metrics.jsonl").write_text('{"kind": "end"}\n{"kind": "end"}\n')
+    (told,) = teachers_of(finished_runs([tmp_path / "taught"])[0])
+    assert told.startswith(f"Of their teacher {teacher.name} nothing can be said: ")
+
+
+def test_a_run_that_went_on_elsewhere_differs_from_itself(leave: Callable, tmp_path: Path) -> None:
+    leave(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
+    environment = {"device": "cpu", "precision": "float32", "resumed": [{"step": 9, "device": "NVIDIA H100"}]}
+    (tmp_path / "run/environment.json").write_text(json.dumps(environment))
+    told = machines(finished_runs([tmp_path])[0])
+    assert told[1:] == ["The runs differ in device: NVIDIA H100; cpu."]
+
+
+def test_several_seeds_are_one_group_of_json_and_lines_of_csv(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    errors = {(0, 0): 50.0, (1, 1): 53.0, (1, 0): 52.0}
+    for (seed, of_views), error in errors.items():
+        changed = replace(recipe, run=replace(recipe.run, seed=seed), views=replace(recipe.views, seed=of_views))
+        leave(tmp_path / f"runs/{seed}{of_views}", changed, error)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    lines = list(csv.DictReader((tmp_path / "out/runs.csv").open()))
+    assert {(int(x["run.seed"]), int(x["views.seed"])): float(x["top1_error"]) for x in lines} == errors
+    (group,) = json.loads((tmp_path / "out/report.json").read_text())["groups"]
+    assert group["error"] == pytest.approx(155 / 3)
+    assert group["deviation"] == pytest.approx(statistics.stdev(errors.values()))
+    rows = (tmp_path / "out/report.md").read_text().partition("## All runs")[2].splitlines()
+    assert sorted(row.strip("| ").split(" | ")[0] for row in rows[4:] if row) == ["0", "1", "1, of views 0"]
+
+
+def test_nothing_in_a_run_is_taken_for_markup(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["photos"].make()
+    for place in ("a", "b"):
+        root = f"{place}<script>alert(1)</script>"
+        leave(tmp_path / f"runs/{place}", replace(recipe, data=replace(recipe.data, root=root)), 50.0)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out/index.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
 def test_where_runs_differ_in_their_machines_is_said(leave: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
     for seed, device in enumerate(("cpu", "NVIDIA H100")):

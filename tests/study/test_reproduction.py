@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 
 from kdaug.config import Data
 from kdaug.errors import InputError
@@ -75,6 +76,30 @@ def test_damage_in_one_run_costs_no_other(study: PaperStudy, runs: Path) -> None
     outcomes, left_out = outcomes_of(study, runs)
     assert sum(len(outcome.group.runs) for outcome in outcomes if outcome.group is not None) == 9
     assert any("cifar100-table1-m3_seed=1/recipe.yaml" in why for why in left_out)
+
+
+def test_what_failed_is_told_with_its_reason_and_what_began_only_once(
+    study: PaperStudy, runs: Path, leave: Callable[..., None]
+) -> None:
+    recipes = recipes_of(study, (5,), Data(), "cpu")
+    leave(runs / "cifar100-table1-m0_seed=5", recipes["cifar100-table1-m0_seed=5"], 50.0, finished=False)
+    mended, failed = "cifar100-table1-m0_seed=0", "cifar100-table1-m7-kd_seed=0"
+    failures = {failed: "no luck", mended: "long ago", "other": "of other studies"}
+    (runs / "failed.json").write_text(json.dumps(failures))
+    safetensors.numpy.save_file({}, runs / mended / "last.safetensors")
+    assert outcomes_of(study, runs)[1] == [
+        "cifar100-table1-m0 (seed 5), cifar100-table1-m7-kd (seed 0, 1), which are not finished",
+        f"{runs}/{failed} failed: no luck",
+    ]
+
+
+def test_seeds_of_other_images_are_not_averaged(study: PaperStudy, runs: Path) -> None:
+    for seed, content in enumerate(("these", "those")):
+        (runs / f"cifar100-table1-m0_seed={seed}/environment.json").write_text(json.dumps({"data": content}))
+    outcomes, left_out = outcomes_of(study, runs)
+    assert outcomes[0].group is not None
+    assert outcomes[0].group.mean == 20.0
+    assert f"{runs}/cifar100-table1-m0_seed=1 is on other images than {runs}/cifar100-table1-m0_seed=0" in left_out
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4"])

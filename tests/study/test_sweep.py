@@ -89,6 +89,24 @@ def test_what_failed_is_tried_again_only_on_request(jobs: list[Job], tmp_path: P
     assert json.loads((tmp_path / "failed.json").read_text()) == {}
 
 
+def test_what_failed_and_is_waited_for_is_still_told_the_next_time(jobs: list[Job], tmp_path: Path) -> None:
+    first, again, more = (done(some, tmp_path, Scripted({"teacher": 1})) for some in (jobs[:3], jobs[:3], jobs[:4]))
+    assert states(first) == states(again) == dict.fromkeys(("teacher", "labels", "a"), "failed")
+    assert [standing.said for standing in again] == [standing.said for standing in first]
+    assert states(more)["b"] == "failed", "the teacher is not tried again unasked"
+    assert set(states(done(jobs, tmp_path, Scripted(), retry=True)).values()) == {"finished"}
+
+
+def test_an_error_leaves_nothing_running(jobs: list[Job], tmp_path: Path) -> None:
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    workers = Scripted()
+    with pytest.raises(OSError, match="No space left"):
+        do_jobs(jobs, tmp_path, workers, False, full)
+    assert workers.stopped
+
+
 def test_what_is_finished_is_left_alone_and_so_is_what_only_it_needed(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

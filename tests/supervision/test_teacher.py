@@ -269,7 +269,7 @@ GIVEN = {
     "learning_rate": 0.2, "weight_decay": 0.0,
     "mean": (0.5,), "std": (0.5,), "image_size": 64, "seed": 1,
 }  # fmt: skip
-TRAINED = ["policy", "cutout", "epochs", "learning_rate", "weight_decay"]
+TRAINED = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"]
 UNUSED = {
     "none": [],
     "train": ["mean", "std"],

@@ -169,6 +169,17 @@ def test_a_tracker_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: p
         open_trackers(["wandb"], tmp_path, {}, pytest.fail)
 
 
+def test_trackers_that_were_opened_before_one_that_cannot_be_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = StandIn()
+    monkeypatch.setitem(sys.modules, "wandb", first)
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=None))
+    with pytest.raises(InputError, match=r"run\.trackers trackio cannot be opened"):
+        open_trackers(["wandb", "trackio"], tmp_path, {}, pytest.fail)
+    assert first.closed == 1
+
+
 @pytest.mark.slow
 def test_the_real_libraries_take_what_they_are_told(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines_of: Lines

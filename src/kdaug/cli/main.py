@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not full and not error.filename:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        hint = "; free some space, then continue with --run.resume" if full else ""
+        hint = "; free some space, then continue with the same command (kdaug train: with --run.resume)" if full else ""
         said = "the disk is full" if full else str(error.strerror)
         complain(f"{said}{where}{hint}")
         return 2

@@ -12,7 +12,7 @@ import tyro
 from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
 from kdaug.cli.where import Where, fitted, workers_of
-from kdaug.config import Recipe, check, to_yaml, with_settings
+from kdaug.config import Recipe, to_yaml, with_settings
 from kdaug.errors import InputError
 
 HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--on ray] [--retry]
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
     )  # fmt: skip
     if given.recipe.run.dir != base.recipe.run.dir:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
-    recipes = _recipes(fitted(check(given.recipe), given.where), axes, given.list)
+    recipes = _recipes(fitted(given.recipe, given.where), axes, given.list)
 
     from kdaug.cli.jobs import carry_out
     from kdaug.study import plan_jobs

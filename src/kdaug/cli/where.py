@@ -35,8 +35,10 @@ def workers_of(where: Where, small: bool) -> Workers:
     if where.on == "ray":
         from kdaug.study.ray_workers import RayWorkers
 
-        if where.cpus < 1 or (where.gpus is not None and where.gpus < 0) or (where.jobs is not None and where.jobs < 1):
-            raise InputError("--cpus and --jobs must be at least 1, --gpus at least 0")
+        if where.cpus < 1 or (where.jobs is not None and where.jobs < 1):
+            raise InputError("--cpus and --jobs must be at least 1")
+        if where.gpus is not None and not (0 <= where.gpus <= 1 or where.gpus in range(1 << 20)):
+            raise InputError(f"--gpus is {where.gpus:g}, but must be a share of one, from 0 to 1, or a whole number")
         return RayWorkers(where.cpus, where.gpus, where.jobs)
     if where.cpus != 1 or where.gpus is not None:
         raise InputError("--cpus and --gpus are for --on ray; here jobs share GPUs and cores evenly")

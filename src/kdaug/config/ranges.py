@@ -109,15 +109,18 @@ def _check_teacher(t: Teacher) -> None:
     kind, colon, _ = t.source.partition(":")
     used = {
         "network": ("train", "file:"),
-        **dict.fromkeys(("policy", "cutout", "epochs", "learning_rate", "weight_decay"), ("train",)),
+        **dict.fromkeys(("policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"), ("train",)),
         **dict.fromkeys(("mean", "std"), ("file:",)),
     }
     if t.source != "none":
         _refuse_unused("teacher", t, used, f"teacher.source {t.source}", kind + colon)
     if (t.mean is None) != (t.std is None):
         raise InputError("teacher.mean and teacher.std belong together; give both or neither")
-    if t.mean is not None and t.std is not None and (len(t.mean) != len(t.std) or min(t.std, default=0) <= 0):
-        raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
+    if t.mean is not None and t.std is not None:
+        if not all(map(math.isfinite, (*t.mean, *t.std))):
+            raise InputError("teacher.mean and teacher.std must be finite numbers")
+        if len(t.mean) != len(t.std) or min(t.std, default=0) <= 0:
+            raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
 
 
 def _check_schedule(o: Optimization) -> None:

@@ -81,7 +81,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
         return settings
     if recipe.teacher.labels is not None:
         return settings | {"teacher.source": _source_of(Path(recipe.teacher.labels))}
-    return settings | {name: None for name in settings if _is_of_teacher(name)}
+    return settings | {name: None for name in settings if is_of_teacher(name)}
 
 
 def _source_of(store: Path) -> str:
@@ -92,7 +92,8 @@ def _source_of(store: Path) -> str:
         return f"labels in {store}"
 
 
-def _is_of_teacher(name: str) -> bool:
+def is_of_teacher(name: str) -> bool:
+    """Whether a setting counts only where there is a teacher."""
     kept = ("teacher.source", "supervision.label_smoothing")
     return name.startswith(("teacher.", "supervision.")) and name not in kept
 
@@ -149,7 +150,7 @@ def same_in_all(groups: Sequence[Group]) -> dict[str, Any]:
 def _values(name: str, runs: Sequence[FinishedRun]) -> set[str]:
     """Of a setting that concerns teachers, in the runs that have one."""
     given = [run.settings.get(name) for run in runs]
-    return {repr(value) for value in given if value is not None or not _is_of_teacher(name)}
+    return {repr(value) for value in given if value is not None or not is_of_teacher(name)}
 
 
 def _in_order(value: Any) -> tuple[bool, float, str]:
@@ -166,26 +167,39 @@ def is_number(value: Any) -> bool:
 class Gain:
     """By how much fewer errors a group makes than its baseline, in points, over `pairs` pairs of runs of equal seeds.
 
-    half_width: of the 95 % confidence interval of the mean, by Student's t; None for one pair.
+    half_width: of the 95 % confidence interval of the mean, by Student's t; None for one pair. baseline: mean error of
+    the baseline's runs that have a pair. of_all: whether no run of either is without a pair.
     """
 
     mean: float
     half_width: float | None
     pairs: int
+    baseline: float
+    of_all: bool
 
 
 def gain_over(baseline: Group, group: Group) -> Gain | None:
     """None if no seed is in both."""
     errors = {run.seeds: run.top1_error for run in baseline.runs}
-    gains = [errors[run.seeds] - run.top1_error for run in group.runs if run.seeds in errors]
-    if not gains:
+    paired = [(errors[run.seeds], run.top1_error) for run in group.runs if run.seeds in errors]
+    if not paired:
         return None
-    if len(gains) == 1:
-        return Gain(gains[0], None, 1)
+    gains = [before - after for before, after in paired]
+    return Gain(
+        statistics.fmean(gains),
+        _half_width(gains),
+        len(gains),
+        statistics.fmean(before for before, _ in paired),
+        len(gains) == len(group.runs) == len(baseline.runs),
+    )
+
+
+def _half_width(values: Sequence[float]) -> float | None:
+    if len(values) == 1:
+        return None
     from scipy.stats import t  # takes a moment to load
 
-    half_width = t.ppf((1 + _CONFIDENCE) / 2, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-    return Gain(statistics.fmean(gains), float(half_width), len(gains))
+    return float(t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5)
 
 
 def baseline_of(group: Group, groups: Sequence[Group], against: Mapping[str, Any]) -> Group | None:
@@ -197,7 +211,7 @@ def baseline_of(group: Group, groups: Sequence[Group], against: Mapping[str, Any
 
     def is_it(other: Group) -> bool:
         return other is not group and all(
-            other.varied[name] == value or (other.varied[name] is None and _is_of_teacher(name))
+            other.varied[name] == value or (other.varied[name] is None and is_of_teacher(name))
             for name, value in wanted.items()
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,7 @@ def error_against(name: str, groups: Sequence[Group]) -> Figure:
     axes = figure.subplots()
     for place, (title, line) in enumerate(drawn.items()):
         x, y = [group.varied[name] for group in line], [group.mean for group in line]
-        spread = [group.deviation or 0.0 for group in line]
+        spread = [math.nan if group.deviation is None else group.deviation for group in line]
         axes.errorbar(x, y, spread, marker="o", ms=4, capsize=2, label=_wrapped(title), **_own_look(place))
     for place, group in enumerate(level):
         label = _wrapped(_kind(name, group))

@@ -17,9 +17,12 @@ from kdaug.files import write_whole
 from kdaug.supervision.answer import classes_asked
 from kdaug.supervision.label_store import bytes_per_view
 from kdaug.training.resolving import resolve, teacher_recipe
-from kdaug.training.run_directory import RunDirectory, find_run, what_is_learned
+from kdaug.training.run_directory import RunDirectory, find_run, read_environment, what_is_learned
 
+_STORES = "labels"
+"""In the folder of a sweep: where its label stores are."""
 _SHARE_OF_DISK = 0.5
+"""Of what is free, that all label stores together may take."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,33 @@ def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
     if resolved.teacher.source == "train" and resolved.teacher.labels is None:
         teacher = teacher_recipe(resolved, _dataset(resolved.data).content if resolved.data.encoded else None)
     if has_begun:
-        labels = read_recipe(place / "recipe.yaml").teacher.labels
-        resolved = replace(resolved, teacher=replace(resolved.teacher, labels=labels))
+        resolved = with_shared_labels(resolved, read_recipe(place / "recipe.yaml"))
     return _Run(name, resolved, place, teacher, has_begun)
 
 
+def with_shared_labels(recipe: Recipe, begun: Recipe) -> Recipe:
+    """`recipe`, learning from the label store that its run, which has `begun`, learns from, if a sweep made that."""
+    labels, teacher = begun.teacher.labels, recipe.teacher
+    is_shared = labels is not None and Path(labels).parent.name == _STORES
+    if not is_shared or teacher.source == "none" or teacher.labels is not None:
+        return recipe
+    return replace(recipe, teacher=replace(teacher, labels=labels))
+
+
 def _check_that_it_goes_on(run: _Run) -> None:
-    """InputError if its directory is of another run; what helps is another folder for all."""
+    """InputError if its directory is of another run, or of other images; what helps is another folder for all."""
     try:
         find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
     except InputError as error:
         raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
+    if not run.has_begun or not run.recipe.data.encoded:
+        return
+    there = read_environment(RunDirectory(run.place)).get("data")
+    elsewhere = read_recipe(run.place / "recipe.yaml").data.root != run.recipe.data.root
+    if elsewhere and there is not None and there != _dataset(run.recipe.data).content:
+        raise InputError(
+            f"{run.place} began with other images than those in {run.recipe.data.root}; choose another --dir"
+        )
 
 
 @cache
@@ -138,12 +157,14 @@ def _stores(runs: Iterable[_Run], folder: Path) -> dict[str, Job]:
     for run in runs:
         if run.recipe.teacher.source != "none" and run.recipe.supervision.when == "all":
             groups.setdefault(_views_and_teacher(run), []).append(run)
-    stores = dict[str, Job]()
+    stores, room = dict[str, Job](), _SHARE_OF_DISK * shutil.disk_usage(folder).free
     for digits, group in groups.items():
         waiting = [run.name for run in group if not run.has_begun]
-        store = _labelling(digits, group, folder) if len(group) > 1 and waiting else None
-        if store is not None:
-            stores |= dict.fromkeys(waiting, store)
+        if len(group) > 1 and waiting:
+            store, size = _labelling(digits, group, folder)
+            if size <= room:
+                room -= size
+                stores |= dict.fromkeys(waiting, store)
     return stores
 
 
@@ -159,18 +180,18 @@ def _views_and_teacher(run: _Run) -> str:
     return hashlib.sha256(json.dumps([seen, teacher], sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _labelling(digits: str, group: Sequence[_Run], folder: Path) -> Job | None:
-    """Stores what all runs of a group ask of their teacher, exactly; None if the disk has no room to spare for it."""
+def _labelling(digits: str, group: Sequence[_Run], folder: Path) -> tuple[Job, int]:
+    """Stores what all runs of a group ask of their teacher, exactly; and the bytes on disk that it has yet to take."""
     first, dataset = group[0], _dataset(group[0].recipe.data)
     k = max(classes_asked(run.recipe.supervision, len(dataset.classes)) for run in group)
     temperatures = sorted({run.recipe.supervision.temperature for run in group})
     epochs = first.recipe.optimization.all_epochs
     size = bytes_per_view(k, len(temperatures), "float32") * len(dataset.train) * epochs
-    if size > _SHARE_OF_DISK * shutil.disk_usage(folder).free:
-        return None
     name = f"labels-{digits}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
     recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
     asked = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
-    place = folder / "labels" / name.removeprefix("labels-")
+    place = folder / _STORES / name.removeprefix("labels-")
+    there = sum(part.stat().st_size for part in place.glob("epoch-*.safetensors"))
     arguments = ("label", str(_written(name, recipe, folder)), "--out", str(place), *asked)
-    return Job(name, place, arguments, _name_of(first.teacher) if first.teacher else None)
+    job = Job(name, place, arguments, _name_of(first.teacher) if first.teacher else None)
+    return job, max(0, size - there)

@@ -10,6 +10,7 @@ from kdaug.config import Recipe, with_settings
 from kdaug.errors import InputError, nearest
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
+from kdaug.study.comparison import is_of_teacher
 from kdaug.study.grid import Settings
 from kdaug.training.run_directory import what_is_learned
 
@@ -48,7 +49,10 @@ LABEL, TAUGHT = "label only", "with the teacher"
 def paper_study(name: str, scale: Scale) -> PaperStudy:
     """The table or figure called `name` (in STUDIES) at `scale`; InputError if there is none."""
     if name in ("figure1", "figure3"):
-        raise InputError(f"the paper's {name} shows images, which kdaug views show draws of any policy")
+        raise InputError(
+            f"the paper's {name} shows images: kdaug views show draws those of any policy, and the page of kdaug demo "
+            "views with what a teacher sees in them"
+        )
     if name not in STUDIES:
         known = ", ".join(STUDIES)
         raise InputError(f"the paper's {name!r} cannot be reproduced{nearest(name, list(STUDIES))}; known are {known}")
@@ -230,11 +234,15 @@ STUDIES: dict[str, Callable[[Scale], PaperStudy]] = {
 
 
 def differences(cells: Iterable[Cell]) -> dict[str, list[tuple[Any, Any]]]:
-    """What is not as in the paper: by setting, the pairs of its value there and here, each once. Not where data lie."""
+    """What is not as in the paper: by setting, the pairs of its value there and here, each once.
+
+    Not where data lie, nor what a recipe without a teacher says of one.
+    """
     found = dict[str, list[tuple[Any, Any]]]()
     for cell in cells:
         there, here = what_is_learned(cell.original), what_is_learned(cell.recipe)
-        for name in (name for name in there if name != "data.root"):
+        taught = {there["teacher.source"], here["teacher.source"]} != {"none"}
+        for name in (name for name in there if name != "data.root" and (taught or not is_of_teacher(name))):
             pair = there[name], here[name]
             if pair[0] != pair[1] and pair not in found.setdefault(name, []):
                 found[name].append(pair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
     """
     finished, others = dict[Path, FinishedRun](), list[str]()
     for folder in folders:
-        failures = read_failures(folder / FAILURES)
-        for status in find_runs(folder):
+        found = list(find_runs(folder))
+        failures = _failures({folder, *(status.path.parent for status in found if status.path != folder)})
+        for status in found:
             if status.path.parent.name == "teachers" and folder not in (status.path, status.path.parent):
                 continue
             try:
@@ -42,12 +43,19 @@ def finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[str]
                 continue
             if run is not None:
                 finished[status.path.resolve()] = run
-            elif status.path.name not in failures:
+            elif status.path not in failures:
                 others.append(f"{status.path} is not finished")
-        others += [f"{folder / name} failed: {said}" for name, said in failures.items()]
+        others += [f"{path} failed: {said}" for path, said in failures.items() if path.resolve() not in finished]
     if not finished:
         raise InputError("; ".join([f"there is no finished run below {', '.join(map(str, folders))}", *others]))
     return list(finished.values()), others
+
+
+def _failures(folders: Iterable[Path]) -> dict[Path, str]:
+    """What failed in the sweeps whose runs are in these folders, and why."""
+    return {
+        folder / name: said for folder in sorted(folders) for name, said in read_failures(folder / FAILURES).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -155,8 +163,16 @@ def teachers_of(runs: Sequence[FinishedRun]) -> list[str]:
         recipe = teacher_recipe(read_recipe(run.path / "recipe.yaml"), run.settings["data.content"])
         assert recipe.run.dir is not None
         found[run.path.parent / "teachers" / Path(recipe.run.dir).name] = None
-    finished = ((place, read_finished_run(place)) for place in found if (place / "recipe.yaml").is_file())
-    return [f"Their teacher {place.name} errs on {run.top1_error:.2f} %." for place, run in finished if run is not None]
+    return [_teacher_in_words(place) for place in found if (place / "recipe.yaml").is_file()]
+
+
+def _teacher_in_words(place: Path) -> str:
+    try:
+        run = read_finished_run(place)
+    except InputError as damage:
+        return f"Of their teacher {place.name} nothing can be said: {damage}."
+    said = "is not finished" if run is None else f"errs on {run.top1_error:.2f} %"
+    return f"Their teacher {place.name} {said}."
 
 
 def machines(runs: Sequence[FinishedRun]) -> list[str]:
@@ -164,12 +180,17 @@ def machines(runs: Sequence[FinishedRun]) -> list[str]:
     seeds = sorted({run.settings["run.seed"] for run in runs})
     told, differing = [f"seed {', '.join(map(str, seeds))}"], list[str]()
     for name in ("device", "processor", "cores", "processes", "threads", "precision", "packages"):
-        seen = sorted({_in_words(run.environment.get(name)) for run in runs})
+        seen = sorted({_in_words(value) for run in runs for value in _all_values(name, run.environment)})
         if len(seen) > 1:
             differing.append(f"The runs differ in {name}: {'; '.join(seen)}.")
         else:
             told.append(f"{name} {seen[0]}")
     return [f"All runs: {'; '.join(told)}.", *differing]
+
+
+def _all_values(name: str, environment: Mapping[str, Any]) -> list[Any]:
+    """As the run began, and as it went on elsewhere."""
+    return [environment.get(name), *(later[name] for later in environment.get("resumed", []) if name in later)]
 
 
 def _in_words(value: Any) -> str:

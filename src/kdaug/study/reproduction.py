@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,10 +17,13 @@ from kdaug.recipes.scales import Scale
 from kdaug.study.comparison import FinishedRun, Gain, Group, gain_over, groups_of, read_finished_run
 from kdaug.study.curves import plain_axes
 from kdaug.study.figures import figures_of
+from kdaug.study.jobs import with_shared_labels
 from kdaug.study.paper import Cell, PaperStudy, differences
 from kdaug.study.report import Report, remarks, save_report
+from kdaug.study.sweep import FAILURES, read_failures
 from kdaug.study.tables import Table, as_json, comparison_table, error_in_words, gain_in_words, runs_table, shown
 from kdaug.training.resolving import resolve
+from kdaug.training.run_directory import RunDirectory
 from kdaug.training.run_directory import differences as differences_of
 
 
@@ -55,10 +59,11 @@ def outcomes_of(study: PaperStudy, folder: Path) -> tuple[list[Outcome], list[st
 
     InputError if none is finished.
     """
-    groups, left_out = dict[str, Group | None](), list[str]()
+    groups, begun, left_out = dict[str, Group | None](), dict[str, set[int]](), list[str]()
     for cell in study.cells:
-        groups[cell.name], others = _group(cell, folder)
+        groups[cell.name], begun[cell.name], others = _group(cell, folder)
         left_out += others
+    left_out += _failures(study, folder)
     if not any(groups.values()):
         why = f": {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"no run of {study.title.partition(':')[0]} is finished in {folder}{why}")
@@ -72,49 +77,57 @@ def outcomes_of(study: PaperStudy, folder: Path) -> tuple[list[Outcome], list[st
         )
         for cell in study.cells
     ]
-    return outcomes, [*_missing(outcomes), *left_out]
+    return outcomes, [*_missing(outcomes, begun), *left_out]
 
 
-def _group(cell: Cell, folder: Path) -> tuple[Group | None, list[str]]:
-    """The finished runs of a cell, by seed; of each other one that there is why it does not count."""
-    finished, left_out = list[FinishedRun](), list[str]()
+def _failures(study: PaperStudy, folder: Path) -> list[str]:
+    """What failed of a study and is not finished yet, and why."""
+    cells = {cell.name for cell in study.cells}
+    return [
+        f"{folder / name} failed: {said}"
+        for name, said in read_failures(folder / FAILURES).items()
+        if name.rpartition("_seed=")[0] in cells and not RunDirectory(folder / name).finished
+    ]
+
+
+def _group(cell: Cell, folder: Path) -> tuple[Group | None, set[int], list[str]]:
+    """The finished runs of a cell, by seed; the seeds of those that are not; of all others why they do not count."""
+    finished, begun, left_out = list[FinishedRun](), set[int](), list[str]()
     for recipe in sorted(folder.glob(f"{cell.name}_seed=*/recipe.yaml")):
         try:
             run = read_finished_run(recipe.parent)
-            changed = _not_as(cell, recipe)
+            there = read_recipe(recipe)
+            changed = _not_as(cell, there, recipe.parent)
         except InputError as damage:
             left_out.append(str(damage))
             continue
         if changed:
             left_out.append(f"{recipe.parent} is no run of this study ({'; '.join(changed)})")
         elif run is None:
-            left_out.append(f"{recipe.parent} is not finished")
+            begun.add(there.run.seed)
+        elif finished and run.settings["data.content"] != finished[0].settings["data.content"]:
+            left_out.append(f"{run.path} is on other images than {finished[0].path}")
         else:
             finished.append(run)
     finished.sort(key=lambda run: run.settings["run.seed"])
-    return (Group({}, tuple(finished)) if finished else None), left_out
+    return (Group({}, tuple(finished)) if finished else None), begun, left_out
 
 
-def _not_as(cell: Cell, file: Path) -> list[str]:
-    """What of the recipe in a run directory is not the cell's; where a teacher's answers were read does not matter."""
-    there = read_recipe(file)
-    run = replace(cell.recipe.run, seed=there.run.seed, dir=str(file.parent))
-    wanted = resolve(replace(cell.recipe, run=run))
-    return differences_of(there, replace(wanted, teacher=replace(wanted.teacher, labels=there.teacher.labels)))
+def _not_as(cell: Cell, there: Recipe, directory: Path) -> list[str]:
+    """What of the recipe `there` in a run directory is not the cell's; where answers are stored does not matter."""
+    run = replace(cell.recipe.run, seed=there.run.seed, dir=str(directory))
+    return differences_of(there, with_shared_labels(resolve(replace(cell.recipe, run=run)), there))
 
 
-def _missing(outcomes: Sequence[Outcome]) -> list[str]:
-    """The cells that are not finished, or not with every seed that others have, in one line if there are any."""
+def _missing(outcomes: Sequence[Outcome], begun: Mapping[str, set[int]]) -> list[str]:
+    """The cells that are not finished, with the seeds that they have `begun` or others have, in a line if there are."""
     of_cell = {
         outcome.cell.name: {run.settings["run.seed"] for run in outcome.group.runs} if outcome.group else set()
         for outcome in outcomes
     }
     seeds = set[int]().union(*of_cell.values())
-    lacking = [
-        f"{name} (seed {', '.join(map(str, sorted(seeds - there)))})"
-        for name, there in of_cell.items()
-        if seeds > there
-    ]
+    missing = {name: sorted((seeds | begun[name]) - there) for name, there in of_cell.items()}
+    lacking = [f"{name} (seed {', '.join(map(str, those))})" for name, those in missing.items() if those]
     return [f"{', '.join(lacking)}, which are not finished"] if lacking else []
 
 
@@ -202,7 +215,7 @@ def gains_figure(outcomes: Sequence[Outcome]) -> Figure:
     axes = figure.subplots()
     places = range(len(there))
     ours = [outcome.gain for outcome in there if outcome.gain is not None]
-    spread = [gain.half_width or 0.0 for gain in ours]
+    spread = [math.nan if gain.half_width is None else gain.half_width for gain in ours]
     axes.errorbar(places, [gain.mean for gain in ours], spread, fmt="o", capsize=3, label="ours")
     paper = [(place, o.published_gain) for place, o in zip(places, there, strict=True) if o.published_gain is not None]
     if paper:

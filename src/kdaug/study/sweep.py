@@ -41,7 +41,7 @@ def do_jobs(
 
     What failed in an earlier call is not tried again unless `retry`; what waits for a job that failed, or was
     interrupted from elsewhere, shares its lot. `show` is called after every look at them. Ctrl-C, SIGTERM and SIGHUP
-    stop all jobs, each with a checkpoint, and are raised as KeyboardInterrupt.
+    stop all jobs, each with a checkpoint, and are raised as KeyboardInterrupt; so does any error.
     """
     failures, logs = folder / FAILURES, folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def do_jobs(
                 if not any(standing.state in ("waiting", "running", "elsewhere") for standing in standings.values()):
                     return list(standings.values())
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-        except KeyboardInterrupt:
+        except BaseException:  # or they would train on unseen
             workers.stop()
             raise
 
@@ -86,10 +86,12 @@ def _first_standings(jobs: Sequence[Job], failed: Mapping[str, str]) -> dict[str
     )
     for job in reversed(jobs):
         standing = standings[job.name]
-        if _is_finished(job) or (job.name in awaited and job.name not in needed):
+        if _is_finished(job):
             standing.state = "finished"
         elif job.name in failed:
             standing.state, standing.said = "failed", failed[job.name]
+        elif job.name in awaited and job.name not in needed:
+            standing.state = "finished"
         else:
             needed.add(job.after)
     return standings

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdaug.study.comparison import SEEDS, Gain, Group, baseline_of, gain_over, same_in_all
+from kdaug.study.comparison import SEEDS, FinishedRun, Gain, Group, baseline_of, gain_over, same_in_all
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,18 @@ def runs_table(groups: Sequence[Group]) -> Table:
     heads = (*groups[0].varied, "seed", "error, %", "top-5, %", "lowest on the way, % (chosen by itself)", "minutes")
     rows = tuple(
         (
-            *map(shown, group.varied.values()), str(run.settings["run.seed"]), f"{run.top1_error:.2f}",
+            *map(shown, group.varied.values()), _seed_in_words(run), f"{run.top1_error:.2f}",
             f"{run.top5_error:.2f}", f"{run.best_top1_error:.2f}", f"{run.seconds / 60:.1f}",
         )
         for group in groups
         for run in group.runs
     )  # fmt: skip
     return Table("All runs", heads, len(groups[0].varied), rows)
+
+
+def _seed_in_words(run: FinishedRun) -> str:
+    seed, of_views = run.settings["run.seed"], run.settings["views.seed"]
+    return str(seed) if seed == of_views else f"{seed}, of views {of_views}"
 
 
 def error_in_words(group: Group) -> str:
@@ -61,14 +66,14 @@ def error_in_words(group: Group) -> str:
 
 
 def gain_in_words(gain: Gain | None, group: Group | None) -> str:
-    """With its confidence interval, and of how many of the group's runs it is if not of all."""
+    """With its confidence interval, and over how many pairs and what error it is if not all runs have a pair."""
     if gain is None or group is None:
         return ""
     interval = ""
     if gain.half_width is not None:
         interval = f" [{gain.mean - gain.half_width:+.2f}, {gain.mean + gain.half_width:+.2f}]"
-    paired = "" if gain.pairs == len(group.runs) else f" (of {gain.pairs} in {len(group.runs)} runs)"
-    return f"{gain.mean:+.2f}{interval}{paired}"
+    pairs = f"{gain.pairs} pair{'s' if gain.pairs > 1 else ''}"
+    return f"{gain.mean:+.2f}{interval}{'' if gain.of_all else f' ({pairs}, over {gain.baseline:.2f})'}"
 
 
 def runs_as_csv(groups: Sequence[Group]) -> str:

@@ -53,11 +53,12 @@ def find_runs(folder: Path) -> Iterator[RunStatus]:
 def status_of(path: Path) -> RunStatus:
     """The status of the run directory at `path`; nothing is changed there."""
     directory = RunDirectory(path)
+    newest = _newest_checkpoint(directory)  # before the log is read, which a run that trains has written first
     try:
         recipe, lines = read_recipe(directory.recipe), read_metrics(path)
         finished = directory.finished
         if not finished:
-            _check_that_it_can_go_on(directory, lines)
+            _check_that_it_can_go_on(directory, lines, newest)
     except (InputError, OSError) as error:
         return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
     errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
@@ -77,10 +78,14 @@ def status_of(path: Path) -> RunStatus:
     )
 
 
-def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]]) -> None:
+def _newest_checkpoint(directory: RunDirectory) -> int:
+    """Its step; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in all_checkpoints(directory.checkpoints)), default=0)
+
+
+def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]], newest: int) -> None:
     """InputError if the log or the checkpoints of an unfinished run are gone."""
     if lines and not directory.checkpoints.is_dir():
         raise InputError(f"{directory.path} has lost its checkpoints/; bring it back")
-    newest = max((int(path.name.removeprefix("step-")) for path in all_checkpoints(directory.checkpoints)), default=0)
     if newest > max((line["step"] for line in lines), default=0):
         raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest}; bring back what is missing")

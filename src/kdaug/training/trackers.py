@@ -160,7 +160,15 @@ def open_trackers(
 
     Raises InputError if one cannot be opened; one that fails later is given up with a line to `report`.
     """
-    return [Unfailing(name, _opened(name, folder, recipe), report) for name in names]
+    opened = list[Tracker]()
+    try:
+        for name in names:
+            opened.append(Unfailing(name, _opened(name, folder, recipe), report))
+    except InputError:
+        for tracker in opened:
+            tracker.close()
+        raise
+    return opened
 
 
 def _opened(name: config.Tracker, folder: Path, recipe: dict[str, Any]) -> Tracker:
