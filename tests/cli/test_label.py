@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -40,8 +41,12 @@ def test_photos_labelled_once_are_learned_as_with_the_teacher(
     said = kdaug("train", "photos", *photos, "--data.root", shapes, *flags)
     assert said.code == 0, said.err
     assert "the teacher comes first" not in said.out + said.err
-    assert learned(tmp_path / "run") == learned(photos_run)
-    assert (tmp_path / "run/last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
+    # up to rounding: on some processors a convolution's last bits depend on how many images it is given
+    for read, asked in zip(learned(tmp_path / "run"), learned(photos_run), strict=True):
+        assert read.pop("kind") == asked.pop("kind")
+        assert read == pytest.approx(asked, rel=1e-4)
+    read, asked = (load_file(run / "last.safetensors") for run in (tmp_path / "run", photos_run))
+    torch.testing.assert_close(read, asked, rtol=1e-3, atol=1e-5)
 
 
 def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(

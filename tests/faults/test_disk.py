@@ -97,7 +97,7 @@ def test_a_read_only_disk_takes_no_run_and_keeps_those_it_has(
     for name in ("new", "deep/in/new", "stopped"):
         said = kdaug(*short, "--run.dir", disk / name, "--run.resume")
         assert said.code == 2
-        assert_one_line(said.err, f"run directory {disk / name} cannot be written: Read-only file system")
+        assert_one_line(said.err, f"folder {disk / name} cannot be written: Read-only file system")
     assert kdaug("train", disk / "finished", "--run.resume").code == 0
     assert kdaug("eval", disk / "finished").code == 0
     assert content(disk) == before

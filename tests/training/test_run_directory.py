@@ -97,7 +97,7 @@ def test_an_empty_folder_may_become_a_run(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_a_run_directory_inside_a_file_cannot_be(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=f"run directory {tmp_path}/file/run cannot be written: Not a directory"):
+    with pytest.raises(InputError, match=f"folder {tmp_path}/file/run cannot be written: Not a directory"):
         train(tiny({"run.dir": str(tmp_path / "file" / "run")}))
 
 

@@ -23,7 +23,7 @@ def hold(folder: Path, used: str) -> IO[str]:
     try:
         lock = open(folder / LOCK, "a")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
+        raise InputError(f"folder {folder} cannot be written: {error.strerror}") from None
     for _ in range(_TRIES):
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process: workers do not inherit it

@@ -100,7 +100,7 @@ def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
     try:
         directory.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"run directory {directory.path} cannot be written: {error.strerror}") from None
+        raise InputError(f"folder {directory.path} cannot be written: {error.strerror}") from None
     lock = hold(directory.path, "trained")
     try:
         if not directory.recipe.is_file():
