@@ -44,9 +44,9 @@ def test_photos_labelled_once_are_learned_as_with_the_teacher(
     # up to rounding: on some processors a convolution's last bits depend on how many images it is given
     for read, asked in zip(learned(tmp_path / "run"), learned(photos_run), strict=True):
         assert read.pop("kind") == asked.pop("kind")
-        assert read == pytest.approx(asked, rel=1e-4)
+        assert read == pytest.approx(asked, rel=1e-3)
     read, asked = (load_file(run / "last.safetensors") for run in (tmp_path / "run", photos_run))
-    torch.testing.assert_close(read, asked, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(read, asked, rtol=1e-2, atol=1e-4)
 
 
 def test_the_size_is_said_before_and_the_command_that_learns_from_it_after(
