@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,6 +182,19 @@ def test_ctrl_c_stops_all_jobs(jobs: list[Job], tmp_path: Path) -> None:
     assert workers.stopped
 
 
+@pytest.fixture
+def _of_a_terminal() -> Iterator[None]:
+    """Signals are as in a terminal, even if the tests themselves run under nohup or in the background."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL,
+    }  # fmt: skip
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.usefixtures("_of_a_terminal")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_end_it_stops_all_jobs_as_after_ctrl_c(jobs: list[Job], tmp_path: Path, sent: signal.Signals) -> None:
     workers, before = Scripted(), signal.getsignal(sent)
