@@ -47,14 +47,15 @@ class Job:
 class _Run:
     """A run of the sweep, resolved, in its directory `place`.
 
-    teacher: how its teacher is trained; None if it needs no training. has_begun: then it goes on as it began.
+    teacher: how its teacher is trained; None if it needs no training. begun: the recipe that is there already, as
+    which it goes on; None if none is.
     """
 
     name: str
     recipe: Recipe
     place: Path
     teacher: Recipe | None
-    has_begun: bool
+    begun: Recipe | None
 
 
 def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -> list[Job]:
@@ -80,7 +81,7 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
 
 def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
     place = folder / name
-    has_begun = (place / "recipe.yaml").is_file()
+    begun = read_recipe(place / "recipe.yaml") if (place / "recipe.yaml").is_file() else None
     try:
         resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(place), resume=False)))
     except InputError as error:
@@ -88,9 +89,9 @@ def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
     teacher = None
     if resolved.teacher.source == "train" and resolved.teacher.labels is None:
         teacher = teacher_recipe(resolved, _dataset(resolved.data).content if resolved.data.encoded else None)
-    if has_begun:
-        resolved = with_shared_labels(resolved, read_recipe(place / "recipe.yaml"))
-    return _Run(name, resolved, place, teacher, has_begun)
+    if begun is not None:
+        resolved = with_shared_labels(resolved, begun)
+    return _Run(name, resolved, place, teacher, begun)
 
 
 def with_shared_labels(recipe: Recipe, begun: Recipe) -> Recipe:
@@ -108,11 +109,10 @@ def _check_that_it_goes_on(run: _Run) -> None:
         find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
     except InputError as error:
         raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
-    if not run.has_begun or not run.recipe.data.encoded:
+    if run.begun is None or not run.recipe.data.encoded or run.begun.data.root == run.recipe.data.root:
         return
     there = read_environment(RunDirectory(run.place)).get("data")
-    elsewhere = read_recipe(run.place / "recipe.yaml").data.root != run.recipe.data.root
-    if elsewhere and there is not None and there != _dataset(run.recipe.data).content:
+    if there is not None and there != _dataset(run.recipe.data).content:
         raise InputError(
             f"{run.place} began with other images than those in {run.recipe.data.root}; choose another --dir"
         )
@@ -159,7 +159,7 @@ def _stores(runs: Iterable[_Run], folder: Path) -> dict[str, Job]:
             groups.setdefault(_views_and_teacher(run), []).append(run)
     stores, room = dict[str, Job](), _SHARE_OF_DISK * shutil.disk_usage(folder).free
     for digits, group in groups.items():
-        waiting = [run.name for run in group if not run.has_begun]
+        waiting = [run.name for run in group if run.begun is None]
         if len(group) > 1 and waiting:
             store, size = _labelling(digits, group, folder)
             if size <= room:

@@ -41,7 +41,7 @@ def do_jobs(
 
     What failed in an earlier call is not tried again unless `retry`; what waits for a job that failed, or was
     interrupted from elsewhere, shares its lot. `show` is called after every look at them. Ctrl-C, SIGTERM and SIGHUP
-    stop all jobs, each with a checkpoint, and are raised as KeyboardInterrupt; so does any error.
+    stop all jobs, each with a checkpoint, and are raised as KeyboardInterrupt. An error stops them too.
     """
     failures, logs = folder / FAILURES, folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
