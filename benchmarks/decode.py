@@ -32,8 +32,8 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from kdaug.config import Data
 from kdaug.data import EncodedImages, load_dataset
+from kdaug.data.crops import RandomResizedCrop as ImageCrop
 from kdaug.data.decode import decode
-from kdaug.data.frames import RandomResizedCrop as Frame
 from views_benchmark.machine import load, this_machine
 
 SIZE = 224
@@ -71,13 +71,13 @@ def in_shards(paths: list[Path], folder: Path) -> EncodedImages:
 
 def contenders(paths: list[Path], folder: Path) -> dict[str, Contender]:
     """By name, what makes the view of the photo with a number; `folder` is empty, for what one of them needs."""
-    frame, shards = Frame(SIZE, 0, 0.08), in_shards(paths, folder / "shards").files
+    crop, shards = ImageCrop(SIZE, 0, 0.08), in_shards(paths, folder / "shards").files
     timms = ImageDataset(str(paths[0].parents[1]))
     timms.transform = RandomResizedCropAndInterpolation(SIZE, interpolation="bicubic")
     crop = RandomResizedCrop(SIZE, interpolation=InterpolationMode.BICUBIC)
     return {
-        "kdaug": lambda number: decode(paths[number], frame, 0, number),
-        "kdaug, from shards": lambda number: decode(shards[number], frame, 0, number),
+        "kdaug": lambda number: decode(paths[number], crop, 0, number),
+        "kdaug, from shards": lambda number: decode(shards[number], crop, 0, number),
         "timm": lambda number: np.asarray(timms[number][0]),
         "torchvision": lambda number: np.asarray(crop(default_loader(str(paths[number])))),
     }

@@ -30,7 +30,7 @@ from views_benchmark.machine import load, this_machine
 
 CLASSES = 1000
 PER_SHARD = 1000
-OURS = (
+OWN_NETWORKS = (
     "import sys, time; from kdaug import config; from kdaug.data import load_dataset; began = time.perf_counter(); "
     "d = load_dataset(config.Data(name=sys.argv[2], root=sys.argv[1])); "
     "print(time.perf_counter() - began, len(d.train))"
@@ -83,8 +83,8 @@ def start(program: str, root: Path, kind: str, cache: Path) -> float:
 def measure(root: Path, kind: str, starts: int) -> dict[str, list[float]]:
     """Seconds of every start: the first looks through the folder and notes it, the others find the note."""
     with tempfile.TemporaryDirectory() as cache:
-        seconds = {"looked through": [start(OURS, root, kind, Path(cache))]}
-        seconds["from the note"] = [start(OURS, root, kind, Path(cache)) for _ in range(starts)]
+        seconds = {"looked through": [start(OWN_NETWORKS, root, kind, Path(cache))]}
+        seconds["from the note"] = [start(OWN_NETWORKS, root, kind, Path(cache)) for _ in range(starts)]
         if kind == "folder":
             peers = [start(TORCHVISION, root, kind, Path(cache)) for _ in range(starts)]
             seconds["torchvision ImageFolder, train alone"] = peers

@@ -33,16 +33,16 @@ from kdaug.config import Network, Recipe
 from kdaug.recipes import named_recipe
 from kdaug.supervision import LabelStore, Teacher
 from kdaug.supervision.label_store import (
+    DatasetFingerprint,
     Manifest,
-    Subject,
-    parts_of,
-    records_of,
+    epoch_files,
+    make_records,
     write_clean,
     write_manifest,
-    write_part,
+    write_records,
 )
 from kdaug.training import train
-from kdaug.training.labelling import Request, label
+from kdaug.training.labelling import LabelRequest, label_views
 from training_benchmark.steps import WholeLoop
 from training_benchmark.turns import Pace, Turn, take_turns
 from training_benchmark.work import TEMPERATURE, Work, images_of, recipe_of, teacher_of, work_of
@@ -59,17 +59,19 @@ VALIDATION = 2000
 
 def store_of(folder: Path, views: int, k: int) -> LabelStore:
     """A store of one epoch with random answers to `views` views, in half precision, for one temperature besides 1."""
-    subject = Subject(views, tuple(map(str, range(CLASSES))), "random", {})
+    subject = DatasetFingerprint(views, tuple(map(str, range(CLASSES))), "random", {})
     manifest = Manifest(subject, "random", k, (TEMPERATURE,), "float16")
     generator = torch.Generator().manual_seed(0)
     write_manifest(manifest, folder)
-    for part in parts_of(manifest, [0]):
+    for part in epoch_files(manifest, [0]):
         count = part.end - part.first
         chunks = [
-            records_of(torch.randn(len(rows), CLASSES, generator=generator) * 4, rows % CLASSES, manifest)
+            make_records(torch.randn(len(rows), CLASSES, generator=generator) * 4, rows % CLASSES, manifest)
             for rows in torch.arange(count).split(1 << 16)
         ]
-        write_part({name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}, part, manifest, folder)
+        write_records(
+            {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}, part, manifest, folder
+        )
     write_clean(torch.zeros(views), manifest, folder)
     return LabelStore(folder, manifest)
 
@@ -97,7 +99,7 @@ def measure_reading(folder: Path, views: int, rounds: int) -> list[dict[str, Any
         return lambda: [store.answer(settings, 0, rows) for rows in batches]
 
     tasks = [Task(read(batch, reading), batch * 200) for batch, reading in cases]
-    spreads = take_image_turns(tasks, rounds, 0.2, lambda number: say(f"reading, round {number} of {rounds}"))
+    spreads = take_image_turns(tasks, rounds, 0.2, lambda number: print_line(f"reading, round {number} of {rounds}"))
     return [
         {
             "batch": batch,
@@ -112,14 +114,14 @@ def measure_steps(given: argparse.Namespace, folder: Path, held: ExitStack) -> d
     """Milliseconds of a whole step without teacher, with its stored labels, and with the teacher itself."""
     recipe = recipe_of(given.network, given.batch, "cpu", False, POLICY, 5, folder)
     work = work_of(recipe, images_of(None), folder, held)
-    store = store_of(folder / "steps", len(work.setup.dataset.train), 5)  # one epoch is more than is run
+    store = store_of(folder / "steps", len(work.context.dataset.train), 5)  # one epoch is more than is run
     contenders: dict[str, Teacher | LabelStore | None] = {
         "without teacher": None,
         "stored labels": store,
-        "online teacher": teacher_of(work.setup),
+        "online teacher": teacher_of(work.context),
     }
     turns = [_turn(work, name, teacher, given.threads) for name, teacher in contenders.items()]
-    spreads = take_turns(turns, Pace(given.rounds, 2, given.steps), work.setup.device, say)
+    spreads = take_turns(turns, Pace(given.rounds, 2, given.steps), work.context.device, print_line)
     return {"milliseconds": {turn.name: asdict(spread) for turn, spread in zip(turns, spreads, strict=True)}} | {
         "factor": {turn.name: asdict(_factor(spread, spreads[0])) for turn, spread in zip(turns, spreads, strict=True)}
     }
@@ -161,13 +163,13 @@ def measure_sweep(folder: Path, images: int, epochs: int) -> dict[str, Any]:
         run=replace(base.run, threads=1, evaluate_every=epochs, dir=str(folder / "sweep" / "first")),
     )
     quiet = Console(quiet=True)
-    label(base, folder / "sweep" / "untimed", Request(k=max(KS), epochs=(0, 1)))  # trains the teacher
+    label_views(base, folder / "sweep" / "untimed", LabelRequest(k=max(KS), epochs=(0, 1)))  # trains the teacher
     (teacher,) = (folder / "sweep" / "teachers").iterdir()
     base = replace(base, teacher=config.Teacher(source=f"run:{teacher}"))
 
     def students(kind: str, of: Recipe) -> None:
         for weight, k in product(WEIGHTS, KS):
-            say(f"sweep, {kind}: lambda {weight}, K {k}")
+            print_line(f"sweep, {kind}: lambda {weight}, K {k}")
             run = replace(of.run, dir=str(folder / "sweep" / f"{kind}-{weight}-{k}"))
             train(replace(of, run=run, supervision=replace(of.supervision, weight=weight, k=k)), quiet)
 
@@ -177,20 +179,20 @@ def measure_sweep(folder: Path, images: int, epochs: int) -> dict[str, Any]:
         online_seconds = time.perf_counter() - began
     with counting_views() as stored:
         began = time.perf_counter()
-        label(base, folder / "sweep" / "labels", Request(k=max(KS)))
+        label_views(base, folder / "sweep" / "labels", LabelRequest(k=max(KS)))
         label_seconds = time.perf_counter() - began
         students("stored", replace(base, teacher=config.Teacher(labels=str(folder / "sweep" / "labels"))))
         stored_seconds = time.perf_counter() - began
     return {
         "students": len(WEIGHTS) * len(KS),
-        "training_views": images * epochs,
+        "training_batches": images * epochs,
         "validation_images": VALIDATION,
         "views_seen_by_teacher": {"online": sum(online), "stored": sum(stored)},
         "seconds": {"online": online_seconds, "stored, labelling included": stored_seconds, "labelling": label_seconds},
     }
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(text, file=sys.stderr)
 
 

@@ -127,9 +127,9 @@ def measure(given: argparse.Namespace, held: ExitStack) -> TrainingReport:
     report = begin_report(given, work, packages=("torchdistill",))
     made = make_all(CONTENDERS, work, report)
     report.first_losses = {one.name: _first_loss(opened) for one, opened in made if one.name in IN_PLACE}
-    _require_one_loss(report.first_losses, 1e-4 if work.setup.precision == torch.float32 else 2e-2)
+    _require_one_loss(report.first_losses, 1e-4 if work.context.precision == torch.float32 else 2e-2)
     turns = [Turn(one.name, threads, opened, one.cudnn_benchmark) for one, opened in made]
-    taken = measure_turns(turns, report, work.setup.device)
+    taken = measure_turns(turns, report, work.context.device)
     report.timings = [timing_of(name, count, spread, given.batch) for (name, count), spread in taken.items()]
     report.ratios = report.ratios_of(RATIOS)
     report.load.append(load())

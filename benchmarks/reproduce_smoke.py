@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kdaug.study.paper import STUDIES
+from kdaug.study.paper.studies import STUDIES
 from views_benchmark.machine import load, this_machine
 
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 import torch
 
-from kdaug.training.optimization import available_cores
+from kdaug.device import available_cores
 from training_benchmark.matrix import MatrixProduct, training_operations
 from training_benchmark.report import MatrixRate, TrainingReport
 from training_benchmark.script import begin_report, make_all, measure_turns, prepare_work, run_script, timing_of
@@ -69,12 +69,12 @@ RATIOS = (("loop", "bare"), ("bare-teacher", "bare"), ("loop-teacher", "bare-tea
 def measure(given: argparse.Namespace, held: ExitStack) -> TrainingReport:
     work = prepare_work(given, POLICY, K, held)
     report = begin_report(given, work)
-    report.operations_per_step = training_operations(work.setup)
+    report.operations_per_step = training_operations(work.context)
     made = make_all(CONTENDERS, work, report)
-    product = MatrixProduct(work.setup)
+    product = MatrixProduct(work.context)
     everyone = [(one.name, opened) for one, opened in made] + [(MATRIX, always(product))]
     turns = [Turn(name, threads, opened) for threads in _threads(work) for name, opened in everyone]
-    taken = measure_turns(turns, report, work.setup.device)
+    taken = measure_turns(turns, report, work.context.device)
     for (name, threads), milliseconds in taken.items():
         if name == MATRIX:
             report.matrix.append(_rate(product, threads, milliseconds, report.settings.precision))

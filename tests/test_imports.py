@@ -20,11 +20,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", "tensorboard", "safetensors", "numba")
 
 # Each room may import those before it; `recipes` none but config and errors, the package's own __init__ all (lazily).
-HOUSE = (
-    "errors", "files", "compiler", "philox_kernel", "philox", "config", "data", "views", "networks", "supervision",
-    "training", "recipes", "study", "inspection", "demo", "cli",
+PACKAGES = (
+    "errors", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision", "runs", "training",
+    "inference", "inspection", "recipes", "study", "demo", "cli",
 )  # fmt: skip
-ALLOWED = {room: set(HOUSE[: place + 1]) for place, room in enumerate(HOUSE)}
+STUDY = ("sweep", "report", "paper")
+ALLOWED = {room: set(PACKAGES[: place + 1]) for place, room in enumerate(PACKAGES)}
 ALLOWED["recipes"] = {"config", "errors", "recipes"}
 
 
@@ -90,7 +91,7 @@ def test_a_room_imports_only_from_rooms_above_it(file: Path) -> None:
 
 def test_every_room_has_its_place_in_the_house() -> None:
     rooms = {file.relative_to(SOURCE).parts[0].removesuffix(".py") for file in FILES}
-    assert rooms - {"__init__", "__main__", "_timm_registration"} == set(HOUSE)
+    assert rooms - {"__init__", "__main__", "_timm_registration"} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
@@ -107,10 +108,10 @@ def test_no_file_draws_from_hidden_random_state(file: Path) -> None:
 
 
 def test_type_checkers_see_the_names_that_are_loaded_late() -> None:
-    """The imports under TYPE_CHECKING, those in _ROOM_OF and __all__ are the same names from the same rooms."""
+    """The imports under TYPE_CHECKING, those in _PACKAGE_OF and __all__ are the same names from the same rooms."""
     late = {name.rpartition(".")[2]: name.rpartition(".")[0] for name, _ in imported(SOURCE / "__init__.py")}
-    assert {name: room for name, room in late.items() if name in kdaug._ROOM_OF} == kdaug._ROOM_OF
-    assert set(kdaug.__all__) == set(kdaug._ROOM_OF) | {"InputError", "__version__"}
+    assert {name: room for name, room in late.items() if name in kdaug._PACKAGE_OF} == kdaug._PACKAGE_OF
+    assert set(kdaug.__all__) == set(kdaug._PACKAGE_OF) | {"InputError", "__version__"}
 
 
 def test_the_command_is_the_module() -> None:

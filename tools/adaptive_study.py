@@ -20,7 +20,7 @@ from typing import Any
 from kdaug.config import Recipe, Supervision, Teacher
 from kdaug.recipes import named_recipe
 from kdaug.training import train
-from kdaug.training.labelling import Request, label
+from kdaug.training.labelling import LabelRequest, label_views
 
 CLASSES = 10
 TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # K, λ and T the paper's, for ten classes
@@ -63,7 +63,7 @@ def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], ways:
     for seed in seeds:
         for magnitude in magnitudes:
             recipe, labels = base(folder, magnitude, seed), folder / f"labels-m{magnitude:g}-s{seed}"
-            label(recipe, labels, Request(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
+            label_views(recipe, labels, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
             for way in ways:
                 run = replace(recipe.run, dir=str(folder / f"m{magnitude:g}-{way}-s{seed}"), resume=True)
                 teacher = Teacher() if way in WITHOUT_TEACHER else Teacher(labels=str(labels))

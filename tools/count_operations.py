@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kdaug.networks.operations import forward_operations
+from kdaug.networks.operations import count_forward_operations
 from kdaug.recipes import RECIPES
 from kdaug.recipes.cost import estimate
 
@@ -22,7 +22,7 @@ def count_all() -> dict[str, int]:
         classes, channels = named.classes, 1 if named.name == "demo" else 3
 
         def forward(network: str, side: int, classes: int = classes, channels: int = channels) -> int:
-            count = forward_operations(network, classes, channels, (side, side))
+            count = count_forward_operations(network, classes, channels, (side, side))
             counts[f"{network} {side} {classes}"] = count
             return count
 

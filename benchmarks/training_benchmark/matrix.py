@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdaug.training.setup import Setup, create_student
+from kdaug.training.context import TrainContext, create_student
 
 SIDES = {"cuda": 8192, "cpu": 1024}
 
@@ -13,10 +13,10 @@ SIDES = {"cuda": 8192, "cpu": 1024}
 class MatrixProduct:
     """The product of two square matrices of random numbers, in the number format that the network is trained in."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.side = SIDES.get(setup.device.type, 1024)
+    def __init__(self, context: TrainContext) -> None:
+        self.side = SIDES.get(context.device.type, 1024)
         square = (self.side, self.side)
-        self._left, self._right = (torch.randn(square).to(setup.device, setup.precision) for _ in range(2))
+        self._left, self._right = (torch.randn(square).to(context.device, context.precision) for _ in range(2))
         self._product = torch.empty_like(self._left)
 
     def __call__(self) -> None:
@@ -28,13 +28,13 @@ class MatrixProduct:
         return 2 * self.side**3
 
 
-def training_operations(setup: Setup) -> int:
+def training_operations(context: TrainContext) -> int:
     """Multiplications and additions of matrix products and convolutions in one step, forward and backward.
 
     Counted by torch without computing anything; what is done number by number (batch-norm, the optimiser) is left out.
     """
-    network, dataset = create_student(setup).to("meta"), setup.dataset
-    images = torch.empty(setup.recipe.optimization.global_batch, dataset.channels, *dataset.size, device="meta")
+    network, dataset = create_student(context).to("meta"), context.dataset
+    images = torch.empty(context.recipe.optimization.global_batch, dataset.channels, *dataset.size, device="meta")
     with FlopCounterMode(display=False) as counter:
         network(images).sum().backward()
     return int(counter.get_total_flops())

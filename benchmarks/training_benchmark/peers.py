@@ -13,8 +13,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import RandomSampler
 
 from kdaug.data import ArrayImages
-from kdaug.training.optimization import autocast, create_optimizer
-from kdaug.training.setup import Setup
+from kdaug.device import autocast
+from kdaug.training.context import TrainContext
+from kdaug.training.optim import create_optimizer
 from training_benchmark.turns import Opening, Step, always
 from training_benchmark.work import Work, batch_in_place, student_of, teacher_network
 
@@ -39,23 +40,23 @@ class PillowImages(TorchDataset[Any]):
 class TimmTraining:
     """One update of timm's train.py: its task's loss, backward, clipping, optimiser, and the loss read."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, context: TrainContext) -> None:
         from timm.task import DistillationTeacher, LogitDistillationTask
 
-        settings, student = setup.recipe.supervision, student_of(setup)
-        self._setup = setup
+        settings, student = context.recipe.supervision, student_of(context)
+        self._context = context
         self._task = LogitDistillationTask(
             student,
-            DistillationTeacher(teacher_network(setup), device=setup.device),
+            DistillationTeacher(teacher_network(context), device=context.device),
             criterion=nn.CrossEntropyLoss(),
             distill_loss_weight=settings.weight,
             task_loss_weight=1.0,
             temperature=settings.temperature,
-            device=setup.device,
+            device=context.device,
             verbose=False,
         )
-        self._optimizer = create_optimizer(student, setup.recipe.optimization)  # timm's, by timm's factory
-        if setup.recipe.run.compile:
+        self._optimizer = create_optimizer(student, context.recipe.optimization)  # timm's, by timm's factory
+        if context.recipe.run.compile:
             self._task.compile()
         self._task.get_trainable_module().train()
 
@@ -64,10 +65,10 @@ class TimmTraining:
         from timm.utils import dispatch_clip_grad
 
         images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(self._setup.device, self._setup.precision):
+        with autocast(self._context.device, self._context.precision):
             loss = self._task(images, labels)["loss"]
         loss.backward()
-        clip_norm = self._setup.recipe.optimization.clip_norm
+        clip_norm = self._context.recipe.optimization.clip_norm
         dispatch_clip_grad(self._task.get_clip_parameters(), value=clip_norm, mode="norm")
         self._optimizer.step()
         told = loss.item()
@@ -78,18 +79,20 @@ class TimmTraining:
 class TorchdistillTraining:
     """One iteration of torchdistill's image_classification example, its distillation box made by configuration."""
 
-    def __init__(self, setup: Setup, loader: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, context: TrainContext, loader: dict[str, Any] | None = None, data: dict[str, Any] | None = None
+    ) -> None:
         """`loader` says how the box is to load the set "train" of `data`."""
         from torchdistill.core.distillation import get_distillation_box
         from torchdistill.misc.log import MetricLogger
 
-        self._setup, self._metrics = setup, MetricLogger()
-        teacher, student = teacher_network(setup), student_of(setup)
-        if setup.recipe.run.compile:
+        self._context, self._metrics = context, MetricLogger()
+        teacher, student = teacher_network(context), student_of(context)
+        if context.recipe.run.compile:
             teacher.compile()
             student.compile()
-        config = {**_torchdistill_config(setup), "train_data_loader": loader or {}}
-        self._box = get_distillation_box(teacher, student, data or {}, config, setup.device, None, False, 1)
+        config = {**_torchdistill_config(context), "train_data_loader": loader or {}}
+        self._box = get_distillation_box(teacher, student, data or {}, config, context.device, None, False, 1)
         self._box.pre_epoch_process(epoch=0)
 
     @property
@@ -100,8 +103,8 @@ class TorchdistillTraining:
 
     def step(self, images: Tensor, labels: Tensor, others: dict[str, Any] | None = None) -> float:
         """The loss; `images` normalised, float32 [N,C,H,W]."""
-        images, labels = images.to(self._setup.device), labels.to(self._setup.device)
-        with autocast(self._setup.device, self._setup.precision):
+        images, labels = images.to(self._context.device), labels.to(self._context.device)
+        with autocast(self._context.device, self._context.precision):
             loss = self._box.forward_process(images, labels, others)
         self._box.post_forward_process(loss=loss)
         told = loss.item()
@@ -109,9 +112,9 @@ class TorchdistillTraining:
         return float(told)
 
 
-def _torchdistill_config(setup: Setup) -> dict[str, Any]:
+def _torchdistill_config(context: TrainContext) -> dict[str, Any]:
     """As in configs/sample/cifar10/kd, with the recipe's numbers."""
-    settings, optimization = setup.recipe.supervision, setup.recipe.optimization
+    settings, optimization = context.recipe.supervision, context.recipe.optimization
     paths = {"student_module_path": ".", "teacher_module_path": "."}
     ends = {"student_module_io": "output", "teacher_module_io": "output"}
     weights = {"temperature": settings.temperature, "alpha": 1.0, "beta": settings.weight}
@@ -135,30 +138,30 @@ def _torchdistill_config(setup: Setup) -> dict[str, Any]:
 
 
 def timm_in_place(work: Work) -> Opening:
-    training, (images, labels) = TimmTraining(work.setup), batch_in_place(work.setup)
+    training, (images, labels) = TimmTraining(work.context), batch_in_place(work.context)
     return always(lambda: training.step(images, labels))
 
 
 def timm_loader_inside(work: Work) -> Opening:
     """With timm's loader and transforms in the process that trains."""
-    return _fed(TimmTraining(work.setup).step, _timm_loader(work, 0))
+    return _fed(TimmTraining(work.context).step, _timm_loader(work, 0))
 
 
 def timm_loader_beside(work: Work) -> Opening:
     """With timm's loader and transforms in worker processes."""
-    return _fed(TimmTraining(work.setup).step, _timm_loader(work, work.workers))
+    return _fed(TimmTraining(work.context).step, _timm_loader(work, work.workers))
 
 
 def _timm_loader(work: Work, workers: int) -> Iterable[Any]:
     from timm.data import create_loader
     from torchvision.transforms import RandomCrop
 
-    setup, dataset = work.setup, work.setup.dataset
-    images = PillowImages(_in_memory(setup))
+    context, dataset = work.context, work.context.dataset
+    images = PillowImages(_in_memory(context))
     loader = create_loader(
         images,
         input_size=(dataset.channels, *dataset.size),
-        batch_size=setup.recipe.optimization.global_batch,
+        batch_size=context.recipe.optimization.global_batch,
         is_training=True,
         auto_augment=TIMM_VIEWS,
         mean=dataset.mean,
@@ -166,7 +169,7 @@ def _timm_loader(work: Work, workers: int) -> Iterable[Any]:
         num_workers=workers,
         persistent_workers=False,
         pin_memory=work.on_gpu,
-        device=setup.device,
+        device=context.device,
     )
     assert images.transform is not None
     images.transform.transforms[0] = RandomCrop(dataset.size, padding=4)  # instead of a random resized crop
@@ -174,7 +177,7 @@ def _timm_loader(work: Work, workers: int) -> Iterable[Any]:
 
 
 def torchdistill_in_place(work: Work) -> Opening:
-    training, (images, labels) = TorchdistillTraining(work.setup), batch_in_place(work.setup)
+    training, (images, labels) = TorchdistillTraining(work.context), batch_in_place(work.context)
     return always(lambda: training.step(images, labels))
 
 
@@ -189,25 +192,25 @@ def torchdistill_loader_beside(work: Work) -> Opening:
 
 
 def _torchdistill_loading(work: Work, workers: int) -> Opening:
-    data = {"train": PillowImages(_in_memory(work.setup), _torchvision_transform(work.setup))}
+    data = {"train": PillowImages(_in_memory(work.context), _torchvision_transform(work.context))}
     loader = {
         "dataset_id": "train",
         "sampler": {"class_or_func": RandomSampler},
         "kwargs": {
-            "batch_size": work.setup.recipe.optimization.global_batch,
+            "batch_size": work.context.recipe.optimization.global_batch,
             "num_workers": workers,
             "pin_memory": work.on_gpu,
             "drop_last": True,
         },
     }
-    training = TorchdistillTraining(work.setup, loader, data)
+    training = TorchdistillTraining(work.context, loader, data)
     return _fed(training.step, training.batches)
 
 
-def _torchvision_transform(setup: Setup) -> Callable[[Image.Image], Any]:
+def _torchvision_transform(context: TrainContext) -> Callable[[Image.Image], Any]:
     from torchvision import transforms
 
-    dataset = setup.dataset
+    dataset = context.dataset
     transform: Callable[[Image.Image], Any] = transforms.Compose(
         [
             transforms.RandomCrop(dataset.size, padding=4),
@@ -220,9 +223,9 @@ def _torchvision_transform(setup: Setup) -> Callable[[Image.Image], Any]:
     return transform
 
 
-def _in_memory(setup: Setup) -> ArrayImages:
-    assert isinstance(setup.dataset.train, ArrayImages)
-    return setup.dataset.train
+def _in_memory(context: TrainContext) -> ArrayImages:
+    assert isinstance(context.dataset.train, ArrayImages)
+    return context.dataset.train
 
 
 def _fed(step: Callable[..., object], loader: Iterable[Any]) -> Opening:

@@ -57,19 +57,19 @@ def prepare_work(given: argparse.Namespace, policy: str, k: int, held: ExitStack
 
 def begin_report(given: argparse.Namespace, work: Work, packages: Sequence[str] = ()) -> TrainingReport:
     """A report with all that is known before anything is measured; `packages`: further ones whose version counts."""
-    setup = work.setup
+    context = work.context
     settings = Settings(
-        device=torch.cuda.get_device_name(setup.device) if work.on_gpu else "cpu",
+        device=torch.cuda.get_device_name(context.device) if work.on_gpu else "cpu",
         network=given.network,
         teacher=f"{given.network} with other weights (random, as the student's at the start)",
         batch=given.batch,
-        precision=str(setup.precision).removeprefix("torch."),
-        policy=setup.recipe.views.policy,
+        precision=str(context.precision).removeprefix("torch."),
+        policy=context.recipe.views.policy,
         images=work.source,
         compiled=given.compile,
         default_threads=torch.get_num_threads(),
         rounds=given.rounds,
-        untimed=UNTIMED[setup.device.type],
+        untimed=UNTIMED[context.device.type],
         steps=given.steps,
     )
     return TrainingReport(settings, _with_versions(this_machine(), (*_PACKAGES, *packages)), [load()])
@@ -81,11 +81,11 @@ def make_all(contenders: Sequence[Contender], work: Work, report: TrainingReport
     for contender in contenders:
         missing = None
         try:
-            say(f"making ready: {contender.label}")
+            print_line(f"making ready: {contender.label}")
             made.append((contender, contender.make(work)))
         except ImportError as error:
             missing = str(error).partition("\n")[0]
-            say(f"{contender.label} is missing: {missing}")
+            print_line(f"{contender.label} is missing: {missing}")
         report.entrants.append(Entrant(contender.name, contender.label, contender.differs, missing))
     return made
 
@@ -93,7 +93,7 @@ def make_all(contenders: Sequence[Contender], work: Work, report: TrainingReport
 def measure_turns(turns: Sequence[Turn], report: TrainingReport, device: torch.device) -> dict[tuple[str, int], Spread]:
     """Milliseconds per step of all `turns`, by name and threads."""
     settings = report.settings
-    taken = take_turns(turns, Pace(settings.rounds, settings.untimed, settings.steps), device, say)
+    taken = take_turns(turns, Pace(settings.rounds, settings.untimed, settings.steps), device, print_line)
     return {(turn.name, turn.threads): spread for turn, spread in zip(turns, taken, strict=True)}
 
 
@@ -101,7 +101,7 @@ def timing_of(name: str, threads: int, milliseconds: Spread, batch: int) -> Timi
     return Timing(name, threads, milliseconds, float(f"{1e3 * batch / milliseconds.median:.5g}"))
 
 
-def say(what: str) -> None:
+def print_line(what: str) -> None:
     """One line of progress on stderr."""
     print(f"[{time.perf_counter() - _BEGIN:4.0f} s] {what}", file=sys.stderr, flush=True)
 

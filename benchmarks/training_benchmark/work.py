@@ -12,17 +12,17 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-import kdaug.training.setup
+import kdaug.training.context
 from kdaug.config import Network, Optimization, Recipe, Run, Supervision, Views
 from kdaug.data import ArrayImages, Dataset
-from kdaug.data.images import channel_statistics
+from kdaug.data.images import channel_mean_std
 from kdaug.data.named import class_names, read_cifar
+from kdaug.device import available_cores
 from kdaug.networks import InputFormat, create_network
 from kdaug.supervision import Teacher
-from kdaug.training.optimization import available_cores
-from kdaug.training.resolving import resolve
-from kdaug.training.setup import Setup, check_training, create_student, prepare
-from kdaug.training.viewing import training_views
+from kdaug.training.batches import training_batches
+from kdaug.training.context import TrainContext, build_context, check_trainable, create_student
+from kdaug.training.resolve import resolve
 
 RANDOM_IMAGES = 50_000
 EPOCHS = 10_000
@@ -45,14 +45,14 @@ class Work:
     held: what is to be closed when everything has been measured.
     """
 
-    setup: Setup
+    context: TrainContext
     source: str
     folder: Path
     held: ExitStack
 
     @property
     def on_gpu(self) -> bool:
-        return self.setup.device.type == "cuda"
+        return self.context.device.type == "cuda"
 
     @property
     def workers(self) -> int:
@@ -64,7 +64,7 @@ def images_of(folder: Path | None) -> Images:
     """CIFAR-100 if it lies in `folder` in one of its official forms, otherwise random images of its kind."""
     read = read_cifar("cifar-100", folder) if folder else None
     train, val = read or (_random_images(RANDOM_IMAGES), _random_images(1))
-    mean, std = channel_statistics(train.images)
+    mean, std = channel_mean_std(train.images)
     name = "cifar-100" if read else "random"
     dataset = Dataset(name, class_names("cifar-100"), train, val, (32, 32), mean, std, content=name)
     source = "CIFAR-100" if read else "random bytes, of CIFAR-100's number, size and classes"
@@ -90,35 +90,35 @@ def recipe_of(network: str, batch: int, device: str, compiled: bool, policy: str
 
 def work_of(recipe: Recipe, images: Images, folder: Path, held: ExitStack) -> Work:
     """`recipe` on `images`, which no recipe can name. InputError if the device, the network or the batch cannot be."""
-    with mock.patch.object(kdaug.training.setup, "load_dataset", return_value=images.dataset):
-        setup = prepare(resolve(recipe), Console(quiet=True))
-    check_training(setup)
-    return Work(setup, images.source, folder, held)
+    with mock.patch.object(kdaug.training.context, "load_dataset", return_value=images.dataset):
+        context = build_context(resolve(recipe), Console(quiet=True))
+    check_trainable(context)
+    return Work(context, images.source, folder, held)
 
 
-def student_of(setup: Setup) -> nn.Module:
+def student_of(context: TrainContext) -> nn.Module:
     """The student with the weights that every contender begins with, on the device, in channels-last memory."""
-    return create_student(setup).to(setup.device, memory_format=torch.channels_last)
+    return create_student(context).to(context.device, memory_format=torch.channels_last)
 
 
-def teacher_network(setup: Setup) -> nn.Module:
+def teacher_network(context: TrainContext) -> nn.Module:
     """A network of the student's architecture with other random weights, frozen, in evaluation mode."""
     torch.manual_seed(1)
-    dataset = setup.dataset
-    network = create_network(setup.recipe.student.name, len(dataset.classes), dataset.channels)
-    return network.to(setup.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    dataset = context.dataset
+    network = create_network(context.recipe.student.name, len(dataset.classes), dataset.channels)
+    return network.to(context.device, memory_format=torch.channels_last).requires_grad_(False).eval()
 
 
-def teacher_of(setup: Setup) -> Teacher:
+def teacher_of(context: TrainContext) -> Teacher:
     """The same as kdaug's teacher."""
-    teacher = Teacher(teacher_network(setup), InputFormat(setup.dataset.mean, setup.dataset.std, None))
-    teacher.to(setup.device)
-    if setup.recipe.run.compile:
+    teacher = Teacher(teacher_network(context), InputFormat(context.dataset.mean, context.dataset.std, None))
+    teacher.to(context.device)
+    if context.recipe.run.compile:
         teacher.network.compile()
     return teacher
 
 
-def batch_in_place(setup: Setup) -> tuple[Tensor, Tensor]:
+def batch_in_place(context: TrainContext) -> tuple[Tensor, Tensor]:
     """The first batch on the device: views normalised, float32 [N,C,H,W] channels last, and labels int64 [N]."""
-    viewed = next(training_views(setup, 0)).to(setup.device)
-    return setup.card.input_format.prepare(viewed.pixels), viewed.labels
+    view_batch = next(training_batches(context, 0)).to(context.device)
+    return context.card.input_format.prepare(view_batch.pixels), view_batch.labels

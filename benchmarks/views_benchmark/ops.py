@@ -11,7 +11,7 @@ import numpy as np
 import kdaug
 from kdaug.views.ops import CODES
 from kdaug.views.plan import ViewPlan, blank
-from kdaug.views.spaces import space_of
+from kdaug.views.spaces import get_space
 from views_benchmark.contenders import pillow_views
 from views_benchmark.photos import Photos
 from views_benchmark.report import Copying, OpTiming
@@ -49,7 +49,7 @@ def _pillow(photos: Photos, plan: ViewPlan) -> Task:
 def _plans(photos: Photos) -> dict[str, ViewPlan]:
     """A plan per op: those of torchvision's space at magnitude 9 with sign +, then the others there are."""
     count, size = len(photos.images), (photos.size, photos.size)
-    space = space_of("torchvision")
+    space = get_space("torchvision")
     positions = np.arange(len(space.ops))
     arguments = space.arguments(positions, np.full(len(positions), 9.0), np.ones(len(positions)), size)
     plans = {}

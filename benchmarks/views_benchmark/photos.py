@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kdaug.data.datasets import load_bundled
 from kdaug.data.images import ArrayImages
 from kdaug.data.named import read_cifar
-from kdaug.data.sets import load_bundled
 
 COUNTS = {32: 1024, 224: 128}
 """Images of each size: large batches, so that what two threads gain is not lost in waking the second."""

@@ -1,7 +1,7 @@
-"""kdaug: training image classifiers under strong augmentation, with a teacher that looks at the very same views.
+"""Train image classifiers with strong augmentation and a teacher that sees the same augmented images.
 
-Importing kdaug is quick: the rooms load when their names are first used, and kdaug's networks join timm's registry
-when timm is imported, before or after.
+`import kdaug` is fast: the subpackages are imported when their names are first used. kdaug's networks are added to timm's
+registry when timm is imported, before or after kdaug.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdaug.training import train
     from kdaug.views import Keyed, Policy, ViewPlan, ViewTransform, apply, create_policy, plan_of
 
-_ROOM_OF = {
+_PACKAGE_OF = {
     "Recipe": "kdaug.config",
     "read_recipe": "kdaug.config",
     "Keyed": "kdaug.views",
@@ -54,8 +54,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("kdaug")
-    if name in _ROOM_OF:
-        return getattr(importlib.import_module(_ROOM_OF[name]), name)
+    if name in _PACKAGE_OF:
+        return getattr(importlib.import_module(_PACKAGE_OF[name]), name)
     raise AttributeError(f"module 'kdaug' has no attribute {name!r}")
 
 

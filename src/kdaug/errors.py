@@ -17,6 +17,6 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def is_whole_number(value: object) -> bool:
+def is_integer(value: object) -> bool:
     """Whether `value` is a whole number, Python's or NumPy's, whatever its annotation promised."""
     return hasattr(value, "__index__")

@@ -37,5 +37,5 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         assert factors[name]["rounds"][0] == pytest.approx(ratio, rel=1e-3)
     sweep = report["sweep"]
     online, stored = (sweep["views_seen_by_teacher"][kind] for kind in ("online", "stored"))
-    assert (sweep["students"], sweep["training_views"]) == (9, 256)
+    assert (sweep["students"], sweep["training_batches"]) == (9, 256)
     assert online - stored == 8 * (256 + sweep["validation_images"]) - 128, "once instead of nine times, and once clean"

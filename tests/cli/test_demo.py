@@ -24,14 +24,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdaug.config import Recipe
 from kdaug.data import load_dataset
-from kdaug.demo import Demonstration, run_demo
+from kdaug.demo import DemoResult, run_demo
 from kdaug.demo.page import write_page
 from kdaug.networks.wide_resnet import WideResNet
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.supervision import load_teacher
 from kdaug.training import read_metrics
-from kdaug.training.resolving import resolve
-from kdaug.training.setup import prepare
+from kdaug.training.context import build_context
+from kdaug.training.resolve import resolve
 
 DEMO = named_recipe("demo")
 
@@ -75,18 +75,18 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Demonstration:
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     """A short demonstration in a folder of its own; look only."""
     return run_demo(short_demo(), tmp_path_factory.mktemp("demo"), Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="module")
-def page(demonstration: Demonstration) -> Page:
+def page(demonstration: DemoResult) -> Page:
     """Its page."""
     return Page(demonstration.page.read_text(encoding="utf-8"))
 
 
-def test_there_are_three_finished_runs_and_a_page(demonstration: Demonstration) -> None:
+def test_there_are_three_finished_runs_and_a_page(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
     assert {p.name for p in out.iterdir()} == {"index.html", "label-only", "with-teacher", "teachers"}
     runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
@@ -101,7 +101,7 @@ def test_there_are_three_finished_runs_and_a_page(demonstration: Demonstration) 
     assert demonstration.gain == demonstration.label_only.top1_error - demonstration.with_teacher.top1_error
 
 
-def test_the_students_differ_in_their_teacher_and_in_nothing_else(demonstration: Demonstration) -> None:
+def test_the_students_differ_in_their_teacher_and_in_nothing_else(demonstration: DemoResult) -> None:
     texts = [
         (run.directory / "recipe.yaml").read_text().splitlines()
         for run in (demonstration.label_only, demonstration.with_teacher)
@@ -121,7 +121,7 @@ def test_the_page_needs_nothing_but_itself(page: Page) -> None:
     assert all(reference.startswith("#") for reference in re.findall(r'href="([^"]*)"', svg))
 
 
-def test_the_page_says_all_three_errors_and_the_gain(demonstration: Demonstration, page: Page) -> None:
+def test_the_page_says_all_three_errors_and_the_gain(demonstration: DemoResult, page: Page) -> None:
     said = " ".join(" ".join(page.words).split())
     label_only, with_teacher = demonstration.label_only.top1_error, demonstration.with_teacher.top1_error
     assert f"the student errs on {with_teacher:.2f} % instead of {label_only:.2f} % of new images" in said
@@ -139,13 +139,13 @@ def test_the_page_shows_twelve_images_of_the_training_set_each_beside_its_view(p
     assert sum(picture.tobytes() in images for picture in pictures[1::2]) < 4  # views are hardly ever unchanged
 
 
-def test_the_page_carries_the_recipe_of_the_student(demonstration: Demonstration, page: Page) -> None:
+def test_the_page_carries_the_recipe_of_the_student(demonstration: DemoResult, page: Page) -> None:
     written = (demonstration.with_teacher.directory / "recipe.yaml").read_text()
     shown = next(words for words in page.words if words.startswith("data:\n"))
     assert shown.strip().replace("resume: true", "resume: false") == written.strip()
 
 
-def test_run_again_nothing_is_trained_anew(demonstration: Demonstration) -> None:
+def test_run_again_nothing_is_trained_anew(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page}
     text = demonstration.page.read_text()
@@ -155,7 +155,7 @@ def test_run_again_nothing_is_trained_anew(demonstration: Demonstration) -> None
 
 
 def test_interrupted_the_same_command_finishes_the_demonstration(
-    kdaug: Callable, demonstration: Demonstration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdaug: Callable, demonstration: DemoResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
     calls = itertools.count(1)
@@ -175,13 +175,15 @@ def test_interrupted_the_same_command_finishes_the_demonstration(
         assert weights == (demonstration.page.parent / run / "last.safetensors").read_bytes()
 
 
-def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration: Demonstration, tmp_path: Path) -> None:
+def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration: DemoResult, tmp_path: Path) -> None:
     names = tuple(f"<script src='http://x/{n}'>&\"{n}" for n in range(10))
     directory = demonstration.with_teacher.directory
     recipe = short_demo()
-    setup = prepare(resolve(replace(recipe, run=replace(recipe.run, dir=str(directory)))), Console(file=io.StringIO()))
-    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", setup.dataset, "")
-    renamed = dataclasses.replace(setup, dataset=replace(setup.dataset, classes=names))
+    context = build_context(
+        resolve(replace(recipe, run=replace(recipe.run, dir=str(directory)))), Console(file=io.StringIO())
+    )
+    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", context.dataset, "")
+    renamed = dataclasses.replace(context, dataset=replace(context.dataset, classes=names))
     runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
     write_page(tmp_path / "page.html", renamed, teacher, *runs)
     page = Page((tmp_path / "page.html").read_text())
@@ -191,7 +193,7 @@ def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration:
 
 
 def test_the_command_prints_the_errors_and_names_the_page(
-    kdaug: Callable, demonstration: Demonstration, monkeypatch: pytest.MonkeyPatch
+    kdaug: Callable, demonstration: DemoResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
     said = kdaug("demo", "--out", demonstration.page.parent)

@@ -10,7 +10,7 @@ from importlib import resources
 import pytest
 import timm
 
-from kdaug.networks import OURS
+from kdaug.networks import OWN_NETWORKS
 from kdaug.networks.published import EFFICIENTNETS, TABLE4
 
 PAPER = json.loads((resources.files("kdaug.recipes") / "tables" / "paper.json").read_bytes())
@@ -36,7 +36,7 @@ def test_every_system_of_table_4_is_listed_with_its_figures() -> None:
 def test_the_list_names_ours_with_their_size_and_the_published_with_their_error(kdaug: Callable) -> None:
     said = kdaug("networks")
     assert (said.code, said.err) == (0, "")
-    for name in OURS:
+    for name in OWN_NETWORKS:
         assert re.search(rf"^  {name} .* [\d,]+$", said.out, re.MULTILINE)
     assert re.search(r"pyramidnet272_a200_shakedrop .* 26,210,842$", said.out, re.MULTILINE)
     assert re.search(r"SENet +legacy_senet154.in1k +146 +82.7 %", said.out)

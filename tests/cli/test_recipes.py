@@ -9,7 +9,7 @@ import pytest
 
 from kdaug.config import from_yaml
 from kdaug.recipes import RECIPES, named_recipe
-from kdaug.training import rehearsal
+from kdaug.training import smoke_test as smoke_test_module
 
 SOME = ["demo", "photos", "cifar100-table1-small", "cifar10-shake_shake26_2x96d-kd", "imagenet-efficientnet_b8-kd-800"]
 
@@ -53,7 +53,7 @@ def test_a_check_names_what_is_sound_and_what_is_not(kdaug: Callable, monkeypatc
     assert said.out.splitlines()[1].startswith("demo ")
     assert "all 1 are sound" in said.out
 
-    monkeypatch.setattr(rehearsal, "rehearse_apart", lambda *_: "InputError: no such thing")
+    monkeypatch.setattr(smoke_test_module, "smoke_test_in_subprocess", lambda *_: "InputError: no such thing")
     said = kdaug("recipes", "--check", "demo", "bundled")
     assert said.code == 1
     assert "FAILED: InputError: no such thing" in said.out

@@ -12,31 +12,31 @@ def test_a_study_is_trained_reported_and_not_trained_again(kdaug: Callable, tmp_
     folder = tmp_path / "runs"
     command = ("reproduce", "table1", "--dir", folder, "--device", "cpu")
     only = (*command, "--only", "*-m7", "*-m7-kd")
-    said = kdaug(*only)
-    assert said.code == 0
+    message = kdaug(*only)
+    assert message.code == 0
     missing = ", ".join(f"cifar100-table1-m{cell} (seed 0)" for cell in ("0", "0-kd", "3", "3-kd"))
-    assert said.err == f"kdaug: left out: {missing}, which are not finished\n"
-    assert "3 of 3 done" in said.out
+    assert message.err == f"kdaug: left out: {missing}, which are not finished\n"
+    assert "3 of 3 done" in message.out
     assert {path.name for path in folder.glob("cifar100-*")} == {
         "cifar100-table1-m7_seed=0",
         "cifar100-table1-m7-kd_seed=0",
     }
-    assert "| M = 7 | with the teacher | " in said.out
-    assert "| M = 0 | label only |  | 0 | 18.4 |" in said.out, "what is not there yet is seen to be missing"
+    assert "| M = 7 | with the teacher | " in message.out
+    assert "| M = 0 | label only |  | 0 | 18.4 |" in message.out, "what is not there yet is seen to be missing"
     for name in ("index.html", "report.md", "report.json", "runs.csv", "figures/gains.svg"):
         assert (folder / "table1-report" / name).is_file()
     before = (folder / "table1-report/report.json").read_bytes()
     again = kdaug(*only, "--out", tmp_path / "again")
-    assert (again.code, again.err) == (0, said.err)
+    assert (again.code, again.err) == (0, message.err)
     assert "running" not in again.out
     assert (tmp_path / "again/report.json").read_bytes() == before
 
 
 def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    said = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
-    assert said.code == 0
-    assert [line.partition(":")[0] for line in said.out.splitlines()] == [
+    message = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
+    assert message.code == 0
+    assert [line.partition(":")[0] for line in message.out.splitlines()] == [
         "cifar100-clean-epochs",
         "cifar100-clean-epochs-kd",
     ]
@@ -64,8 +64,8 @@ def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monk
     ],
 )
 def test_what_is_wrong_is_one_line(kdaug: Callable, tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    said = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
-    assert said.code == 2
-    assert complaint in said.err
-    assert len(said.err.splitlines()) == 1
+    message = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
+    assert message.code == 2
+    assert complaint in message.err
+    assert len(message.err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/cifar*"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kdaug.training.listing import find_runs, status_of
+from kdaug.runs.status import find_runs, run_status
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_a_run_that_a_process_holds_is_being_trained(stopped: Path) -> None:
     command = [sys.executable, "-c", hold, str(stopped / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        assert status_of(stopped).state == "training"
+        assert run_status(stopped).state == "training"
         process.stdin.close()
-    assert status_of(stopped).state == "stopped"
+    assert run_status(stopped).state == "stopped"
 
 
 # The second line has no error; the third makes it not the last, which a crash may have cut short.

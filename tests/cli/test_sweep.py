@@ -13,17 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from kdaug.storage.lock import is_locked
 from kdaug.training import RunDirectory, read_metrics
-from kdaug.training.holding import is_held
 
 
 def test_a_sweep_trains_what_it_can_and_tells_what_failed(tiny: list[str], kdaug: Callable, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     command = ("sweep", "demo", "optimization.global_batch=64,9999", "--dir", folder, *tiny, "--teacher.source", "none")
-    said = kdaug(*command)
-    assert said.code == 1
-    assert "global_batch=9999 failed: optimization.global_batch is 9999, but there are 256 training images" in said.err
-    assert "[1/2] global_batch=64: finished, error " in said.out
+    message = kdaug(*command)
+    assert message.code == 1
+    assert (
+        "global_batch=9999 failed: optimization.global_batch is 9999, but there are 256 training images" in message.err
+    )
+    assert "[1/2] global_batch=64: finished, error " in message.out
     run = RunDirectory(folder / "global_batch=64")
     assert run.finished
     before = run.metrics.read_bytes()
@@ -65,10 +67,10 @@ def test_stopped_a_sweep_leaves_checkpoints_from_which_the_same_command_goes_on(
     os.kill(process.pid, sent)
     assert process.wait(60) == 130
     assert process.stderr is not None
-    said = process.stderr.read()
-    assert b"Traceback" not in said
-    assert b"the same command again goes on" in said
-    assert not is_held(run), "nothing trains on"
+    message = process.stderr.read()
+    assert b"Traceback" not in message
+    assert b"the same command again goes on" in message
+    assert not is_locked(run), "nothing trains on"
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert int(checkpoint.name.removeprefix("step-")) == read_metrics(run)[-1]["step"] > 0
     assert not (folder / "seed=1").exists()
@@ -97,10 +99,10 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(
     command: str, says: str, kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = kdaug(*command.format(tmp=tmp_path).split())
-    assert said.code == 2, said.err
-    assert says in said.err
-    assert said.err.count("\n") == 1
+    message = kdaug(*command.format(tmp=tmp_path).split())
+    assert message.code == 2, message.err
+    assert says in message.err
+    assert message.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

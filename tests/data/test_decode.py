@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from kdaug.data import decode as decoding
-from kdaug.data.decode import Unreadable, decode
-from kdaug.data.frames import Box, CentreCrop
+from kdaug.data.crops import Box, CenterCrop
+from kdaug.data.decode import UnreadableImage, decode
 
 SIDE = 16
 RNG = np.random.default_rng(0)
@@ -38,9 +38,9 @@ class Whole:
         return self.part or (0, 0, width, height)
 
 
-def decoded(image: Image.Image, path: Path, frame: Any = None, **options: Any) -> NDArray[np.int64]:
+def decoded(image: Image.Image, path: Path, crop: Any = None, **options: Any) -> NDArray[np.int64]:
     image.save(path, **options)
-    pixels = decode(path, frame or Whole(), 0, 0)
+    pixels = decode(path, crop or Whole(), 0, 0)
     assert pixels.dtype == np.uint8
     return pixels.astype(np.int64)
 
@@ -184,7 +184,7 @@ def test_the_box_is_resized_as_pillow_does_bicubically(box: Box, png: Path) -> N
 
 def test_a_centre_crop_is_cut_from_the_middle(png: Path) -> None:
     image = RNG.integers(0, 256, (256, 320, 3), np.uint8)
-    assert_array_equal(decoded(Image.fromarray(image), png, CentreCrop(224)), image[16:240, 48:272])
+    assert_array_equal(decoded(Image.fromarray(image), png, CenterCrop(224)), image[16:240, 48:272])
 
 
 @cache
@@ -208,9 +208,9 @@ def test_a_large_jpeg_decoded_small_differs_by_about_one_of_255(
     loaded = []
     as_rgb = decoding.as_rgb
     monkeypatch.setattr(decoding, "as_rgb", lambda image: loaded.append(image) or as_rgb(image))
-    small = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)
+    small = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
     monkeypatch.setattr(decoding, "_draft", lambda *_: None)
-    whole = decode(tmp_path / "x.jpg", CentreCrop(112), 0, 0)
+    whole = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
     assert max(loaded[1].size) == max(shape)
     assert max(loaded[0].size) == -(-max(shape) // shrunk)
     difference = np.abs(small.astype(int) - whole)
@@ -221,8 +221,8 @@ def test_a_large_jpeg_decoded_small_differs_by_about_one_of_255(
 
 
 def assert_unreadable(path: Path) -> None:
-    with pytest.raises(Unreadable) as error:
-        decode(path, CentreCrop(8), 0, 0)
+    with pytest.raises(UnreadableImage) as error:
+        decode(path, CenterCrop(8), 0, 0)
     reason = str(error.value)
     assert reason
     assert "\n" not in reason
@@ -258,7 +258,7 @@ def written(image_format: str) -> bytes:
 def test_a_file_cut_short_is_unreadable(image_format: str, tmp_path: Path) -> None:
     content, path = written(image_format), tmp_path / "x"
     path.write_bytes(content)
-    decode(path, CentreCrop(8), 0, 0)
+    decode(path, CenterCrop(8), 0, 0)
     for length in range(0, len(content) * 3 // 4, max(1, len(content) // 40)):
         path.write_bytes(content[:length])
         assert_unreadable(path)
@@ -273,7 +273,7 @@ def test_a_file_with_changed_bytes_is_an_image_or_unreadable(image_format: str, 
         changed[rng.integers(0, min(len(content), 300), 3)] = rng.integers(0, 256, 3)
         path.write_bytes(changed.tobytes())
         try:
-            assert decode(path, CentreCrop(8), 0, 0).shape == (8, 8, 3)
-        except Unreadable as error:
+            assert decode(path, CenterCrop(8), 0, 0).shape == (8, 8, 3)
+        except UnreadableImage as error:
             reasons.append(str(error))
     assert all(reasons)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdaug.data import folder_index
-from kdaug.data.folder_index import FilePaths, FolderIndex, index_of, look_through
+from kdaug.data.folder_index import FilePaths, FolderIndex, load_index, scan_folder
 
 Tree = Callable[[dict[str, int]], Path]
 
@@ -21,7 +21,7 @@ Tree = Callable[[dict[str, int]], Path]
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, in which small folders are worth a note too."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(folder_index, "_WORTH_NOTING", 1)
+    monkeypatch.setattr(folder_index, "_MIN_FILES_TO_CACHE", 1)
     return tmp_path / "cache" / "kdaug" / "folders"
 
 
@@ -32,9 +32,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def look(folder: Path) -> FolderIndex:
         looked.append(folder)
-        return look_through(folder)
+        return scan_folder(folder)
 
-    monkeypatch.setattr(folder_index, "look_through", look)
+    monkeypatch.setattr(folder_index, "scan_folder", look)
     return looked
 
 
@@ -55,7 +55,7 @@ def found(index: FolderIndex, folder: Path) -> dict[str, str]:
 
 def test_an_unchanged_folder_is_not_looked_through_again(image_tree: Tree, looks: list[Path], cache: Path) -> None:
     root = age(image_tree({"a": 2, "b/deep": 3, "ünï": 1}))
-    first, second = index_of(root), index_of(root)
+    first, second = load_index(root), load_index(root)
     assert looks == [root]
     assert second == first
     assert found(first, root) == {
@@ -68,7 +68,7 @@ def test_an_unchanged_folder_is_not_looked_through_again(image_tree: Tree, looks
 @pytest.mark.parametrize("change", ["added", "removed", "renamed", "new class", "class gone", "deep"])
 def test_any_change_is_noticed(image_tree: Tree, looks: list[Path], change: str) -> None:
     root = age(image_tree({"a": 2, "b/deep": 3}))
-    index_of(root)
+    load_index(root)
     match change:
         case "added":
             (root / "a/new.png").touch()
@@ -83,9 +83,9 @@ def test_any_change_is_noticed(image_tree: Tree, looks: list[Path], change: str)
             shutil.rmtree(root / "b")
         case "deep":
             (root / "b/deep/new.png").touch()
-    again = index_of(root)
+    again = load_index(root)
     assert looks == [root, root]
-    assert again == look_through(root)
+    assert again == scan_folder(root)
     assert set(found(again, root)) == {str(path.relative_to(root)) for path in root.rglob("*.png")}
 
 
@@ -93,9 +93,9 @@ def test_a_folder_changed_a_moment_ago_is_not_noted(image_tree: Tree, looks: lis
     """It could be changed once more without its time telling."""
     root = age(image_tree({"a": 2, "b": 2}))
     (root / "a/new.png").touch()
-    index_of(root)
+    load_index(root)
     assert not cache.exists()
-    index_of(root)
+    load_index(root)
     assert looks == [root, root]
 
 
@@ -106,10 +106,10 @@ def test_a_damaged_note_counts_as_none(
     image_tree: Tree, looks: list[Path], cache: Path, spoil: Callable[[bytes], bytes]
 ) -> None:
     root = age(image_tree({"a": 2, "b": 2}))
-    first = index_of(root)
+    first = load_index(root)
     (note,) = cache.iterdir()
     note.write_bytes(spoil(note.read_bytes()))
-    assert index_of(root) == first
+    assert load_index(root) == first
     assert looks == [root, root]
 
 
@@ -119,21 +119,21 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     root = age(image_tree({"a": 1, "b": 1}))
-    assert index_of(root) == index_of(root)
+    assert load_index(root) == load_index(root)
     assert looks == [root, root]
 
 
 def test_a_small_folder_leaves_no_note(image_tree: Tree, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_index, "_WORTH_NOTING", 5)
-    index_of(age(image_tree({"a": 2, "b": 2})))
+    monkeypatch.setattr(folder_index, "_MIN_FILES_TO_CACHE", 5)
+    load_index(age(image_tree({"a": 2, "b": 2})))
     assert not cache.exists()
 
 
 def test_a_folder_moved_is_another_with_the_same_images(image_tree: Tree, tmp_path: Path) -> None:
     root = age(image_tree({"a": 2, "b": 2}))
-    first = index_of(root)
+    first = load_index(root)
     moved = root.rename(tmp_path / "moved")
-    assert found(index_of(moved), moved) == found(first, root)
+    assert found(load_index(moved), moved) == found(first, root)
 
 
 def test_names_that_are_not_text_come_back_from_a_note(image_tree: Tree, looks: list[Path]) -> None:
@@ -142,7 +142,7 @@ def test_names_that_are_not_text_come_back_from_a_note(image_tree: Tree, looks: 
     odd.parent.mkdir()
     odd.touch()
     age(root)
-    for index in (index_of(root), index_of(root)):
+    for index in (load_index(root), load_index(root)):
         assert odd in list(index.paths(root))
         assert odd.parent.name in index.classes
     assert len(looks) == 1

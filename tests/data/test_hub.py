@@ -15,8 +15,8 @@ from PIL import Image
 
 from kdaug import config
 from kdaug.data import EncodedImages, load_dataset
+from kdaug.data.crops import CenterCrop
 from kdaug.data.decode import decode
-from kdaug.data.frames import CentreCrop
 from kdaug.errors import InputError
 
 NAMES = ["cat", "dog", "owl"]
@@ -142,7 +142,7 @@ def test_a_grey_image_becomes_rgb_as_everywhere(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 9, np.uint8)).save(grey, "png")
     photos = [{"bytes": grey.getvalue(), "path": None}] * 6
     to_disk({"train": table(6, photo=photos), "test": table(6)}, tmp_path / "animals")
-    decoded = decode(read(tmp_path / "animals").train.files[0], CentreCrop(4), 0, 0)
+    decoded = decode(read(tmp_path / "animals").train.files[0], CenterCrop(4), 0, 0)
     assert (decoded.shape, set(decoded.ravel().tolist())) == ((4, 4, 3), {9})
 
 

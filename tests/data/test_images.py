@@ -18,10 +18,10 @@ from kdaug.data import load_dataset
 from kdaug.data.images import (
     ArrayImages,
     Dataset,
-    array_content,
     balanced_subset,
-    channel_statistics,
-    share_of_each_class,
+    channel_mean_std,
+    content_digest,
+    stratified_rows,
 )
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
@@ -29,7 +29,7 @@ label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))))
 def test_statistics_are_those_of_numpy_in_float64(images: NDArray[np.uint8]) -> None:
-    mean, std = channel_statistics(images)
+    mean, std = channel_mean_std(images)
     values = images.astype(np.float64) / 255
     assert_allclose(mean, values.mean((0, 1, 2)), rtol=1e-12, atol=1e-15)
     assert_allclose(std, np.maximum(values.std((0, 1, 2)), 1e-3), rtol=1e-9)
@@ -38,7 +38,7 @@ def test_statistics_are_those_of_numpy_in_float64(images: NDArray[np.uint8]) -> 
 def test_statistics_of_many_equal_pixels_lose_nothing() -> None:
     images = np.full((100, 64, 64, 1), 77, np.uint8)
     images[0, 0, 0] = 78
-    mean, _ = channel_statistics(images)
+    mean, _ = channel_mean_std(images)
     assert mean[0] * 255 == pytest.approx(77 + 1 / images.size, rel=1e-13)
 
 
@@ -84,7 +84,7 @@ def test_content_is_every_pixel_and_label_of_both_parts() -> None:
             images[-1, -1, -1, 0] += change == f"{name} pixel"
             labels[-1] += change == f"{name} label"
             parts.append(ArrayImages(images, labels).subset(np.arange(1 + (change != f"{name} fewer"))))
-        return array_content(*parts)
+        return content_digest(*parts)
 
     changes = [f"{name} {what}" for name in ("train", "val") for what in ("pixel", "label", "fewer")]
     assert content() == content()
@@ -92,7 +92,7 @@ def test_content_is_every_pixel_and_label_of_both_parts() -> None:
     wide, strided = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1), np.zeros((2, 3, 8, 1), np.uint8)
     strided[:, :, ::2] = wide
     one, other = (ArrayImages(images, np.array([0, 1])) for images in (wide, strided[:, :, ::2]))
-    assert array_content(one, one) == array_content(other, other)
+    assert content_digest(one, one) == content_digest(other, other)
 
 
 @pytest.mark.parametrize(("mean", "fill"), [((0.5,), (128, 128, 128)), ((0.0, 0.4914, 1.0), (0, 125, 255))])
@@ -127,7 +127,7 @@ def test_a_share_of_each_class_is_that_of_small_and_of_large_ones(counts: list[i
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = np.array(dice.sample(range(len(labels)), len(labels)))
     names = [f"class {number}" for number in range(len(counts))]
-    taken = share_of_each_class(labels, drawn, share, names, "here")
+    taken = stratified_rows(labels, drawn, share, names, "here")
     for label, count in enumerate(counts):
         of_class = sorted((drawn[row], row) for row in np.flatnonzero(labels == label))
         wanted = min(max(round(share * count), 1), count - 1)
@@ -136,4 +136,4 @@ def test_a_share_of_each_class_is_that_of_small_and_of_large_ones(counts: list[i
 
 def test_a_share_of_a_class_of_one_image_is_refused() -> None:
     with pytest.raises(InputError, match=r"here: class b has 1 image\(s\)"):
-        share_of_each_class(np.array([0, 0, 1]), np.arange(3), 0.5, ["a", "b"], "here")
+        stratified_rows(np.array([0, 0, 1]), np.arange(3), 0.5, ["a", "b"], "here")

@@ -21,7 +21,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from kdaug.data import ArrayImages, EncodedImages
-from kdaug.data.frames import RandomResizedCrop
+from kdaug.data.crops import RandomResizedCrop
 from kdaug.data.loader import Batch, BatchKey, UnreadableImages, evaluation_keys, load, prefetch, training_keys
 from kdaug.errors import InputError
 
@@ -128,13 +128,13 @@ def test_batches_from_memory_are_the_images_of_their_key() -> None:
 def test_batches_from_files_are_the_framed_images_of_their_key(photos: EncodedImages) -> None:
     batches = folder_batches(photos)
     assert [(b.key.step, b.key.epoch) for b in batches] == [(0, 0), (1, 0), (2, 1), (3, 1)]
-    frame = RandomResizedCrop(8, 3, 0.08)
+    crop = RandomResizedCrop(8, 3, 0.08)
     for batch in batches:
         assert batch.images.dtype == np.uint8
         assert_array_equal(batch.labels, batch.key.indices * 10)
         for index, pixels in zip(batch.key.indices, batch.images, strict=True):
             image = Image.open(photos.files[index])
-            box = frame.box(batch.key.epoch, int(index), image.width, image.height)
+            box = crop.box(batch.key.epoch, int(index), image.width, image.height)
             assert_array_equal(pixels, np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC, box=box)))
 
 

@@ -30,7 +30,7 @@ PER_FILE = 3
 
 
 @dataclass(frozen=True)
-class Part:
+class EpochFile:
     """One official file: where it lies, and what is in it."""
 
     file: str
@@ -43,7 +43,7 @@ class Part:
         return np.stack([red, green, blue], axis=-1)
 
 
-def parts_of(name: str, version: str) -> list[Part]:
+def epoch_files(name: str, version: str) -> list[EpochFile]:
     """Random images in the files that cs.toronto.edu/~kriz/cifar.html describes; the last file is the test set."""
     if name == "cifar-10":
         folder, ending = ("cifar-10-batches-bin", ".bin") if version == "binary" else ("cifar-10-batches-py", "")
@@ -54,7 +54,7 @@ def parts_of(name: str, version: str) -> list[Part]:
     rng = np.random.default_rng(0)
     classes = 10 if name == "cifar-10" else 100
     return [
-        Part(
+        EpochFile(
             f"{folder}/{file}",
             rng.integers(0, 256, (PER_FILE, 3072), np.uint8),
             rng.integers(0, classes, PER_FILE).tolist(),
@@ -63,7 +63,7 @@ def parts_of(name: str, version: str) -> list[Part]:
     ]
 
 
-def as_binary(part: Part) -> bytes:
+def as_binary(part: EpochFile) -> bytes:
     """One row per image: [coarse label] label, then the red, green and blue plane."""
     coarse = [b"\x63"] if "cifar-100" in part.file else []
     return b"".join(
@@ -71,7 +71,7 @@ def as_binary(part: Part) -> bytes:
     )
 
 
-def as_python2_pickle(part: Part) -> bytes:
+def as_python2_pickle(part: EpochFile) -> bytes:
     """The dict of the python version, as Python 2 and the NumPy of its day wrote it."""
     label_key = "fine_labels" if "cifar-100" in part.file else "labels"
     batch = {"data": part.planes, label_key: part.labels, "batch_label": "one", "coarse_labels": [99] * PER_FILE}
@@ -124,10 +124,10 @@ def gzipped(content: bytes) -> bytes:
 
 def contents_of(name: str, version: str) -> dict[str, bytes]:
     encode = as_binary if version == "binary" else as_python2_pickle
-    return {part.file: encode(part) for part in parts_of(name, version)}
+    return {part.file: encode(part) for part in epoch_files(name, version)}
 
 
-def assert_holds(images: Any, parts: list[Part]) -> None:
+def assert_holds(images: Any, parts: list[EpochFile]) -> None:
     assert isinstance(images, ArrayImages)
     assert images.images.dtype == np.uint8
     assert images.labels.dtype == np.int64
@@ -141,7 +141,7 @@ def assert_holds(images: Any, parts: list[Part]) -> None:
 def test_every_published_form_of_cifar_gives_the_same_images(
     name: str, version: str, archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents, parts = contents_of(name, version), parts_of(name, version)
+    contents, parts = contents_of(name, version), epoch_files(name, version)
     if archived:
         (tmp_path / f"{name}-{version}.tar.gz").write_bytes(gzipped(tarred(contents)))
         publish(contents, monkeypatch)

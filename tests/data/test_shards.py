@@ -17,7 +17,7 @@ from PIL import Image
 
 from kdaug import config, create_policy
 from kdaug.data import Dataset, EncodedImages, load_dataset, shards
-from kdaug.data.frames import RandomResizedCrop
+from kdaug.data.crops import RandomResizedCrop
 from kdaug.data.loader import UnreadableImages, load, training_keys
 from kdaug.errors import InputError
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kdaug.errors import InputError
-from kdaug.networks import InputFormat, create_network, parameter_count, published_input
+from kdaug.networks import InputFormat, count_parameters, create_network, published_mean_std
 
 MEANS = {1: (0.2860,), 3: (0.4914, 0.4822, 0.4465)}
 STDS = {1: (0.3530,), 3: (0.2470, 0.2435, 0.2616)}
@@ -66,20 +66,20 @@ def test_weights_that_cannot_be_fetched_are_an_input_error(
     ],
 )
 def test_published_weights_say_their_input(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    assert published_input(name) == (mean, std)
+    assert published_mean_std(name) == (mean, std)
     published = timm.get_pretrained_cfg(name)
     assert (published.mean, published.std) == (mean, std)
 
 
 @pytest.mark.parametrize("name", ["wide_resnet16_1", "resnet18.nonesuch", "xyzzy"])
 def test_without_published_weights_there_is_no_published_input(name: str) -> None:
-    assert published_input(name) is None
+    assert published_mean_std(name) is None
 
 
 def test_frozen_parameters_are_not_counted() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     network[0].requires_grad_(False)
-    assert parameter_count(network) == 10
+    assert count_parameters(network) == 10
 
 
 def normalised(images: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.networks import create_network, parameter_count
+from kdaug.networks import count_parameters, create_network
 from kdaug.networks.noise import ShakeDrop, ShakeShake
 
 # Published in the tables of osmr/imgclsmob, or computed from the layer lists of the AutoAugment release.
@@ -25,7 +25,7 @@ SIZES = [
 @pytest.mark.parametrize(("name", "classes", "published"), SIZES)
 def test_size_is_the_published_one(name: str, classes: int, published: int) -> None:
     with torch.device("meta"):
-        assert parameter_count(create_network(name, classes, 3)) == published
+        assert count_parameters(create_network(name, classes, 3)) == published
 
 
 def randomised(name: str) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from kdaug.networks import create_network
 
-OURS = ["wide_resnet10_1", "shake_shake26_2x16d", "pyramidnet29_a48", "pyramidnet29_a48_shakedrop"]
-ours = pytest.mark.parametrize("name", OURS)
+OWN_NETWORKS = ["wide_resnet10_1", "shake_shake26_2x16d", "pyramidnet29_a48", "pyramidnet29_a48_shakedrop"]
+ours = pytest.mark.parametrize("name", OWN_NETWORKS)
 
 
 # What timm's own networks do with the same calls, ours do too.
-like_timms = pytest.mark.parametrize("name", ["resnet10t", *OURS])
+like_timms = pytest.mark.parametrize("name", ["resnet10t", *OWN_NETWORKS])
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 POOLED = {
     "avg": lambda x: x.mean(2),

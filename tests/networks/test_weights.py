@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, create_network, fill_network, read_weights, restore_network, save_weights
+from kdaug.networks import NetworkCard, create_network, load_network, load_state, read_weights, save_weights
 
 CARD = NetworkCard("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (28, 30))
 
@@ -39,7 +39,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def test_a_saved_network_comes_back_with_its_card(network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.to(memory_format=torch.channels_last).state_dict(), CARD, tmp_path / "w.safetensors")
-    restored, card = restore_network(tmp_path / "w.safetensors")
+    restored, card = load_network(tmp_path / "w.safetensors")
     assert card == CARD
     assert (card.input_format.mean, card.input_format.std, card.input_format.size) == ((0.25,), (0.5,), (28, 30))
     assert_same(network.state_dict(), restored.state_dict())
@@ -212,7 +212,7 @@ def test_a_file_without_a_card_is_not_restored(network: nn.Module, tmp_path: Pat
     assert card is None
     assert_same(network.state_dict(), tensors)
     with pytest.raises(InputError, match="does not say its network; it was not written by kdaug"):
-        restore_network(tmp_path / "w.safetensors")
+        load_network(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_weights_of_another_network_are_refused(
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     theirs = create_network(other, classes, channels).state_dict()
     with pytest.raises(InputError, match=f"weight file w.pth.*{says}"):
-        fill_network(network, theirs, 3, Path("w.pth"))
+        load_state(network, theirs, 3, Path("w.pth"))
     assert_same(before, network.state_dict())
 
 
@@ -239,13 +239,13 @@ def test_a_width_that_happens_to_be_the_number_of_classes_is_not_taken_for_it() 
     network = create_network("wide_resnet10_1", 16, 3)
     theirs = network.state_dict() | {"stem.weight": torch.zeros(24, 3, 3, 3)}
     with pytest.raises(InputError, match=r"stem.weight is \[24, 3, 3, 3\], but the network has \[16, 3, 3, 3\]"):
-        fill_network(network, theirs, 16, Path("w.pth"))
+        load_state(network, theirs, 16, Path("w.pth"))
 
 
 def test_a_bare_number_in_place_of_a_vector_is_refused() -> None:
     network = create_network("wide_resnet10_1", 16, 3)
     with pytest.raises(InputError, match=r"fc.bias is \[\], but the network has \[16\]"):
-        fill_network(network, network.state_dict() | {"fc.bias": torch.tensor(0.0)}, 16, Path("w.pth"))
+        load_state(network, network.state_dict() | {"fc.bias": torch.tensor(0.0)}, 16, Path("w.pth"))
 
 
 @pytest.mark.parametrize("spoil", [lambda t: t.to(torch.int8), lambda t: t.to(torch.complex64)])
@@ -254,7 +254,7 @@ def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, spoil: An
     torch.save({name: spoil(value) for name, value in network.state_dict().items()}, tmp_path / "w.pth")
     tensors, _ = read_weights(tmp_path / "w.pth")
     with pytest.raises(InputError, match="but must be floating point"):
-        fill_network(network, tensors, 10, tmp_path / "w.pth")
+        load_state(network, tensors, 10, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])

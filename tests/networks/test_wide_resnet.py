@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.networks import create_network, parameter_count
+from kdaug.networks import count_parameters, create_network
 from kdaug.networks.wide_resnet import DEPTHS, WIDTHS, WideResNet
 
 
@@ -28,7 +28,7 @@ def closed_form(depth: int, width: int, classes: int, channels: int) -> int:
 )
 def test_size_is_the_published_one(name: str, classes: int, published: int) -> None:
     with torch.device("meta"):
-        assert parameter_count(create_network(name, classes, 3)) == published
+        assert count_parameters(create_network(name, classes, 3)) == published
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -37,7 +37,7 @@ def test_every_registered_size_has_the_parameters_of_the_closed_form(depth: int,
     for classes, channels in ((10, 3), (100, 1)):
         with torch.device("meta"):
             network = create_network(f"wide_resnet{depth}_{width}", classes, channels)
-        assert parameter_count(network) == closed_form(depth, width, classes, channels)
+        assert count_parameters(network) == closed_form(depth, width, classes, channels)
 
 
 @pytest.mark.parametrize(("depth", "allowed"), [(10, True), (16, True), (4, False), (12, False), (18, False)])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from kdaug.views.kernels import carry_out
+from kdaug.views.kernels import execute
 from kdaug.views.ops import CODES, NAMES, WHOLE
 from kdaug.views.plan import ViewPlan
 
@@ -50,7 +50,7 @@ def test_memory_around_the_images_stays_as_it_is(
     plan = ViewPlan(
         codes, argument, np.full((4, 2), resample, np.uint8), np.full((4, 2, 3), 9, np.uint8), shape[1:3], shape[1:3]
     )
-    carry_out(images, plan, views, 1)
+    execute(images, plan, views, 1)
     assert_array_equal(around_images, before)
     assert (around_views[:GUARD] == CANARY).all()
     assert (around_views[-GUARD:] == CANARY).all()
@@ -68,7 +68,7 @@ def test_memory_around_cropped_views_stays_as_it_is(channels: int) -> None:
         argument[0, 0] = argument[0, 2] = 20.0
         codes = np.array([[CODES["rotate"], CODES["crop"], CODES["shear-y"]]], np.uint8)
         filled = np.zeros((1, 3, 3), np.uint8)
-        carry_out(
+        execute(
             images,
             ViewPlan(codes, argument, np.zeros((1, 3), np.uint8), filled, (height, width), (new_height, new_width)),
             views,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdaug.config import Adversary, Network, Optimization, Recipe, Supervision, Teacher
-from kdaug.networks.operations import forward_operations
+from kdaug.networks.operations import count_forward_operations
 from kdaug.recipes import counted_operations
 from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, Cost, estimate
 from kdaug.recipes.named import table
@@ -62,14 +62,14 @@ def test_operations_of_a_wide_resnet_are_those_of_its_layers() -> None:
     pairs = [(3, 16, 32), (16, 16, 32), (16, 16, 32), (16, 32, 16), (32, 32, 16), (32, 64, 8), (64, 64, 8)]
     by_hand = 2 * sum(9 * inputs * outputs * side**2 for inputs, outputs, side in pairs)
     by_hand += 2 * (16 * 32 * 16**2 + 32 * 64 * 8**2 + 64 * 10)
-    assert forward_operations("wide_resnet10_1", 10, 3, (32, 32)) == by_hand
+    assert count_forward_operations("wide_resnet10_1", 10, 3, (32, 32)) == by_hand
 
 
 @pytest.mark.parametrize("entry", [key for key in table("operations") if "_b8" not in key and "pyramid" not in key])
 def test_the_table_holds_what_is_counted_on_the_networks(entry: str) -> None:
     network, side, classes = entry.split()
     channels = 1 if side == "28" else 3
-    counted = forward_operations(network, int(classes), channels, (int(side), int(side)))
+    counted = count_forward_operations(network, int(classes), channels, (int(side), int(side)))
     assert counted_operations(network, int(side), int(classes)) == counted
 
 

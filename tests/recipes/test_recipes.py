@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from kdaug import InputError
-from kdaug.config import Recipe, from_yaml, of_teacher, to_yaml
-from kdaug.networks import create_network, parameter_count
+from kdaug.config import Recipe, derive_teacher_recipe, from_yaml, to_yaml
+from kdaug.networks import count_parameters, create_network
 from kdaug.recipes import RECIPES, named_recipe
-from kdaug.training.resolving import resolve, teacher_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipe
 
 
 def resolved(name: str) -> Recipe:
@@ -23,7 +23,7 @@ def resolved(name: str) -> Recipe:
 def test_every_recipe_resolves_and_its_teacher_too(name: str) -> None:
     recipe = resolved(name)
     if recipe.teacher.source == "train":
-        teacher = teacher_recipe(recipe)
+        teacher = teacher_run_recipe(recipe)
         assert resolve(teacher) == teacher
 
 
@@ -62,7 +62,7 @@ def test_every_cell_of_table_2_is_a_recipe_as_published(dataset: str, network: s
         supervision = recipe.supervision
         expected = (1.0, 3 if dataset == "cifar10" else 5, 2.0)
         assert (supervision.weight, supervision.k, supervision.temperature) == expected
-        teacher = of_teacher(recipe)
+        teacher = derive_teacher_recipe(recipe)
         itself = network == "pyramidnet272_a200_shakedrop" and dataset == "cifar100"
         assert teacher.student.name == (network if itself else "wide_resnet28_10")
         assert teacher.views.policy == "autoaugment-cifar10"
@@ -140,7 +140,7 @@ def test_the_full_table_1_is_a_wide_resnet_28_10_of_the_published_size_for_200_e
     recipe = named_recipe("cifar100-table1")
     assert (recipe.optimization.epochs, recipe.views.cutout, recipe.data.train_images) == (200, 16, None)
     with torch.device("meta"):
-        count = parameter_count(create_network(recipe.student.name, 100, 3))
+        count = count_parameters(create_network(recipe.student.name, 100, 3))
     assert round(count / 1e6, 1) == 36.5  # arXiv 1605.07146, Table 4
 
 

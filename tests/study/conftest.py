@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdaug.config import Recipe, to_yaml
-from kdaug.training.resolving import resolve
+from kdaug.training.resolve import resolve
 
 
 def leave_run(path: Path, recipe: Recipe, error: float, finished: bool = True) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdaug.config import Supervision, WeightSchedule
 from kdaug.supervision import divergence_weight
-from kdaug.supervision.adaptive import label_trust, learned_views, nucleus
+from kdaug.supervision.adaptive import kept_views_mask, label_trust, nucleus_mask
 
 shares = st.floats(0.001, 1)
 
@@ -20,7 +20,7 @@ shares = st.floats(0.001, 1)
 @given(st.lists(shares, min_size=1, max_size=9), st.floats(0.01, 1), st.integers(1, 9))
 def test_a_nucleus_is_the_fewest_best_classes_that_hold_the_mass(counts: list[float], mass: float, k: int) -> None:
     ranked = np.sort(np.array(counts) / sum(counts))[::-1]
-    kept = nucleus(torch.tensor(ranked[:k].copy()).log()[None], mass)[0].numpy()
+    kept = nucleus_mask(torch.tensor(ranked[:k].copy()).log()[None], mass)[0].numpy()
     size = int(kept.sum())
     assert size >= 1
     assert kept[:size].all(), "the best ones"
@@ -29,7 +29,7 @@ def test_a_nucleus_is_the_fewest_best_classes_that_hold_the_mass(counts: list[fl
 
 
 def test_the_best_class_counts_even_if_it_is_all() -> None:
-    assert nucleus(torch.tensor([[0.0, -math.inf]]), 1.0).tolist() == [[True, False]]
+    assert nucleus_mask(torch.tensor([[0.0, -math.inf]]), 1.0).tolist() == [[True, False]]
 
 
 @given(shares, shares)
@@ -47,7 +47,7 @@ def test_labels_seen_nowhere_are_trusted_and_lost_ones_are_not() -> None:
 
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=40), st.floats(0, 0.99))
 def test_the_least_sure_views_are_dropped(label: list[float], dropped: float) -> None:
-    learned = learned_views(torch.tensor(label), dropped).bool().tolist()
+    learned = kept_views_mask(torch.tensor(label), dropped).bool().tolist()
     count = learned.count(False)
     assert count == min(round(dropped * len(label)), len(label) - 1)
     left = [value for value, kept in zip(label, learned, strict=True) if kept]

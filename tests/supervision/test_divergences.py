@@ -18,8 +18,8 @@ from torch.nn import functional
 from kdaug import config
 from kdaug.config import Divergence, Reading
 from kdaug.errors import InputError
-from kdaug.supervision import answer_of, supervise, topk_divergence
-from kdaug.supervision.divergences import decoupled, divergence_from
+from kdaug.supervision import distillation_loss, soft_labels_from_logits, topk_divergence
+from kdaug.supervision.divergences import compute_divergence, decoupled_divergence
 
 READINGS: list[Reading] = ["as-written", "renormalized", "grouped"]
 TRUE_DIVERGENCES: list[Reading] = ["renormalized", "grouped"]
@@ -181,7 +181,7 @@ def test_half_precision_logits_are_computed_in_float32(
     labels = torch.arange(4)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under_autocast):
         divergence = topk_divergence(student, teacher, 5, 2.0, reading)
-        told = supervise(settings, student, answer_of(teacher, settings), labels)
+        told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings), labels)
     assert divergence.dtype == told.total.dtype == told.cross_entropy.dtype == torch.float32
     expected = topk_divergence(student.double(), teacher.double(), 5, 2.0, reading)
     assert_allclose(divergence, expected, rtol=2e-5, atol=2e-6)
@@ -240,10 +240,10 @@ def test_extreme_logits_stay_finite(
 ) -> None:
     student, teacher = torch.tensor(logits).to(dtype)
     student = student.clone().requires_grad_()
-    told = supervise(
+    told = distillation_loss(
         config.Supervision(1.0, k, temperature, reading),
         student,
-        answer_of(teacher, config.Supervision(1.0, k, temperature, reading)),
+        soft_labels_from_logits(teacher, config.Supervision(1.0, k, temperature, reading)),
         torch.tensor([0, 1, 2]),
     )
     told.total.backward()
@@ -255,7 +255,7 @@ def test_extreme_logits_stay_finite(
 def divergence_of(
     student: Tensor, teacher: Tensor, settings: config.Supervision, labels: Tensor | None = None
 ) -> Tensor:
-    return divergence_from(student, answer_of(teacher, settings, labels), settings, labels)
+    return compute_divergence(student, soft_labels_from_logits(teacher, settings, labels), settings, labels)
 
 
 @every_reading
@@ -297,7 +297,10 @@ def test_decoupled_is_label_or_not_and_the_others_among_themselves(
     student, teacher = two_logits(seed, classes)
     labels = torch.arange(4) % classes
     settings = config.Supervision(
-        divergence="decoupled", temperature=temperature, non_target_weight=non_target_weight, scale_by_t2=False
+        divergence="decoupled",
+        temperature=temperature,
+        non_target_weight=non_target_weight,
+        scale_by_t2=False,
     )
     expected = []
     for s, t, label in zip(student.tolist(), teacher.tolist(), labels.tolist(), strict=True):
@@ -316,8 +319,8 @@ def test_coupled_again_it_is_the_ordinary_divergence(seed: int, classes: int, te
     student, teacher = two_logits(seed, classes)
     labels = torch.arange(4) % classes
     scaled = student / temperature, teacher / temperature
-    target = decoupled(*scaled, labels, 0.0)
-    others = decoupled(*scaled, labels, 1.0) - target
+    target = decoupled_divergence(*scaled, labels, 0.0)
+    others = decoupled_divergence(*scaled, labels, 1.0) - target
     share = 1 - torch.tensor([softmax(t, temperature)[y] for t, y in zip(teacher.tolist(), labels, strict=True)])
     expected = topk_divergence(student, teacher, classes, temperature, scale_by_t2=False)
     assert_allclose(target + share * others, expected, rtol=1e-6, atol=1e-9)

@@ -18,23 +18,25 @@ from torch import Tensor
 from kdaug import config
 from kdaug.config import Reading
 from kdaug.errors import InputError
-from kdaug.supervision import answer_of, label_store, open_store, supervise
+from kdaug.supervision import distillation_loss, label_store, open_label_store, soft_labels_from_logits
 from kdaug.supervision.label_store import (
+    DatasetFingerprint,
     LabelStore,
     Manifest,
-    Subject,
-    differences,
+    complete_epochs,
     empty_records,
-    parts_of,
+    epoch_files,
+    make_records,
+    manifest_differences,
     read_manifest,
-    records_of,
-    stored_epochs,
     write_manifest,
-    write_part,
+    write_records,
 )
 
 SAMPLES, CLASSES = 23, 12
-SUBJECT = Subject(SAMPLES, tuple(f"c{i}" for i in range(CLASSES)), "data", {"views.seed": 0, "views.policy": "none"})
+SUBJECT = DatasetFingerprint(
+    SAMPLES, tuple(f"c{i}" for i in range(CLASSES)), "data", {"views.seed": 0, "views.policy": "none"}
+)
 MANIFEST = Manifest(SUBJECT, "teacher", 5, (2.0, 10.0), "float32")
 READINGS: list[Reading] = ["as-written", "renormalized", "grouped"]
 
@@ -50,9 +52,9 @@ def labels_of(samples: int = SAMPLES) -> Tensor:
 
 def fill(manifest: Manifest, folder: Path) -> Path:
     write_manifest(manifest, folder)
-    for part in parts_of(manifest, range(2)):
+    for part in epoch_files(manifest, range(2)):
         logits, labels = logits_of(part.epoch)[part.first : part.end], labels_of()[part.first : part.end]
-        write_part(records_of(logits, labels, manifest), part, manifest, folder)
+        write_records(make_records(logits, labels, manifest), part, manifest, folder)
     return folder
 
 
@@ -69,12 +71,14 @@ def test_the_loss_from_stored_answers_is_the_loss_from_the_teacher(
 ) -> None:
     folder = fill(replace(MANIFEST, k=stored), tmp_path / "labels")
     settings = config.Supervision(1.5, k, temperature, reading)
-    opened = open_store(folder, SUBJECT, settings, range(2))
+    opened = open_label_store(folder, SUBJECT, settings, range(2))
     rows = np.array([22, 0, 7, 7])
     student = torch.tensor(np.random.default_rng(9).normal(0, 3, (4, CLASSES)), dtype=torch.float32)
     for epoch in (1, 0):
-        asked = supervise(settings, student, answer_of(logits_of(epoch)[rows], settings), labels_of()[rows])
-        read = supervise(settings, student, opened.answer(settings, epoch, rows), labels_of()[rows])
+        asked = distillation_loss(
+            settings, student, soft_labels_from_logits(logits_of(epoch)[rows], settings), labels_of()[rows]
+        )
+        read = distillation_loss(settings, student, opened.answer(settings, epoch, rows), labels_of()[rows])
         torch.testing.assert_close(read.loss, asked.loss, rtol=1e-6, atol=1e-6)
         assert read.agreement is not None
         assert asked.agreement is not None
@@ -91,7 +95,7 @@ def test_any_rows_come_from_any_of_several_files_in_the_order_asked_for(
         patch.setattr(label_store, "ROWS_PER_FILE", 10)
         folder = fill(MANIFEST, tmp_path_factory.mktemp("labels"))
         found = LabelStore(folder, MANIFEST).records(epoch, np.array(rows))
-    whole = records_of(logits_of(epoch), labels_of(), MANIFEST)
+    whole = make_records(logits_of(epoch), labels_of(), MANIFEST)
     for name, value in whole.items():
         assert torch.equal(found[name].to(value.dtype), value[rows]), name
 
@@ -116,9 +120,9 @@ def test_a_view_takes_no_more_bytes_than_promised(k: int, temperatures: tuple[fl
     subject = replace(SUBJECT, samples=5000, classes=tuple(str(i) for i in range(100)))
     manifest = Manifest(subject, "teacher", k, temperatures, "float16")
     assert manifest.bytes_per_view <= 4 + 4 * k + 4 * (1 + len(temperatures))
-    (part,) = parts_of(manifest, [0])
-    write_part(
-        records_of(logits_of(0, 5000, 100), torch.zeros(5000, dtype=torch.int64), manifest), part, manifest, tmp_path
+    (part,) = epoch_files(manifest, [0])
+    write_records(
+        make_records(logits_of(0, 5000, 100), torch.zeros(5000, dtype=torch.int64), manifest), part, manifest, tmp_path
     )
     written = part.path(tmp_path).stat().st_size
     assert 5000 * manifest.bytes_per_view <= written < 5000 * manifest.bytes_per_view + 600
@@ -129,14 +133,16 @@ def test_classes_beyond_32767_are_kept(tmp_path: Path) -> None:
     manifest = Manifest(subject, "teacher", 2, (), "float16")
     logits = torch.zeros(2, 60_000)
     logits[0, 59_999], logits[0, 40_000], logits[1, 3], logits[1, 32_768] = 9, 8, 9, 8
-    write_part(records_of(logits, torch.tensor([0, 1]), manifest), parts_of(manifest, [0])[0], manifest, tmp_path)
+    write_records(
+        make_records(logits, torch.tensor([0, 1]), manifest), epoch_files(manifest, [0])[0], manifest, tmp_path
+    )
     found = LabelStore(tmp_path, manifest).records(0, np.array([0, 1]))
     assert found["classes"].tolist() == [[59_999, 40_000], [3, 32_768]]
 
 
 def test_the_manifest_comes_back_as_it_was(store: Path) -> None:
     assert read_manifest(store) == MANIFEST
-    assert differences(read_manifest(store), MANIFEST) == []
+    assert manifest_differences(read_manifest(store), MANIFEST) == []
 
 
 @pytest.mark.parametrize(
@@ -165,20 +171,20 @@ def test_a_store_that_does_not_serve_is_refused_naming_what_differs(
 ) -> None:
     folder = fill(replace(MANIFEST, **there), tmp_path / "labels")
     with pytest.raises(InputError, match=says):
-        open_store(folder, replace(SUBJECT, **wanted), config.Supervision(**{"k": 5, **settings}), range(epochs))
+        open_label_store(folder, replace(SUBJECT, **wanted), config.Supervision(**{"k": 5, **settings}), range(epochs))
 
 
 def test_a_store_in_turn_serves_any_number_of_epochs(tmp_path: Path) -> None:
     folder = fill(replace(MANIFEST, cycle=2), tmp_path / "labels")
-    assert open_store(folder, SUBJECT, config.Supervision(), range(1000)).cycle == 2
+    assert open_label_store(folder, SUBJECT, config.Supervision(), range(1000)).cycle == 2
     renormalized = config.Supervision(temperature=3.7, reading="renormalized")
-    assert open_store(folder, SUBJECT, renormalized, [7]).cycle == 2, "any temperature will do for renormalized"
+    assert open_label_store(folder, SUBJECT, renormalized, [7]).cycle == 2, "any temperature will do for renormalized"
 
 
 def test_only_epochs_in_which_the_teacher_looks_on_are_needed(store: Path) -> None:
     (store / "epoch-00000-0.safetensors").unlink()
-    assert open_store(store, SUBJECT, config.Supervision(), [1]).manifest == MANIFEST
-    assert stored_epochs(MANIFEST, store) == [1]
+    assert open_label_store(store, SUBJECT, config.Supervision(), [1]).manifest == MANIFEST
+    assert complete_epochs(MANIFEST, store) == [1]
 
 
 def a_file_is_lost(folder: Path) -> None:
@@ -232,7 +238,7 @@ def test_classes_that_there_are_not_are_noticed_when_read(store: Path) -> None:
     columns = load_file(path)
     columns["classes"] = torch.full((SAMPLES, 5), 600, dtype=torch.int32).to(torch.uint16)
     path.write_bytes(save(columns, {"store": MANIFEST.digest}))
-    opened = open_store(store, SUBJECT, config.Supervision(), range(2))
+    opened = open_label_store(store, SUBJECT, config.Supervision(), range(2))
     with pytest.raises(InputError, match=r"epoch-00001-0.safetensors is damaged; delete it"):
         opened.answer(config.Supervision(), 1, np.array([0]))
 
@@ -245,10 +251,10 @@ def test_equal_logits_are_ranked_alike_whether_stored_or_not(k: int, dtype: torc
     logits[:40] = logits[:40].round()
     labels = torch.zeros(2000, dtype=torch.int64)
     write_manifest(manifest, tmp_path)
-    write_part(records_of(logits, labels, manifest), parts_of(manifest, [0])[0], manifest, tmp_path)
+    write_records(make_records(logits, labels, manifest), epoch_files(manifest, [0])[0], manifest, tmp_path)
     settings = config.Supervision(k=k)
     asked, read = (
-        answer_of(logits, settings, labels),
+        soft_labels_from_logits(logits, settings, labels),
         LabelStore(tmp_path, manifest).answer(settings, 0, np.arange(2000)),
     )
     assert torch.equal(asked.first, read.first)
@@ -274,15 +280,15 @@ def test_equal_logits_are_ranked_alike_whether_stored_or_not(k: int, dtype: torc
 def test_a_spoilt_store_is_named(spoil: Callable[[Path], None], says: str, store: Path) -> None:
     spoil(store)
     with pytest.raises(InputError, match=says):
-        open_store(store, SUBJECT, config.Supervision(), range(2))
+        open_label_store(store, SUBJECT, config.Supervision(), range(2))
 
 
 def test_an_image_that_could_not_be_read_when_labelled_is_named(tmp_path: Path) -> None:
     records = empty_records(SAMPLES, MANIFEST)
-    for name, value in records_of(logits_of(0), labels_of(), MANIFEST).items():
+    for name, value in make_records(logits_of(0), labels_of(), MANIFEST).items():
         records[name][:20] = value[:20]
-    for part in parts_of(MANIFEST, range(2)):
-        write_part(records, part, MANIFEST, tmp_path)
+    for part in epoch_files(MANIFEST, range(2)):
+        write_records(records, part, MANIFEST, tmp_path)
     opened = LabelStore(tmp_path, MANIFEST)
     assert opened.answer(config.Supervision(), 0, np.array([0, 19])).logits.isfinite().all()
     with pytest.raises(InputError, match="image 21 could not be read when it was labelled in epoch 1"):

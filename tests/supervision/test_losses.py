@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdaug import config
-from kdaug.supervision import Told, answer_of, supervise, topk_divergence
+from kdaug.supervision import LossOutput, distillation_loss, soft_labels_from_logits, topk_divergence
 
 LABELS = torch.tensor([0, 5, 2, 2])
 CLEAN = torch.tensor([0.9, 0.2, 0.5, 1e-30], dtype=torch.float64).log()
@@ -40,7 +40,7 @@ def test_supervision_is_cross_entropy_plus_divergence_each_weighted_of_every_ima
 ) -> None:
     student, teacher = two_logits(0)
     settings = config.Supervision(weight, 3, 4.0, "grouped", label_weight=label_weight, label_smoothing=smoothing)
-    told = supervise(settings, student, answer_of(teacher, settings), LABELS)
+    told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings), LABELS)
     shares = np.full((4, 6), smoothing / 6)
     shares[np.arange(4), LABELS] += 1 - smoothing
     cross_entropy = -(shares * np.log(softmax(student))).sum(1)
@@ -55,7 +55,7 @@ def test_supervision_is_cross_entropy_plus_divergence_each_weighted_of_every_ima
 def test_every_view_may_have_a_weight_of_its_own() -> None:
     student, teacher = two_logits(1)
     settings, weight = config.Supervision(weight=9.0), torch.tensor([0.0, 1.0, 2.0, 3.5])
-    told = supervise(settings, student, answer_of(teacher, settings), LABELS, weight)
+    told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings), LABELS, weight)
     assert told.divergence is not None
     assert_allclose(told.loss, told.cross_entropy + weight * told.divergence, rtol=1e-12)
 
@@ -66,8 +66,8 @@ def test_trust_moves_the_labels_weight_to_the_divergence_at_a_fixed_total(
 ) -> None:
     student, teacher = two_logits(seed)
     settings = config.Supervision(weight, label_weight=label_weight, label_trust=True)
-    answer = replace(answer_of(teacher, settings, LABELS), clean=CLEAN)
-    told = supervise(settings, student, answer, LABELS)
+    answer = replace(soft_labels_from_logits(teacher, settings, LABELS), clean=CLEAN)
+    told = distillation_loss(settings, student, answer, LABELS)
     on_view, on_clean = softmax(teacher)[np.arange(4), LABELS], CLEAN.exp().numpy()
     trust = np.minimum(1, on_view / on_clean)
     assert told.divergence is not None
@@ -83,8 +83,10 @@ def test_worst_views_are_not_learned_and_the_mean_is_over_the_others() -> None:
     student, teacher = two_logits(2)
     student.requires_grad_()
     settings = config.Supervision(drop_worst=0.5)
-    told = supervise(settings, student, answer_of(teacher, settings, LABELS), LABELS)
-    all_of_them = supervise(config.Supervision(), student, answer_of(teacher, settings, LABELS), LABELS)
+    told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings, LABELS), LABELS)
+    all_of_them = distillation_loss(
+        config.Supervision(), student, soft_labels_from_logits(teacher, settings, LABELS), LABELS
+    )
     learned = np.argsort(softmax(teacher)[np.arange(4), LABELS])[2:]
     assert_allclose(told.total.detach(), all_of_them.loss.detach()[learned].mean(), rtol=1e-12)
     (slope,) = torch.autograd.grad(told.total, student)
@@ -95,14 +97,14 @@ def test_agreement_is_where_student_and_teacher_put_the_same_class_first() -> No
     student = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 1.0, 9.0]])
     teacher = torch.tensor([[9.0, 8.0, 7.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.1]])
     settings = config.Supervision()
-    told = supervise(settings, student, answer_of(teacher, settings), torch.tensor([1, 1, 1]))
+    told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings), torch.tensor([1, 1, 1]))
     assert told.parts()["teacher_agreement"].tolist() == [100, 0, 100]
 
 
 @pytest.mark.parametrize("settings", [config.Supervision(), config.Supervision(label_weight=0.0, drop_worst=0.5)])
 def test_without_a_teacher_it_is_the_cross_entropy_alone(settings: config.Supervision) -> None:
     student, _ = two_logits(0)
-    told = supervise(settings, student, None, LABELS)
+    told = distillation_loss(settings, student, None, LABELS)
     assert told.divergence is None
     assert torch.equal(told.loss, functional.cross_entropy(student, LABELS, reduction="none"))
     assert told.parts().keys() == {"loss", "cross_entropy"}
@@ -110,6 +112,6 @@ def test_without_a_teacher_it_is_the_cross_entropy_alone(settings: config.Superv
 
 def test_parts_go_by_the_names_they_are_logged_under_and_hold_no_graph() -> None:
     loss, cross_entropy, divergence = (torch.tensor([value], requires_grad=True) for value in (3.0, 2.0, 1.0))
-    parts = Told(loss, cross_entropy, divergence).parts()
+    parts = LossOutput(loss, cross_entropy, divergence).parts()
     assert {name: float(value) for name, value in parts.items()} == {"loss": 3, "cross_entropy": 2, "divergence": 1}
     assert not any(value.requires_grad for value in parts.values())

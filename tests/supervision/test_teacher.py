@@ -17,7 +17,7 @@ from kdaug import config
 from kdaug.data import ArrayImages, Dataset
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, NetworkCard, create_network, save_weights
-from kdaug.supervision import Teacher, answer_of, load_teacher, supervise
+from kdaug.supervision import Teacher, distillation_loss, load_teacher, soft_labels_from_logits
 from kdaug.supervision import teacher as teacher_module
 
 NAME = "wide_resnet10_1"
@@ -92,8 +92,11 @@ def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> 
     assert not answers.requires_grad
     assert not answers.is_inference()
     logits = student(VIEWS.float().permute(0, 3, 1, 2) / 255)
-    supervise(
-        config.Supervision(k=2), logits, answer_of(answers, config.Supervision(k=2)), torch.tensor([0, 1, 2, 0])
+    distillation_loss(
+        config.Supervision(k=2),
+        logits,
+        soft_labels_from_logits(answers, config.Supervision(k=2)),
+        torch.tensor([0, 1, 2, 0]),
     ).total.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())

@@ -31,9 +31,7 @@ def held_elsewhere() -> Callable[[Path], AbstractContextManager[None]]:
 
     @contextmanager
     def held(folder: Path) -> Iterator[None]:
-        code = (
-            "import sys, pathlib; from kdaug.training.holding import hold; lock = hold(pathlib.Path(sys.argv[1]), '')"
-        )
+        code = "import sys, pathlib; from kdaug.storage.lock import hold; lock = hold(pathlib.Path(sys.argv[1]), '')"
         command = [sys.executable, "-c", code + "; print(flush=True); sys.stdin.read()", str(folder)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
             assert holding.stdout is not None

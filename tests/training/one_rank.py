@@ -29,10 +29,10 @@ real = loop.training_views
 
 
 def recorded(*arguments: Any) -> Iterator[Any]:
-    for viewed in real(*arguments):
-        hashes = [hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in viewed.pixels]
-        seen.append({"indices": viewed.key.indices.tolist(), "labels": viewed.labels.tolist(), "views": hashes})
-        yield viewed
+    for view_batch in real(*arguments):
+        hashes = [hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in view_batch.pixels]
+        seen.append({"indices": view_batch.key.indices.tolist(), "labels": view_batch.labels.tolist(), "views": hashes})
+        yield view_batch
 
 
 loop.training_views = recorded

@@ -17,11 +17,11 @@ from kdaug.config import Recipe
 from kdaug.errors import InputError
 from kdaug.supervision import LabelStore
 from kdaug.supervision.label_store import read_manifest
-from kdaug.training import Interrupted, clean_labels, train
-from kdaug.training.clean_labels import look_at_clean
-from kdaug.training.labelling import Request, label
-from kdaug.training.resolving import resolve
-from kdaug.training.setup import prepare, prepare_teacher
+from kdaug.training import Interrupted, clean_log_probs, train
+from kdaug.training.clean_log_probs import clean_label_log_probs
+from kdaug.training.context import build_context, load_checked_teacher
+from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.resolve import resolve
 
 Changed = Callable[[Recipe, dict[str, Any]], Recipe]
 Lines = Callable[[Path], list[dict[str, Any]]]
@@ -50,7 +50,7 @@ def taught_by(taught: Path, taught_recipe: Recipe) -> Recipe:
 @pytest.fixture(scope="module")
 def store(taught_by: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("labels") / "store"
-    label(taught_by, folder, Request(k=10, precision="float32"))
+    label_views(taught_by, folder, LabelRequest(k=10, precision="float32"))
     return folder
 
 
@@ -94,18 +94,18 @@ def test_every_kind_learns_from_stored_labels_what_it_learns_from_the_teacher(
 
 
 def test_the_clean_look_is_at_images_as_they_are(taught_by: Recipe, store: Path) -> None:
-    setup = prepare(resolve(taught_by), Console(quiet=True))
-    teacher, train_images = prepare_teacher(setup, taught_by.teacher.source), setup.dataset.train
+    context = build_context(resolve(taught_by), Console(quiet=True))
+    teacher, train_images = load_checked_teacher(context, taught_by.teacher.source), context.dataset.train
     logits = teacher(torch.from_numpy(train_images.images)).log_softmax(1)
     expected = logits[torch.arange(len(train_images)), torch.from_numpy(train_images.labels)]
-    torch.testing.assert_close(look_at_clean(setup, teacher), expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(LabelStore(store, read_manifest(store)).clean, look_at_clean(setup, teacher))
+    torch.testing.assert_close(clean_label_log_probs(context, teacher), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(LabelStore(store, read_manifest(store)).clean, clean_label_log_probs(context, teacher))
 
 
 def test_a_teacher_without_trust_does_not_look_at_clean_images(
     taught_by: Recipe, changed: Changed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clean_labels, "look_at_clean", lambda *_: pytest.fail("looked"))
+    monkeypatch.setattr(clean_log_probs, "clean_label_log_probs", lambda *_: pytest.fail("looked"))
     train(changed(taught_by, {"optimization.epochs": 1, "run.dir": str(tmp_path / "run")}))
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_clean_file_is_named(
 
 
 def test_decoupled_wants_all_classes_stored(taught_by: Recipe, changed: Changed, tmp_path: Path) -> None:
-    label(taught_by, tmp_path / "store", Request(k=5, epochs=(0, 1)))
+    label_views(taught_by, tmp_path / "store", LabelRequest(k=5, epochs=(0, 1)))
     stored = {
         "teacher.source": "none", "teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "run"),
         "optimization.epochs": 1,

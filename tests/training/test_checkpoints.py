@@ -16,39 +16,40 @@ from torch import Tensor, nn
 
 from kdaug import InputError
 from kdaug.config import Optimization
-from kdaug.training.checkpoints import TrainingState, load_newest_checkpoint, save_checkpoint
-from kdaug.training.optimization import LearningRate, create_average, create_optimizer, create_scaler
-from kdaug.training.step import descend
+from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
+from kdaug.training.optim import LearningRate, create_ema, create_optimizer, create_scaler
+from kdaug.training.state import TrainState
+from kdaug.training.step import optimizer_step
 
 FILES = ("weights.safetensors", "average.safetensors", "state.pt", "sha256.json")
 
 
-def a_state(seed: int, settings: Optimization = Optimization(ema_decay=0.99)) -> TrainingState:  # noqa: B008 - frozen
+def a_state(seed: int, settings: Optimization = Optimization(ema_decay=0.99)) -> TrainState:  # noqa: B008 - frozen
     """A small network with buffers and dropout, its optimiser and the average of its weights."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
     optimizer = create_optimizer(network, settings)
     scaler = create_scaler(torch.device("cpu"), torch.float16)
-    rate, average = LearningRate(optimizer, settings, 50), create_average(network, settings)
-    return TrainingState(network, network, optimizer, rate, scaler, average)
+    rate, average = LearningRate(optimizer, settings, 50), create_ema(network, settings)
+    return TrainState(network, network, optimizer, rate, scaler, average)
 
 
-def advance(state: TrainingState, steps: int) -> TrainingState:
+def advance(state: TrainState, steps: int) -> TrainState:
     """Some steps on fixed data; the dropout draws from torch's generator."""
     x = torch.linspace(-1, 1, 24).reshape(6, 4)
     for _ in range(steps):
         state.rate.set(state.step)
         state.scaler.scale((state.network(x) ** 2).mean()).backward()
-        descend(state, clip_norm=1.0)
+        optimizer_step(state, clip_norm=1.0)
         state.best_top1_error = 90.0 - state.step
         state.seconds += 1.5
     return state
 
 
-def everything(state: TrainingState) -> list[Tensor | float | None]:
+def everything(state: TrainState) -> list[Tensor | float | None]:
     """All that changes while training, and the generator's next draw."""
     slots = [value for slot in state.optimizer.state.values() for value in slot.values()]
-    average = state.average.module.state_dict().values() if state.average is not None else ()
+    average = state.ema.module.state_dict().values() if state.ema is not None else ()
     return [
         *(value.clone() for value in (*state.network.state_dict().values(), *average)),
         *(value.clone() if isinstance(value, Tensor) else value for value in slots),

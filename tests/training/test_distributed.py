@@ -22,8 +22,8 @@ import torch
 from kdaug import InputError
 from kdaug.config import Optimization, Recipe, Run
 from kdaug.data.loader import BatchKey, evaluation_keys
-from kdaug.training.distributed import Agreement, World, is_lost_connection, restarted
-from kdaug.training.parallel import check_parallel, parts_of_a_share, place, prepare_network
+from kdaug.training.distributed import DistContext, SyncFlags, is_lost_connection, is_restarted_job
+from kdaug.training.parallel import accumulation_steps, check_parallel, place_network, prepare_network
 
 PATIENCE = 120
 SCRIPT = Path(__file__).with_name("one_rank.py")
@@ -217,7 +217,7 @@ def key(count: int) -> BatchKey:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
 def test_shares_are_equal_and_together_the_batch(size: int) -> None:
-    shares = [World(rank, size).share_of(key(12)) for rank in range(size)]
+    shares = [DistContext(rank, size).shard(key(12)) for rank in range(size)]
     assert {len(share.indices) for share in shares} == {12 // size}
     np.testing.assert_array_equal(np.concatenate([share.indices for share in shares]), key(12).indices)
     assert {(share.step, share.epoch) for share in shares} == {(3, 1)}
@@ -234,7 +234,7 @@ def test_every_rank_evaluates_as_many_batches_and_no_image_is_counted_twice(coun
 
 
 def test_alone_what_is_asked_for_is_done_at_once() -> None:
-    agreement = Agreement(World())
+    agreement = SyncFlags(DistContext())
     assert agreement.on(False, True) == [False, True]
     assert agreement.on(False, False) == [False, False]
     assert agreement.settled_on(True, False) == [True, False]
@@ -251,17 +251,29 @@ def changed_recipe(changed: Callable[..., Recipe], **settings: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("settings", "world", "says"),
     [
-        ({}, World(0, 5), r"global_batch 96 does not divide evenly over 5 processes; the nearest that does is 95"),
-        ({"run__device_batch": 20}, World(0, 2), r"device_batch 20 does not divide evenly the 48 images of a process"),
-        ({"run__shard": True}, World(), r"run\.shard spreads a network over several processes; start them with torch"),
-        ({"optimization__sync_batch_norm": True}, World(0, 2), r"optimization\.sync_batch_norm needs GPUs"),
+        (
+            {},
+            DistContext(0, 5),
+            r"global_batch 96 does not divide evenly over 5 processes; the nearest that does is 95",
+        ),
+        (
+            {"run__device_batch": 20},
+            DistContext(0, 2),
+            r"device_batch 20 does not divide evenly the 48 images of a process",
+        ),
+        (
+            {"run__shard": True},
+            DistContext(),
+            r"run\.shard spreads a network over several processes; start them with torch",
+        ),
+        ({"optimization__sync_batch_norm": True}, DistContext(0, 2), r"optimization\.sync_batch_norm needs GPUs"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(
-    changed: Callable[..., Recipe], settings: dict[str, Any], world: World, says: str
+    changed: Callable[..., Recipe], settings: dict[str, Any], dist: DistContext, says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        check_parallel(changed_recipe(changed, **settings), world, CPU, torch.float32)
+        check_parallel(changed_recipe(changed, **settings), dist, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -271,8 +283,8 @@ def test_a_share_is_taken_in_as_few_parts_as_the_device_allows(
     changed: Callable[..., Recipe], device_batch: int | None, size: int, parts: int
 ) -> None:
     recipe = changed_recipe(changed, run__device_batch=device_batch)
-    check_parallel(recipe, World(0, size), CPU, torch.float32)
-    assert parts_of_a_share(recipe, World(0, size)) == parts
+    check_parallel(recipe, DistContext(0, size), CPU, torch.float32)
+    assert accumulation_steps(recipe, DistContext(0, size)) == parts
 
 
 def test_a_network_that_cannot_checkpoint_its_gradients_is_named() -> None:
@@ -288,16 +300,16 @@ def test_batch_norms_that_are_to_see_all_processes_become_such() -> None:
 
 
 def test_a_network_alone_is_placed_whole_in_channels_last_memory() -> None:
-    network = place(torch.nn.Conv2d(3, 4, 3), False, World(), CPU)
+    network = place_network(torch.nn.Conv2d(3, 4, 3), False, DistContext(), CPU)
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
 def test_a_job_started_again_resumes_by_itself(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0")
-    assert not restarted()
+    assert not is_restarted_job()
     monkeypatch.setenv(name, "1")
-    assert restarted()
+    assert is_restarted_job()
 
 
 def test_only_what_says_that_a_rank_has_gone_is_taken_for_it() -> None:

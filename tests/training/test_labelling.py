@@ -19,18 +19,18 @@ from kdaug.config import Recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.supervision.label_store import read_manifest, write_manifest
 from kdaug.training import labelling, train
-from kdaug.training.labelling import Request, label, verify
+from kdaug.training.labelling import LabelRequest, label_views, verify_labels
 
 Changed = Callable[[Recipe, dict[str, Any]], Recipe]
 Lines = Callable[[Path], list[dict[str, Any]]]
-EXACT = Request(precision="float32")
+EXACT = LabelRequest(precision="float32")
 
 
 @pytest.fixture(scope="module")
 def store(taught: Path, taught_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Answers of the teacher of `taught`, float32, to all views of its two epochs; look only."""
     folder = tmp_path_factory.mktemp("labels") / "store"
-    label(taught_recipe, folder, EXACT)
+    label_views(taught_recipe, folder, EXACT)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_training_from_exact_labels_is_training_with_the_teacher(
 def test_half_precision_moves_the_weights_no_more_than_its_rounding(
     taught: Path, taught_recipe: Recipe, student: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    label(taught_recipe, tmp_path / "half", Request())
+    label_views(taught_recipe, tmp_path / "half", LabelRequest())
     read = train(student(tmp_path / "half")).directory
     weights, exact = (safetensors.torch.load_file(run / "last.safetensors") for run in (read, taught))
     moved = max(float((weights[name].double() - exact[name].double()).abs().max()) for name in weights)
@@ -124,7 +124,7 @@ def test_clean_epochs_are_labelled_as_they_are_seen(
         {"optimization.epochs": 1, "optimization.clean_epochs": 1, "teacher.source": f"run:{teacher}",
          "run.dir": str(tmp_path / "online")},
     )  # fmt: skip
-    label(recipe, tmp_path / "store", EXACT)
+    label_views(recipe, tmp_path / "store", EXACT)
     read = changed(recipe, {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "stored")})
     assert losses(lines_of(train(recipe).directory)) == losses(lines_of(train(read).directory))
 
@@ -132,7 +132,7 @@ def test_clean_epochs_are_labelled_as_they_are_seen(
 def test_stored_epochs_may_be_used_in_turn(
     taught_recipe: Recipe, student: Callable[..., Recipe], lines_of: Lines, tmp_path: Path
 ) -> None:
-    label(taught_recipe, tmp_path / "one", replace(EXACT, cycle=1))
+    label_views(taught_recipe, tmp_path / "one", replace(EXACT, cycle=1))
     assert len(list((tmp_path / "one").glob("epoch-*"))) == 1
     run = train(student(tmp_path / "one", {"optimization.epochs": 5})).directory
     divergence = [line["divergence"] for line in lines_of(run) if line["kind"] == "step"]
@@ -143,21 +143,21 @@ def test_stored_epochs_may_be_used_in_turn(
 @pytest.mark.parametrize(
     ("settings", "request_", "says"),
     [
-        ({}, Request(epochs=(0, 3)), "--epochs 0:3 are not among the recipe's, which are 0:2"),
-        ({}, Request(epochs=(1, 1)), "--epochs 1:1 are not among"),
-        ({}, Request(k=0), "--k is 0"),
-        ({}, Request(temperatures=(0.0,)), "--temperatures holds 0, but all must be above 0"),
-        ({"teacher.source": "none"}, Request(), "teacher.source is none"),
-        ({"teacher.labels": "x"}, Request(), "teacher.labels is given"),
-        ({"views.policy": "pba-cifar10"}, Request(cycle=1), "follows the epoch"),
-        ({"optimization.clean_epochs": 1}, Request(cycle=1), "cannot serve clean epochs"),
+        ({}, LabelRequest(epochs=(0, 3)), "--epochs 0:3 are not among the recipe's, which are 0:2"),
+        ({}, LabelRequest(epochs=(1, 1)), "--epochs 1:1 are not among"),
+        ({}, LabelRequest(k=0), "--k is 0"),
+        ({}, LabelRequest(temperatures=(0.0,)), "--temperatures holds 0, but all must be above 0"),
+        ({"teacher.source": "none"}, LabelRequest(), "teacher.source is none"),
+        ({"teacher.labels": "x"}, LabelRequest(), "teacher.labels is given"),
+        ({"views.policy": "pba-cifar10"}, LabelRequest(cycle=1), "follows the epoch"),
+        ({"optimization.clean_epochs": 1}, LabelRequest(cycle=1), "cannot serve clean epochs"),
     ],
 )
 def test_what_cannot_be_stored_is_refused(
-    settings: dict[str, Any], request_: Request, says: str, taught_recipe: Recipe, changed: Changed, tmp_path: Path
+    settings: dict[str, Any], request_: LabelRequest, says: str, taught_recipe: Recipe, changed: Changed, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=says):
-        label(changed(taught_recipe, settings), tmp_path / "store", request_)
+        label_views(changed(taught_recipe, settings), tmp_path / "store", request_)
     assert not (tmp_path / "store").exists()
 
 
@@ -174,8 +174,8 @@ def test_labelling_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr(labelling, "_look", stopped)
     with pytest.raises(KeyboardInterrupt):
-        label(taught_recipe, tmp_path / "store", EXACT)
-    label(taught_recipe, tmp_path / "store", EXACT)
+        label_views(taught_recipe, tmp_path / "store", EXACT)
+    label_views(taught_recipe, tmp_path / "store", EXACT)
     assert looked == [0, 1, 1], "what was written is not done again"
     assert {**contents(tmp_path / "store"), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
 
@@ -183,10 +183,10 @@ def test_labelling_goes_on_where_it_was_stopped(
 def test_a_folder_with_something_else_in_it_is_left_alone(taught_recipe: Recipe, store: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("of value")
     with pytest.raises(InputError, match="exists and is not a label store"):
-        label(taught_recipe, tmp_path, EXACT)
+        label_views(taught_recipe, tmp_path, EXACT)
     before = contents(store)
     with pytest.raises(InputError, match=r"store of something else .*k: 5 -> 3"):
-        label(taught_recipe, store, replace(EXACT, k=3))
+        label_views(taught_recipe, store, replace(EXACT, k=3))
     assert contents(store) == before
 
 
@@ -195,12 +195,12 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match="the disk has no"):
-        label(taught_recipe, tmp_path / "store", EXACT)
+        label_views(taught_recipe, tmp_path / "store", EXACT)
     assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
 
 
 def test_a_sound_store_is_verified(store: Path) -> None:
-    seen = verify(store, 100, None, "cpu", seed=0)
+    seen = verify_labels(store, 100, None, "cpu", seed=0)
     assert (seen.views, seen.epochs, seen.wrong, seen.changed) == (100, 2, 0, [])
     assert max(seen.errors.values()) < 1e-5
 
@@ -238,7 +238,7 @@ def test_answers_that_are_not_the_teachers_are_found(
         name = "label" if column == "clean" else column
         columns[name] = spoil(columns[name])
         path.write_bytes(safetensors.torch.save(columns, {"store": read_manifest(store).digest}))
-    seen = verify(folder, 64, None, "cpu", seed=0)
+    seen = verify_labels(folder, 64, None, "cpu", seed=0)
     assert seen.wrong > 60
     assert seen.errors[named] > 0.1
     assert all(error < 1e-5 for name, error in seen.errors.items() if name != named)
@@ -253,7 +253,7 @@ def test_another_teacher_is_found(store: Path, tmp_path: Path) -> None:
     write_manifest(other, folder)
     for path in folder.glob("*.safetensors"):
         path.write_bytes(safetensors.torch.save(safetensors.torch.load_file(path), {"store": other.digest}))
-    seen = verify(folder, 10, None, "cpu", seed=0)
+    seen = verify_labels(folder, 10, None, "cpu", seed=0)
     assert len(seen.changed) == 1
     assert "teacher: another -> " in seen.changed[0]
 
@@ -267,7 +267,7 @@ def test_a_teacher_that_is_gone_is_not_trained_again_to_verify(
         to_yaml(changed(taught_recipe, {"run.dir": str(tmp_path / "elsewhere" / "run")}))
     )
     with pytest.raises(InputError, match=r"the teacher of this store was trained in .*elsewhere.*, which is gone"):
-        verify(folder, 10, None, "cpu", seed=0)
+        verify_labels(folder, 10, None, "cpu", seed=0)
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -306,7 +306,7 @@ def test_what_is_spoilt_is_made_anew_by_the_same_command_and_nothing_else_is(
     (folder / f"{name}.123.part").write_bytes(b"left over")
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     spoil(folder / name)
-    label(taught_recipe, folder, EXACT)
+    label_views(taught_recipe, folder, EXACT)
     (folder / f"{name}.123.part").unlink(missing_ok=True)
     assert {**contents(folder), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
     assert {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != before[path.name]} == {name}
@@ -316,12 +316,12 @@ def test_parts_labelled_apart_are_put_together_by_copying_them(
     taught_recipe: Recipe, store: Path, student: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     for epoch in (0, 1):
-        label(taught_recipe, tmp_path / f"part{epoch}", replace(EXACT, epochs=(epoch, epoch + 1)))
+        label_views(taught_recipe, tmp_path / f"part{epoch}", replace(EXACT, epochs=(epoch, epoch + 1)))
     with pytest.raises(InputError, match=r"epoch 0 is needed, but .* --epochs 0:2, makes it"):
         train(student(tmp_path / "part1"))
     shutil.copy(tmp_path / "part0" / "epoch-00000-0.safetensors", tmp_path / "part1")
     assert {**contents(tmp_path / "part1"), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
-    label(taught_recipe, tmp_path / "part0", EXACT)
+    label_views(taught_recipe, tmp_path / "part0", EXACT)
     assert contents(tmp_path / "part0").keys() == contents(store).keys(), "or added later"
 
 
@@ -331,12 +331,12 @@ def test_a_place_that_cannot_be_is_refused_before_the_teacher_is_trained(
     monkeypatch.setattr(labelling, "find_teacher", lambda *_: pytest.fail("asked for the teacher"))
     (tmp_path / "file").write_text("of value")
     with pytest.raises(InputError, match="exists and is not a label store"):
-        label(taught_recipe, tmp_path / "file", EXACT)
+        label_views(taught_recipe, tmp_path / "file", EXACT)
     with pytest.raises(InputError, match=r"store of something else \(precision: float32 -> float16\)"):
-        label(taught_recipe, store, Request())
+        label_views(taught_recipe, store, LabelRequest())
     monkeypatch.setattr(labelling.os, "access", lambda *_: False)
     with pytest.raises(InputError, match="/proc cannot be written to; choose another folder with --out"):
-        label(taught_recipe, Path("/proc/labels"), EXACT)
+        label_views(taught_recipe, Path("/proc/labels"), EXACT)
 
 
 def test_a_store_that_another_process_fills_is_left_alone(
@@ -350,9 +350,9 @@ def test_a_store_that_another_process_fills_is_left_alone(
     (folder / "epoch-00001-0.safetensors").unlink()
     before = contents(folder)
     with held_elsewhere(folder), pytest.raises(InputError, match=f"{folder} is being filled by another process; wait"):
-        label(taught_recipe, folder, EXACT)
+        label_views(taught_recipe, folder, EXACT)
     assert contents(folder) == before
-    label(taught_recipe, folder, EXACT)
+    label_views(taught_recipe, folder, EXACT)
     assert {**contents(folder), "recipe.yaml": b""} == {**contents(store), "recipe.yaml": b""}
 
 
@@ -362,18 +362,18 @@ def test_to_verify_some_views_the_teacher_looks_at_their_images_alone(
     looked = dict[str, set[int]](clean=set(), views=set())
     look, answer = labelling.look_at_clean, labelling.answers
 
-    def look_at_clean(setup: Any, teacher: Any, rows: Any) -> torch.Tensor:
+    def look_at_clean(context: Any, teacher: Any, rows: Any) -> torch.Tensor:
         looked["clean"].update(rows.tolist())
-        return look(setup, teacher, rows)
+        return look(context, teacher, rows)
 
     def answers(*arguments: Any) -> Iterator[Any]:
         for rows, records in answer(*arguments):
             looked["views"].update(rows.tolist())
             yield rows, records
 
-    monkeypatch.setattr(labelling, "look_at_clean", look_at_clean)
+    monkeypatch.setattr(labelling, "clean_label_log_probs", look_at_clean)
     monkeypatch.setattr(labelling, "answers", answers)
-    assert verify(store, 10, None, "cpu", seed=0).wrong == 0
+    assert verify_labels(store, 10, None, "cpu", seed=0).wrong == 0
     assert looked["clean"] == looked["views"]
     assert 5 <= len(looked["views"]) <= 10
 
@@ -382,7 +382,7 @@ def test_epochs_in_which_the_teacher_does_not_look_on_need_no_labels(
     taught_recipe: Recipe, changed: Changed, student: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     settings = {"optimization.clean_epochs": 1, "supervision.when": "policy"}
-    label(changed(taught_recipe, settings), tmp_path / "store", replace(EXACT, epochs=(0, 2)))
+    label_views(changed(taught_recipe, settings), tmp_path / "store", replace(EXACT, epochs=(0, 2)))
     assert train(student(tmp_path / "store", settings)).directory.exists()
 
 

@@ -24,14 +24,14 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from kdaug import InputError, apply, create_policy
 from kdaug.config import Recipe, read_recipe
 from kdaug.data import Dataset, load_dataset
-from kdaug.philox import permutation
+from kdaug.rng.philox import permutation
 from kdaug.supervision import Teacher
 from kdaug.training import Interrupted, loop, train
-from kdaug.training import setup as preparation
+from kdaug.training import context as preparation
+from kdaug.training.batches import training_batches
 from kdaug.training.evaluation import Scores
-from kdaug.training.resolving import resolve
-from kdaug.training.step import learn
-from kdaug.training.viewing import training_views
+from kdaug.training.resolve import resolve
+from kdaug.training.step import train_step
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
 
 Tiny = Callable[..., Recipe]
@@ -398,15 +398,15 @@ def test_a_compiled_network_learns_the_same_and_resumes_bit_for_bit(
 
     noisy = {"student.name": "small_convnet", "run.compile": True, "run.resume": True}  # its dropout draws otherwise
     whole = train(tiny({**noisy, "run.dir": str(tmp_path / "whole")})).directory
-    count, learn = itertools.count(1), loop.learn
+    count, train_step = itertools.count(1), loop.learn
 
     def stop_at_3(*arguments: Any) -> Any:  # a hook within the network would be compiled with it
         if next(count) == 3:
             signal.raise_signal(signal.SIGINT)
-        return learn(*arguments)
+        return train_step(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "learn", stop_at_3)
+        patch.setattr(loop, "train_step", stop_at_3)
         with pytest.raises(Interrupted):
             train(tiny(noisy))
     assert_same_run(train(tiny(noisy)).directory, whole, lines_of)
@@ -672,7 +672,7 @@ def test_a_loss_that_is_not_finite_in_an_evaluation_leaves_the_checkpoint_before
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([Scores(2000, 50.0, 10.0, 1.0), Scores(2000, 90.0, 50.0, math.nan)])
-    monkeypatch.setattr(loop, "evaluate_network", lambda *_: next(scores))
+    monkeypatch.setattr(loop, "evaluate_on_validation", lambda *_: next(scores))
     recipe = tiny({**DROPOUT, "optimization.epochs": 3})
     with pytest.raises(InputError, match=r"loss on the validation images is nan after step 8; .* before it is kept"):
         train(recipe)
@@ -695,10 +695,10 @@ def test_activations_computed_again_count_once_in_the_statistics(tiny: Tiny, tmp
             "data.train_images": 16, "optimization.global_batch": 8, "optimization.epochs": 1,
         }  # fmt: skip
         recipe = tiny(settings)
-        setup = preparation.prepare(resolve(recipe), Console(quiet=True))
-        state = loop.first_state(setup)
-        for viewed in training_views(setup, 0):
-            learn(setup, state, None, viewed)
+        context = preparation.prepare(resolve(recipe), Console(quiet=True))
+        state = loop.first_state(context)
+        for view_batch in training_batches(context, 0):
+            train_step(context, state, None, view_batch)
         weights.append(state.network.state_dict())
     assert all(value == 2 for key, value in weights[1].items() if key.endswith("num_batches_tracked"))
     for key, value in weights[0].items():

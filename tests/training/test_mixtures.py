@@ -16,83 +16,86 @@ from rich.console import Console
 from kdaug.config import Data, Recipe, Run, Supervision, Views, check
 from kdaug.data.loader import BatchKey
 from kdaug.errors import InputError
-from kdaug.philox import permutation
-from kdaug.supervision import Mixture, supervise
-from kdaug.training import train, viewing
-from kdaug.training.distributed import World
-from kdaug.training.labelling import Request, label
-from kdaug.training.resolving import resolve, teacher_recipe
-from kdaug.training.setup import Setup, prepare
-from kdaug.training.viewing import in_order_of_epoch, training_views, views_of
+from kdaug.rng.philox import permutation
+from kdaug.supervision import MixedLabels, distillation_loss
+from kdaug.training import batches as batches_module
+from kdaug.training import train
+from kdaug.training.batches import epoch_order, training_batches, views_of
+from kdaug.training.context import TrainContext, build_context
+from kdaug.training.distributed import DistContext
+from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.resolve import resolve, teacher_run_recipe
 from kdaug.views import apply
-from kdaug.views.mixing import mix, partners, plan_mixtures
+from kdaug.views.mixing import mix, partners, plan_mixing
 
 Changed = Callable[[Recipe, dict[str, Any]], Recipe]
 Lines = Callable[[Path], list[dict[str, Any]]]
 MIXED = {"views.mixup": 0.4, "views.cutmix": 1.0}
 
 
-def setup_of(recipe: Recipe) -> Setup:
-    return prepare(resolve(recipe), Console(quiet=True))
+def setup_of(recipe: Recipe) -> TrainContext:
+    return build_context(resolve(recipe), Console(quiet=True))
 
 
-def by_image(setup: Setup, keys: list[BatchKey], replaced: bool = False) -> dict[int, tuple[Any, ...]]:
+def by_image(context: TrainContext, keys: list[BatchKey], replaced: bool = False) -> dict[int, tuple[Any, ...]]:
     """What is seen of every image: its view, its label, its partner's, its share."""
     found = {}
-    for viewed in views_of(setup, keys, replaced):
-        assert viewed.mixture is not None
-        columns = (viewed.pixels.numpy(), viewed.labels, viewed.mixture.labels, viewed.mixture.share)
-        for row, pixels, *rest in zip(viewed.key.indices.tolist(), *columns, strict=True):
+    for view_batch in views_of(context, keys, replaced):
+        assert view_batch.mixture is not None
+        columns = (view_batch.pixels.numpy(), view_batch.labels, view_batch.mixture.labels, view_batch.mixture.share)
+        for row, pixels, *rest in zip(view_batch.key.indices.tolist(), *columns, strict=True):
             found[row] = (pixels.tobytes(), *(value.item() for value in rest))
     return found
 
 
 @pytest.fixture
-def mixed_setup(tiny: Callable[..., Recipe]) -> Setup:
+def mixed_setup(tiny: Callable[..., Recipe]) -> TrainContext:
     return setup_of(tiny({**MIXED, "views.policy": "randaugment-n2-m5@paper-geometric", "run.seed": 3}))
 
 
-def test_each_view_is_mixed_with_the_view_of_the_next_image_of_the_epoch(mixed_setup: Setup) -> None:
-    setup, train_images = mixed_setup, mixed_setup.dataset.train
-    viewed = next(training_views(setup, 5))
-    rows = viewed.key.indices
+def test_each_view_is_mixed_with_the_view_of_the_next_image_of_the_epoch(mixed_setup: TrainContext) -> None:
+    context, train_images = mixed_setup, mixed_setup.dataset.train
+    view_batch = next(training_batches(context, 5))
+    rows = view_batch.key.indices
     order = permutation(3, 1, 256).tolist()
     others = np.array([order[(order.index(row) + 1) % 256] for row in rows.tolist()])
 
     def own_view(of: np.ndarray) -> np.ndarray:
-        return apply(train_images.images[of], setup.policy.plan(3, 1, of, setup.dataset.size))
+        return apply(train_images.images[of], context.policy.plan(3, 1, of, context.dataset.size))
 
-    plan = plan_mixtures(3, 1, rows, setup.dataset.size, 0.4, 1.0)
-    assert np.array_equal(viewed.pixels, mix(own_view(rows), own_view(others), plan))
-    assert viewed.labels.tolist() == train_images.labels[rows].tolist()
-    assert viewed.mixture is not None
-    assert viewed.mixture.labels.tolist() == train_images.labels[others].tolist()
-    assert viewed.mixture.share.tolist() == plan.share(setup.dataset.size).tolist()
-    parts = viewed.chunk(3)
-    assert torch.equal(torch.cat([part.mixture.share for part in parts if part.mixture]), viewed.mixture.share)
+    plan = plan_mixing(3, 1, rows, context.dataset.size, 0.4, 1.0)
+    assert np.array_equal(view_batch.pixels, mix(own_view(rows), own_view(others), plan))
+    assert view_batch.labels.tolist() == train_images.labels[rows].tolist()
+    assert view_batch.mixture is not None
+    assert view_batch.mixture.labels.tolist() == train_images.labels[others].tolist()
+    assert view_batch.mixture.share.tolist() == plan.share(context.dataset.size).tolist()
+    parts = view_batch.chunk(3)
+    assert torch.equal(torch.cat([part.mixture.share for part in parts if part.mixture]), view_batch.mixture.share)
 
 
-def test_what_is_seen_does_not_depend_on_batches_or_ranks(mixed_setup: Setup) -> None:
+def test_what_is_seen_does_not_depend_on_batches_or_ranks(mixed_setup: TrainContext) -> None:
     order = permutation(3, 0, 256)
     whole = by_image(mixed_setup, [BatchKey(0, 0, order, 0)])
     assert len(whole) == 256
     small = by_image(mixed_setup, [BatchKey(step, 0, rows, 0) for step, rows in enumerate(np.split(order, 32))])
     anyhow = by_image(mixed_setup, [BatchKey(0, 0, np.arange(256)[::-1].copy(), 0)])
     assert whole == small == anyhow
-    shares = [World(rank, 4).share_of(BatchKey(0, 0, order, 0)) for rank in range(4)]
+    shares = [DistContext(rank, 4).shard(BatchKey(0, 0, order, 0)) for rank in range(4)]
     assert {row: seen for share in shares for row, seen in by_image(mixed_setup, [share]).items()} == whole
 
 
 def test_a_batch_of_the_epoch_loads_one_image_more_than_it_shows(
-    mixed_setup: Setup, monkeypatch: pytest.MonkeyPatch
+    mixed_setup: TrainContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, real = [], viewing.load
+    loaded, real = [], batches_module.load
     monkeypatch.setattr(
-        viewing, "load", lambda images, keys, *rest: real(images, (loaded.append(key) or key for key in keys), *rest)
+        batches_module,
+        "load",
+        lambda images, keys, *rest: real(images, (loaded.append(key) or key for key in keys), *rest),
     )
-    next(training_views(mixed_setup, 2))
+    next(training_batches(mixed_setup, 2))
     assert [len(key.indices) for key in loaded[:1]] == [mixed_setup.recipe.optimization.global_batch + 1]
-    assert in_order_of_epoch(mixed_setup, 0, np.array([4, 9, 2])).tolist() == [
+    assert epoch_order(mixed_setup, 0, np.array([4, 9, 2])).tolist() == [
         row for row in permutation(3, 0, 256).tolist() if row in (4, 9, 2)
     ]
 
@@ -109,13 +112,13 @@ def test_unreadable_images_change_only_the_views_they_have_part_in(tmp_path: Pat
         views=Views(crop="random-resized", mixup=0.5, cutmix=0.5),
         run=Run(dir=str(tmp_path / "run")),
     )
-    setup = setup_of(recipe)
+    context = setup_of(recipe)
     order = permutation(0, 0, 24)
     keys = [BatchKey(step, 0, rows, 0) for step, rows in enumerate(np.split(order, 6))]
-    sound, partner = by_image(setup, keys), partners(0, 0, 24)
+    sound, partner = by_image(context, keys), partners(0, 0, 24)
     broken = [int(order[3]), int(order[4]), int(order[11])]
     for row in broken:
-        path = Path(setup.dataset.train.name_of(row))
+        path = Path(context.dataset.train.name_of(row))
         path.write_bytes(path.read_bytes()[:50])
     training, labelling = by_image(setup_of(recipe), keys, replaced=True), by_image(setup_of(recipe), keys)
     assert labelling.keys() == sound.keys() - set(broken)
@@ -128,10 +131,12 @@ def test_unreadable_images_change_only_the_views_they_have_part_in(tmp_path: Pat
             assert seen == sound[row]
 
 
-def test_the_cross_entropy_is_with_both_labels(taught_recipe: Recipe, changed: Changed, mixed_setup: Setup) -> None:
+def test_the_cross_entropy_is_with_both_labels(
+    taught_recipe: Recipe, changed: Changed, mixed_setup: TrainContext
+) -> None:
     logits = torch.randn(3, 5, dtype=torch.float64)
     labels, others, share = torch.tensor([0, 1, 2]), torch.tensor([4, 1, 0]), torch.tensor([0.25, 0.5, 1.0])
-    told = supervise(Supervision(label_smoothing=0.1), logits, None, labels, mixture=Mixture(others, share))
+    told = distillation_loss(Supervision(label_smoothing=0.1), logits, None, labels, mixture=MixedLabels(others, share))
     target = torch.full((3, 5), 0.02, dtype=torch.float64)
     for row in range(3):
         target[row, labels[row]] += 0.9 * share[row]
@@ -152,7 +157,7 @@ def test_stored_labels_are_of_the_mixed_views(
             "run.dir": str(tmp_path / "asked"),
         },
     )
-    label(recipe, tmp_path / "store", Request(precision="float32"))
+    label_views(recipe, tmp_path / "store", LabelRequest(precision="float32"))
     asked = train(recipe).directory
     stored = {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "read")}
     read = train(changed(recipe, stored)).directory
@@ -162,7 +167,7 @@ def test_stored_labels_are_of_the_mixed_views(
 
 
 def test_the_teacher_to_be_trained_sees_single_images(taught_recipe: Recipe, changed: Changed) -> None:
-    views = teacher_recipe(changed(taught_recipe, MIXED)).views
+    views = teacher_run_recipe(changed(taught_recipe, MIXED)).views
     assert (views.mixup, views.cutmix) == (0, 0)
 
 

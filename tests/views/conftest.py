@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from kdaug import ViewPlan
-from kdaug.views.drawing import Dice, Entries
-from kdaug.views.spaces import space_of
+from kdaug.views.draw import OpTable, RandomWords
+from kdaug.views.spaces import get_space
 
 CellPlan = Callable[..., ViewPlan]
 
@@ -30,8 +30,8 @@ def plan_of_cells() -> CellPlan:
         def same(word: int) -> np.ndarray:
             return np.full((len(pairs), 1), word, np.uint32)
 
-        dice = Dice(same(negative << 31), same(place[0]), same(place[1]), same(resample << 31))
-        return Entries(space_of(space), pairs, (1, 2, 3)).plan(np.arange(len(pairs))[:, None], dice, size)
+        dice = RandomWords(same(negative << 31), same(place[0]), same(place[1]), same(resample << 31))
+        return OpTable(get_space(space), pairs, (1, 2, 3)).plan(np.arange(len(pairs))[:, None], dice, size)
 
     return plan
 

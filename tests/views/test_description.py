@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdaug import create_policy
-from kdaug.views.description import argument_in_words, describe, describe_space
+from kdaug.views.description import describe, describe_space, format_argument
 from kdaug.views.spaces import SPACES
 
 
@@ -42,7 +42,7 @@ from kdaug.views.spaces import SPACES
     ],
 )
 def test_arguments_in_words(space: str, op: str, level: float, words: str) -> None:
-    assert argument_in_words(SPACES[space], op, level, (50, 100)) == words
+    assert format_argument(SPACES[space], op, level, (50, 100)) == words
 
 
 def test_a_randaugment_has_its_magnitude_alone() -> None:

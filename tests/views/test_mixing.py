@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaug.philox import permutation
-from kdaug.views.mixing import MixPlan, beta_quantile, mix, partners, plan_mixtures
+from kdaug.rng.philox import permutation
+from kdaug.views.mixing import MixPlan, beta_quantile, mix, partners, plan_mixing
 
 SIZE = (24, 40)
 MANY = np.arange(20_000)
@@ -27,7 +27,7 @@ def test_quantiles_are_those_of_the_beta_distribution(alpha: float) -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_blends_have_shares_from_the_beta_distribution_in_256ths(alpha: float) -> None:
-    plan = plan_mixtures(3, 1, MANY, SIZE, alpha, 0)
+    plan = plan_mixing(3, 1, MANY, SIZE, alpha, 0)
     assert not plan.box.any()
     share = plan.share(SIZE)
     assert np.array_equal(share * 256, plan.weight)
@@ -37,7 +37,7 @@ def test_blends_have_shares_from_the_beta_distribution_in_256ths(alpha: float) -
 
 
 def test_boxes_lie_inside_have_the_images_proportions_and_their_areas_follow_the_share() -> None:
-    plan = plan_mixtures(3, 1, MANY, (200, 400), 0, 1.0)
+    plan = plan_mixing(3, 1, MANY, (200, 400), 0, 1.0)
     left, top, width, height = plan.box.T
     assert (plan.weight == 256).all()
     assert (np.minimum(left, top) >= 0).all()
@@ -46,7 +46,7 @@ def test_boxes_lie_inside_have_the_images_proportions_and_their_areas_follow_the
     assert np.allclose(plan.share((200, 400)), 1 - width * height / 80_000)
     inside = (left > 0) & (top > 0) & (left + width < 400) & (top + height < 200)
     assert np.abs(width - 2 * height)[inside].max() <= 4
-    narrow = plan_mixtures(3, 1, MANY, (200, 400), 0, 100.0)
+    narrow = plan_mixing(3, 1, MANY, (200, 400), 0, 100.0)
     left, top, width, height = narrow.box.T
     inside = (left > 0) & (top > 0) & (left + width < 400) & (top + height < 200)
     assert inside.mean() == pytest.approx((1 - 0.5**0.5) ** 2, abs=0.02), "centres are anywhere"
@@ -54,7 +54,7 @@ def test_boxes_lie_inside_have_the_images_proportions_and_their_areas_follow_the
 
 
 def test_of_both_kinds_each_is_drawn_half_the_time() -> None:
-    plan = plan_mixtures(0, 0, MANY, SIZE, 0.2, 1.0)
+    plan = plan_mixing(0, 0, MANY, SIZE, 0.2, 1.0)
     cut = plan.box[:, 2] > 0
     assert 0.44 < cut.mean() < 0.5, "some boxes have no size"
     assert (plan.weight[cut] == 256).all()
@@ -63,9 +63,9 @@ def test_of_both_kinds_each_is_drawn_half_the_time() -> None:
 
 @given(st.integers(0, 2**32), st.integers(0, 99), st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
 def test_a_mixture_is_a_function_of_its_key_alone(seed: int, epoch: int, indices: list[int]) -> None:
-    whole = plan_mixtures(seed, epoch, indices, SIZE, 0.4, 1.0)
+    whole = plan_mixing(seed, epoch, indices, SIZE, 0.4, 1.0)
     for row, index in enumerate(indices):
-        alone = plan_mixtures(seed, epoch, [index], SIZE, 0.4, 1.0)
+        alone = plan_mixing(seed, epoch, [index], SIZE, 0.4, 1.0)
         assert alone.weight[0] == whole.weight[row]
         assert alone.box[0].tolist() == whole.box[row].tolist()
 
@@ -73,7 +73,7 @@ def test_a_mixture_is_a_function_of_its_key_alone(seed: int, epoch: int, indices
 def test_bytes_are_the_weighted_mean_and_the_box_is_the_partners() -> None:
     rng = np.random.default_rng(0)
     own, partner = rng.integers(0, 256, (2, 300, *SIZE, 3), dtype=np.uint8)
-    plan = plan_mixtures(5, 0, np.arange(300), SIZE, 0.5, 1.0)
+    plan = plan_mixing(5, 0, np.arange(300), SIZE, 0.5, 1.0)
     mixed = mix(own, partner, plan)
     assert mixed.dtype == np.uint8
     for row in range(300):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdaug import InputError, Policy, ViewPlan, apply, create_policy, plan_of
 from kdaug.config import Views
-from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential, of_recipe, spec_with_magnitude
+from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential, policy_from_views, spec_with_magnitude
 
 SIZE = (9, 12)
 MEAN = (10, 20, 30)
@@ -30,7 +30,7 @@ POLICIES: dict[str, Policy] = {
     "pad-crop": PadCrop(2, MEAN),
     "flip": Flip(),
     "cutout": Cutout(3, MEAN),
-    "recipe": of_recipe(Views(policy=TPU, cutout=4), MEAN, cropped_at_decoding=False),
+    "recipe": policy_from_views(Views(policy=TPU, cutout=4), MEAN, cropped_at_decoding=False),
 }
 policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
@@ -201,7 +201,7 @@ def test_the_parts_of_a_view_draw_independently(assert_uniform: Callable[[Any], 
     ],
 )
 def test_a_recipes_view_has_the_fields_order(views: Views, cropped: bool, order: list[str]) -> None:
-    rows = names(of_recipe(views, MEAN, cropped).plan(0, 0, np.arange(60), SIZE))
+    rows = names(policy_from_views(views, MEAN, cropped).plan(0, 0, np.arange(60), SIZE))
     unflipped = [name for name in order if name != "flip"]
     seen = {len(row) for row in rows}
     assert seen == {len(order), len(unflipped)}
@@ -212,7 +212,7 @@ def test_a_recipes_view_has_the_fields_order(views: Views, cropped: bool, order:
 
 def test_a_recipes_settings_reach_the_pixels() -> None:
     views = Views(policy="none", crop="pad", pad=3, flip=False, cutout=6)
-    plan = of_recipe(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
+    plan = policy_from_views(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
     assert set(plan.argument[:, 0, 0]) == set(range(-3, 4))
     assert set(plan.argument[:, 1, 2]) == {6}
     seen = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
@@ -220,14 +220,16 @@ def test_a_recipes_settings_reach_the_pixels() -> None:
 
 
 def test_a_recipes_mean_reaches_its_policy() -> None:
-    policy = of_recipe(Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True)
+    policy = policy_from_views(
+        Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True
+    )
     seen = apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
     assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
 def test_random_resized_crops_belong_to_images_cropped_while_decoded() -> None:
     with pytest.raises(InputError, match=r"views\.crop random-resized needs data\.name folder"):
-        of_recipe(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
+        policy_from_views(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
 
 
 def test_a_part_plans_for_the_size_that_the_part_before_ends_with() -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from kdaug import InputError, create_policy
-from kdaug.views.policies import SubPolicies, pinned, read_policy_file
+from kdaug.views.policies import SubPolicies, pin_policy_files, read_policy_file
 
 Write = Callable[..., str]
 
@@ -135,15 +135,15 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_pinned_file_is_refused_once_it_says_something_else(write: Write) -> None:
     spec = write(GOOD)
-    fixed = pinned(f"{spec},flip")
+    fixed = pin_policy_files(f"{spec},flip")
     assert fixed.startswith(f"{spec}#")
     assert fixed.endswith(",flip")
-    assert pinned(fixed) == fixed
-    assert pinned("autoaugment-cifar10,flip") == "autoaugment-cifar10,flip"
+    assert pin_policy_files(fixed) == fixed
+    assert pin_policy_files("autoaugment-cifar10,flip") == "autoaugment-cifar10,flip"
     create_policy(fixed)
     write(GOOD.replace("# two", "# still two").replace("2e-1", "0.2"))
     create_policy(fixed)
     write(GOOD.replace("0.5", "0.6"))
-    for again in (create_policy, pinned):
+    for again in (create_policy, pin_policy_files):
         with pytest.raises(InputError, match="says something else than when the recipe was written: then #"):
             again(fixed)

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from kdaug import InputError, Policy, apply, create_policy
 from kdaug.config import Views
 from kdaug.views.ops import CODES, NAMES
-from kdaug.views.policies import of_recipe, spec_with_magnitude
+from kdaug.views.policies import policy_from_views, spec_with_magnitude
 from kdaug.views.policies.spec import KNOWN
 
 SIZE = (32, 32)
@@ -200,13 +200,13 @@ def test_the_magnitude_shorthand_reaches_into_a_composition() -> None:
 
 
 def test_a_recipe_passes_its_epochs_on_and_names_the_settings_that_clash() -> None:
-    policy = of_recipe(Views(policy="pba-cifar10", crop="none", flip=False), (1, 2, 3), False, epochs=400)
+    policy = policy_from_views(Views(policy="pba-cifar10", crop="none", flip=False), (1, 2, 3), False, epochs=400)
     assert not policy.plan(0, 23, np.arange(300), SIZE).op.any()
     assert policy.plan(0, 24, np.arange(300), SIZE).op.any()
     with pytest.raises(InputError, match="follows the epoch"):
-        of_recipe(Views(policy="pba-cifar10"), (1, 2, 3), False)
+        policy_from_views(Views(policy="pba-cifar10"), (1, 2, 3), False)
     with pytest.raises(InputError, match=r"views.policy flip together with views.crop, .*: Flip stands twice"):
-        of_recipe(Views(policy="flip"), (1, 2, 3), False)
+        policy_from_views(Views(policy="flip"), (1, 2, 3), False)
 
 
 def test_options_reach_their_parts() -> None:

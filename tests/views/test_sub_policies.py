@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageDraw
 
 from kdaug import apply, create_policy
-from kdaug.philox import Stream, below, uniform, words
+from kdaug.rng.philox import Stream, below, uniform, words
 from kdaug.views.ops import CODES
 from kdaug.views.policies import SubPolicies
 

@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
     """Evaluates and prints; returns the exit code."""
     given = parse(Arguments, arguments, "kdaug eval")
 
-    from kdaug.training.evaluate_run import evaluate_run
+    from kdaug.inference.evaluate import evaluate_run
 
     scores = evaluate_run(given.run, given.weights, given.name, given.root, given.device, given.evaluate_size)
     if given.json:

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kdaug.cli.overrides import asks_for_help, find_recipe
+from kdaug.cli.output import print_error, rank
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain, rank
+from kdaug.cli.recipe_arguments import find_recipe, print_help_if_asked
 from kdaug.config import Recipe, check
 from kdaug.errors import InputError
 
@@ -66,7 +66,7 @@ class Verify:
 
 def run(arguments: list[str]) -> int:
     """Labels or verifies; returns the exit code, 1 if a store does not hold what it says."""
-    if asks_for_help(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
+    if print_help_if_asked(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
         return 0
     if arguments[0] == "verify":
         return _verify(parse(Verify, arguments[1:], "kdaug label verify"))
@@ -84,14 +84,14 @@ def _label(name: str, flags: list[str]) -> int:
     recipe = check(given.recipe)
 
     from kdaug.training import Interrupted
-    from kdaug.training.labelling import Request, label
+    from kdaug.training.labelling import LabelRequest, label_views
 
     try:
-        request = Request(given.k, given.temperatures, given.precision, _epochs(given), given.cycle)
-        label(_placed(recipe, given.out), Path(given.out), request)
+        request = LabelRequest(given.k, given.temperatures, given.precision, _epochs(given), given.cycle)
+        label_views(_placed(recipe, given.out), Path(given.out), request)
     except (Interrupted, KeyboardInterrupt) as stop:
         why = stop.why if isinstance(stop, Interrupted) else "interrupted"
-        complain(f"{why}; the same command goes on from what is written")
+        print_error(f"{why}; the same command goes on from what is written")
         return 130
     if rank() == 0:
         store = shlex.quote(given.out)
@@ -119,17 +119,17 @@ def _epochs(given: Labelling) -> tuple[int, int] | None:
 
 
 def _verify(given: Verify) -> int:
-    from kdaug.training.labelling import verify
+    from kdaug.training.labelling import verify_labels
 
     seed = time.time_ns() if given.seed is None else given.seed
-    seen = verify(Path(given.folder), given.views, given.root, given.device, seed)
+    seen = verify_labels(Path(given.folder), given.views, given.root, given.device, seed)
     differ = ", ".join(f"{name} {error:.2g}" for name, error in seen.errors.items())
     print(f"{seen.views:,} views of {seen.epochs} epoch(s) of {given.folder} looked at again; they differ at most by:")
     print(differ)
     if seen.wrong:
-        complain(
+        print_error(
             f"{given.folder}: {seen.wrong:,} of these views have answers that rounding does not explain; label again"
         )
     for line in seen.changed:
-        complain(line)
+        print_error(line)
     return 1 if seen.changed or seen.wrong else 0

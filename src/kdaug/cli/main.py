@@ -15,7 +15,7 @@ import threading
 from importlib.metadata import version
 from types import FrameType
 
-from kdaug.cli.speaking import complain
+from kdaug.cli.output import print_error
 from kdaug.errors import InputError, nearest
 
 # verb -> (module, what it does); the module is imported only when its verb is used
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
     except KeyboardInterrupt:
         return _interrupted()
@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         hint = "; free some space, then continue with the same command (kdaug train: with --run.resume)" if full else ""
         said = "the disk is full" if full else str(error.strerror)
-        complain(f"{said}{where}{hint}")
+        print_error(f"{said}{where}{hint}")
         return 2
 
 

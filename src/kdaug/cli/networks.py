@@ -48,12 +48,12 @@ def _ours() -> list[str]:
     import timm
     import torch
 
-    from kdaug.networks import OURS, create_network, parameter_count
+    from kdaug.networks import OWN_NETWORKS, count_parameters, create_network
 
     lines = []
-    for name in OURS:
+    for name in OWN_NETWORKS:
         with torch.device("meta"):
-            count = parameter_count(create_network(name, 10, 3))
+            count = count_parameters(create_network(name, 10, 3))
         what = textwrap.shorten(timm.model_entrypoint(name).__doc__ or "", 72, placeholder=" ...")
         lines.append(f"  {name:<34}{what:<74}{count:>12,}")
     return lines

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from kdaug.cli.output import print_error
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain
 from kdaug.config import to_yaml
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, NamedRecipe, counted_operations, named_recipe
 from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, estimate
 
 if TYPE_CHECKING:
-    from kdaug.training.rehearsal import Rehearsal
+    from kdaug.training.smoke_test import SmokeTestResult
 
 
 @dataclass(frozen=True)
@@ -111,27 +111,27 @@ def _list(found: Iterable[NamedRecipe]) -> None:
 
 
 def _check(found: list[NamedRecipe], as_json: bool) -> int:
-    from kdaug.training.rehearsal import Rehearsal, rehearse_apart
+    from kdaug.training.smoke_test import SmokeTestResult, smoke_test_in_subprocess
 
     if not as_json:
         print(f"{'recipe':<54}{'step':>9}{'evaluation':>12}{'memory':>10}{'loss':>8}")
     failed = 0
     for named in found:
-        seen = rehearse_apart(named.make(), named.classes, named.answers)
+        seen = smoke_test_in_subprocess(named.make(), named.classes, named.answers)
         failed += isinstance(seen, str)
         if as_json:
-            figures = vars(seen) if isinstance(seen, Rehearsal) else {"error": seen}
+            figures = vars(seen) if isinstance(seen, SmokeTestResult) else {"error": seen}
             print(json.dumps({"name": named.name, **figures}), flush=True)
         else:
             print(f"{named.name:<54}{_seen(seen)}", flush=True)
     if failed:
-        complain(f"{failed} of {len(found)} recipes are not sound")
+        print_error(f"{failed} of {len(found)} recipes are not sound")
     elif not as_json:
         print(f"all {len(found)} are sound: built, two steps on two images of noise at their real size, one evaluation")
     return 1 if failed else 0
 
 
-def _seen(seen: Rehearsal | str) -> str:
+def _seen(seen: SmokeTestResult | str) -> str:
     if isinstance(seen, str):
         return f"FAILED: {seen}"
     memory = f"{seen.peak_bytes / 2**30:.1f} GiB"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from kdaug.cli.output import print_report
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import tell_report
 from kdaug.errors import InputError
 
 
@@ -30,7 +30,8 @@ def run(arguments: list[str]) -> int:
     if not given.runs:
         raise InputError("on which runs? give their directories, or a folder with runs below it")
 
-    from kdaug.study import grid, write_report
+    from kdaug.study.report import write_report
+    from kdaug.study.sweep import grid
 
     against = None
     if given.against:
@@ -40,5 +41,5 @@ def run(arguments: list[str]) -> int:
         against = found[0]
     out = Path(given.out)
     table, left_out = write_report([Path(folder) for folder in given.runs], against, out)
-    tell_report(table, left_out, out)
+    print_report(table, left_out, out)
     return 0

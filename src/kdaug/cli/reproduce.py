@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kdaug.cli.jobs import carry_out
+from kdaug.cli.job_table import run_jobs_with_table
+from kdaug.cli.output import print_error, print_report
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import complain, tell_report
-from kdaug.cli.where import Where, fitted, workers_of
+from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
 from kdaug.config import Data
 from kdaug.errors import InputError
 from kdaug.recipes.scales import Scale
 
 if TYPE_CHECKING:
-    from kdaug.study.paper import PaperStudy
+    from kdaug.study.paper.studies import PaperStudy
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Arguments:
     one scale share their folder, and in it runs, teachers and labels.
     """
 
-    where: Annotated[Where, tyro.conf.arg(name="")]
+    where: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     study: tyro.conf.Positional[str] = ""
     """table1, table2, table3, figure2, figure4 or section3.4."""
     scale: Scale = "smoke"
@@ -61,10 +61,10 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Trains and reports; returns the exit code, 1 if a run failed."""
-    given = parse(Arguments, arguments, "kdaug reproduce", default=Arguments(Where()))
+    given = parse(Arguments, arguments, "kdaug reproduce", default=Arguments(WorkerOptions()))
     seeds = _seeds(given)
 
-    from kdaug.study.paper import STUDIES, paper_study
+    from kdaug.study.paper.studies import STUDIES, paper_study
 
     if not given.study:
         raise InputError(f"which table or figure? There are {', '.join(STUDIES)}")
@@ -75,28 +75,28 @@ def run(arguments: list[str]) -> int:
             print(f"{cell.name}: {cell.row}, {cell.column}")
         return 0
 
-    from kdaug.study import plan_jobs
-    from kdaug.study.reproduction import recipes_of, write_reproduction
+    from kdaug.study.paper.reproduce import recipes_of, write_reproduction
+    from kdaug.study.sweep import plan_jobs
 
     folder = Path(given.dir or f"runs/reproduce-{given.scale}")
     data = Data(root=given.root, download=given.download)
-    workers = workers_of(given.where, small=given.scale in ("smoke", "cpu"))
+    workers = create_workers(given.where, small=given.scale in ("smoke", "cpu"))
     recipes = recipes_of(chosen, seeds, data, given.device)
-    fitting = {name: fitted(recipe, given.where) for name, recipe in recipes.items()}
+    fitting = {name: with_job_threads(recipe, given.where) for name, recipe in recipes.items()}
     try:
         jobs = plan_jobs(fitting, folder, share_labels=True)
     except InputError as error:
         raise InputError(_in_our_words(str(error))) from None
-    code = carry_out(jobs, folder, workers, given.retry)
+    code = run_jobs_with_table(jobs, folder, workers, given.retry)
     out = Path(given.out) if given.out else folder / f"{given.study}-report"
     try:
         table, left_out = write_reproduction(study, folder, out)
     except InputError as error:
         if code == 0:
             raise
-        complain(str(error))
+        print_error(str(error))
         return code
-    tell_report(table, left_out, out)
+    print_report(table, left_out, out)
     return code
 
 

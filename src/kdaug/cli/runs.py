@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from kdaug.cli.output import percent
 from kdaug.cli.parsing import parse
-from kdaug.cli.speaking import percent
 
 if TYPE_CHECKING:
-    from kdaug.training.listing import RunStatus
+    from kdaug.runs.status import RunStatus
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def run(arguments: list[str]) -> int:
     """Lists; returns the exit code."""
     given = parse(Arguments, arguments, "kdaug runs")
 
-    from kdaug.training.listing import find_runs
+    from kdaug.runs.status import find_runs
 
     runs = list(find_runs(Path(given.folder)))
     if given.json:

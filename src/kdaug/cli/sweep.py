@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem
 from kdaug.cli.parsing import parse
-from kdaug.cli.where import Where, fitted, workers_of
+from kdaug.cli.recipe_arguments import find_recipe, print_help_if_asked, recipe_stem
+from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
 from kdaug.config import Recipe, to_yaml, with_settings
 from kdaug.errors import InputError
 
@@ -34,7 +34,7 @@ class Arguments:
     """What to do, and how; all else is of the recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    where: Annotated[Where, tyro.conf.arg(name="")]
+    where: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     dir: str
     """Folder for all runs."""
     list: str | None = None
@@ -47,23 +47,23 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code, 1 if a run failed."""
-    if asks_for_help(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
+    if print_help_if_asked(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
-    base = Arguments(find_recipe(name), Where(), f"runs/{recipe_stem(name)}-sweep")
+    base = Arguments(find_recipe(name), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
     program = f"kdaug sweep {name}"
     given = parse(
         Arguments, flags, program, default=base, description="Train a recipe with other values of some settings.",
     )  # fmt: skip
     if given.recipe.run.dir != base.recipe.run.dir:
         raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
-    recipes = _recipes(fitted(given.recipe, given.where), axes, given.list)
+    recipes = _recipes(with_job_threads(given.recipe, given.where), axes, given.list)
 
-    from kdaug.cli.jobs import carry_out
-    from kdaug.study import plan_jobs
+    from kdaug.cli.job_table import run_jobs_with_table
+    from kdaug.study.sweep import plan_jobs
 
-    folder, workers = Path(given.dir), workers_of(given.where, small=False)
-    return carry_out(plan_jobs(recipes, folder, given.labels), folder, workers, given.retry)
+    folder, workers = Path(given.dir), create_workers(given.where, small=False)
+    return run_jobs_with_table(plan_jobs(recipes, folder, given.labels), folder, workers, given.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -77,19 +77,19 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recipe]:
     """The recipe of every run, by its name."""
-    from kdaug.study.grid import grid, listed, names_of
+    from kdaug.study.sweep.grid import grid, read_run_list, run_names
 
     if axes and file is not None:
         raise InputError("give a grid or a --list, not both")
     if not axes and file is None:
         raise InputError("what is to vary? give settings with their values, as views.magnitude=0,1,2, or a --list")
-    runs = listed(Path(file)) if file is not None else grid(axes)
+    runs = read_run_list(Path(file)) if file is not None else grid(axes)
     own = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
     if own is not None:
         raise InputError(
             f"{own} is not to vary: the sweep gives each run a directory, and goes on with what was stopped"
         )
-    recipes = {name: with_settings(base, run, f"run {name}") for name, run in zip(names_of(runs), runs, strict=True)}
+    recipes = {name: with_settings(base, run, f"run {name}") for name, run in zip(run_names(runs), runs, strict=True)}
     names = dict[str, str]()
     for name, recipe in recipes.items():
         same = names.setdefault(to_yaml(recipe), name)

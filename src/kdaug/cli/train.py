@@ -6,12 +6,12 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kdaug.cli.overrides import asks_for_help, find_recipe, recipe_stem, with_flags
-from kdaug.cli.speaking import complain, rank
+from kdaug.cli.output import print_error, rank
+from kdaug.cli.recipe_arguments import apply_flags, find_recipe, print_help_if_asked, recipe_stem
 from kdaug.config import Recipe
 
 if TYPE_CHECKING:
-    from kdaug.training import Outcome
+    from kdaug.training import TrainResult
 
 HELP = """usage: kdaug train RECIPE [--section.setting VALUE ...]
 
@@ -24,24 +24,24 @@ kdaug train RECIPE --help lists all settings with that recipe's values."""
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code."""
-    if asks_for_help(arguments, HELP, "kdaug train RECIPE"):
+    if print_help_if_asked(arguments, HELP, "kdaug train RECIPE"):
         return 0
     name, flags = arguments[0], arguments[1:]
-    recipe = with_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe; flags change its settings.")
+    recipe = apply_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe; flags change its settings.")
 
     from kdaug.training import Interrupted, train
 
     try:
         outcome = train(_with_directory(recipe, name))
     except Interrupted as stop:
-        complain(str(stop))
+        print_error(str(stop))
         return 130
     if rank() == 0:
         _say_where_everything_is(outcome)
     return 0
 
 
-def _say_where_everything_is(outcome: Outcome) -> None:
+def _say_where_everything_is(outcome: TrainResult) -> None:
     place = shlex.quote(str(outcome.directory))
     print(
         f"error {outcome.top1_error:.2f} % (top-5 {outcome.top5_error:.2f} %), lowest {outcome.best_top1_error:.2f} %\n"
@@ -57,9 +57,9 @@ def _with_directory(recipe: Recipe, name: str) -> Recipe:
     """run.dir, where not given: runs/ and the recipe's name, with a fingerprint of its settings."""
     if recipe.run.dir is not None:
         return recipe
-    from kdaug.training.resolving import resolve
-    from kdaug.training.run_directory import fingerprint
+    from kdaug.runs import recipe_fingerprint
+    from kdaug.training.resolve import resolve
 
     resolved = resolve(replace(recipe, run=replace(recipe.run, dir="runs")))
-    directory = f"runs/{recipe_stem(name)}-{fingerprint(resolved)}"
+    directory = f"runs/{recipe_stem(name)}-{recipe_fingerprint(resolved)}"
     return replace(recipe, run=replace(recipe.run, dir=directory))

@@ -13,7 +13,7 @@ from kdaug.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kdaug.views.description import Described
+    from kdaug.views.description import PolicyDescription
 
 HELP = """usage: kdaug views             list the policies and the spaces
        kdaug views show SPEC   what a policy, or all ops of a space, really does; writes a contact sheet"""
@@ -55,14 +55,14 @@ def run(arguments: list[str]) -> int:
 
 
 def _list() -> None:
-    from kdaug.views.description import SPACES_IN_WORDS
+    from kdaug.views.description import SPACE_DESCRIPTIONS
     from kdaug.views.policies.spec import KNOWN
 
     print("Policies (several go together with commas: autoaugment-cifar10,pad-crop-4,flip,cutout-16):")
     for name, what in KNOWN.items():
         print(f"  {name:<36}{what}")
     print("\nSpaces (what a magnitude means; after an @):")
-    for name, what in SPACES_IN_WORDS.items():
+    for name, what in SPACE_DESCRIPTIONS.items():
         print(f"  {name:<36}{what}")
     print("\nkdaug views show SPEC says what one really does and writes a picture of it.")
 
@@ -71,7 +71,7 @@ def _show(given: Show) -> None:
     from rich.console import Console
 
     from kdaug.views.contact_sheet import contact_sheet, read_image, sample_images
-    from kdaug.views.description import describe, describe_space, levels_to_show
+    from kdaug.views.description import default_levels, describe, describe_space
     from kdaug.views.policies import CIFAR_MEAN, create_policy
     from kdaug.views.spaces import SPACES
 
@@ -93,12 +93,12 @@ def _show(given: Show) -> None:
         console.print(f"{given.spec} reads no levels; kdaug views lists policies that do", markup=False)
         return
     part = parts[0]
-    levels = part.levels if len(part.levels) > 1 else sorted({*levels_to_show(part.space), *part.levels})
+    levels = part.levels if len(part.levels) > 1 else sorted({*default_levels(part.space), *part.levels})
     contact_sheet(part.space, part.ops, levels, images, CIFAR_MEAN, given.out, f"{given.spec}: ops by level")
     console.print(f"the picture is in {given.out}", markup=False, soft_wrap=True)
 
 
-def _print_table(console: Console, part: Described, size: tuple[int, int]) -> None:
+def _print_table(console: Console, part: PolicyDescription, size: tuple[int, int]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -115,7 +115,7 @@ def _print_table(console: Console, part: Described, size: tuple[int, int]) -> No
     console.print(table)
 
 
-def _print_sub_policies(console: Console, part: Described, everything: bool) -> None:
+def _print_sub_policies(console: Console, part: PolicyDescription, everything: bool) -> None:
     lines = part.sub_policies
     if not lines:
         return

@@ -1,6 +1,6 @@
 """A recipe: everything a training run depends on, as one frozen value; its ranges; strict YAML in, YAML out."""
 
-from kdaug.config.ranges import MAX_PROCESSES, MAX_SIDE, check, check_source
+from kdaug.config.check import MAX_PROCESSES, MAX_SIDE, check, check_source
 from kdaug.config.recipe import (
     Adversary,
     Crop,
@@ -19,8 +19,8 @@ from kdaug.config.recipe import (
     Views,
     WeightSchedule,
 )
-from kdaug.config.teaching import of_teacher
-from kdaug.config.yaml_file import from_yaml, parse_plain_yaml, read_recipe, shown, to_dict, to_yaml, with_settings
+from kdaug.config.teacher_recipe import derive_teacher_recipe
+from kdaug.config.yaml_io import from_yaml, parse_plain_yaml, read_recipe, shown, to_dict, to_yaml, with_settings
 
 __all__ = [
     "MAX_PROCESSES",
@@ -44,7 +44,7 @@ __all__ = [
     "check",
     "check_source",
     "from_yaml",
-    "of_teacher",
+    "derive_teacher_recipe",
     "parse_plain_yaml",
     "read_recipe",
     "shown",

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from kdaug.data.frames import Box, Frame
+from kdaug.data.crops import Box, ImageCrop
 from kdaug.data.images import ImageFile
 
 _KEPT = 2
 """How many decoded pixels each pixel of the result is made from at least, in either direction."""
 
 
-class Unreadable(Exception):
+class UnreadableImage(Exception):
     """This file cannot be decoded; the message says why, without the path."""
 
 
-def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[np.uint8]:
-    """The part of an image that `frame` chooses in `epoch` for view key `index`, bicubic at its size:
+def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArray[np.uint8]:
+    """The part of an image that `crop` chooses in `epoch` for view key `index`, bicubic at its size:
     uint8 [size,size,3].
 
     The EXIF orientation is applied first. Every mode Pillow reads becomes RGB: grey is repeated, 16-bit and 32-bit
@@ -40,19 +40,19 @@ def decode(encoded: ImageFile, frame: Frame, epoch: int, index: int) -> NDArray[
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
                 on_its_side = orientation in (5, 6, 7, 8)
                 width, height = (file.height, file.width) if on_its_side else (file.width, file.height)
-                box = frame.box(epoch, index, width, height)
-                _draft(file, box, frame.size)
+                box = crop.box(epoch, index, width, height)
+                _draft(file, box, crop.size)
                 file.load()
                 image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's decoders fail on damaged files in every way there is
-        raise Unreadable(_reason(error)) from None
+        raise UnreadableImage(_reason(error)) from None
     shrunk = round(width / image.width)
     # The last pixel of a row shrunk may stand for less than a whole one; turned round, it is the first.
     x = image.width - width / shrunk if orientation in (2, 3, 6, 7) else 0.0
     y = image.height - height / shrunk if orientation in (3, 4, 7, 8) else 0.0
     left, top, right, bottom = (side / shrunk for side in box)
     part = (left + x, top + y, right + x, bottom + y)
-    return np.asarray(image.resize((frame.size, frame.size), Image.Resampling.BICUBIC, box=part))
+    return np.asarray(image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=part))
 
 
 def _reason(error: Exception) -> str:

@@ -18,15 +18,15 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.files import write_whole
+from kdaug.storage import atomic_write, cache_path
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
 )
 _VERSION = 1
-_WORTH_NOTING = 1_000
+_MIN_FILES_TO_CACHE = 1_000
 """Images from which on a folder is noted; fewer are looked through in no time."""
-_SETTLED_AFTER = 2.0
+_SETTLE_SECONDS = 2.0
 """Seconds: a folder changed later than that before it was looked through may change again within the same tick."""
 
 
@@ -89,28 +89,28 @@ class FolderIndex:
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
 
-def index_of(folder: Path) -> FolderIndex:
+def load_index(folder: Path) -> FolderIndex:
     """What lies in `folder`, from an earlier call's note if nothing has changed; OSError if it cannot be read."""
-    note = place_of_note(folder, "folders")
+    note = cache_path(folder, "folders")
     noted = _read(note)
-    if noted is not None and _still_holds(noted, folder):
+    if noted is not None and _is_current(noted, folder):
         return noted
     began = time.time_ns()
-    found = look_through(folder)
-    settled = max(found.folders.values()) < began - _SETTLED_AFTER * 1e9
-    if sum(found.counts) >= _WORTH_NOTING and settled:
+    found = scan_folder(folder)
+    settled = max(found.folders.values()) < began - _SETTLE_SECONDS * 1e9
+    if sum(found.counts) >= _MIN_FILES_TO_CACHE and settled:
         with suppress(OSError):  # without the note the next start takes longer, no more
             _write(note, found)
     return found
 
 
-def look_through(folder: Path) -> FolderIndex:
+def scan_folder(folder: Path) -> FolderIndex:
     """Looks into `folder` and all below it, linked folders too; none is entered twice, and none above `folder`."""
     classes, counts, names = [], [], list[bytes]()
     folders = {"": folder.stat().st_mtime_ns}
     start = len(os.path.join(folder, ""))
-    for sub in sub_folders(folder):
-        found = sorted(images_below(sub, folders, start))
+    for sub in subfolders(folder):
+        found = sorted(images_under(sub, folders, start))
         if found:
             classes.append(sub.name)
             counts.append(len(found))
@@ -118,17 +118,17 @@ def look_through(folder: Path) -> FolderIndex:
     return FolderIndex(tuple(classes), tuple(counts), b"\0".join(names), folders)
 
 
-def sub_folders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder`, by name, without a tool's (.git, .ipynb_checkpoints)."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def images_below(folder: Path, folders: dict[str, int] | None = None, start: int = 0) -> Iterator[str]:
-    """The images in `folder` and its sub-folders, as `files_below`."""
-    return files_below(folder, is_image, folders, start)
+def images_under(folder: Path, folders: dict[str, int] | None = None, start: int = 0) -> Iterator[str]:
+    """The images in `folder` and its sub-folders, as `files_under`."""
+    return files_under(folder, is_image, folders, start)
 
 
-def files_below(
+def files_under(
     folder: Path, wanted: Callable[[str], bool], folders: dict[str, int] | None = None, start: int = 0
 ) -> Iterator[str]:
     """The files with a name that is `wanted` in `folder` and its sub-folders, linked ones too, in any order.
@@ -166,7 +166,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") and not name.startswith("..")
 
 
-def _still_holds(noted: FolderIndex, folder: Path) -> bool:
+def _is_current(noted: FolderIndex, folder: Path) -> bool:
     """Whether every folder is there and was last changed when it was noted."""
     try:
         return all(os.stat(folder / place).st_mtime_ns == changed for place, changed in noted.folders.items())
@@ -174,19 +174,12 @@ def _still_holds(noted: FolderIndex, folder: Path) -> bool:
         return False
 
 
-def place_of_note(folder: Path, kind: str) -> Path:
-    """Where the user's cache keeps what was found in `folder`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
-    return cache / "kdaug" / kind / key
-
-
 def _write(note: Path, index: FolderIndex) -> None:
     """A line with the checksum of what follows, a line of JSON, then the names."""
     about = {"version": _VERSION, "classes": index.classes, "counts": index.counts, "folders": index.folders}
     head = json.dumps(about).encode() + b"\n"
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, hashlib.sha256(head + index.names).hexdigest().encode() + b"\n" + head + index.names)
+    atomic_write(note, hashlib.sha256(head + index.names).hexdigest().encode() + b"\n" + head + index.names)
 
 
 def _read(note: Path) -> FolderIndex | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdaug import config
-from kdaug.data.folder_index import FilePaths, images_below, index_of, sub_folders
+from kdaug.data.folder_index import FilePaths, images_under, load_index, subfolders
 from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
 from kdaug.errors import InputError
 
@@ -65,7 +65,7 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], Enco
 
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], EncodedImages]:
     """The classes (sub-folders that hold images, sorted by name) of `folder`, and all their images."""
-    index = index_of(folder)
+    index = load_index(folder)
     if not index.classes:
         raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
     return index.classes, EncodedImages(index.paths(folder), index.labels)
@@ -73,12 +73,12 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], EncodedImages]:
 
 def _named(root: Path, names: tuple[str, ...]) -> Path | None:
     """The sub-folder of `root` with the first of `names` that there is, in capitals or not."""
-    by_name = {path.name.lower(): path for path in sub_folders(root)}
+    by_name = {path.name.lower(): path for path in subfolders(root)}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _holds_classes(folder: Path) -> bool:
-    return any(next(images_below(sub), None) for sub in sub_folders(folder))
+    return any(next(images_under(sub), None) for sub in subfolders(folder))
 
 
 def _content(root: Path, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream, permutation
+from kdaug.rng.philox import Stream, permutation
 
 Labels = NDArray[np.int64]
 
@@ -123,12 +123,12 @@ def digest(*parts: bytes | NDArray[Any]) -> str:
     return sha256.hexdigest()[:16]
 
 
-def array_content(train: ArrayImages, val: ArrayImages) -> str:
+def content_digest(train: ArrayImages, val: ArrayImages) -> str:
     """`Dataset.content` of images held in memory."""
     return digest(train.images, train.labels, val.images, val.labels)
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and (population) standard deviation per channel of uint8 [N,H,W,C], in 0..1, exact up to float64."""
     value = np.arange(256) / 255
     means, deviations = [], []
@@ -158,11 +158,11 @@ def hold_out(
     Raises InputError for a class of less than two images, naming the `place` where they lie.
     """
     drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
-    val = share_of_each_class(images.labels, drawn, fraction, classes, place)
+    val = stratified_rows(images.labels, drawn, fraction, classes, place)
     return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)
 
 
-def share_of_each_class(
+def stratified_rows(
     labels: Labels, drawn: NDArray[Any], fraction: float, classes: Sequence[str], place: str
 ) -> NDArray[np.int64]:
     """Positions of `fraction` of each class, but at least one and not all: those whose `drawn` [N] is lowest; sorted.

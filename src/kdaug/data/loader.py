@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdaug.data.decode import Unreadable, decode
-from kdaug.data.frames import Frame
+from kdaug.data.crops import ImageCrop
+from kdaug.data.decode import UnreadableImage, decode
 from kdaug.data.images import ArrayImages, EncodedImages, Images
 from kdaug.errors import InputError
-from kdaug.philox import permutation
+from kdaug.rng.philox import permutation
 
 T = TypeVar("T")
 _NO_IMAGE = -1
@@ -102,12 +102,12 @@ class UnreadableImages:
 def load(
     images: Images,
     keys: Iterable[BatchKey],
-    frame: Frame | None,
+    crop: ImageCrop | None,
     workers: int,
     unreadable: UnreadableImages,
     replace_unreadable: bool = False,
 ) -> Iterator[Batch]:
-    """The batches `keys` of `images`, in order. Encoded images need a `frame` and are decoded by `workers` processes.
+    """The batches `keys` of `images`, in order. Encoded images need a `crop` and are decoded by `workers` processes.
 
     An unreadable image is left out; with `replace_unreadable`, the next readable one of the set takes its place, in
     the batch and in its key, so that every batch is full. Raises InputError if a worker dies.
@@ -116,23 +116,23 @@ def load(
         for key in keys:
             yield Batch(images.images[key.indices], images.labels[key.indices], key)
         return
-    assert frame is not None
+    assert crop is not None
     decoded = torch.utils.data.DataLoader(
-        _Decoding(images, frame, replace_unreadable),
-        batch_sampler=_Keys(keys),
-        collate_fn=partial(_together, side=frame.size),
+        _DecodeDataset(images, crop, replace_unreadable),
+        batch_sampler=_KeySampler(keys),
+        collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_init_worker,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # its own, so that decoding draws nothing from the network's generator
     )
-    for key, pixels, labels, failures in _or_say_who_died(decoded):
+    for key, pixels, labels, failures in _check_workers(decoded):
         for index, reason in failures:
             unreadable.add(images.name_of(index), reason)
         yield Batch(pixels.numpy(), labels.numpy(), key)
 
 
-def _or_say_who_died(decoded: Iterable[T]) -> Iterator[T]:
+def _check_workers(decoded: Iterable[T]) -> Iterator[T]:
     try:
         yield from decoded
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
@@ -184,7 +184,7 @@ def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
         thread.join()
 
 
-class _Keys:
+class _KeySampler:
     """A batch sampler: the samples of each key, each carrying its key."""
 
     def __init__(self, keys: Iterable[BatchKey]) -> None:
@@ -196,7 +196,7 @@ class _Keys:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Sample:
     """A place in a batch, the image that came to stand in it (None: none could be read), and what failed before."""
 
     key: BatchKey
@@ -207,21 +207,21 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Decoding(torch.utils.data.Dataset[Any]):
+class _DecodeDataset(torch.utils.data.Dataset[Any]):
     images: EncodedImages
-    frame: Frame
+    crop: ImageCrop
     replace_unreadable: bool
 
-    def __getitem__(self, sample: tuple[BatchKey, int]) -> _Place:
+    def __getitem__(self, sample: tuple[BatchKey, int]) -> _Sample:
         (key, index), failures = sample, list[tuple[int, str]]()
         for candidate in self._candidates(index):
             try:
                 (view_key,) = self.images.view_keys(np.array([candidate]))
-                image = decode(self.images.files[candidate], self.frame, key.view_epoch, int(view_key))
-                return _Place(key, candidate, int(self.images.labels[candidate]), image, failures)
-            except Unreadable as error:
+                image = decode(self.images.files[candidate], self.crop, key.view_epoch, int(view_key))
+                return _Sample(key, candidate, int(self.images.labels[candidate]), image, failures)
+            except UnreadableImage as error:
                 failures.append((candidate, str(error)))
-        return _Place(key, index, -1, None, failures)
+        return _Sample(key, index, -1, None, failures)
 
     def _candidates(self, index: int) -> Iterable[int]:
         """The images that may stand in the place of `index`, the first that can be read will."""
@@ -231,7 +231,7 @@ class _Decoding(torch.utils.data.Dataset[Any]):
         return ((index + step) % count for step in range(count)) if self.replace_unreadable else (index,)
 
 
-def _together(places: list[_Place], side: int) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
+def _collate(places: list[_Sample], side: int) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
     """One batch of decoded images of `side` pixels (tensors, which travel through shared memory), and its failures."""
     key = places[0].key
     good = [(place, place.image) for place in places if place.image is not None]
@@ -241,11 +241,11 @@ def _together(places: list[_Place], side: int) -> tuple[BatchKey, torch.Tensor, 
     return kept, torch.from_numpy(pixels), labels, [failure for place in places for failure in place.failures]
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
+def _init_worker(worker: int) -> None:
     """Ctrl-C, and a service manager's SIGTERM, reach every process of the group; the parent decides what they mean.
 
     After SIGTERM it has a minute to finish its step; a worker that nobody closes then goes by itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(60))
+    signal.signal(signal.SIGTERM, lambda signum, crop: signal.alarm(60))
     torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.data.images import ArrayImages, Dataset, array_content, channel_statistics
+from kdaug.data.images import ArrayImages, Dataset, channel_mean_std, content_digest
 from kdaug.errors import InputError
 
 # Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). The binary files 2 to 5
@@ -78,9 +78,9 @@ def load_named(name: str, root: Path, download: bool) -> Dataset:
             "give the folder that holds it with --data.root, or fetch it with --data.download"
         )
     train, val = parts
-    mean, std = channel_statistics(train.images)
+    mean, std = channel_mean_std(train.images)
     height, width = train.images.shape[1:3]
-    return Dataset(name, class_names(name), train, val, (height, width), mean, std, array_content(train, val))
+    return Dataset(name, class_names(name), train, val, (height, width), mean, std, content_digest(train, val))
 
 
 def class_names(name: str) -> tuple[str, ...]:

@@ -26,15 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.data.folder_index import EXTENSIONS, files_below, is_hidden, place_of_note
+from kdaug.data.folder_index import EXTENSIONS, files_under, is_hidden
 from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES, VAL_NAMES
 from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
 from kdaug.errors import InputError
-from kdaug.files import write_whole
+from kdaug.storage.atomic import atomic_write
+from kdaug.storage.cache import cache_path
 
 CLASS_NAMES = "classes.txt"
 _VERSION = 1
-_WORTH_NOTING = 1_000
+_MIN_FILES_TO_CACHE = 1_000
 """Samples from which on a set of shards is noted."""
 _NO_LABEL = -1
 
@@ -119,7 +120,7 @@ def _shards_below(root: Path) -> list[str]:
         raise InputError(f"folder {root} of shards does not exist; give it with --data.root")
     packings = (".tar.gz", ".tgz", ".tar.zst")
     endings = (".tar", *packings)
-    found = files_below(root, lambda name: name.endswith(endings) and not is_hidden(name))
+    found = files_under(root, lambda name: name.endswith(endings) and not is_hidden(name))
     files = sorted(Path(file).relative_to(root).as_posix() for file in found)
     shards = [file for file in files if not file.endswith(packings)]
     if not shards:
@@ -195,12 +196,12 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
 def _samples(root: Path, shards: tuple[str, ...]) -> Samples:
     """All samples of the shards, sorted by key; from an earlier call's note if no shard has changed."""
-    note = place_of_note(root, "shards")
+    note = cache_path(root, "shards")
     state = json.dumps([_VERSION, *(_state(root / shard, shard) for shard in shards)])
     columns = _read(note, state)
     if columns is None:
         columns = _look_through_all(root, shards)
-        if len(columns["key"]) >= _WORTH_NOTING:
+        if len(columns["key"]) >= _MIN_FILES_TO_CACHE:
             with suppress(OSError):  # without the note the next start takes longer, no more
                 _write(note, state, columns)
     if not len(columns["key"]):
@@ -303,7 +304,7 @@ def _write(note: Path, state: str, columns: dict[str, NDArray[Any]]) -> None:
     content = io.BytesIO()
     np.savez(content, state=np.array(state), **columns)  # type: ignore[arg-type]
     note.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(note, content.getvalue())
+    atomic_write(note, content.getvalue())
 
 
 def _read(note: Path, state: str) -> dict[str, NDArray[Any]] | None:

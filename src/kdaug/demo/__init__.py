@@ -1,5 +1,5 @@
 """The demonstration: three short trainings on the bundled images and one page about them."""
 
-from kdaug.demo.run import Demonstration, run_demo
+from kdaug.demo.run import DemoResult, run_demo
 
-__all__ = ["Demonstration", "run_demo"]
+__all__ = ["DemoResult", "run_demo"]

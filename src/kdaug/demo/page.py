@@ -13,31 +13,36 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdaug.config import to_yaml
-from kdaug.files import write_whole
-from kdaug.inspection import Look, look_at_views
-from kdaug.study import curves_svg
+from kdaug.inspection import ViewPrediction, predict_views
+from kdaug.runs import RunDirectory, read_environment
+from kdaug.storage.atomic import atomic_write
+from kdaug.study.report.curves import curves_svg
 from kdaug.supervision import Teacher
-from kdaug.training import Outcome
-from kdaug.training.run_directory import RunDirectory, read_environment
-from kdaug.training.setup import Setup
+from kdaug.training import TrainResult
+from kdaug.training.context import TrainContext
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240
 
 
 def write_page(
-    path: Path, setup: Setup, teacher: Teacher, teacher_run: Outcome, label_only: Outcome, with_teacher: Outcome
+    path: Path,
+    context: TrainContext,
+    teacher: Teacher,
+    teacher_run: TrainResult,
+    label_only: TrainResult,
+    with_teacher: TrainResult,
 ) -> None:
-    """Writes the page about three finished runs to `path`; `setup` is that of the run with the teacher."""
+    """Writes the page about three finished runs to `path`; `context` is that of the run with the teacher."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kdaug.demo", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     curves = curves_svg({"labels only": label_only.directory, "with the teacher": with_teacher.directory})
-    looks = look_at_views(setup, teacher, epoch=0, candidates=CANDIDATE_VIEWS, shown=SHOWN_VIEWS)
+    looks = predict_views(context, teacher, epoch=0, candidates=CANDIDATE_VIEWS, shown=SHOWN_VIEWS)
     machine = read_environment(RunDirectory(with_teacher.directory))
     text = environment.get_template("page.html.j2").render(
-        recipe=setup.recipe,
-        recipe_yaml=to_yaml(setup.recipe),
-        dataset=setup.dataset,
+        recipe=context.recipe,
+        recipe_yaml=to_yaml(context.recipe),
+        dataset=context.dataset,
         teacher=teacher_run,
         label_only=label_only,
         with_teacher=with_teacher,
@@ -46,10 +51,10 @@ def write_page(
         candidates=CANDIDATE_VIEWS,
         machine=machine,
     )
-    write_whole(path, text)
+    atomic_write(path, text)
 
 
-def _shown(look: Look) -> dict[str, Any]:
+def _shown(look: ViewPrediction) -> dict[str, Any]:
     return {
         "image": _picture(look.image),
         "view": _picture(look.view),

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from kdaug.data.images import ArrayImages
 from kdaug.supervision import Teacher
-from kdaug.training.setup import Setup
+from kdaug.training.context import TrainContext
 from kdaug.views import apply
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewPrediction:
     """One training image and one of its views, uint8 [H,W,C], the ops between them, and the teacher's judgement.
 
     top: the teacher's most probable classes for the view, (name, probability), at temperature 1.
@@ -32,26 +32,26 @@ class Look:
     plain: float
 
 
-def look_at_views(
-    setup: Setup, teacher: Teacher, epoch: int, candidates: int, shown: int, classes: int = 3
-) -> list[Look]:
+def predict_views(
+    context: TrainContext, teacher: Teacher, epoch: int, candidates: int, shown: int, classes: int = 3
+) -> list[ViewPrediction]:
     """`shown` of the first `candidates` training images as seen in `epoch`, each with its `classes` top classes.
 
     They stand at even ranks of the teacher's probability of the label, from the most ruined view to the most
     recognisable, so nothing is hand-picked. For sets held in memory.
     """
-    assert isinstance(setup.dataset.train, ArrayImages)
-    assert setup.recipe.views.seed is not None
-    indices = np.arange(min(candidates, len(setup.dataset.train)))
-    images, labels = setup.dataset.train.images[indices], setup.dataset.train.labels[indices]
-    plan = setup.policy.plan(setup.recipe.views.seed, epoch, indices, setup.dataset.size)
+    assert isinstance(context.dataset.train, ArrayImages)
+    assert context.recipe.views.seed is not None
+    indices = np.arange(min(candidates, len(context.dataset.train)))
+    images, labels = context.dataset.train.images[indices], context.dataset.train.labels[indices]
+    plan = context.policy.plan(context.recipe.views.seed, epoch, indices, context.dataset.size)
     views = apply(images, plan)
-    on_view, on_plain = _probabilities(setup, teacher, views), _probabilities(setup, teacher, images)
+    on_view, on_plain = _probabilities(context, teacher, views), _probabilities(context, teacher, images)
     kept, plain = on_view[indices, labels], on_plain[indices, labels]
     ranks = np.linspace(0, len(indices) - 1, shown).round().astype(int)
-    names = setup.dataset.classes
+    names = context.dataset.classes
     return [
-        Look(
+        ViewPrediction(
             images[row],
             views[row],
             names[labels[row]],
@@ -64,7 +64,7 @@ def look_at_views(
     ]
 
 
-def _probabilities(setup: Setup, teacher: Teacher, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    logits = teacher(torch.from_numpy(images).to(setup.device))
+def _probabilities(context: TrainContext, teacher: Teacher, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    logits = teacher(torch.from_numpy(images).to(context.device))
     probabilities: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
     return probabilities

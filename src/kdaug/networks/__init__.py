@@ -3,26 +3,26 @@
 from kdaug.networks import pyramidnet, shake_shake, wide_resnet
 from kdaug.networks.create import (
     InputFormat,
+    check_forward,
     check_network_name,
     check_published,
+    count_parameters,
     create_network,
-    parameter_count,
-    published_input,
-    published_side,
+    published_image_size,
+    published_mean_std,
     set_batch_norm_momentum,
-    try_out,
 )
 from kdaug.networks.weights import (
     NetworkCard,
-    fill_network,
-    is_whole_file,
+    classifier_size,
+    is_valid_weights_file,
+    load_network,
+    load_state,
     read_weights,
-    restore_network,
-    rows_of_classifier,
     save_weights,
 )
 
-OURS = (
+OWN_NETWORKS = (
     *("wide_resnet16_1", "wide_resnet28_10", "wide_resnet40_2"),
     *("shake_shake26_2x32d", "shake_shake26_2x96d", "shake_shake26_2x112d"),
     *("pyramidnet272_a200_shakedrop", "pyramidnet29_a48_shakedrop"),
@@ -30,24 +30,24 @@ OURS = (
 """The paper's networks of ours and the smallest of each kind; there are more widths and depths."""
 
 __all__ = [
-    "OURS",
+    "OWN_NETWORKS",
     "InputFormat",
     "NetworkCard",
     "check_network_name",
     "check_published",
     "create_network",
-    "fill_network",
-    "is_whole_file",
-    "parameter_count",
-    "published_input",
-    "published_side",
+    "load_state",
+    "is_valid_weights_file",
+    "count_parameters",
+    "published_mean_std",
+    "published_image_size",
     "pyramidnet",
     "read_weights",
-    "restore_network",
-    "rows_of_classifier",
+    "load_network",
+    "classifier_size",
     "save_weights",
     "set_batch_norm_momentum",
     "shake_shake",
-    "try_out",
+    "check_forward",
     "wide_resnet",
 ]

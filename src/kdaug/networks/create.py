@@ -50,7 +50,7 @@ def set_batch_norm_momentum(network: nn.Module, name: str, momentum: float) -> N
         norm.momentum = momentum
 
 
-def try_out(network: nn.Module, name: str, batch: int, channels: int, size: tuple[int, int]) -> None:
+def check_forward(network: nn.Module, name: str, batch: int, channels: int, size: tuple[int, int]) -> None:
     """Sends `batch` black images of `size` (height, width) through `network` as it is; the outcome is thrown away.
 
     Raises InputError if the network called `name` cannot take them, or answers with anything but logits [N,C].
@@ -75,7 +75,7 @@ def check_published(name: str) -> None:
         raise InputError(f"timm has no published weights for {name}; give a run, or for a teacher a weight file")
 
 
-def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def published_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and std, per channel in 0..1, of the images that timm's published weights of `name` were trained on.
 
     None if there are no published weights.
@@ -84,13 +84,13 @@ def published_input(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
     return None if published is None else (tuple(published.mean), tuple(published.std))
 
 
-def published_side(name: str) -> int | None:
+def published_image_size(name: str) -> int | None:
     """Side in pixels of the images that timm's published weights of `name` are evaluated on; None if there are none."""
     published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     return None if published is None else int((published.test_input_size or published.input_size)[1])
 
 
-def parameter_count(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
     """How many trainable numbers the network has."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 

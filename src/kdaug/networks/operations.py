@@ -11,7 +11,7 @@ from kdaug.networks.create import create_network
 
 
 @cache
-def forward_operations(name: str, classes: int, channels: int, size: tuple[int, int]) -> int:
+def count_forward_operations(name: str, classes: int, channels: int, size: tuple[int, int]) -> int:
     """Floating-point operations of one forward pass for one image of `size` (height, width).
 
     Of convolutions and matrix products, as torch counts them: a multiplication and an addition are two.

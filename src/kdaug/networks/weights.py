@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kdaug.errors import InputError
-from kdaug.files import write_whole
 from kdaug.networks.create import InputFormat, create_network
+from kdaug.storage.atomic import atomic_write
 
 _METADATA_KEY = "kdaug"
 
@@ -40,7 +40,7 @@ def save_weights(weights: Mapping[str, Tensor], card: NetworkCard, path: Path) -
     """Writes a network's `weights` (its state_dict) and card to `path` (safetensors): whole, or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
-    write_whole(path, content)
+    atomic_write(path, content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
         return _read_torch_file(path), None
 
 
-def is_whole_file(path: Path) -> bool:
+def is_valid_weights_file(path: Path) -> bool:
     """Whether `path` is a safetensors file of the length that its header says."""
     try:
         with safetensors.safe_open(str(path), "pt"):
@@ -69,17 +69,17 @@ def is_whole_file(path: Path) -> bool:
         return False
 
 
-def restore_network(path: Path) -> tuple[nn.Module, NetworkCard]:
+def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
     """The network in a weight file that kdaug wrote, and its card; InputError for any other file."""
     tensors, card = read_weights(path)
     if card is None:
         raise InputError(f"weight file {path} does not say its network; it was not written by kdaug")
     network = create_network(card.network, len(card.classes), len(card.mean))
-    fill_network(network, tensors, len(card.classes), path)
+    load_state(network, tensors, len(card.classes), path)
     return network, card
 
 
-def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
+def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
     """Loads `tensors` into `network`, which has `classes` outputs; InputError if names or shapes do not fit."""
     own = network.state_dict()
     for name, tensor in tensors.items():
@@ -100,7 +100,7 @@ def fill_network(network: nn.Module, tensors: dict[str, Tensor], classes: int, p
     network.load_state_dict(tensors)
 
 
-def rows_of_classifier(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+def classifier_size(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """How many classes `tensors`, weights for `network` but for the number of its classes, are for; 0 if unclear."""
     classifier = tensors.get(_last(network.state_dict())[-1])
     return 0 if classifier is None or classifier.ndim == 0 else len(classifier)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kdaug.config import Recipe, of_teacher
+from kdaug.config import Recipe, derive_teacher_recipe
 
 GPU_OPERATIONS_PER_SECOND = 60e12
 """A fifth of what an A100 multiplies in bfloat16 at best (312e12): a guess at what convolutions reach, not measured.
@@ -47,5 +47,5 @@ def estimate(recipe: Recipe, images: int, side: int, forward: Forward, answers: 
     name, its_side = answers or (recipe.teacher.network or recipe.student.name, recipe.teacher.image_size or side)
     operations += float(forward(name, its_side)) * images * taught
     if recipe.teacher.source == "train":
-        operations += estimate(of_teacher(recipe), images, side, forward).operations
+        operations += estimate(derive_teacher_recipe(recipe), images, side, forward).operations
     return Cost(operations)

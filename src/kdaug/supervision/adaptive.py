@@ -11,7 +11,7 @@ from torch import Tensor
 from kdaug import config
 
 
-def nucleus(log_probability: Tensor, mass: float) -> Tensor:
+def nucleus_mask(log_probability: Tensor, mass: float) -> Tensor:
     """Which classes belong to the fewest that hold at least `mass` of the teacher's probability: bool [N,K].
 
     log_probability: [N,K], best first, of the probability over all C classes. All K if they do not hold that much.
@@ -31,7 +31,7 @@ def label_trust(view: Tensor, clean: Tensor) -> Tensor:
     return torch.where(view >= clean, 1.0, (view - clean).exp()).nan_to_num(1.0)
 
 
-def learned_views(label: Tensor, dropped: float) -> Tensor:
+def kept_views_mask(label: Tensor, dropped: float) -> Tensor:
     """1 for the views that are learned, 0 for the share `dropped` in which the label is least probable: [N].
 
     label: the teacher's log-probabilities of the label, [N]. At least one view is learned.

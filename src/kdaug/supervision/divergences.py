@@ -15,8 +15,14 @@ from torch.nn import functional
 from kdaug import config
 from kdaug.config import Reading
 from kdaug.errors import InputError
-from kdaug.supervision.adaptive import nucleus
-from kdaug.supervision.answer import Answer, answer_of, at_least_float32, log_sum_exp, log_sum_exp_of_others
+from kdaug.supervision.adaptive import nucleus_mask
+from kdaug.supervision.soft_labels import (
+    SoftLabels,
+    log_sum_exp,
+    logsumexp_others,
+    promote_to_float32,
+    soft_labels_from_logits,
+)
 
 
 def topk_divergence(
@@ -45,30 +51,30 @@ def topk_divergence(
     _check(student_logits, teacher_logits, k, temperature, reading)
     settings = config.Supervision(k=int(k), temperature=temperature, reading=reading, scale_by_t2=scale_by_t2)
     with torch.autocast(student_logits.device.type, enabled=False):
-        return divergence_from(student_logits, answer_of(teacher_logits, settings), settings)
+        return compute_divergence(student_logits, soft_labels_from_logits(teacher_logits, settings), settings)
 
 
-def divergence_from(
-    student_logits: Tensor, answer: Answer, settings: config.Supervision, labels: Tensor | None = None
+def compute_divergence(
+    student_logits: Tensor, answer: SoftLabels, settings: config.Supervision, labels: Tensor | None = None
 ) -> Tensor:
     """The divergence [N] that `settings` name, of student_logits [N,C] from a teacher's `answer` to the same settings.
 
     labels: int64 [N]; needed by "decoupled".
     """
     with torch.autocast(student_logits.device.type, enabled=False):
-        student = at_least_float32(student_logits)
+        student = promote_to_float32(student_logits)
         if settings.divergence == "hard":
             return functional.cross_entropy(student, answer.first, reduction="none")
         student = student / settings.temperature
         if settings.divergence == "decoupled":
             assert labels is not None
-            divergence = decoupled(student, answer.logits, labels, settings.non_target_weight)
+            divergence = decoupled_divergence(student, answer.logits, labels, settings.non_target_weight)
         else:
             divergence = _over_top(student, answer, settings)
         return divergence * settings.temperature**2 if settings.scale_by_t2 else divergence
 
 
-def _over_top(student: Tensor, answer: Answer, settings: config.Supervision) -> Tensor:
+def _over_top(student: Tensor, answer: SoftLabels, settings: config.Supervision) -> Tensor:
     """The paper's divergence [N]; student: logits [N,C] divided by the temperature."""
     top, teacher = answer.top, answer.logits
     if top is None and settings.mass is None:
@@ -77,19 +83,19 @@ def _over_top(student: Tensor, answer: Answer, settings: config.Supervision) -> 
         teacher, top = teacher.sort(dim=1, descending=True)
     kept = torch.ones_like(top, dtype=torch.bool)
     if settings.mass is not None:
-        kept = nucleus(teacher * settings.temperature, settings.mass)
+        kept = nucleus_mask(teacher * settings.temperature, settings.mass)
     of_top, of_teacher = student.gather(1, top).masked_fill(~kept, -math.inf), teacher.masked_fill(~kept, -math.inf)
     if settings.reading == "renormalized":
         return _kl(of_top.log_softmax(1), of_teacher.log_softmax(1))
     if settings.reading == "as-written":
         return _kl(of_top - student.logsumexp(1, keepdim=True), of_teacher - answer.everything[:, None])
-    others = log_sum_exp_of_others(student, top, kept)
+    others = logsumexp_others(student, top, kept)
     others_of_teacher = torch.logaddexp(answer.others, log_sum_exp(teacher.masked_fill(kept, -math.inf)))
     student = torch.cat([of_top, others[:, None]], dim=1).log_softmax(1)
     return _kl(student, torch.cat([of_teacher, others_of_teacher[:, None]], dim=1).log_softmax(1))
 
 
-def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, non_target_weight: float) -> Tensor:
+def decoupled_divergence(student: Tensor, teacher: Tensor, labels: Tensor, non_target_weight: float) -> Tensor:
     """Decoupled knowledge distillation (Zhao et al., arXiv 2203.08679, Eq. 7): [N].
 
     The divergence over label or not, plus non_target_weight times that among the other classes, each KL(teacher ||

@@ -33,12 +33,12 @@ from torch import Tensor
 from kdaug import config
 from kdaug.data.images import digest
 from kdaug.errors import InputError
-from kdaug.files import write_whole
-from kdaug.supervision.answer import Answer, classes_asked, log_sum_exp_of_all, ranked
+from kdaug.storage.atomic import atomic_write
+from kdaug.supervision.soft_labels import SoftLabels, logsumexp_all, required_classes, top_classes
 
 StorePrecision = Literal["float16", "float32"]
 ROWS_PER_FILE = 1 << 17
-MOST_CLASSES = 1 << 16
+MAX_CLASSES = 1 << 16
 _VERSION = 3
 _CLEAN = "clean.safetensors"
 _OURS = re.compile(r"(manifest\.json|recipe\.yaml|clean\.safetensors|epoch-\d+-\d+\.safetensors)(\.\d+\.part)?|\.lock")
@@ -48,7 +48,7 @@ _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Subject:
+class DatasetFingerprint:
     """What was looked at: `samples` images of `classes`, `data` being a digest of them, in views made by `views`, every
     setting that they depend on, by its dotted name."""
 
@@ -67,7 +67,7 @@ class Manifest:
     more may be added.
     """
 
-    subject: Subject
+    subject: DatasetFingerprint
     teacher: str
     k: int
     temperatures: tuple[float, ...]
@@ -103,7 +103,7 @@ def bytes_per_view(k: int, temperatures: int, precision: StorePrecision) -> int:
     return (2 + width) * k + width + 4 * temperatures
 
 
-def differences(before: Manifest | Subject, after: Manifest | Subject) -> list[str]:
+def manifest_differences(before: Manifest | DatasetFingerprint, after: Manifest | DatasetFingerprint) -> list[str]:
     """What differs, as "name: before -> after"."""
     old, new = _flat(asdict(before)), _flat(asdict(after))
     return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -125,10 +125,10 @@ def _flat(content: dict[str, Any]) -> dict[str, Any]:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Begins a store in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
+    atomic_write(folder / "manifest.json", json.dumps(asdict(manifest), indent=1) + "\n")
 
 
-class NoManifest(InputError):
+class ManifestError(InputError):
     """There is none that can be read: the folder is no label store, or its manifest is damaged."""
 
 
@@ -140,20 +140,24 @@ def read_manifest(folder: Path) -> Manifest:
         if content["version"] != _VERSION:
             raise InputError(f"{path} is of version {content['version']}, but this kdaug reads {_VERSION}; label again")
         subject, temperatures = content.pop("subject"), tuple(map(float, content.pop("temperatures")))
-        subject = Subject(int(subject["samples"]), tuple(subject["classes"]), str(subject["data"]), subject["views"])
+        subject = DatasetFingerprint(
+            int(subject["samples"]), tuple(subject["classes"]), str(subject["data"]), subject["views"]
+        )
         manifest = Manifest(subject=subject, temperatures=temperatures, **content)
     except OSError:
-        raise NoManifest(f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one") from None
+        raise ManifestError(
+            f"{folder} is not a label store: it holds no manifest.json; kdaug label makes one"
+        ) from None
     except (ValueError, TypeError, KeyError):
-        raise NoManifest(f"{path} is damaged; {_MADE_ANEW}") from None
+        raise ManifestError(f"{path} is damaged; {_MADE_ANEW}") from None
     whole_numbers = {type(manifest.k), type(manifest.cycle or 1)} == {int}
     if not (whole_numbers and 1 <= manifest.k <= len(subject.classes) and manifest.precision in _DTYPES):
-        raise NoManifest(f"{path} is damaged; {_MADE_ANEW}")
+        raise ManifestError(f"{path} is damaged; {_MADE_ANEW}")
     return manifest
 
 
 @dataclass(frozen=True)
-class Part:
+class EpochFile:
     """Rows `first` .. `end` - 1 of the images in `epoch`: the content of one file."""
 
     epoch: int
@@ -183,37 +187,37 @@ def _metadata(manifest: Manifest) -> dict[str, str]:
     return {"store": manifest.digest}
 
 
-def parts_of(manifest: Manifest, epochs: Iterable[int]) -> list[Part]:
+def epoch_files(manifest: Manifest, epochs: Iterable[int]) -> list[EpochFile]:
     """All files of these epochs, in order."""
     starts = range(0, manifest.subject.samples, ROWS_PER_FILE)
     return [
-        Part(epoch, number, first, min(first + ROWS_PER_FILE, manifest.subject.samples))
+        EpochFile(epoch, number, first, min(first + ROWS_PER_FILE, manifest.subject.samples))
         for epoch in epochs
         for number, first in enumerate(starts)
     ]
 
 
-def stored_epochs(manifest: Manifest, folder: Path) -> list[int]:
+def complete_epochs(manifest: Manifest, folder: Path) -> list[int]:
     """The epochs of which all files are there, ascending."""
     named = {int(path.name.split("-")[1]) for path in folder.glob("epoch-[0-9]*-*.safetensors")}
     return [
         epoch
         for epoch in sorted(named)
-        if all(part.is_written(manifest, folder) for part in parts_of(manifest, [epoch]))
+        if all(part.is_written(manifest, folder) for part in epoch_files(manifest, [epoch]))
     ]
 
 
-def is_foreign(path: Path) -> bool:
+def is_unknown_file(path: Path) -> bool:
     """Whether a file in a store's folder is none of a store's."""
     return _OURS.fullmatch(path.name) is None
 
 
-def records_of(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str, Tensor]:
+def make_records(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str, Tensor]:
     """The records of views whose teacher's `logits` [N,C] and whose `labels` int64 [N] are given; in main memory."""
     shifted = logits.float().log_softmax(1)
-    top = ranked(shifted, manifest.k)
+    top = top_classes(shifted, manifest.k)
     dtype = _DTYPES[manifest.precision]
-    sums = [log_sum_exp_of_all(shifted / temperature, temperature) for temperature in manifest.temperatures]
+    sums = [logsumexp_all(shifted / temperature, temperature) for temperature in manifest.temperatures]
     records = {
         "classes": top.to(torch.int32),  # few operations know uint16
         "logits": shifted.gather(1, top).to(dtype),
@@ -234,19 +238,19 @@ def empty_records(rows: int, manifest: Manifest) -> dict[str, Tensor]:
     }
 
 
-def write_part(records: dict[str, Tensor], part: Part, manifest: Manifest, folder: Path) -> None:
+def write_records(records: dict[str, Tensor], part: EpochFile, manifest: Manifest, folder: Path) -> None:
     """Writes a part's file, whole or not at all."""
     classes = torch.from_numpy(records["classes"].numpy().astype(np.uint16))
     content = safetensors.torch.save({**records, "classes": classes}, _metadata(manifest))
-    write_whole(part.path(folder), content)
+    atomic_write(part.path(folder), content)
 
 
 def write_clean(label: Tensor, manifest: Manifest, folder: Path) -> None:
     """Writes the log-probabilities of all labels, float32 [N], for the images as they are."""
-    write_whole(folder / _CLEAN, safetensors.torch.save({"label": label}, _metadata(manifest)))
+    atomic_write(folder / _CLEAN, safetensors.torch.save({"label": label}, _metadata(manifest)))
 
 
-def has_clean(manifest: Manifest, folder: Path) -> bool:
+def has_clean_labels(manifest: Manifest, folder: Path) -> bool:
     """Whether `write_clean` is done."""
     return _is_sound(folder / _CLEAN, manifest, {"label": ("F32", [manifest.subject.samples])})
 
@@ -267,7 +271,7 @@ class LabelStore:
     @cached_property
     def clean(self) -> Tensor:
         """Log-probabilities of all labels, float32 [N], for the images as they are."""
-        if not has_clean(self.manifest, self.folder):
+        if not has_clean_labels(self.manifest, self.folder):
             raise InputError(f"{self.folder / _CLEAN} is missing or damaged; {_MADE_ANEW}")
         return safetensors.torch.load_file(self.folder / _CLEAN)["label"]
 
@@ -305,31 +309,31 @@ class LabelStore:
         if self._open[0] != epoch:
             self._open = (
                 epoch,
-                [_mapped(part, self.manifest, self.folder) for part in parts_of(self.manifest, [epoch])],
+                [_mapped(part, self.manifest, self.folder) for part in epoch_files(self.manifest, [epoch])],
             )
         return self._open[1]
 
-    def answer(self, settings: config.Supervision, epoch: int, rows: NDArray[np.int64]) -> Answer:
+    def answer(self, settings: config.Supervision, epoch: int, rows: NDArray[np.int64]) -> SoftLabels:
         """What the teacher said of the views of images `rows` in `epoch`, for these settings.
 
         Raises InputError for an epoch or a file that is not there, or an image that could not be read.
         """
         all_classes, temperature = len(self.manifest.subject.classes), settings.temperature
-        k, label = classes_asked(settings, all_classes), self._label(epoch, rows)
+        k, label = required_classes(settings, all_classes), self._label(epoch, rows)
         clean = self.clean[torch.from_numpy(rows)] if settings.label_trust else None
         classes = torch.from_numpy(self._column("classes", epoch, rows)[:, :k].astype(np.int64))
         logits = torch.from_numpy(self._column("logits", epoch, rows)[:, :k].astype(np.float32)) / temperature
         if k == all_classes:
             in_order = torch.empty_like(logits).scatter_(1, classes, logits)
             none = logits.new_full((len(rows),), -math.inf)
-            everything = log_sum_exp_of_all(in_order, temperature)
-            return Answer(classes[:, 0], None, in_order, none, everything, label, clean)
+            everything = logsumexp_all(in_order, temperature)
+            return SoftLabels(classes[:, 0], None, in_order, none, everything, label, clean)
         if settings.reading == "renormalized":
             others = everything = torch.zeros_like(label)  # of no consequence
         else:
             everything = self._log_sum_exp(epoch, rows, temperature)
             others = everything + torch.log1p(-(logits.logsumexp(1) - everything).exp().clamp(max=1))
-        return Answer(classes[:, 0], classes, logits, others, everything, label, clean)
+        return SoftLabels(classes[:, 0], classes, logits, others, everything, label, clean)
 
     def _log_sum_exp(self, epoch: int, rows: NDArray[np.int64], temperature: float) -> Tensor:
         if temperature == 1:
@@ -338,7 +342,7 @@ class LabelStore:
         return torch.from_numpy(self._column("log_sum_exp", epoch, rows)[:, column].copy())
 
 
-def _mapped(part: Part, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
+def _mapped(part: EpochFile, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
     path = part.path(folder)
     if not part.is_written(manifest, folder):
         raise InputError(f"{path} is missing or damaged, or of another store; {_MADE_ANEW}")
@@ -349,20 +353,22 @@ def _mapped(part: Part, manifest: Manifest, folder: Path) -> dict[str, NDArray[A
     return columns
 
 
-def open_store(folder: Path, subject: Subject, settings: config.Supervision, epochs: Iterable[int]) -> LabelStore:
+def open_label_store(
+    folder: Path, subject: DatasetFingerprint, settings: config.Supervision, epochs: Iterable[int]
+) -> LabelStore:
     """The store in `folder`, if it serves training in `epochs` on `subject` under `settings`.
 
     Raises InputError naming what differs or is missing.
     """
     there = read_manifest(folder)
-    differs = differences(there.subject, subject)
+    differs = manifest_differences(there.subject, subject)
     if differs:
         raise InputError(
             f"label store {folder} is of other views than these ({'; '.join(differs)}); set them back, or label again"
         )
     _check_supervision(folder, there, settings)
     needed = sorted({epoch if there.cycle is None else epoch % there.cycle for epoch in epochs})
-    lacking = next((part for part in parts_of(there, needed) if not part.is_written(there, folder)), None)
+    lacking = next((part for part in epoch_files(there, needed) if not part.is_written(there, folder)), None)
     if lacking is not None:
         state = "damaged or of another store" if lacking.path(folder).exists() else "missing"
         missing = "" if there.cycle is not None else f" with --epochs {lacking.epoch}:{needed[-1] + 1}"
@@ -378,7 +384,7 @@ def open_store(folder: Path, subject: Subject, settings: config.Supervision, epo
 
 def _check_supervision(folder: Path, there: Manifest, settings: config.Supervision) -> None:
     classes = len(there.subject.classes)
-    if classes_asked(settings, classes) > there.k:
+    if required_classes(settings, classes) > there.k:
         asked = f"supervision.k is {settings.k}"
         if settings.divergence == "decoupled":
             asked = f"supervision.divergence decoupled needs all {classes}"

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdaug import config
-from kdaug.supervision.adaptive import label_trust, learned_views
-from kdaug.supervision.answer import Answer, at_least_float32
-from kdaug.supervision.divergences import divergence_from
+from kdaug.supervision.adaptive import kept_views_mask, label_trust
+from kdaug.supervision.divergences import compute_divergence
+from kdaug.supervision.soft_labels import SoftLabels, promote_to_float32
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MixedLabels:
     """What views of two images show besides their own: `labels` int64 [N] of the partners, and the own `share` [N]."""
 
     labels: Tensor
@@ -26,7 +26,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Told:
+class LossOutput:
     """The loss and its parts, image by image: [N] each. The loss of a batch is their mean.
 
     divergence: before weighting. agreement: 1 where student and teacher put the same class first, else 0. trust: what
@@ -60,14 +60,14 @@ class Told:
         return named
 
 
-def supervise(
+def distillation_loss(
     settings: config.Supervision,
     student_logits: Tensor,
-    answer: Answer | None,
+    answer: SoftLabels | None,
     labels: Tensor,
     weight: Tensor | None = None,
-    mixture: Mixture | None = None,
-) -> Told:
+    mixture: MixedLabels | None = None,
+) -> LossOutput:
     """label_weight times the cross-entropy at temperature 1 plus `weight` times the divergence, for every image.
 
     student_logits [N,C], the teacher's answer for the same views to the same settings, labels int64 [N]. weight: [N];
@@ -78,8 +78,8 @@ def supervise(
         of_partner = _cross_entropy(student_logits, mixture.labels, settings.label_smoothing)
         cross_entropy = mixture.share * cross_entropy + (1 - mixture.share) * of_partner
     if answer is None:
-        return Told(cross_entropy, cross_entropy)
-    divergence = divergence_from(student_logits, answer, settings, labels)
+        return LossOutput(cross_entropy, cross_entropy)
+    divergence = compute_divergence(student_logits, answer, settings, labels)
     weight = torch.full_like(divergence, settings.weight) if weight is None else weight
     label_weight, trust = torch.full_like(divergence, settings.label_weight), None
     if settings.label_trust:
@@ -90,12 +90,12 @@ def supervise(
     loss = label_weight * cross_entropy + weight * divergence
     if settings.drop_worst:
         assert answer.label is not None
-        learned = learned_views(answer.label, settings.drop_worst)
+        learned = kept_views_mask(answer.label, settings.drop_worst)
         loss = loss * learned / learned.mean()
     agreement = (student_logits.detach().argmax(1) == answer.first).to(cross_entropy.dtype)
-    return Told(loss, cross_entropy, divergence, agreement, trust)
+    return LossOutput(loss, cross_entropy, divergence, agreement, trust)
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return functional.cross_entropy(at_least_float32(logits), labels, reduction="none", label_smoothing=smoothing)
+        return functional.cross_entropy(promote_to_float32(logits), labels, reduction="none", label_smoothing=smoothing)

@@ -16,11 +16,11 @@ from kdaug.errors import InputError
 from kdaug.networks import (
     InputFormat,
     check_published,
+    classifier_size,
     create_network,
-    fill_network,
+    load_network,
+    load_state,
     read_weights,
-    restore_network,
-    rows_of_classifier,
 )
 
 
@@ -85,7 +85,7 @@ def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Te
 
 
 def _from_own_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
-    network, card = restore_network(path)
+    network, card = load_network(path)
     outputs = _outputs(card.classes, dataset.classes)
     if outputs is None and card.classes != dataset.classes:
         theirs, ours = len(card.classes), len(dataset.classes)
@@ -120,11 +120,11 @@ def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: 
         return _from_own_file(path, settings, dataset)
     name, classes = settings.network or student, len(dataset.classes)
     network = create_network(name, classes, dataset.channels)
-    outputs = _imagenet_outputs(rows_of_classifier(network, tensors), dataset)
+    outputs = _imagenet_outputs(classifier_size(network, tensors), dataset)
     if outputs is not None:
-        classes = rows_of_classifier(network, tensors)
+        classes = classifier_size(network, tensors)
         network = create_network(name, classes, dataset.channels)
-    fill_network(network, tensors, classes, path)
+    load_state(network, tensors, classes, path)
     mean, std = settings.mean or dataset.mean, settings.std or dataset.std
     return Teacher(network, _with_size(InputFormat(mean, std, None), settings), outputs)
 

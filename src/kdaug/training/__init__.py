@@ -1,7 +1,7 @@
 """From a recipe to a finished run directory: the loop, optimisation, checkpoints, metrics, evaluation."""
 
-from kdaug.training.interruption import Interrupted
-from kdaug.training.loop import Outcome, train
-from kdaug.training.run_directory import RunDirectory, read_metrics
+from kdaug.runs import RunDirectory, read_metrics
+from kdaug.training.interrupt import Interrupted
+from kdaug.training.loop import TrainResult, train
 
-__all__ = ["Interrupted", "Outcome", "RunDirectory", "read_metrics", "train"]
+__all__ = ["Interrupted", "TrainResult", "RunDirectory", "read_metrics", "train"]

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import pickle
-import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -32,42 +30,18 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 
 from kdaug.errors import InputError
-from kdaug.files import sync_folder, write_whole
-from kdaug.training.distributed import World
-from kdaug.training.optimization import LearningRate
+from kdaug.runs import list_checkpoints
+from kdaug.storage.atomic import atomic_write, fsync_directory
+from kdaug.training.distributed import DistContext
+from kdaug.training.state import Diverged, TrainState
 
 KEPT = 2
-ALONE = World()
+ALONE = DistContext()
 _WEIGHTS, _AVERAGE, _STATE, _SUMS = "weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
 _PARTS = {"step", "best_top1_error", "seconds", "optimizer", "scaler", "generators"}
 _DAMAGE = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
-
-
-@dataclass
-class TrainingState:
-    """What changes while training. `step` counts the optimisation steps done; `rate` follows from it.
-
-    network: the student, whose weights these are. forward: what to call in training, the network itself or what
-    averages the gradients of several processes around it. average: the moving average of its weights, or None. seconds:
-    what these steps took, evaluations included, over all stretches of a run that was stopped and continued.
-    """
-
-    network: nn.Module
-    forward: nn.Module
-    optimizer: torch.optim.Optimizer
-    rate: LearningRate
-    scaler: torch.amp.GradScaler
-    average: ModelEmaV3 | None = None
-    step: int = 0
-    best_top1_error: float | None = None
-    seconds: float = 0.0
-
-    @property
-    def judged(self) -> nn.Module:
-        """The network that is evaluated and kept: the averaged one if there is one."""
-        return self.average.module if self.average is not None else self.network
 
 
 @dataclass(frozen=True)
@@ -79,14 +53,10 @@ class Checkpoint:
     rest: dict[str, Any]
 
 
-class Diverged(Exception):
-    """Training has lost its way: a loss, weight or statistic is no longer finite. The message says which, and when."""
-
-
-def require_finite(state: TrainingState, world: World = ALONE) -> None:
+def require_finite(state: TrainState, dist: DistContext = ALONE) -> None:
     """Diverged, on every rank, if a weight or statistic of the network is no longer finite: it is not to be kept."""
     bad = [name for name, value in state.network.state_dict().items() if not _is_finite(value)]
-    for name in (name for names in world.gather(bad[:1]) for name in names):
+    for name in (name for names in dist.gather(bad[:1]) for name in names):
         raise Diverged(f"{name} of the network is not finite after step {state.step}")
 
 
@@ -95,22 +65,22 @@ def _is_finite(value: Tensor) -> bool:
     return not here.is_floating_point() or bool(here.isfinite().all())
 
 
-def whole_weights(network: nn.Module) -> dict[str, Any]:
+def full_state_dict(network: nn.Module) -> dict[str, Any]:
     """The network's tensors by name, whole and in main memory; on ranks but the first of several, nothing."""
     return get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
-def save_checkpoint(state: TrainingState, folder: Path, world: World = ALONE) -> Path:
+def save_checkpoint(state: TrainState, folder: Path, dist: DistContext = ALONE) -> Path:
     """Writes folder/step-NNNNNNNN whole or not at all (files, then their sums, fsync, rename); keeps the last two."""
-    contents = _contents(state, world)
-    return world.told_by_first(lambda: _write(contents, folder, f"step-{state.step:08d}"))
+    contents = _contents(state, dist)
+    return dist.run_on_rank0(lambda: _write(contents, folder, f"step-{state.step:08d}"))
 
 
-def _contents(state: TrainingState, world: World) -> dict[str, bytes]:
+def _contents(state: TrainState, dist: DistContext) -> dict[str, bytes]:
     """The files of a checkpoint, by name; all ranks put them together, the first has them."""
-    networks = {_WEIGHTS: whole_weights(state.network)}
-    if state.average is not None:
-        networks[_AVERAGE] = whole_weights(state.average.module)
+    networks = {_WEIGHTS: full_state_dict(state.network)}
+    if state.ema is not None:
+        networks[_AVERAGE] = full_state_dict(state.ema.module)
     rest = {
         "step": state.step,
         "best_top1_error": state.best_top1_error,
@@ -119,9 +89,9 @@ def _contents(state: TrainingState, world: World) -> dict[str, bytes]:
             state.network, state.optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         ),
         "scaler": state.scaler.state_dict(),
-        "generators": world.gather(_generators(_device_of(state))),
+        "generators": dist.gather(_generators(_device_of(state))),
     }
-    if not world.first:
+    if not dist.is_rank0:
         return {}
     written = io.BytesIO()
     torch.save(rest, written)
@@ -135,32 +105,32 @@ def _write(contents: dict[str, bytes], folder: Path, name: str) -> Path:
         shutil.rmtree(abandoned)
     unfinished.mkdir(parents=True)
     for file, content in contents.items():
-        write_whole(unfinished / file, content)
+        atomic_write(unfinished / file, content)
     sums = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
-    write_whole(unfinished / _SUMS, json.dumps(sums))
-    sync_folder(unfinished)
+    atomic_write(unfinished / _SUMS, json.dumps(sums))
+    fsync_directory(unfinished)
     if final.exists():
         shutil.rmtree(final)
     unfinished.rename(final)
-    sync_folder(folder)
-    for old in all_checkpoints(folder)[:-KEPT]:
+    fsync_directory(folder)
+    for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
     return final
 
 
 def load_newest_checkpoint(
-    state: TrainingState, folder: Path, report: Callable[[str], None], world: World = ALONE
+    state: TrainState, folder: Path, report: Callable[[str], None], dist: DistContext = ALONE
 ) -> bool:
     """Fills `state` from the newest sound checkpoint in `folder`, which the first rank reads; False if there are none.
 
     A damaged one is reported and passed over; InputError if none is sound, for to begin again would lose what was
     learned unasked, or if it is of another network. Nothing loaded can run code.
     """
-    read = world.told_by_first(lambda: _read_newest(folder, state.average is not None, report))
+    read = dist.run_on_rank0(lambda: _read_newest(folder, state.ema is not None, report))
     if read is None:
         return False
     try:
-        _restore(state, read, world)
+        _restore(state, read, dist)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"the checkpoint at step {read.rest['step']} in {folder} does not fit: {reason}") from None
@@ -168,7 +138,7 @@ def load_newest_checkpoint(
 
 
 def _read_newest(folder: Path, averaged: bool, report: Callable[[str], None]) -> Checkpoint | None:
-    checkpoints = all_checkpoints(folder)
+    checkpoints = list_checkpoints(folder)
     for path in reversed(checkpoints):
         try:
             return _read(path, averaged)
@@ -198,22 +168,22 @@ def _read(path: Path, averaged: bool) -> Checkpoint:
     return Checkpoint(weights, safetensors.torch.load_file(path / _AVERAGE) if averaged else None, rest)
 
 
-def _restore(state: TrainingState, read: Checkpoint, world: World) -> None:
+def _restore(state: TrainState, read: Checkpoint, dist: DistContext) -> None:
     whole = StateDictOptions(full_state_dict=True)
     if strangers := sorted(state.network.state_dict().keys() ^ read.weights.keys()):  # torch would pass over them
         raise ValueError(f"{strangers[0]} is in the checkpoint or in the network, but not in both")
     set_model_state_dict(state.network, read.weights, options=whole)
-    if state.average is not None and read.average is not None:
-        set_model_state_dict(state.average.module, read.average, options=whole)
+    if state.ema is not None and read.average is not None:
+        set_model_state_dict(state.ema.module, read.average, options=whole)
     set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=whole)
     state.scaler.load_state_dict(read.rest["scaler"])
     state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
     state.seconds = read.rest["seconds"]
-    if world.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one goes on as it began
-        _set_generators(read.rest["generators"][world.rank], _device_of(state))
+    if dist.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one goes on as it began
+        _set_generators(read.rest["generators"][dist.rank], _device_of(state))
 
 
-def _device_of(state: TrainingState) -> torch.device:
+def _device_of(state: TrainState) -> torch.device:
     return next(state.network.parameters()).device
 
 
@@ -229,12 +199,7 @@ def _set_generators(states: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"], device)
 
 
-def all_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name) and path.is_dir())
-
-
-def forget_checkpoint(folder: Path, step: int) -> None:
+def remove_checkpoint(folder: Path, step: int) -> None:
     """Removes the checkpoint at `step`, which turned out to be of no use; the one before is the newest then."""
     shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
 

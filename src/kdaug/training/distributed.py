@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import torch
-import torch.distributed as dist
+import torch.distributed as torch_dist
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """This process is the `rank`-th of `size`, on its machine the `local_rank`-th of `local_size`.
 
     Whatever communicates must be called by all ranks, in the same order. Alone (size 1, no process group) nothing does.
@@ -34,45 +34,45 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    connected: bool = False
+    is_distributed: bool = False
 
     @property
-    def first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process is the one that writes and speaks."""
         return self.rank == 0
 
-    def share_of(self, key: BatchKey) -> BatchKey:
+    def shard(self, key: BatchKey) -> BatchKey:
         """The part of a batch that falls to this rank: the `rank`-th of `size` equal pieces."""
         share = len(key.indices) // self.size
         return replace(key, indices=key.indices[self.rank * share : (self.rank + 1) * share])
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks, element by element; `values` lie in main memory or on the rank's device."""
-        if self.connected:
+        if self.is_distributed:
             values = values.clone()
-            dist.all_reduce(values)
+            torch_dist.all_reduce(values)
         return values
 
     def gather(self, value: T) -> list[T]:
         """What every rank has to say, in the order of ranks."""
-        if not self.connected:
+        if not self.is_distributed:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        torch_dist.all_gather_object(values, value)
         return values
 
-    def told_by_first(self, find: Callable[[], T]) -> T:
+    def run_on_rank0(self, find: Callable[[], T]) -> T:
         """What `find` returns on the first rank, where alone it is called. If it fails there, all ranks stop."""
-        if not self.connected:
+        if not self.is_distributed:
             return find()
         found: list[Any] = [None, None]
         error: Exception | None = None
-        if self.first:
+        if self.is_rank0:
             try:
                 found[0] = find()
             except Exception as raised:
                 error, found = raised, [None, str(raised)]
-        dist.broadcast_object_list(found, device=torch.device("cpu"))
+        torch_dist.broadcast_object_list(found, device=torch.device("cpu"))
         if error is not None:
             raise error
         if found[1] is not None:
@@ -80,18 +80,18 @@ class World:
         told: T = found[0]
         return told
 
-    def follow_first(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Gives every rank the buffers (batch-norm's running statistics) of the first, by which networks are judged."""
-        if self.connected:
+        if self.is_distributed:
             for buffer in network.buffers():
-                dist.broadcast(buffer, 0)
+                torch_dist.broadcast(buffer, 0)
 
 
 @contextmanager
-def joined() -> Iterator[World]:
+def distributed_context() -> Iterator[DistContext]:
     """The world that torchrun started this process in, left at the end; without torchrun, this process alone."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World()
+        yield DistContext()
         return
     needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     missing = [name for name in needed if name not in os.environ]
@@ -103,11 +103,11 @@ def joined() -> Iterator[World]:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=_fresh_store(rank, size), rank=rank, world_size=size)
+    torch_dist.init_process_group(backend, store=_fresh_store(rank, size), rank=rank, world_size=size)
     try:
-        yield World(rank, size, local_rank, local_size, connected=True)
+        yield DistContext(rank, size, local_rank, local_size, is_distributed=True)
     finally:
-        dist.destroy_process_group()
+        torch_dist.destroy_process_group()
 
 
 def _fresh_store(rank: int, size: int) -> Store:
@@ -141,34 +141,36 @@ def _hand_out(prefix: str, store: Store, size: int) -> None:
         time.sleep(0.01)
 
 
-def restarted() -> bool:
+def is_restarted_job() -> bool:
     """Whether torchrun (--max-restarts) or SLURM (requeue) has started this job again after a failure."""
     return any(int(os.environ.get(name, 0)) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
     """Whether `error` says that another rank has gone."""
-    return isinstance(error, dist.DistError) or bool(re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error)))
+    return isinstance(error, torch_dist.DistError) or bool(
+        re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error))
+    )
 
 
-class Agreement:
+class SyncFlags:
     """What one rank asks for (to stop, to write a checkpoint), all do, after the same step.
 
     The word goes round while the next step is computed, so what is asked in a world of several is done one step later.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, dist: DistContext) -> None:
+        self._dist = dist
         self._asked = torch.zeros(0)
-        self._under_way: dist.Work | None = None
+        self._under_way: torch_dist.Work | None = None
 
     def on(self, *asked: bool) -> list[bool]:
         """Which of the things that were asked for are to be done now; the same answer on every rank."""
-        if not self._world.connected:
+        if not self._dist.is_distributed:
             return list(asked)
         agreed = self._arrived(len(asked))
         self._asked = torch.tensor(asked, dtype=torch.uint8)
-        self._under_way = dist.all_reduce(self._asked, dist.ReduceOp.MAX, async_op=True)
+        self._under_way = torch_dist.all_reduce(self._asked, torch_dist.ReduceOp.MAX, async_op=True)
         return agreed
 
     def settled_on(self, *asked: bool) -> list[bool]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from kdaug.data.loader import Batch
 from kdaug.errors import InputError
-from kdaug.training.distributed import World
+from kdaug.training.distributed import DistContext
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def evaluate(
     predict: Callable[[Tensor], Tensor],
     batches: Iterable[Batch],
     device: torch.device,
-    world: World = World(),  # noqa: B008 - frozen
+    dist: DistContext = DistContext(),  # noqa: B008 - frozen
 ) -> Scores:
     """Scores of `predict` (views uint8 [N,H,W,C] to logits [N,classes]) over the `batches` of all ranks.
 
@@ -55,7 +55,7 @@ def evaluate(
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         totals += torch.stack([loss.new_tensor(count), top[:, 0].sum(), top.sum(), loss]).double().cpu()
-    seen, top1, top5, loss_sum = world.sum(totals).tolist()
+    seen, top1, top5, loss_sum = dist.sum(totals).tolist()
     if seen == 0:
         raise InputError("there is nothing to evaluate: all validation images are unreadable")
     return Scores(int(seen), 100 * (seen - top1) / seen, 100 * (seen - top5) / seen, loss_sum / seen)

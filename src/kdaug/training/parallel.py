@@ -14,25 +14,25 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdaug.config import Recipe
 from kdaug.errors import InputError
-from kdaug.training.adversary import with_auxiliary_norms
-from kdaug.training.distributed import World
+from kdaug.training.adversarial import add_auxiliary_norms
+from kdaug.training.distributed import DistContext
 
 
-def check_parallel(recipe: Recipe, world: World, device: torch.device, precision: torch.dtype) -> None:
+def check_parallel(recipe: Recipe, dist: DistContext, device: torch.device, precision: torch.dtype) -> None:
     """InputError if the global batch does not divide over the processes, or they cannot do what the recipe asks."""
     batch, most = recipe.optimization.global_batch, recipe.run.device_batch
-    if batch % world.size:
+    if batch % dist.size:
         raise InputError(
-            f"optimization.global_batch {batch} does not divide evenly over {world.size} processes; the nearest that "
-            f"does is {max(1, round(batch / world.size)) * world.size}"
+            f"optimization.global_batch {batch} does not divide evenly over {dist.size} processes; the nearest that "
+            f"does is {max(1, round(batch / dist.size)) * dist.size}"
         )
-    share = batch // world.size
+    share = batch // dist.size
     if most is not None and most < share and share % most:
         raise InputError(
             f"run.device_batch {most} does not divide evenly the {share} images of a process "
-            f"(optimization.global_batch {batch} over {world.size})"
+            f"(optimization.global_batch {batch} over {dist.size})"
         )
-    if recipe.run.shard and not world.connected:
+    if recipe.run.shard and not dist.is_distributed:
         raise InputError("run.shard spreads a network over several processes; start them with torchrun")
     if recipe.adversary.steps and (recipe.run.shard or recipe.optimization.sync_batch_norm):
         asked = "run.shard" if recipe.run.shard else "optimization.sync_batch_norm"
@@ -43,9 +43,9 @@ def check_parallel(recipe: Recipe, world: World, device: torch.device, precision
         raise InputError("optimization.sync_batch_norm needs GPUs; torch has it for no other device")
 
 
-def parts_of_a_share(recipe: Recipe, world: World) -> int:
+def accumulation_steps(recipe: Recipe, dist: DistContext) -> int:
     """In how many parts, one after the other, a process takes its share of a batch."""
-    share = recipe.optimization.global_batch // world.size
+    share = recipe.optimization.global_batch // dist.size
     return max(1, share // (recipe.run.device_batch or share))
 
 
@@ -54,7 +54,7 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
     if recipe.optimization.sync_batch_norm:
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if recipe.adversary.steps:
-        network = with_auxiliary_norms(network, recipe.student.name)
+        network = add_auxiliary_norms(network, recipe.student.name)
     if recipe.run.grad_checkpointing:
         switch = getattr(network, "set_grad_checkpointing", None)
         try:
@@ -93,11 +93,11 @@ class _Recomputation:
             self._noted = None
 
 
-def place(network: nn.Module, shard: bool, world: World, device: torch.device) -> nn.Module:
+def place_network(network: nn.Module, shard: bool, dist: DistContext, device: torch.device) -> nn.Module:
     """The network on its device, in channels-last memory; with `shard`, only this rank's part of its parameters."""
     if not shard:
         return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    mesh = init_device_mesh(device.type, (world.size,))
+    mesh = init_device_mesh(device.type, (dist.size,))
     for block in _blocks(network):
         fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)
@@ -114,12 +114,12 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
                 yield from (part for part in child if next(part.parameters(), None) is not None)
 
 
-def replicate(network: nn.Module, example: Tensor, world: World) -> nn.Module:
+def wrap_ddp(network: nn.Module, example: Tensor, dist: DistContext) -> nn.Module:
     """What to call instead of `network` in training, so that the gradients of all ranks are averaged.
 
     `example` [N,C,H,W] is an input of the kind that it will get, on its device.
     """
-    if not world.connected or isinstance(network, FSDPModule):
+    if not dist.is_distributed or isinstance(network, FSDPModule):
         return network
     on_gpu = example.device.type == "cuda"
     replica = DistributedDataParallel(network, device_ids=[example.device] if on_gpu else None)
@@ -141,7 +141,7 @@ def _settle_buckets(replica: DistributedDataParallel, example: Tensor) -> None:
 
 
 @contextmanager
-def gradients_meet(network: nn.Module, now: bool) -> Iterator[None]:
+def gradient_sync(network: nn.Module, now: bool) -> Iterator[None]:
     """Around forward and backward: whether the ranks' gradients are averaged now, or `network` only gathers its own."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)

@@ -12,7 +12,7 @@ from kdaug.data.loader import Batch
 from kdaug.training.evaluation import Scores
 
 
-def say(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Prints one line as it is: not coloured, not wrapped, and nothing in it (a path, say) taken for markup."""
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
@@ -40,7 +40,7 @@ class RunProgress:
 
     def evaluated(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores, speed: float) -> None:
         """Prints the line of an evaluation after `epoch` (from 0), after `speed` images a second."""
-        say(
+        print_line(
             self.bar.console,
             f"  epoch {epoch + 1:>3}/{epochs}  {_in_words(losses)}  "
             f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)  {speed:,.0f} images/s",
@@ -48,7 +48,7 @@ class RunProgress:
         self._since, self._then = time.monotonic(), self._done
 
 
-def show_progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     """A live bar on `console`, to be entered; on anything but a terminal only the printed lines appear."""
     return Progress(
         TextColumn("{task.description}", markup=False),
@@ -63,7 +63,7 @@ def show_progress(console: Console) -> Progress:
     )
 
 
-def counted(bar: Progress, title: str, batches: Iterable[Batch], images: int) -> Iterator[Batch]:
+def track(bar: Progress, title: str, batches: Iterable[Batch], images: int) -> Iterator[Batch]:
     """The same batches, with a line on `bar` that counts their `images` until they are through."""
     task = bar.add_task(title, total=images, speed="", figures="")
     for batch in batches:

@@ -7,9 +7,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.errors import InputError, is_whole_number
-from kdaug.views.plan import ViewPlan
-from kdaug.views.plan_check import check_plan
+from kdaug.errors import InputError, is_integer
+from kdaug.views.plan import ViewPlan, check_plan
 
 
 def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None) -> NDArray[np.uint8]:
@@ -21,17 +20,17 @@ def apply(images: NDArray[np.uint8], plan: ViewPlan, threads: int | None = None)
     """
     _check_images(images, plan)
     check_plan(plan)
-    if threads is not None and (not is_whole_number(threads) or threads < 1):
+    if threads is not None and (not is_integer(threads) or threads < 1):
         raise InputError(f"threads is {threads!r}, but must be a whole number of at least 1")
     return apply_unchecked(images, plan, threads if threads is not None else os.cpu_count() or 1)
 
 
 def apply_unchecked(images: NDArray[np.uint8], plan: ViewPlan, threads: int) -> NDArray[np.uint8]:
     """As `apply`, of images and a plan that are known to be sound: with others it reads and writes anywhere."""
-    from kdaug.views.kernels import carry_out  # numba takes half a second to import
+    from kdaug.views.kernels import execute  # numba takes half a second to import
 
     views = np.empty((len(images), *plan.output_size, images.shape[3]), np.uint8)
-    carry_out(images, plan, views, threads)
+    execute(images, plan, views, threads)
     return views
 
 

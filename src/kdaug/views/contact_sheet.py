@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from kdaug.data.datasets import load_bundled
 from kdaug.data.decode import as_rgb
 from kdaug.data.images import ArrayImages
-from kdaug.data.sets import load_bundled
 from kdaug.errors import InputError
 from kdaug.views.apply import apply
-from kdaug.views.description import argument_in_words
-from kdaug.views.drawing import Dice, Entries
+from kdaug.views.description import format_argument
+from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color
 from kdaug.views.space import Space
 
@@ -62,12 +62,12 @@ def contact_sheet(
     plain = np.stack([images[row % len(images)] for row in range(len(ops))])
     height, width = plain.shape[1:3]
     middle = np.full((len(pairs), 1), 1 << 31, np.uint32)
-    dice = Dice(sign=np.zeros_like(middle), x=middle, y=middle, resample=middle)
-    plan = Entries(space, pairs, mean).plan(np.arange(len(pairs))[:, None], dice, (height, width))
+    dice = RandomWords(sign=np.zeros_like(middle), x=middle, y=middle, resample=middle)
+    plan = OpTable(space, pairs, mean).plan(np.arange(len(pairs))[:, None], dice, (height, width))
     views = apply(np.repeat(plain, len(levels), axis=0), plan)
     cells = np.concatenate([plain[:, None], views.reshape(len(ops), len(levels), height, width, 3)], axis=1)
 
-    captions = [["", *(argument_in_words(space, op, level, (height, width)) for level in levels)] for op in ops]
+    captions = [["", *(format_argument(space, op, level, (height, width)) for level in levels)] for op in ops]
     _draw(cells, captions, list(ops), ["plain", *(f"{level:g}" for level in levels)], title, path)
 
 

@@ -8,15 +8,15 @@ from typing import Any, Literal
 import numpy as np
 
 from kdaug.views.plan import Size
-from kdaug.views.policies.composition import Policy, singly
+from kdaug.views.policies.composition import Policy, flatten
 from kdaug.views.policies.pba import PopulationBasedAugmentation, schedule_of
 from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.sub_policies import SubPolicies
 from kdaug.views.policies.trivialaugment import TrivialAugment
 from kdaug.views.space import Range, Space, cutout_side
-from kdaug.views.spaces import SPACES, space_of, space_of_sub_policies
+from kdaug.views.spaces import SPACES, get_space, get_sub_policy_space
 
-SPACES_IN_WORDS = {
+SPACE_DESCRIPTIONS = {
     "paper-geometric": "arXiv 2003.11342, Section 4.1: five ops up to a strength, M 0..10",
     "tf-efficientnet": "RandAugment of the TPU EfficientNet code, M unclipped",
     "tf-efficientnet-autoaugment": "AutoAugment of the same code: longer shifts, larger cutouts",
@@ -28,11 +28,11 @@ SPACES_IN_WORDS = {
     "torchvision-autoaugment": "torchvision's AutoAugment, levels 0..9",
     "torchvision-wide": "torchvision's TrivialAugmentWide, levels 0..30",
 }
-assert SPACES_IN_WORDS.keys() == SPACES.keys()
+assert SPACE_DESCRIPTIONS.keys() == SPACES.keys()
 
 
 @dataclass(frozen=True)
-class Described:
+class PolicyDescription:
     """A policy's ops and levels: rows of `table` are ops, columns are levels.
 
     sub_policies: each in words; of a schedule, each segment. kind: which of the two.
@@ -46,41 +46,41 @@ class Described:
     kind: Literal["sub-policies", "segments"] = "sub-policies"
 
 
-def describe(policy: Policy, size: Size) -> list[Described]:
+def describe(policy: Policy, size: Size) -> list[PolicyDescription]:
     """The parts of `policy` that read levels in a space, described for images of `size` (height, width)."""
     kinds = (RandAugment, TrivialAugment, SubPolicies, PopulationBasedAugmentation)
-    return [_describe(part, size) for part in singly([policy]) if isinstance(part, kinds)]
+    return [_describe(part, size) for part in flatten([policy]) if isinstance(part, kinds)]
 
 
-def describe_space(name: str, size: Size) -> Described:
+def describe_space(name: str, size: Size) -> PolicyDescription:
     """All ops of the space `name` at a few levels, for images of `size` (height, width)."""
-    space = space_of(name)
-    return _described(space, tuple(space.ops), levels_to_show(space), size)
+    space = get_space(name)
+    return _described(space, tuple(space.ops), default_levels(space), size)
 
 
-def _describe(policy: Any, size: Size) -> Described:
+def _describe(policy: Any, size: Size) -> PolicyDescription:
     match policy:
         case RandAugment():
-            space = space_of(policy.space)
+            space = get_space(policy.space)
             return _described(space, policy.ops or tuple(space.ops), (policy.magnitude,), size)
         case SubPolicies():
-            space = space_of_sub_policies(policy.space)
+            space = get_sub_policy_space(policy.space)
             lines = tuple(", then ".join(_step(*step) for step in steps) for steps in policy.sub_policies)
-            return replace(_described(space, tuple(space.ops), levels_to_show(space), size), sub_policies=lines)
+            return replace(_described(space, tuple(space.ops), default_levels(space), size), sub_policies=lines)
         case PopulationBasedAugmentation():
-            space = space_of_sub_policies(policy.space)
-            described = _described(space, tuple(space.ops), levels_to_show(space), size)
+            space = get_sub_policy_space(policy.space)
+            described = _described(space, tuple(space.ops), default_levels(space), size)
             return replace(described, sub_policies=_segments(policy), kind="segments")
         case _:
             return describe_space(policy.space, size)
 
 
-def _described(space: Space, ops: tuple[str, ...], levels: tuple[float, ...], size: Size) -> Described:
-    table = tuple(tuple(argument_in_words(space, op, level, size) for level in levels) for op in ops)
-    return Described(space, ops, levels, table)
+def _described(space: Space, ops: tuple[str, ...], levels: tuple[float, ...], size: Size) -> PolicyDescription:
+    table = tuple(tuple(format_argument(space, op, level, size) for level in levels) for op in ops)
+    return PolicyDescription(space, ops, levels, table)
 
 
-def levels_to_show(space: Space) -> tuple[float, ...]:
+def default_levels(space: Space) -> tuple[float, ...]:
     """A few levels of a space, from the weakest to the strongest."""
     if space.limit is None:
         return 0, 3, 5, 7, 10, 15, 28
@@ -88,7 +88,7 @@ def levels_to_show(space: Space) -> tuple[float, ...]:
     return tuple(float(round(space.limit * share) if space.whole_levels else space.limit * share) for share in shares)
 
 
-def argument_in_words(space: Space, op: str, level: float, size: Size) -> str:
+def format_argument(space: Space, op: str, level: float, size: Size) -> str:
     """What `op` does at `level` to images of `size`: "± 27°", "up to ± 67 px", "3 bits", "× 1.72", ..."""
     row = space.ops.get(op)
     if row is None:

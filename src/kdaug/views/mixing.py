@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdaug.philox import Stream, below, permutation, uniform, words
+from kdaug.rng.philox import Stream, below, permutation, uniform, words
 from kdaug.views.plan import Size
 
 Floats = NDArray[np.float64]
@@ -38,7 +38,7 @@ class MixPlan:
         return (self.weight / _WHOLE * (1 - area)).astype(np.float32)
 
 
-def plan_mixtures(seed: int, epoch: int, indices: ArrayLike, size: Size, mixup: float, cutmix: float) -> MixPlan:
+def plan_mixing(seed: int, epoch: int, indices: ArrayLike, size: Size, mixup: float, cutmix: float) -> MixPlan:
     """Mixtures of samples `indices` int64 [N] of `size` (height, width), at least one of the two being asked for.
 
     mixup, cutmix: alpha of the Beta(alpha, alpha) that the own share is drawn from; 0: not this kind. Of both, a view

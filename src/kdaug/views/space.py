@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError, nearest
-from kdaug.philox import Words, below, uniform
+from kdaug.rng.philox import Words, below, uniform
 from kdaug.views.ops import CODES, MAX_ARGUMENTS
 from kdaug.views.plan import Color, Resample, Size
 

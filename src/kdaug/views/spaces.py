@@ -205,7 +205,7 @@ _READING_OF_SUB_POLICIES = {
 }
 
 
-def space_of(name: str) -> Space:
+def get_space(name: str) -> Space:
     """The space called `name`; InputError with the nearest name if there is none."""
     if name not in SPACES:
         known = list(SPACES)
@@ -213,6 +213,6 @@ def space_of(name: str) -> Space:
     return SPACES[name]
 
 
-def space_of_sub_policies(name: str) -> Space:
+def get_sub_policy_space(name: str) -> Space:
     """The space in which system `name` reads its sub-policies, where that differs from its RandAugment."""
-    return space_of(_READING_OF_SUB_POLICIES.get(name, name))
+    return get_space(_READING_OF_SUB_POLICIES.get(name, name))

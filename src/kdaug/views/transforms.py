@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.errors import InputError, is_whole_number
+from kdaug.errors import InputError, is_integer
 from kdaug.views.apply import apply, apply_unchecked
-from kdaug.views.plan import Size, ViewPlan
-from kdaug.views.plan_check import check_plan
+from kdaug.views.plan import Size, ViewPlan, check_plan
 from kdaug.views.policies import Policy, create_policy
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class ViewTransform:
 
         if not isinstance(policy, str) and not hasattr(policy, "plan"):
             raise InputError(f"ViewTransform takes a specification or a policy, not {type(policy).__name__}")
-        if not is_whole_number(seed) or not 0 <= seed < _SEEDS:
+        if not is_integer(seed) or not 0 <= seed < _SEEDS:
             raise InputError(f"ViewTransform: seed is {seed}, but must be from 0 to 2^64-1")
         self.policy = create_policy(policy) if isinstance(policy, str) else policy
         self.seed = seed
@@ -51,7 +50,7 @@ class ViewTransform:
 
     def set_epoch(self, epoch: int) -> None:
         """Views of `epoch` (0..2^32-1) from now on."""
-        if not is_whole_number(epoch) or not 0 <= epoch < 1 << 32:
+        if not is_integer(epoch) or not 0 <= epoch < 1 << 32:
             raise InputError(f"ViewTransform: epoch is {epoch}, but must be from 0 to 2^32-1")
         self._epoch[0] = epoch
         self._numbered = _Numbered()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.memory import SLACK, copy, gather
 
 _EDGE = 2  # the most taps of one kind that can lie beyond an edge

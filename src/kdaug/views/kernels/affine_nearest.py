@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.memory import copy, gather
 
 _ONE = 65536  # of 16.16 fixed point

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.memory import copy
 
 _ZERO, _TOP = np.float32(0), np.float32(255)

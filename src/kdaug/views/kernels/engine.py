@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.affine_interpolated import affine_bicubic, affine_bilinear
 from kdaug.views.kernels.affine_nearest import affine_nearest
 from kdaug.views.kernels.color import brightness, color, contrast, sharpness

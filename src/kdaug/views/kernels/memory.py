@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 
 SLACK = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.memory import copy, gather
 
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from kdaug.compiler import kernel
+from kdaug.jit import kernel
 from kdaug.views.kernels.memory import load_four
 
 _BYTE = np.uint64(255)

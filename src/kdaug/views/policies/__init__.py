@@ -1,13 +1,19 @@
 """Policies: they draw which ops an image gets, and only draw. A policy's plan is a pure function of its arguments.
 
-`create_policy` makes one from a specification; `of_recipe` puts the recipe's crop, flip and cutout around it.
+`create_policy` makes one from a specification; `policy_from_views` puts the recipe's crop, flip and cutout around it.
 """
 
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import read_policy_file
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
-from kdaug.views.policies.spec import create_policy, follows_epoch, of_recipe, pinned, spec_with_magnitude
+from kdaug.views.policies.spec import (
+    create_policy,
+    follows_epoch,
+    pin_policy_files,
+    policy_from_views,
+    spec_with_magnitude,
+)
 from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
 from kdaug.views.policies.sub_policies import SubPolicies
 from kdaug.views.policies.trivialaugment import TrivialAugment
@@ -27,8 +33,8 @@ __all__ = [
     "TrivialAugment",
     "create_policy",
     "follows_epoch",
-    "of_recipe",
-    "pinned",
+    "policy_from_views",
+    "pin_policy_files",
     "read_policy_file",
     "spec_with_magnitude",
 ]

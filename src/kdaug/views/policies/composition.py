@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream
+from kdaug.rng.philox import Stream
 from kdaug.views.plan import Size, ViewPlan, blank, chain
 
 
@@ -30,7 +30,7 @@ class Sequential:
 
     def __post_init__(self) -> None:
         drawing: dict[Stream | str, str] = {}
-        for part in singly(self.parts):
+        for part in flatten(self.parts):
             kind = type(part).__name__
             stream = getattr(part, "stream", kind)
             if stream in drawing:
@@ -46,6 +46,6 @@ class Sequential:
         return chain(plans)
 
 
-def singly(parts: Sequence[Policy]) -> list[Policy]:
+def flatten(parts: Sequence[Policy]) -> list[Policy]:
     """The parts, those of sequences among them included."""
-    return [single for part in parts for single in (singly(part.parts) if isinstance(part, Sequential) else [part])]
+    return [single for part in parts for single in (flatten(part.parts) if isinstance(part, Sequential) else [part])]

@@ -15,7 +15,7 @@ from kdaug.errors import InputError, nearest
 from kdaug.views.plan import Color
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.policies.sub_policies import Step, SubPolicies
-from kdaug.views.spaces import space_of
+from kdaug.views.spaces import get_space
 
 _KEYS = ["space", "sub_policies"]
 _EXAMPLE = "a list such as [[rotate, 0.5, 9], [invert, 0.2, 0]]"
@@ -42,7 +42,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
     if not isinstance(tree["space"], str):
         raise InputError(f"{name}: space must be text, not {shown(tree['space'])}")
     try:
-        space_of(tree["space"])
+        get_space(tree["space"])
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     sub_policies = tuple(
@@ -53,7 +53,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
     return SubPolicies(name, tree["space"], sub_policies, mean)
 
 
-def fingerprint(policy: SubPolicies) -> str:
+def policy_fingerprint(policy: SubPolicies) -> str:
     """Ten hexadecimal digits of the SHA-256 of what a policy file says; spelling and comments do not matter."""
     content = json.dumps([policy.space, policy.sub_policies])
     return hashlib.sha256(content.encode()).hexdigest()[:10]

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream, Words, below, uniform, words
-from kdaug.views.drawing import Dice, Entries
+from kdaug.rng.philox import Stream, Words, below, uniform, words
+from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import space_of_sub_policies
+from kdaug.views.spaces import get_sub_policy_space
 
 NAMES = ("pba-cifar10", "pba-svhn")
 MOST_EPOCHS = 100_000
@@ -37,14 +37,14 @@ class PopulationBasedAugmentation:
     space: str = "pba"
     mean: Color = CIFAR_MEAN
     stream: ClassVar[Stream] = Stream.POLICY
-    _entries: Entries = field(init=False, repr=False, compare=False)
+    _entries: OpTable = field(init=False, repr=False, compare=False)
     _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
     _threshold: NDArray[np.uint32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.epochs <= MOST_EPOCHS:
             raise InputError(f"policy {self.name}: epochs is {self.epochs}, but must be from 1 to {MOST_EPOCHS}")
-        space = space_of_sub_policies(self.space)
+        space = get_sub_policy_space(self.space)
         ops, schedule = schedule_of(self.name)
         pairs = []
         for _, entries in schedule["segments"]:
@@ -54,7 +54,7 @@ class PopulationBasedAugmentation:
                 pairs.append((op, float(level)))
         tenths = np.array([[tenth for tenth, _ in entries] for _, entries in schedule["segments"]])
         lengths = [length * self.epochs // schedule["search_epochs"] for length, _ in schedule["segments"]]
-        object.__setattr__(self, "_entries", Entries(space, pairs, self.mean))
+        object.__setattr__(self, "_entries", OpTable(space, pairs, self.mean))
         object.__setattr__(self, "_ends", np.cumsum(lengths))
         object.__setattr__(self, "_threshold", np.round(tenths * 6553.6).astype(np.uint32))
 
@@ -67,7 +67,7 @@ class PopulationBasedAugmentation:
         drawn = words(seed, epoch, indices, Stream.POLICY, 24)
         entry, applied = self._choose(drawn[:, :3], _halves(drawn[:, 3:18]) < self._threshold[segment])
         signs = drawn[:, 18:20]  # its highest bit is the sign, the next one the filter
-        dice = Dice(sign=signs, x=drawn[:, 20:22], y=drawn[:, 22:24], resample=signs << np.uint32(1))
+        dice = RandomWords(sign=signs, x=drawn[:, 20:22], y=drawn[:, 22:24], resample=signs << np.uint32(1))
         return self._entries.plan(entry + segment * self._threshold.shape[1], dice, size, applied)
 
     def _choose(self, drawn: Words, success: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

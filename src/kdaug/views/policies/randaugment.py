@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream, below, uniform, words
-from kdaug.views.drawing import Dice, Entries
+from kdaug.rng.philox import Stream, below, uniform, words
+from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import space_of
+from kdaug.views.spaces import get_space
 
 MOST_OPS = 64
 WORDS_PER_OP = 8
@@ -34,17 +34,17 @@ class RandAugment:
     mean: Color = CIFAR_MEAN
     ops: tuple[str, ...] | None = None
     stream: ClassVar[Stream] = Stream.POLICY
-    _entries: Entries = field(init=False, repr=False, compare=False)
+    _entries: OpTable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        space = space_of(self.space)
+        space = get_space(self.space)
         if not 1 <= self.num_ops <= MOST_OPS:
             raise InputError(f"RandAugment: the number of ops is {self.num_ops}, but must be from 1 to {MOST_OPS}")
         space.check_level(self.magnitude, "RandAugment: the magnitude")
         for name in self.ops or ():
             space.check_op(name, "RandAugment")
         names = self.ops or tuple(space.ops)
-        object.__setattr__(self, "_entries", Entries(space, [(name, self.magnitude) for name in names], self.mean))
+        object.__setattr__(self, "_entries", OpTable(space, [(name, self.magnitude) for name in names], self.mean))
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         entries, space = self._entries, self._entries.space
@@ -52,7 +52,7 @@ class RandAugment:
         drawn = drawn.reshape(len(drawn), self.num_ops, WORDS_PER_OP)
         return entries.plan(
             below(drawn[..., 0], len(entries.code)),
-            Dice(sign=drawn[..., 2], x=drawn[..., 3], y=drawn[..., 4], resample=drawn[..., 6]),
+            RandomWords(sign=drawn[..., 2], x=drawn[..., 3], y=drawn[..., 4], resample=drawn[..., 6]),
             size,
             applied=uniform(drawn[..., 5]) < space.probability if space.probability < 1 else None,
             share=uniform(drawn[..., 1]) if space.strength == "at most" else None,

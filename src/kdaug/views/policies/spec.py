@@ -10,9 +10,9 @@ from typing import Any
 
 from kdaug.config import Views
 from kdaug.errors import InputError, nearest
-from kdaug.views.plan import Color, color_of
+from kdaug.views.plan import Color, parse_color
 from kdaug.views.policies.composition import Policy, Sequential
-from kdaug.views.policies.files import fingerprint, read_policy_file
+from kdaug.views.policies.files import policy_fingerprint, read_policy_file
 from kdaug.views.policies.pba import NAMES as PBA_NAMES
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
@@ -73,7 +73,7 @@ def create_policy(spec_or_name: str, **options: Any) -> Policy:
     for option in options:
         if option not in known:
             raise InputError(_no_option(", ".join(part.name for part in parts), option, sorted(known)))
-    mean = color_of(given.get("mean", CIFAR_MEAN))
+    mean = parse_color(given.get("mean", CIFAR_MEAN))
     epochs = _whole(given["epochs"], "epochs") if "epochs" in given else None
     policies = [
         part.make(part.settings | {key: given[key] for key in part.options if key in given}, mean, epochs)
@@ -98,7 +98,7 @@ def follows_epoch(spec: str) -> bool:
     return any(_parse(part).name in PBA_NAMES for part in spec.split(","))
 
 
-def pinned(spec: str) -> str:
+def pin_policy_files(spec: str) -> str:
     """The specification with the content of policy files pinned: `file:my.yaml#0123456789`.
 
     `create_policy` refuses a pinned file that says something else by then. InputError as `create_policy`.
@@ -106,7 +106,7 @@ def pinned(spec: str) -> str:
     return ",".join(_pinned(part) if part.startswith("file:") else part for part in spec.split(","))
 
 
-def of_recipe(views: Views, mean: Color, cropped_at_decoding: bool, epochs: int | None = None) -> Policy:
+def policy_from_views(views: Views, mean: Color, cropped_at_decoding: bool, epochs: int | None = None) -> Policy:
     """The whole view of a recipe: policy, crop, flip and cutout in the field's order.
 
     CIFAR style (arXiv 1805.09501's release): policy, pad-crop, flip, cutout. Where images are cropped while they are
@@ -238,15 +238,15 @@ def _path_and_pin(text: str) -> tuple[str, str]:
 def _pinned(text: str) -> str:
     path, _ = _path_and_pin(text)
     policy = _from_file(text, CIFAR_MEAN)
-    return f"file:{path}#{fingerprint(policy)}"
+    return f"file:{path}#{policy_fingerprint(policy)}"
 
 
 def _from_file(text: str, mean: Color) -> SubPolicies:
     path, pin = _path_and_pin(text)
     policy = read_policy_file(path, mean)
-    if pin and pin != fingerprint(policy):
+    if pin and pin != policy_fingerprint(policy):
         raise InputError(
             f"policy file {path} says something else than when the recipe was written: "
-            f"then #{pin}, now #{fingerprint(policy)}"
+            f"then #{pin}, now #{policy_fingerprint(policy)}"
         )
     return policy

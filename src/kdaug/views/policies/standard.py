@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError, nearest
-from kdaug.philox import Stream, Words, below, uniform, words
+from kdaug.rng.philox import Stream, Words, below, uniform, words
 from kdaug.views.ops import CODES
 from kdaug.views.plan import Color, Size, ViewPlan, blank
 

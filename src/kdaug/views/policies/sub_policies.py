@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream, below, uniform, words
-from kdaug.views.drawing import Dice, Entries
+from kdaug.rng.philox import Stream, below, uniform, words
+from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import space_of_sub_policies
+from kdaug.views.spaces import get_sub_policy_space
 
 Step = tuple[str, float, float]
 """(op, probability 0..1, level)"""
@@ -47,12 +47,12 @@ class SubPolicies:
     sub_policies: tuple[tuple[Step, ...], ...]
     mean: Color = CIFAR_MEAN
     stream: ClassVar[Stream] = Stream.POLICY
-    _entries: Entries = field(init=False, repr=False, compare=False)
+    _entries: OpTable = field(init=False, repr=False, compare=False)
     _entry: NDArray[np.int64] = field(init=False, repr=False, compare=False)
     _probability: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        space = space_of_sub_policies(self.space)
+        space = get_sub_policy_space(self.space)
         for place, sub_policy in enumerate(self.sub_policies, 1):
             for step, (op, probability, level) in enumerate(sub_policy, 1):
                 where = f"{self.name}: sub-policy {place}, entry {step}"
@@ -67,7 +67,7 @@ class SubPolicies:
         for row, sub_policy in enumerate(self.sub_policies):
             for column, (op, p, level) in enumerate(sub_policy):
                 entry[row, column], chance[row, column] = positions[op, level], p
-        object.__setattr__(self, "_entries", Entries(space, pairs, self.mean))
+        object.__setattr__(self, "_entries", OpTable(space, pairs, self.mean))
         object.__setattr__(self, "_entry", entry)
         object.__setattr__(self, "_probability", chance)
 
@@ -80,7 +80,7 @@ class SubPolicies:
         signs = each[..., 1]  # its highest bit is the sign, the next one the filter
         return self._entries.plan(
             self._entry.take(chosen, axis=0),
-            Dice(sign=signs, x=each[..., 2], y=each[..., 3], resample=signs << np.uint32(1)),
+            RandomWords(sign=signs, x=each[..., 2], y=each[..., 3], resample=signs << np.uint32(1)),
             size,
             applied=uniform(each[..., 0]) < self._probability.take(chosen, axis=0),
         )

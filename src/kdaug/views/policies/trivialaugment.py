@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
-from kdaug.philox import Stream, below, words
-from kdaug.views.drawing import Dice, Entries
+from kdaug.rng.philox import Stream, below, words
+from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import space_of
+from kdaug.views.spaces import get_space
 
 LEVELS = 31
 
@@ -28,19 +28,19 @@ class TrivialAugment:
     space: str
     mean: Color = CIFAR_MEAN
     stream: ClassVar[Stream] = Stream.POLICY
-    _entries: Entries = field(init=False, repr=False, compare=False)
+    _entries: OpTable = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        space = space_of(self.space)
+        space = get_space(self.space)
         levels = np.linspace(0, space.full_level, LEVELS).tolist()
         if space.strength != "exact" or (space.whole_levels and space.full_level != LEVELS - 1):
             raise InputError(f"TrivialAugment draws one of {LEVELS} levels, which space {self.space} does not have")
         pairs = [(name, level) for name in space.ops for level in levels]
-        object.__setattr__(self, "_entries", Entries(space, pairs, self.mean))
+        object.__setattr__(self, "_entries", OpTable(space, pairs, self.mean))
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         drawn = words(seed, epoch, indices, Stream.POLICY, 8)[:, None]
         op = below(drawn[..., 0], len(self._entries.space.ops))
         level = below(drawn[..., 1], LEVELS)
-        dice = Dice(sign=drawn[..., 2], x=drawn[..., 3], y=drawn[..., 4], resample=drawn[..., 6])
+        dice = RandomWords(sign=drawn[..., 2], x=drawn[..., 3], y=drawn[..., 4], resample=drawn[..., 6])
         return self._entries.plan(op * LEVELS + level, dice, size)

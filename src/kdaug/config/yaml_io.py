@@ -1,0 +1,187 @@
+"""Recipes as YAML: strict in (no tag, no unknown or repeated key, no wrong type), plain out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import reprlib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from kdaug.config.check import check
+from kdaug.config.recipe import Recipe
+from kdaug.errors import InputError, nearest
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as nested plain dicts, lists and scalars, in the order of its declaration."""
+    return {key: _plain(value) for key, value in dataclasses.asdict(recipe).items()}
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML text; `from_yaml` gives the same recipe back."""
+    return yaml.dump(to_dict(recipe), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+
+
+def from_yaml(text: str, where: str = "recipe") -> Recipe:
+    """The recipe that YAML `text` describes; settings left out keep their defaults.
+
+    Raises InputError, beginning with `where`, for broken YAML, tags, an unknown or repeated key, or a wrong type.
+    """
+    try:
+        tree = parse_plain_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise InputError(f"{where}: not readable as plain YAML: {reason}") from None
+    if tree is None:
+        raise InputError(f"{where} is empty; kdaug recipes show NAME prints one to start from")
+    recipe: Recipe = _build(Recipe, tree, "", where)
+    try:
+        return check(recipe)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe with other values of some settings, given by dotted name and as YAML would have them.
+
+    Raises InputError, beginning with `where`, for a name that is no setting's or a value that it cannot have.
+    """
+    tree = to_dict(recipe)
+    known = [f"{section}.{name}" for section, settings in tree.items() for name in settings]
+    for dotted, value in values.items():
+        if dotted not in known:
+            raise InputError(f"{where}: {dotted} is not a setting{nearest(dotted, known)}")
+        section, _, name = dotted.partition(".")
+        tree[section][name] = value
+    changed: Recipe = _build(Recipe, tree, "", where)
+    try:
+        return check(changed)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in the YAML file at `path`; InputError if it is missing, not text, or not a recipe."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"recipe {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise InputError(f"recipe {path} cannot be read: {reason}") from None
+    return from_yaml(text, where=f"recipe {path}")
+
+
+def parse_plain_yaml(text: str) -> Any:
+    """Nested dicts, lists and scalars; YAMLError or ValueError for what is not plain YAML, tags among it."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise yaml.YAMLError(f"tag {tag} is not allowed, {event.start_mark}")
+    return yaml.load(text, Loader=_StrictLoader)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which 1e-3 is a number and a key may stand only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands more than once", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Quotes text that _StrictLoader would take for something else."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None  # line breaks to YAML 1.1
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_PlainDumper.add_representer(str, _PlainDumper.represent_text)
+for _side in (_StrictLoader, _PlainDumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _build(kind: Any, tree: Any, path: str, where: str) -> Any:
+    """An instance of dataclass `kind` from the dict `tree`, which stands at dotted `path` of the recipe."""
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: {path or 'the whole'} must be a mapping of settings, not {shown(tree)}")
+    types_of = typing.get_type_hints(kind)
+    for key in tree:
+        if key not in types_of:
+            known = [_dotted(path, name) for name in types_of]
+            name = _dotted(path, str(key))
+            raise InputError(f"{where}: {name} is not a setting{nearest(name, known) or _choices(known)}")
+    values = {}
+    for key, value in tree.items():
+        name, wanted = _dotted(path, key), types_of[key]
+        build = _build if dataclasses.is_dataclass(wanted) else _convert
+        values[key] = build(wanted, value, name, where)
+    return kind(**values)
+
+
+def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
+    """`value` as type `wanted`; the only conversions are int to float and list to tuple."""
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (Union, types.UnionType) else (wanted,)
+    for option in options:
+        origin = typing.get_origin(option)
+        if origin is Literal and value in typing.get_args(option):
+            return value
+        if option is type(None) and value is None:
+            return None
+        if option is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+            return float(value)
+        if origin is tuple and isinstance(value, list | tuple):
+            kind = typing.get_args(option)[0]
+            return tuple(_convert(kind, item, f"{name}[{i}]", where) for i, item in enumerate(value))
+        if isinstance(option, type) and type(value) is option and option is not float:
+            return value
+    first = options[0]
+    if typing.get_origin(first) is Literal:
+        known = list(typing.get_args(first))
+        raise InputError(f"{where}: {name} is {shown(value)}{nearest(str(value), known) or _choices(known)}")
+    raise InputError(f"{where}: {name} must be {_type_in_words(options)}, not {shown(value)}")
+
+
+def _dotted(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _choices(known: list[str]) -> str:
+    return f"; there are {', '.join(known)}"
+
+
+def shown(value: Any) -> str:
+    """A value that a file holds, and its type, for an error: short, however much a few lines with aliases stand for."""
+    return f"{_SHORT.repr(value)} ({type(value).__name__})"
+
+
+def _type_in_words(options: tuple[Any, ...]) -> str:
+    words = {
+        int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null",
+        tuple[float, ...]: "a list of numbers",
+    }  # fmt: skip
+    return " or ".join(words.get(option, "a list of names") for option in options)

@@ -1,0 +1,28 @@
+"""What a run leaves on disk: its directory, identity, environment, metrics and status."""
+
+from kdaug.runs.directory import RunDirectory, find_run, list_checkpoints, open_run
+from kdaug.runs.environment import describe_environment, read_environment, record_environment
+from kdaug.runs.follow import RunFollower
+from kdaug.runs.identity import recipe_differences, recipe_fingerprint, result_settings
+from kdaug.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
+from kdaug.runs.status import RunStatus, find_runs, run_status
+
+__all__ = [
+    "MetricsWriter",
+    "RunDirectory",
+    "RunFollower",
+    "RunStatus",
+    "describe_environment",
+    "find_run",
+    "find_runs",
+    "list_checkpoints",
+    "open_run",
+    "read_environment",
+    "read_metrics",
+    "recipe_differences",
+    "recipe_fingerprint",
+    "record_environment",
+    "result_settings",
+    "run_status",
+    "truncate_metrics",
+]

@@ -1,0 +1,92 @@
+"""environment.json: the software, hardware and images that a run was trained with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdaug.config import Recipe
+from kdaug.data import Dataset
+from kdaug.errors import InputError
+from kdaug.runs.directory import RunDirectory
+from kdaug.runs.identity import recipe_fingerprint
+from kdaug.storage import atomic_write
+
+_PACKAGES = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
+
+
+def describe_environment(
+    recipe: Recipe, device: torch.device, precision: torch.dtype, dataset: Dataset, processes: int
+) -> dict[str, Any]:
+    """Versions, hardware, settings and images that a result depends on; `processes` train together."""
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": str(precision).removeprefix("torch."),
+        "data": dataset.content,
+        "recipe": recipe_fingerprint(recipe, dataset.content),
+    }
+
+
+def read_environment(directory: RunDirectory) -> dict[str, Any]:
+    """The content of environment.json; empty if there is no such file, InputError if it is damaged."""
+    if not directory.environment.is_file():
+        return {}
+    try:
+        environment = json.loads(directory.environment.read_bytes())
+    except ValueError:
+        environment = None
+    if not environment or not isinstance(environment, dict) or not isinstance(environment.get("resumed", []), list):
+        raise InputError(f"{directory.environment} is damaged; restore it, or start a new run in another --run.dir")
+    return environment
+
+
+def record_environment(
+    directory: RunDirectory, environment: dict[str, Any], step: int, report: Callable[[str], None]
+) -> None:
+    """Writes environment.json when a run begins. When it resumes at `step`, adds and reports what has changed.
+
+    Raises InputError if the images or the recipe are not those that the run began with.
+    """
+    before = read_environment(directory)
+    if not before:
+        return atomic_write(directory.environment, json.dumps(environment, indent=1) + "\n")
+    if before.get("data") != environment["data"]:
+        raise InputError(
+            f"the images are not those that {directory.path} began with (some were added, removed or renamed); restore "
+            "them, or start a new run in another --run.dir"
+        )
+    if before.get("recipe") != environment["recipe"]:
+        raise InputError(
+            f"{directory.recipe} has changed since the run began; restore it, or start a new run from it in another "
+            "--run.dir"
+        )
+    changed = {name: value for name, value in environment.items() if before.get(name) != value}
+    if changed:
+        shown = "; ".join(f"{name}: {before.get(name)} -> {value}" for name, value in changed.items())
+        report(f"note: resumed in another environment, so the last bits may differ ({shown})")
+        resumed = [*before.get("resumed", []), {"step": step, **changed}]
+        atomic_write(directory.environment, json.dumps({**before, "resumed": resumed}, indent=1) + "\n")
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

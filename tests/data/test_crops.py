@@ -1,0 +1,111 @@
+"""Frames: a crop is inside its image, of permitted size and shape, drawn from nothing but (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+from torchvision import transforms
+
+from kdaug.data.crops import Box, CenterCrop, RandomResizedCrop
+
+sides = st.integers(1, 3000)
+seeds = st.integers(0, 2**64 - 1)
+epochs = st.integers(0, 2**32 - 1)
+indices = st.integers(0, 2**62)
+MIN_RATIO, MAX_RATIO = 3 / 4, 4 / 3
+
+
+def torchvisions_fallback(width: int, height: int) -> Box:
+    """The box that torchvision takes when no attempt fits: none does, for it must have the area of the whole image."""
+    top, left, h, w = transforms.RandomResizedCrop.get_params(
+        torch.empty(3, height, width), [1.0, 1.0], [MIN_RATIO, MAX_RATIO]
+    )
+    return left, top, left + w, top + h
+
+
+@given(sides, sides, st.floats(0.001, 1), seeds, epochs, indices)
+def test_a_crop_is_inside_of_permitted_area_and_ratio_up_to_rounding(
+    width: int, height: int, min_area: float, seed: int, epoch: int, index: int
+) -> None:
+    left, top, right, bottom = box = RandomResizedCrop(224, seed, min_area).box(epoch, index, width, height)
+    assert all(type(edge) is int for edge in box)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    w, h = right - left, bottom - top
+    too_flat, too_tall = (w - 0.5) / (h + 0.5) > MAX_RATIO, (w + 0.5) / (h - 0.5) < MIN_RATIO
+    too_small, too_large = (w + 0.5) * (h + 0.5) < min_area * width * height, (w - 0.5) * (h - 0.5) > width * height
+    if too_flat or too_tall or too_small or too_large:
+        # Only an image too long for what was asked; its box is then as high, or as wide, as the image.
+        assert (w, h) in [(width, max(round(width * 4 / 3), 1)), (max(round(height * 4 / 3), 1), height)]
+        assert not MIN_RATIO <= width / height <= MAX_RATIO
+
+
+@pytest.mark.parametrize("size", [(500, 100), (100, 500), (401, 200), (77, 200), (1000, 7), (3, 1000), (1, 100)])
+def test_where_nothing_fits_the_box_is_torchvisions(size: tuple[int, int]) -> None:
+    assert RandomResizedCrop(224, 0, min_area=1.0).box(0, 0, *size) == torchvisions_fallback(*size)
+
+
+@given(seeds, epochs, indices)
+def test_a_crop_depends_on_seed_epoch_and_index_alone(seed: int, epoch: int, index: int) -> None:
+    def box(seed: int, epoch: int, index: int) -> Box:
+        return RandomResizedCrop(224, seed, 0.08).box(epoch, index, 2000, 1500)
+
+    first = box(seed, epoch, index)
+    box(seed, epoch, index + 1)
+    assert box(seed, epoch, index) == first
+    assert box(seed ^ 1, epoch, index) != first
+    assert box(seed, epoch ^ 1, index) != first
+    assert box(seed, epoch, index ^ 1) != first
+
+
+def shape_of(boxes: list[Box], width: int, height: int) -> dict[str, NDArray[np.float64]]:
+    left, top, right, bottom = np.array(boxes, np.float64).T
+    w, h = right - left, bottom - top
+    return {
+        "area": w * h / (width * height),
+        "ratio": w / h,
+        "left": left / (width - w + 1),
+        "top": top / (height - h + 1),
+        "area by ratio": w * w,
+        "left by top": left * top,
+    }
+
+
+@pytest.mark.parametrize(("size", "min_area"), [((640, 480), 0.08), ((300, 500), 0.5)])
+def test_crops_are_distributed_as_torchvisions(size: tuple[int, int], min_area: float) -> None:
+    count = 3000
+    crop = RandomResizedCrop(224, 0, min_area)
+    ours = [crop.box(index % 3, index // 3, *size) for index in range(count)]
+    torch.manual_seed(0)
+    image, theirs = torch.empty(3, size[1], size[0]), []
+    for _ in range(count):
+        top, left, h, w = transforms.RandomResizedCrop.get_params(image, [min_area, 1.0], [MIN_RATIO, MAX_RATIO])
+        theirs.append((left, top, left + w, top + h))
+    for name, mine in shape_of(ours, *size).items():
+        other = shape_of(theirs, *size)[name]
+        points = np.concatenate([mine, other])
+        shares = [np.searchsorted(np.sort(sample), points, "right") / count for sample in (mine, other)]
+        distance = np.abs(shares[0] - shares[1]).max()
+        assert distance < 1.95 * np.sqrt(2 / count), f"{name}: Kolmogorov-Smirnov distance {distance:.3f}, 0.1 % level"
+
+
+@given(sides, sides, st.sampled_from([(224, 256), (380, 412), (800, 832), (64, 64 / 0.875)]))
+def test_a_centre_crop_is_resizing_the_short_side_then_cropping(
+    width: int, height: int, size_of: tuple[int, float]
+) -> None:
+    """224: the short side to 256 pixels, then the central 224, in pixels of the image before; so the TPU code."""
+    size, short_side = size_of
+    scale = min(width, height) / short_side
+    middle = np.array([width, height]) / 2
+    expected = np.concatenate([middle - size / 2 * scale, middle + size / 2 * scale])
+    assert_allclose(CenterCrop(size).box(0, 0, width, height), expected, atol=1e-9)
+
+
+def test_the_usual_centre_crop_is_224_of_256() -> None:
+    assert CenterCrop(224).box(0, 0, 512, 256) == (144, 16, 368, 240)
+    assert CenterCrop(224).box(9, 9, 256, 256) == (16, 16, 240, 240)

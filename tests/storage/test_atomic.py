@@ -1,0 +1,33 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kdaug.storage.atomic import atomic_write
+
+
+@pytest.mark.parametrize("content", ["läufe\n", b"\x00\xff"])
+def test_what_is_written_is_there_and_nothing_beside_it(tmp_path: Path, content: str | bytes) -> None:
+    atomic_write(tmp_path / "a", "old")
+    atomic_write(tmp_path / "a", content)
+    assert (tmp_path / "a").read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    atomic_write(tmp_path / "a", "old")
+    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]

@@ -1,0 +1,79 @@
+"""Curves: the lines in the picture are the figures in metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdaug.study.report.curves import curves_svg
+
+FIRST, SECOND = "#c2410c", "#1d4ed8"  # of the lines, in the order of the runs
+ERRORS = ([80.0, 40.0, 42.0], [60.0, 30.0, 10.0])
+CROSS_ENTROPIES = ([[2.0, 1.0], [0.5, 0.7], [0.4, 0.2]], [[2.2, 2.0], [1.0, 1.4], [0.9, 0.5]])
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    """Two runs of three epochs with two steps each, one evaluation an epoch."""
+    directories = {"labels only": tmp_path / "a", "with & <teacher>": tmp_path / "b"}
+    for directory, errors, losses in zip(directories.values(), ERRORS, CROSS_ENTROPIES, strict=True):
+        lines, step = [], 0
+        for epoch in range(3):
+            for value in losses[epoch]:
+                step += 1
+                lines.append({"kind": "step", "step": step, "epoch": epoch, "loss": 9.0, "cross_entropy": value})
+            lines.append({"kind": "eval", "step": step, "epoch": epoch, "top1_error": errors[epoch]})
+        lines.append({"kind": "end", "step": step, "epoch": 2, "top1_error": errors[-1]})
+        directory.mkdir()
+        (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return directories
+
+
+def lines_in(svg: str, color: str) -> list[np.ndarray]:
+    """Points [n,2] of each curve drawn in `color`, in the SVG's own coordinates, without the legend's samples."""
+    found = []
+    for path in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path"):
+        if f"stroke: {color}" in path.get("style", "") and "fill: none" in path.get("style", ""):
+            numbers = re.findall(r"[ML] (\S+) (\S+)", path.get("d").replace("\n", " "))
+            points = np.array(numbers, float)
+            if len(points) == 3 and len(set(points[:, 1])) > 1:
+                found.append(points)
+    return found
+
+
+def test_the_curves_are_the_errors_and_mean_cross_entropies_of_the_runs(runs: dict[str, Path]) -> None:
+    svg = curves_svg(runs)
+    drawn = [lines_in(svg, color) for color in (FIRST, SECOND)]
+    assert [len(lines) for lines in drawn] == [2, 2]
+    means = [[sum(epoch) / 2 for epoch in losses] for losses in CROSS_ENTROPIES]
+    for panel, wanted in ((0, ERRORS), (1, means)):
+        points = np.concatenate([drawn[0][panel], drawn[1][panel]])
+        values, epochs = np.concatenate(wanted), np.tile([1.0, 2.0, 3.0], 2)
+        down, level = np.polyfit(values, points[:, 1], 1)  # a linear axis: one slope for both runs
+        np.testing.assert_allclose(points[:, 1], down * values + level, atol=0.01)
+        assert down < 0, "larger values stand higher"
+        right, start = np.polyfit(epochs, points[:, 0], 1)
+        np.testing.assert_allclose(points[:, 0], right * epochs + start, atol=0.01)
+        assert right > 0
+
+
+def test_the_same_runs_give_the_same_bytes(runs: dict[str, Path]) -> None:
+    assert curves_svg(runs) == curves_svg(runs)
+
+
+def test_the_picture_is_well_formed_and_names_each_run(runs: dict[str, Path]) -> None:
+    svg = curves_svg(runs)
+    assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    comments = re.findall(r"<!-- (.*?) -->", svg)  # matplotlib writes each text beside its outlines
+    assert {"labels only", "epoch", "Error on the validation images, %"} <= set(comments)
+
+
+def test_a_run_that_has_only_begun_is_drawn_as_far_as_it_is(runs: dict[str, Path]) -> None:
+    metrics = runs["labels only"] / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
+    assert "<svg" in curves_svg(runs)
