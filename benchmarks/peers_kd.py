@@ -1,14 +1,14 @@
-"""Measures distillation with kdaug, timm and torchdistill: the same student, teacher, images, batch and loss.
+"""Measures distillation with kdaug, timm and torchdistill: the same student, teacher, images, batch size and loss.
 
-    python benchmarks/peers_kd.py                               # tables on stdout, progress on stderr, 5 minutes
-    python benchmarks/peers_kd.py --json FILE                   # and everything, round by round, in FILE
-    python benchmarks/peers_kd.py --table FILE                  # the tables of such a file, nothing measured
+    python benchmarks/peers_kd.py                               # Markdown on stdout, progress on stderr, 5 minutes
+    python benchmarks/peers_kd.py --json FILE                   # also writes all rounds to FILE
+    python benchmarks/peers_kd.py --table FILE                  # prints the Markdown of FILE without measuring
     python benchmarks/peers_kd.py --device cuda                 # Wide-ResNet-28-10 in bfloat16 on a GPU
 
-All take turns in one process, with torch on as many threads as kdaug takes by itself: all cores but one. Each trains
-once on a batch in place, which shows the loss part, and once with its own views, which adds the data part. Before
-anything is measured, all must find the same loss. Peers that are not installed are reported as missing; torchdistill
-comes with `pip install torchdistill`.
+All contenders run in every round, in one process, with kdaug's default number of torch threads (all cores but one).
+Each library is measured on one fixed batch, which shows the cost of its loss, and with its own data loading and
+augmentation. The script exits if the first losses of the libraries differ. Peers that are not installed are reported as
+missing; `pip install torchdistill` installs torchdistill.
 """
 
 from __future__ import annotations
@@ -19,90 +19,91 @@ from contextlib import ExitStack
 
 import torch
 
+from harness.machine import load_average
 from training_benchmark.peers import (
     LEVEL,
     TIMM_VIEWS,
-    timm_in_place,
-    timm_loader_beside,
-    timm_loader_inside,
-    torchdistill_in_place,
-    torchdistill_loader_beside,
-    torchdistill_loader_inside,
+    timm_fixed_batch,
+    timm_with_workers,
+    timm_without_workers,
+    torchdistill_fixed_batch,
+    torchdistill_with_workers,
+    torchdistill_without_workers,
 )
 from training_benchmark.report import TrainingReport
-from training_benchmark.script import begin_report, make_all, measure_turns, prepare_work, run_script, timing_of
-from training_benchmark.steps import learning_in_place, loop_with_teacher
-from training_benchmark.turns import Contender, Opening, Turn
-from views_benchmark.machine import load
+from training_benchmark.script import (
+    TrainContender,
+    make_contenders,
+    pace_of,
+    run_training_benchmark,
+    start_report,
+    workload_of,
+)
+from training_benchmark.steps import step_on_fixed_batch, train_loop_with_teacher
+from training_benchmark.turns import OpenStep, Turn, run_turns
 
 POLICY = "randaugment-n2-m9@timm"
 ALL_CLASSES = 100
-IN_PLACE = ("kdaug-in-place", "timm-in-place", "torchdistill-in-place")
+FIXED_BATCH = ("kdaug-in-place", "timm-in-place", "torchdistill-in-place")
 
 CONTENDERS = (
-    Contender(
+    TrainContender(
         "kdaug-in-place",
-        "kdaug, in place",
-        "Its step with its teacher, on one batch of views already made, uint8 in main memory: normalising (for student "
-        "and teacher), and on a GPU the transfer, are included. K = all classes, the ordinary divergence, which the "
-        "others have too. Losses and agreement image by image; nothing is read back.",
-        learning_in_place,
+        "kdaug, fixed batch",
+        "kdaug's training step with its teacher, on one batch of finished views, uint8 in main memory. Normalisation "
+        "for student and teacher and, on a GPU, the transfer are included. K = all classes: the ordinary KL "
+        "divergence, as in the other libraries. Losses and agreement are computed per image; nothing is read back.",
+        step_on_fixed_batch,
     ),
-    Contender(
+    TrainContender(
         "kdaug",
-        "kdaug, whole loop",
-        f"Views `{POLICY}` (timm's ops and strengths), a batch at a time, in a thread beside torch's (on a GPU in as "
-        "many as cores); metrics.jsonl and TensorBoard, the losses read every 20 steps.",
-        loop_with_teacher,
+        "kdaug, training loop",
+        f"Views `{POLICY}` (timm's ops and strengths), whole batches in a background thread (on a GPU as many threads "
+        "as cores). metrics.jsonl and TensorBoard; the losses are read back every 20 steps.",
+        train_loop_with_teacher,
     ),
-    Contender(
+    TrainContender(
         "timm-in-place",
-        "timm, in place",
-        "timm.task's LogitDistillationTask as train.py drives it, on one batch normalised and in place. The teacher "
-        "sees the student's tensor. The loss is read at every step, as train.py does. On a GPU cuDNN tries out its "
-        "algorithms, as train.py sets it; kdaug leaves that off.",
-        timm_in_place,
-        cudnn_benchmark=True,
+        "timm, fixed batch",
+        "timm.task's LogitDistillationTask as in train.py, on one batch that is already normalised and on the device. "
+        "The teacher gets the student's tensor. The loss is read back at every step, as in train.py. On a GPU cuDNN "
+        "benchmarks its algorithms, as train.py sets it; kdaug does not set this.",
+        timm_fixed_batch,
     ),
-    Contender(
+    TrainContender(
         "timm",
-        "timm, loader in the process",
+        "timm, loader without workers",
         f"timm's create_loader on PIL images, `{TIMM_VIEWS}`, random crop after padding, flip; no worker process, so "
-        "views and network take turns. timm's PrefetchLoader normalises.",
-        timm_loader_inside,
-        cudnn_benchmark=True,
+        "augmentation and network do not overlap. timm's PrefetchLoader normalises.",
+        timm_without_workers,
     ),
-    Contender(
+    TrainContender(
         "timm-workers",
-        "timm, loader beside it",
-        "The same with worker processes: one on a CPU, where kdaug has one thread for views; as many as cores on a "
-        "GPU, where kdaug has as many threads. Together with torch's threads it keeps as many cores busy as kdaug.",
-        timm_loader_beside,
-        cudnn_benchmark=True,
+        "timm, loader with workers",
+        "The same with worker processes: one on a CPU, where kdaug uses one thread for views; one per core on a GPU, "
+        "where kdaug uses one thread per core. With torch's threads it uses as many cores as kdaug.",
+        timm_with_workers,
     ),
-    Contender(
+    TrainContender(
         "torchdistill-in-place",
-        "torchdistill, in place",
-        "Its DistillationBox with KDLoss as its image_classification example drives it, on one batch normalised and in "
-        "place. Autocast and the teacher's evaluation mode are ours: torchdistill 1.1.5 sets neither. Loss and "
-        "learning rate go to its MetricLogger at every step. cuDNN on a GPU as with timm.",
-        torchdistill_in_place,
-        cudnn_benchmark=True,
+        "torchdistill, fixed batch",
+        "DistillationBox with KDLoss as in the image_classification example, on one batch that is already normalised "
+        "and on the device. This script adds autocast and the teacher's eval mode, which torchdistill 1.1.5 does not "
+        "set. Loss and learning rate go to its MetricLogger at every step. cuDNN on a GPU as with timm.",
+        torchdistill_fixed_batch,
     ),
-    Contender(
+    TrainContender(
         "torchdistill",
-        "torchdistill, loader in the process",
-        f"Its data loader on PIL images with torchvision's transforms: crop, flip, RandAugment(2, {LEVEL}) "
-        "(about a third of timm's strength, and never skipped), ToTensor, Normalize; no worker process.",
-        torchdistill_loader_inside,
-        cudnn_benchmark=True,
+        "torchdistill, loader without workers",
+        f"Its data loader on PIL images with torchvision's transforms: crop, flip, RandAugment(2, {LEVEL}) (about a "
+        "third of timm's strength, and never skipped), ToTensor, Normalize; no worker process.",
+        torchdistill_without_workers,
     ),
-    Contender(
+    TrainContender(
         "torchdistill-workers",
-        "torchdistill, loader beside it",
-        "The same with as many worker processes as timm's.",
-        torchdistill_loader_beside,
-        cudnn_benchmark=True,
+        "torchdistill, loader with workers",
+        "The same with as many worker processes as timm.",
+        torchdistill_with_workers,
     ),
 )
 RATIOS = (
@@ -118,36 +119,40 @@ RATIOS = (
     ("torchdistill", "torchdistill-in-place"),
     ("torchdistill-workers", "torchdistill-in-place"),
 )
-"""Peers against kdaug, then everyone's whole loop against its own batch in place."""
+"""Peers compared with kdaug, then each library's own loading compared with its fixed batch."""
 
 
-def measure(given: argparse.Namespace, held: ExitStack) -> TrainingReport:
-    work = prepare_work(given, POLICY, ALL_CLASSES, held)
+def measure(args: argparse.Namespace, resources: ExitStack) -> TrainingReport:
+    workload = workload_of(args, POLICY, ALL_CLASSES, resources)
     threads = torch.get_num_threads()
-    report = begin_report(given, work, packages=("torchdistill",))
-    made = make_all(CONTENDERS, work, report)
-    report.first_losses = {one.name: _first_loss(opened) for one, opened in made if one.name in IN_PLACE}
-    _require_one_loss(report.first_losses, 1e-4 if work.context.precision == torch.float32 else 2e-2)
-    turns = [Turn(one.name, threads, opened, one.cudnn_benchmark) for one, opened in made]
-    taken = measure_turns(turns, report, work.context.device)
-    report.timings = [timing_of(name, count, spread, given.batch) for (name, count), spread in taken.items()]
-    report.ratios = report.ratios_of(RATIOS)
-    report.load.append(load())
+    report = start_report(args, workload, packages=("torchdistill",))
+    steps = make_contenders(CONTENDERS, workload, report)
+    report.first_losses = {name: _first_loss(step) for name, step in steps.items() if name in FIXED_BATCH}
+    _require_equal_losses(report.first_losses, 1e-4 if workload.context.precision == torch.float32 else 2e-2)
+    turns = [Turn(name, threads, step) for name, step in steps.items()]
+    for (name, _), milliseconds in run_turns(turns, pace_of(report), workload.context.device).items():
+        report.add_timing(name, threads, milliseconds)
+    report.add_ratios(RATIOS)
+    report.load.append(load_average())
     return report
 
 
-def _first_loss(opened: Opening) -> float:
-    with opened() as step:
+def _first_loss(open_step: OpenStep) -> float:
+    with open_step() as step:
         return float(step())  # type: ignore[arg-type]
 
 
-def _require_one_loss(losses: dict[str, float], tolerance: float) -> None:
-    """What is compared must be the same: with one set of weights and one batch all find one loss."""
+def _require_equal_losses(losses: dict[str, float], tolerance: float) -> None:
+    """Exits if the losses for the same weights and batch differ by more than `tolerance`, relatively."""
     (reference, loss), *others = losses.items()
     for name, other in others:
         if not abs(other - loss) <= tolerance * abs(loss):
-            sys.exit(f"benchmarks/peers_kd.py: the first loss of {name} is {other}, that of {reference} {loss}")
+            sys.exit(f"benchmarks/peers_kd.py: the first loss of {name} is {other}, that of {reference} is {loss}")
+
+
+def main() -> None:
+    run_training_benchmark(__doc__ or "", CONTENDERS, measure, targets=lambda _: [])
 
 
 if __name__ == "__main__":
-    run_script(__doc__ or "", measure)
+    main()

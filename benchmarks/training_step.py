@@ -1,12 +1,12 @@
-"""Measures what kdaug's training loop costs beside the bare forward, backward and optimiser step of its network.
+"""Measures the overhead of kdaug's training loop over the bare forward, backward and optimiser step.
 
-    python benchmarks/training_step.py                          # tables on stdout, progress on stderr, 5 minutes
-    python benchmarks/training_step.py --json FILE              # and everything, round by round, in FILE
-    python benchmarks/training_step.py --table FILE             # the tables of such a file, nothing measured
+    python benchmarks/training_step.py                          # Markdown on stdout, progress on stderr, 5 minutes
+    python benchmarks/training_step.py --json FILE              # also writes all rounds to FILE
+    python benchmarks/training_step.py --table FILE             # prints the Markdown of FILE without measuring
     python benchmarks/training_step.py --device cuda            # Wide-ResNet-28-10 in bfloat16 on a GPU
 
-On a CPU everything is measured with torch on one thread and on all cores. All take turns in one process, so that
-whatever else the machine does slows all of them alike. Evaluations and checkpoints are no part of what is measured.
+On a CPU everything is measured with torch on one thread and on all cores. All contenders run in every round, in one
+process, so that other load on the machine slows all alike. Evaluation and checkpoints are not measured.
 """
 
 from __future__ import annotations
@@ -16,96 +16,107 @@ from contextlib import ExitStack
 
 import torch
 
+from harness.machine import load_average
+from harness.report import Target
+from harness.rounds import Spread, spread_of
 from kdaug.device import available_cores
 from training_benchmark.matrix import MatrixProduct, training_operations
 from training_benchmark.report import MatrixRate, TrainingReport
-from training_benchmark.script import begin_report, make_all, measure_turns, prepare_work, run_script, timing_of
-from training_benchmark.steps import bare, bare_with_teacher, loop, loop_with_teacher, views_alone
-from training_benchmark.turns import Contender, Turn, always
-from training_benchmark.work import Work
-from views_benchmark.machine import load
-from views_benchmark.report import Target
-from views_benchmark.rounds import Spread, spread_of
+from training_benchmark.script import (
+    TrainContender,
+    make_contenders,
+    pace_of,
+    run_training_benchmark,
+    start_report,
+    workload_of,
+)
+from training_benchmark.steps import bare_step, bare_step_with_teacher, train_loop, train_loop_with_teacher, views_only
+from training_benchmark.turns import Turn, always, run_turns
+from training_benchmark.workload import TrainWorkload
 
 POLICY = "randaugment-n2-m5@paper-geometric"
 K = 5
-WANTED = 0.95
+TARGET = 0.95
 MATRIX = "matrix-product"
 
 CONTENDERS = (
-    Contender(
+    TrainContender(
         "bare",
         "bare step",
-        "Forward, cross-entropy, backward, clipping and optimiser in plain PyTorch, always on the same batch, which is "
-        "normalised and in place. Optimiser, clipping, autocast and memory layout as in the loop.",
-        bare,
+        "Forward, cross-entropy, backward, gradient clipping and optimiser in plain PyTorch, on one batch that is "
+        "already normalised and on the device. Optimiser, clipping, autocast and memory format as in kdaug.",
+        bare_step,
     ),
-    Contender(
+    TrainContender(
         "loop",
-        "whole loop",
-        "kdaug's loop: order and views (in a thread beside torch's), transfer, normalisation, step, learning rate, "
-        "metrics.jsonl and TensorBoard. No evaluation, no checkpoint, and no bar on a terminal.",
-        loop,
+        "training loop",
+        "kdaug's training loop: sampling and views (in a background thread), transfer, normalisation, step, learning "
+        "rate, metrics.jsonl and TensorBoard. No evaluation, no checkpoints, no progress bar on the terminal.",
+        train_loop,
     ),
-    Contender(
+    TrainContender(
         "bare-teacher",
-        "bare step and teacher's forward",
-        "The bare step, and before it the teacher's forward in inference mode on the same tensor. No divergence: it is "
-        "the least that any loop with such a teacher takes.",
-        bare_with_teacher,
+        "bare step with teacher forward",
+        "The bare step after the teacher's forward pass in inference mode on the same batch. No divergence is "
+        "computed: any training loop with this teacher takes at least this time.",
+        bare_step_with_teacher,
     ),
-    Contender(
+    TrainContender(
         "loop-teacher",
-        "whole loop with teacher",
-        "The whole loop with a teacher that looks at the same views; top-K divergence and agreement are computed and "
+        "training loop with teacher",
+        "The training loop with a teacher on the same views; the top-K divergence and the agreement are computed and "
         "logged.",
-        loop_with_teacher,
+        train_loop_with_teacher,
     ),
-    Contender("views", "views alone", "Order and views as the loop makes them, but in torch's place.", views_alone),
+    TrainContender("views", "views only", "Sampling and views as in the training loop, in the foreground.", views_only),
 )
 RATIOS = (("loop", "bare"), ("bare-teacher", "bare"), ("loop-teacher", "bare-teacher"))
 
 
-def measure(given: argparse.Namespace, held: ExitStack) -> TrainingReport:
-    work = prepare_work(given, POLICY, K, held)
-    report = begin_report(given, work)
-    report.operations_per_step = training_operations(work.context)
-    made = make_all(CONTENDERS, work, report)
-    product = MatrixProduct(work.context)
-    everyone = [(one.name, opened) for one, opened in made] + [(MATRIX, always(product))]
-    turns = [Turn(name, threads, opened) for threads in _threads(work) for name, opened in everyone]
-    taken = measure_turns(turns, report, work.context.device)
-    for (name, threads), milliseconds in taken.items():
+def measure(args: argparse.Namespace, resources: ExitStack) -> TrainingReport:
+    workload = workload_of(args, POLICY, K, resources)
+    report = start_report(args, workload)
+    steps = make_contenders(CONTENDERS, workload, report)
+    product = MatrixProduct(workload.context)
+    steps[MATRIX] = always(product)
+    turns = [Turn(name, threads, step) for threads in _threads(workload) for name, step in steps.items()]
+    for (name, threads), milliseconds in run_turns(turns, pace_of(report), workload.context.device).items():
         if name == MATRIX:
             report.matrix.append(_rate(product, threads, milliseconds, report.settings.precision))
         else:
-            report.timings.append(timing_of(name, threads, milliseconds, given.batch))
-    report.ratios = report.ratios_of(RATIOS)
-    report.shares = report.shares_of(("bare", "loop"))
-    report.targets = _targets(report)
-    report.load.append(load())
+            report.add_timing(name, threads, milliseconds)
+    report.add_ratios(RATIOS)
+    report.add_shares(("bare", "loop"), training_operations(workload.context))
+    report.load.append(load_average())
     return report
 
 
-def _threads(work: Work) -> list[int]:
-    """One and all cores; on a GPU torch's threads do nothing that takes time, and are left as kdaug sets them."""
-    return [torch.get_num_threads()] if work.on_gpu else sorted({1, available_cores()})
+def _threads(workload: TrainWorkload) -> list[int]:
+    """One thread and all cores. On a GPU torch's CPU threads do not matter; kdaug's default is kept."""
+    return [torch.get_num_threads()] if workload.on_gpu else sorted({1, available_cores()})
 
 
 def _rate(product: MatrixProduct, threads: int, milliseconds: Spread, precision: str) -> MatrixRate:
-    teraflops = [product.operations / (one * 1e-3) / 1e12 for one in milliseconds.rounds]
+    teraflops = [product.operations / (value * 1e-3) / 1e12 for value in milliseconds.rounds]
     return MatrixRate(threads, product.side, precision, spread_of(teraflops))
 
 
-def _targets(report: TrainingReport) -> list[Target]:
-    targets = []
-    for threads in report.threads():
-        ratio = report.ratio("loop", "bare", threads)
-        assert ratio is not None
-        what = f"Speed of the whole loop against the bare step, torch's threads: {threads}"
-        targets.append(Target(what, f"≥ {WANTED}×", ratio.value, ratio.value >= WANTED))
-    return targets
+def targets(report: TrainingReport) -> list[Target]:
+    return [
+        Target(
+            f"Speed of the training loop over the bare step, torch threads: {ratio.threads}",
+            f"≥ {TARGET}×",
+            ratio.value,
+            ratio.value >= TARGET,
+        )
+        for ratio in report.ratios
+        if (ratio.contender, ratio.against) == ("loop", "bare")
+    ]
+
+
+def main() -> None:
+    run_training_benchmark(__doc__ or "", CONTENDERS, measure, targets)
 
 
 if __name__ == "__main__":
-    run_script(__doc__ or "", measure)
+    main()

@@ -1,12 +1,12 @@
-"""Compares ways to supervise on the bundled images, small and from stored labels: constant, adaptive, classic.
+"""Compares supervision settings on the bundled images: constant, adaptive and classic distillation.
 
-usage: python tools/adaptive_study.py FOLDER [--seeds 0 1 2] [--magnitudes 2 5 7] [--only NAME ...]
-       python tools/adaptive_study.py FOLDER --table results/NAME     what there is, and nothing trained
+    python tools/adaptive_study.py FOLDER [--seeds 0 1 2] [--magnitudes 2 5 7] [--only NAME ...]
+    python tools/adaptive_study.py FOLDER --table results/NAME     # writes the table of finished runs, trains nothing
 
-For each seed and magnitude the teacher's labels are stored once, and one student learns under each supervision: the
-same views, initial weights and steps. A run that is finished is not repeated, one that was stopped goes on.
-Wide-ResNet-10-1, 4,000 images, 8 epochs, torch on one thread; the teacher is the same network, trained for 12 epochs on
-plain images, seed 0.
+For each seed and magnitude the teacher's labels are stored once, and one student is trained per supervision with the
+same views, initial weights and steps. Finished runs are skipped and stopped runs are resumed. Each student is a
+Wide-ResNet-10-1 trained on 4,000 images for 8 epochs with torch on one thread. The teacher is the same network, trained
+on unaugmented images for 12 epochs with seed 0.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from kdaug.training import train
 from kdaug.training.labelling import LabelRequest, label_views
 
 CLASSES = 10
-TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # K, λ and T the paper's, for ten classes
+TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # the paper's K, λ and T, for ten classes
 ALL = replace(TOP_K, k=CLASSES)
-WAYS: dict[str, Supervision | None] = {
+SUPERVISIONS: dict[str, Supervision | None] = {
     "label": None,
     "top-k": TOP_K,
     "top-k-as-written": replace(TOP_K, reading="as-written"),
@@ -46,7 +46,7 @@ WITHOUT_TEACHER = ("label", "smoothing")
 
 
 def base(folder: Path, magnitude: float, seed: int) -> Recipe:
-    """The recipe of all students at one magnitude and seed."""
+    """The recipe that all students of one magnitude and seed share."""
     demo = named_recipe("demo")
     return replace(
         demo,
@@ -58,53 +58,54 @@ def base(folder: Path, magnitude: float, seed: int) -> Recipe:
     )
 
 
-def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], ways: Iterable[str]) -> None:
-    """Trains what is not finished in `folder`."""
+def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], names: Iterable[str]) -> None:
+    """Trains the runs in `folder` that are not finished."""
     for seed in seeds:
         for magnitude in magnitudes:
             recipe, labels = base(folder, magnitude, seed), folder / f"labels-m{magnitude:g}-s{seed}"
             label_views(recipe, labels, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
-            for way in ways:
-                run = replace(recipe.run, dir=str(folder / f"m{magnitude:g}-{way}-s{seed}"), resume=True)
-                teacher = Teacher() if way in WITHOUT_TEACHER else Teacher(labels=str(labels))
-                train(replace(recipe, teacher=teacher, supervision=WAYS[way] or Supervision(), run=run))
+            for name in names:
+                run = replace(recipe.run, dir=str(folder / f"m{magnitude:g}-{name}-s{seed}"), resume=True)
+                teacher = Teacher() if name in WITHOUT_TEACHER else Teacher(labels=str(labels))
+                train(replace(recipe, teacher=teacher, supervision=SUPERVISIONS[name] or Supervision(), run=run))
 
 
 def errors_of(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Top-1 error in percent of every finished run: by magnitude, way, seed."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    """Top-1 error in percent of every finished run, by magnitude, supervision and seed."""
+    errors: dict[str, dict[str, dict[str, float]]] = {}
     for metrics in sorted(folder.glob("m*-s*/metrics.jsonl")):
         last = json.loads(metrics.read_text().splitlines()[-1])
         if last["kind"] == "end":
             magnitude, rest = metrics.parent.name.split("-", 1)
-            way, seed = rest.rsplit("-", 1)
-            found.setdefault(magnitude, {}).setdefault(way, {})[seed] = last["top1_error"]
-    return found
+            name, seed = rest.rsplit("-", 1)
+            errors.setdefault(magnitude, {}).setdefault(name, {})[seed] = last["top1_error"]
+    return errors
 
 
 def table(errors: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Mean and standard deviation over seeds of each way at each magnitude, and the mean paired gain over top-k."""
+    """Mean and standard deviation over seeds by supervision and magnitude, and the mean paired gain over top-k."""
     magnitudes = sorted(errors)
-    head = ["way", *(f"{m.upper()} error %" for m in magnitudes), *(f"{m.upper()} gain over top-k" for m in magnitudes)]
+    names = [magnitude.upper() for magnitude in magnitudes]
+    head = ["supervision", *(f"{name} error %" for name in names), *(f"{name} gain over top-k" for name in names)]
     lines = [head, ["---"] * len(head)]
-    for way in WAYS:
-        if any(way in errors[m] for m in magnitudes):
-            cells = [_mean(errors[m].get(way, {}).values()) for m in magnitudes]
-            gains = [_mean(_gains(errors[m].get(way, {}), errors[m].get("top-k", {}))) for m in magnitudes]
-            lines.append([way, *cells, *gains])
+    for name in SUPERVISIONS:
+        if any(name in errors[m] for m in magnitudes):
+            cells = [_mean(errors[m].get(name, {}).values()) for m in magnitudes]
+            gains = [_mean(_gains(errors[m].get(name, {}), errors[m].get("top-k", {}))) for m in magnitudes]
+            lines.append([name, *cells, *gains])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def _gains(of: dict[str, float], against: dict[str, float]) -> list[float]:
-    return [against[seed] - of[seed] for seed in of if seed in against]
+def _gains(errors: dict[str, float], baseline: dict[str, float]) -> list[float]:
+    return [baseline[seed] - errors[seed] for seed in errors if seed in baseline]
 
 
 def _mean(values: Iterable[float]) -> str:
-    known = list(values)
-    if not known:
+    errors = list(values)
+    if not errors:
         return "-"
-    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.2f}{spread} ({len(known)})"
+    deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{deviation} ({len(errors)})"
 
 
 def main() -> None:
@@ -112,19 +113,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--magnitudes", type=float, nargs="+", default=[2.0, 5.0, 7.0])
-    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), metavar="NAME")
-    parser.add_argument("--table", type=Path, help="write table.md and errors.json there")
-    given = parser.parse_args()
-    if given.table is None:
-        study(given.folder, given.magnitudes, given.seeds, given.only)
-    errors = errors_of(given.folder)
-    if given.table is not None:
-        given.table.mkdir(parents=True, exist_ok=True)
-        (given.table / "table.md").write_text(table(errors))
+    parser.add_argument("--only", nargs="+", choices=SUPERVISIONS, default=list(SUPERVISIONS), metavar="NAME")
+    parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md and errors.json to DIR")
+    args = parser.parse_args()
+    if args.table is None:
+        study(args.folder, args.magnitudes, args.seeds, args.only)
+    errors = errors_of(args.folder)
+    if args.table is not None:
+        args.table.mkdir(parents=True, exist_ok=True)
+        (args.table / "table.md").write_text(table(errors))
         ways: dict[str, Any] = {
-            way: None if way == "label" else vars(settings or Supervision()) for way, settings in WAYS.items()
+            name: None if name == "label" else vars(settings or Supervision())
+            for name, settings in SUPERVISIONS.items()
         }
-        (given.table / "errors.json").write_text(json.dumps({"ways": ways, "errors": errors}, indent=1) + "\n")
+        (args.table / "errors.json").write_text(json.dumps({"ways": ways, "errors": errors}, indent=1) + "\n")
     print(table(errors), end="")
 
 

@@ -1,10 +1,10 @@
-"""Hashes of what kdaug computes, so that a refactoring can show that it changed nothing.
+"""Prints hashes of kdaug's results, to check that a refactoring does not change them.
 
-    python tools/behaviour_hashes.py WORK_FOLDER > before.txt     # then again afterwards, and diff
+    python tools/behaviour_hashes.py WORK_FOLDER > before.txt     # repeat after the refactoring and compare with diff
 
-Trains the demonstration's recipe for two epochs with and without a teacher, a photo folder, a run that is killed and
-resumed, and labels the demonstration's views, each in a fresh folder below WORK_FOLDER on one thread. Prints one
-SHA-256 per file. The hashes depend on the machine and on the versions of torch and numpy, so compare them on one.
+Trains the demo recipe for two epochs with and without a teacher, trains on a photo folder, kills and resumes a run, and
+labels the views of the demo, each on one thread in a new folder in WORK_FOLDER. Prints one SHA-256 per file. The hashes
+depend on the machine and on the versions of torch and numpy, so compare them on one machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(*arguments: str | Path) -> None:
 
 
 def write_photos(root: Path) -> Path:
-    """Three classes of 24 JPEGs each, one class in train/ and val/ alike."""
+    """Writes JPEGs of three classes: 24 per class in train/, 8 in val/."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8)):
         for label in range(3):
@@ -75,7 +75,7 @@ def labels(folder: Path) -> Iterator[Path]:
 def main() -> None:
     work = Path(sys.argv[1])
     work.mkdir(parents=True)
-    os.chdir(work)  # paths in recipes and stores are the same wherever WORK_FOLDER is
+    os.chdir(work)  # paths in recipes and stores do not depend on WORK_FOLDER
     run("train", *DEMO, "--teacher.source", "none", "--run.dir", "plain")
     run("train", *DEMO, "--run.dir", "student")
     teacher = next(Path("teachers").rglob("last.safetensors")).parent
@@ -83,7 +83,7 @@ def main() -> None:
         "--teacher.source", "none")  # fmt: skip
     kill_and_resume(Path("resumed"))
     run("label", *DEMO, "--teacher.source", f"run:{teacher}", "--out", "labels", "--epochs", "0:1")
-    folders = {name: weights for name in ("plain", "student", "photos", "resumed")} | {"labels": labels}
+    folders = dict.fromkeys(("plain", "student", "photos", "resumed"), weights) | {"labels": labels}
     for name, files in folders.items():
         for file in files(Path(name)):
             print(hashlib.sha256(file.read_bytes()).hexdigest(), file)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Build the bundled data set from the official Fashion-MNIST files.
+"""Builds the bundled data set from the official Fashion-MNIST files.
+
+    python tools/build_bundled_data.py --source DIR      # DIR contains FashionMNIST/raw/*-ubyte, unpacked
 
 Takes the first 1,000 training and the first 200 test images of each class, in the order of the files, and writes them
 to src/kdaug/data/bundled: an image sheet and a label file per split, the licence and a README with check sums. Then
 reads everything back and compares it with the source.
-
-    python tools/build_bundled_data.py --source DIR      # DIR holds FashionMNIST/raw/*-ubyte, unpacked
 
 Needs NumPy and Pillow. The pixels and labels depend on the source alone; the compressed bytes of the PNG files may
 differ between versions of Pillow.
@@ -64,8 +64,8 @@ Source: [github.com/zalandoresearch/fashion-mnist](https://github.com/zalandores
 Rasul, Roland Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
 arXiv:1708.07747. Licence: MIT, in `LICENSE-fashion-mnist.txt`.
 
-`train.png` and `test.png` are lossless grey sheets of {columns} images a row without gaps; image i stands in row
-i // {columns}, column i % {columns}. `train.labels` and `test.labels` hold one byte per image, in the same order.
+`train.png` and `test.png` are lossless grey sheets of {columns} images per row without gaps; image i is in row
+i // {columns}, column i % {columns}. `train.labels` and `test.labels` contain one byte per image, in the same order.
 
 | label | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -83,47 +83,45 @@ SHA-256 of the bytes of these arrays (C order):
 |---|---|---|
 {sums}
 
-Made by `python tools/build_bundled_data.py --source DIR` from the repository of kdaug; DIR holds the unpacked official
-files as `FashionMNIST/raw/train-images-idx3-ubyte` and so on.
+Made by `python tools/build_bundled_data.py --source DIR` from the repository of kdaug; DIR contains the unpacked
+official files as `FashionMNIST/raw/train-images-idx3-ubyte` and so on.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, required=True, help="folder that holds FashionMNIST/raw")
+    parser.add_argument("--source", type=Path, required=True, help="folder that contains FashionMNIST/raw")
     parser.add_argument("--out", type=Path, default=OUT, help="folder to write (default: %(default)s)")
-    options = parser.parse_args()
+    args = parser.parse_args()
 
-    options.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     sums = []
     for split, (official, per_class) in SPLITS.items():
-        images, labels = first_of_each_class(
-            *read_official(options.source / "FashionMNIST" / "raw", official), per_class
-        )
-        write_split(options.out, split, images, labels)
-        verify_split(options.out, split, images, labels)
+        images, labels = first_of_each_class(*read_official(args.source / "FashionMNIST" / "raw", official), per_class)
+        write_split(args.out, split, images, labels)
+        verify_split(args.out, split, images, labels)
         for kind, array in (("images", images), ("labels", labels)):
             shape = " × ".join(map(str, array.shape))
             sums.append(f"| {split} {kind} | {shape} | `{hashlib.sha256(array.tobytes()).hexdigest()}` |")
     readme = README.format(columns=COLUMNS, classes=" | ".join(CLASSES), sums="\n".join(sums))
-    (options.out / "README.md").write_text(readme, encoding="utf-8", newline="\n")
-    (options.out / "LICENSE-fashion-mnist.txt").write_text(LICENSE, encoding="utf-8", newline="\n")
+    (args.out / "README.md").write_text(readme, encoding="utf-8", newline="\n")
+    (args.out / "LICENSE-fashion-mnist.txt").write_text(LICENSE, encoding="utf-8", newline="\n")
 
-    files = sorted(options.out.iterdir())
+    files = sorted(args.out.iterdir())
     for file in files:
         print(f"{file.stat().st_size:>10,}  {file.name}")
-    print(f"{sum(file.stat().st_size for file in files):>10,}  in all")
+    print(f"{sum(file.stat().st_size for file in files):>10,}  total")
     print("\n".join(sums))
 
 
 def read_official(folder: Path, name: str) -> tuple[Bytes, Bytes]:
-    """Images uint8 [N,28,28] and labels uint8 [N] of the idx files `name`, after comparing their check sums."""
+    """Images uint8 [N,28,28] and labels uint8 [N] of the idx files `name`; exits if a SHA-256 differs."""
     contents = []
     for file in (f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte"):
         try:
             content = (folder / file).read_bytes()
         except OSError as error:
-            sys.exit(f"{folder / file}: {error.strerror}; --source is the folder that holds FashionMNIST/raw")
+            sys.exit(f"{folder / file}: {error.strerror}; --source must be the folder that contains FashionMNIST/raw")
         if hashlib.sha256(content).hexdigest() != OFFICIAL[file]:
             sys.exit(f"{folder / file}: not the official file (SHA-256 differs)")
         contents.append(np.frombuffer(content, np.uint8))
@@ -132,31 +130,31 @@ def read_official(folder: Path, name: str) -> tuple[Bytes, Bytes]:
 
 
 def first_of_each_class(images: Bytes, labels: Bytes, per_class: int) -> tuple[Bytes, Bytes]:
-    """The first `per_class` images of every class and their labels, in the order given."""
+    """The first `per_class` images of every class and their labels, in their original order."""
     rows = np.sort(np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in range(len(CLASSES))]))
     return images[rows], labels[rows]
 
 
 def write_split(folder: Path, split: str, images: Bytes, labels: Bytes) -> None:
-    """The image sheet and the label file of a split."""
+    """Writes the image sheet and the label file of a split."""
     grid = images.reshape(-1, COLUMNS, SIDE, SIDE).swapaxes(1, 2).reshape(-1, COLUMNS * SIDE)
     Image.fromarray(grid).save(folder / f"{split}.png", optimize=True)
     labels.tofile(folder / f"{split}.labels")
 
 
 def verify_split(folder: Path, split: str, images: Bytes, labels: Bytes) -> None:
-    """Read a split back as a user would; exit if one image or label is not what it was, or a class is short."""
+    """Reads a split back; exits if an image or a label differs, or if the classes are not balanced."""
     start = time.perf_counter()
     sheet = np.asarray(Image.open(folder / f"{split}.png"))
-    seen = sheet.reshape(-1, SIDE, COLUMNS, SIDE).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
-    seen_labels = np.fromfile(folder / f"{split}.labels", np.uint8)
+    read_images = sheet.reshape(-1, SIDE, COLUMNS, SIDE).swapaxes(1, 2).reshape(-1, SIDE, SIDE)
+    read_labels = np.fromfile(folder / f"{split}.labels", np.uint8)
     seconds = time.perf_counter() - start
-    counts = np.bincount(seen_labels, minlength=len(CLASSES))
-    if not np.array_equal(seen, images) or not np.array_equal(seen_labels, labels):
-        sys.exit(f"{split}: what was read back is not what was written")
+    counts = np.bincount(read_labels, minlength=len(CLASSES))
+    if not np.array_equal(read_images, images) or not np.array_equal(read_labels, labels):
+        sys.exit(f"{split}: the images or labels read back differ from those written")
     if not (counts == SPLITS[split][1]).all():
         sys.exit(f"{split}: classes are not balanced: {counts.tolist()}")
-    print(f"{split}: {len(seen):,} images read back in {seconds:.2f} s, all equal")
+    print(f"{split}: {len(read_images):,} images read back in {seconds:.2f} s, all equal")
 
 
 if __name__ == "__main__":

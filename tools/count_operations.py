@@ -1,4 +1,4 @@
-"""Writes src/kdaug/recipes/tables/operations.json: what one forward pass costs, for every network that a recipe uses.
+"""Writes src/kdaug/recipes/tables/operations.json: the operations of one forward pass of every network in a recipe.
 
 python tools/count_operations.py
 """
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from kdaug.networks.operations import count_forward_operations
 from kdaug.recipes import RECIPES
-from kdaug.recipes.cost import estimate
+from kdaug.recipes.cost import estimate_cost
 
 TABLE = Path(__file__).parents[1] / "src" / "kdaug" / "recipes" / "tables" / "operations.json"
 
 
 def count_all() -> dict[str, int]:
-    """Operations by "network side classes"."""
+    """Operations per image, by "NETWORK SIDE CLASSES"."""
     counts: dict[str, int] = {}
     for named in RECIPES.values():
         classes, channels = named.classes, 1 if named.name == "demo" else 3
@@ -26,7 +26,7 @@ def count_all() -> dict[str, int]:
             counts[f"{network} {side} {classes}"] = count
             return count
 
-        estimate(named.make(), named.images or 1, named.side, forward, named.answers)
+        estimate_cost(named.make(), named.images or 1, named.image_size, forward, named.existing_teacher)
     return counts
 
 

@@ -1,9 +1,9 @@
-"""Copies what a finished run leaves as evidence (recipe, environment, metrics; no weights) into results/, with a table.
+"""Copies recipe, environment and metrics of finished runs (no weights) into results/, and writes a table.
 
-usage: python tools/keep_evidence.py FOLDER results/NAME
+    python tools/keep_evidence.py FOLDER results/NAME
 
-FOLDER holds run directories at any depth; their places in it are kept. results/NAME/table.md lists their final errors.
-Of the steps of a long run evenly spaced ones are kept, at most MOST_STEPS; of evaluations and all else every line.
+FOLDER contains run directories at any depth; their relative paths are kept. results/NAME/table.md lists their final
+errors. Of the step lines in metrics.jsonl at most MAX_STEPS evenly spaced ones are kept; all other lines are kept.
 """
 
 import json
@@ -14,25 +14,25 @@ from pathlib import Path
 import yaml
 
 COPIED = ("recipe.yaml", "environment.json")
-MOST_STEPS = 400
+MAX_STEPS = 400
 
 
 def end_of(run: Path) -> dict[str, float] | None:
-    """The figures at the end of `run`; None if it is not finished."""
+    """The last line of the metrics of `run`; None if the run is not finished."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return next((line for line in lines if line["kind"] == "end"), None)
 
 
-def thinned(lines: list[str]) -> list[str]:
-    """`lines` of metrics with at most MOST_STEPS of the steps."""
+def thin_steps(lines: list[str]) -> list[str]:
+    """The lines of metrics.jsonl with at most MAX_STEPS step lines."""
     steps = [number for number, line in enumerate(lines) if json.loads(line)["kind"] == "step"]
-    every = max(1, -(-len(steps) // MOST_STEPS))
-    left_out = set(steps) - set(steps[::every])
-    return [line for number, line in enumerate(lines) if number not in left_out]
+    every = max(1, -(-len(steps) // MAX_STEPS))
+    dropped = set(steps) - set(steps[::every])
+    return [line for number, line in enumerate(lines) if number not in dropped]
 
 
 def row(name: str, run: Path, end: dict[str, float]) -> str:
-    """The run's line of the table."""
+    """The table row of a run."""
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     cells = [
         name,
@@ -57,15 +57,15 @@ def main() -> None:
         name = str(run.relative_to(source))
         end = end_of(run)
         if end is None:
-            print(f"{run} is not finished; left out")
+            print(f"{run} is not finished; skipped")
             continue
         (target / name).mkdir(parents=True, exist_ok=True)
         for file in COPIED:
             shutil.copyfile(run / file, target / name / file)
-        (target / name / "metrics.jsonl").write_text("".join(thinned(metrics.read_text().splitlines(keepends=True))))
+        (target / name / "metrics.jsonl").write_text("".join(thin_steps(metrics.read_text().splitlines(keepends=True))))
         rows.append(row(name, run, end))
     if not rows:
-        sys.exit(f"{source} holds no finished run")
+        sys.exit(f"{source} contains no finished run")
     head = "| run | network | views | teacher | seed | epochs | top-1 error % | top-5 error % |\n" + "|---" * 8 + "|"
     (target / "table.md").write_text("\n".join([head, *rows]) + "\n")
     print((target / "table.md").read_text(), end="")

@@ -1,1 +1,1 @@
-"""The parts of the benchmarks of training; `benchmarks/training_step.py` and `benchmarks/peers_kd.py` use them."""
+"""The parts of the training benchmarks, `benchmarks/training_step.py`, `peers_kd.py` and `labels.py`."""

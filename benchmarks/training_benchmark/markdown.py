@@ -1,114 +1,88 @@
-"""The report as Markdown."""
+"""A training report as Markdown."""
 
 from __future__ import annotations
 
-from training_benchmark.report import Ratio, Settings, Share, TrainingReport
-from views_benchmark.markdown import figure, number, table
-from views_benchmark.report import Entrant
+from harness.markdown import (
+    add_range,
+    format_contenders,
+    format_machine,
+    format_number,
+    format_spread,
+    format_table,
+    format_targets,
+)
+from training_benchmark.report import Settings, TrainingReport
 
 
-def as_markdown(report: TrainingReport) -> str:
-    """Everything that was measured, in tables."""
-    parts = [_machine(report), _what(report.settings)]
+def training_markdown(report: TrainingReport) -> str:
+    """All measurements in tables."""
+    parts = [format_machine(report, report.settings.device), _settings(report.settings)]
     if report.targets:
-        parts += ["### Targets", _targets(report)]
+        parts += ["### Targets", format_targets(report.targets)]
     for threads in report.threads():
         parts += [f"### torch on {_threads(threads)}", _timings(report, threads)]
     if report.matrix:
-        parts += ["### Against a matrix product", _matrix(report)]
-    parts += ["### What differs", *_first_losses(report), _differences(report.entrants)]
-    return "\n\n".join(parts) + "\n"
+        parts += ["### Comparison with a matrix product", _matrix(report)]
+    parts.append("### How the contenders differ")
+    if report.first_losses:
+        parts.append(_first_losses(report))
+    return "\n\n".join([*parts, format_contenders(report.entrants)]) + "\n"
 
 
-def _machine(report: TrainingReport) -> str:
-    machine = report.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    load = " and ".join(f"{value:.2f}" for value in report.load)
-    device = "" if report.settings.device == "cpu" else f", {report.settings.device}"
-    return (
-        f"Measured on {machine.date} at commit {machine.commit}: {machine.processor}, {machine.cores} cores{device}, "
-        f"{machine.system}, load {load} at start and end; Python {machine.python}, {versions}."
-    )
-
-
-def _what(settings: Settings) -> str:
+def _settings(settings: Settings) -> str:
     compiled = ", compiled" if settings.compiled else ""
     return (
-        f"{settings.network}, {settings.precision}{compiled}, batch {settings.batch}; teacher: {settings.teacher}. "
-        f"{settings.images}; views `{settings.policy}`, pad-crop and flip. "
-        f"{settings.rounds} rounds in which all took turns of {settings.untimed} untimed and {settings.steps} timed "
-        f"steps; medians, in brackets the lowest and the highest. By default kdaug has torch work on "
-        f"{_threads(settings.default_threads)} here."
+        f"{settings.network}, {settings.precision}{compiled}, batch {settings.batch}. Teacher: {settings.teacher}. "
+        f"{settings.images}. Views: `{settings.policy}`, pad-crop and flip. {settings.rounds} rounds, in each of which "
+        f"every contender runs {settings.untimed} warm-up and {settings.steps} timed steps. Values are medians, with "
+        f"minimum and maximum in parentheses. By default kdaug runs torch on {_threads(settings.default_threads)} on "
+        f"this machine."
     )
-
-
-def _targets(report: TrainingReport) -> str:
-    met = {True: "yes", False: "no", None: ""}
-    rows = [
-        [one.what, one.wanted, "not measured" if one.measured is None else f"{one.measured:g}", met[one.met]]
-        for one in report.targets
-    ]
-    return table(["", "wanted", "measured", "met"], rows)
 
 
 def _timings(report: TrainingReport, threads: int) -> str:
     rows = []
-    for entrant in report.entrants:
-        timing = report.timing(entrant.name, threads)
+    for contender in report.entrants:
+        timing = report.timing(contender.name, threads)
         if timing is None:
-            rows.append([entrant.label, "missing" if entrant.missing else "not measured", "", ""])
+            rows.append([contender.label, "missing" if contender.missing else "not measured", "", ""])
         else:
-            speed = f"{timing.images_per_second:,.0f}"
-            rows.append([entrant.label, figure(timing.milliseconds), speed, _speeds(report, entrant.name, threads)])
-    return table(["", "ms per step", "images/s", "speed"], rows)
+            images = f"{timing.images_per_second:,.0f}"
+            speed = _relative_speed(report, contender.name, threads)
+            rows.append([contender.label, format_spread(timing.milliseconds), images, speed])
+    return format_table(["", "ms per step", "images/s", "relative speed"], rows)
 
 
-def _speeds(report: TrainingReport, contender: str, threads: int) -> str:
-    labels = {entrant.name: entrant.label for entrant in report.entrants}
+def _relative_speed(report: TrainingReport, contender: str, threads: int) -> str:
+    labels = report.labels()
     return "; ".join(
-        f"{_in_brackets(f'{one.value:.3g}×', one)} {labels[one.against]}"
-        for one in report.ratios
-        if (one.contender, one.threads) == (contender, threads)
+        f"{add_range(f'{ratio.value:.3g}×', ratio.lowest, ratio.highest)} of {labels[ratio.against]}"
+        for ratio in report.ratios
+        if (ratio.contender, ratio.threads) == (contender, threads)
     )
-
-
-def _in_brackets(value: str, spread: Ratio | Share) -> str:
-    if spread.lowest == spread.highest:
-        return value
-    return f"{value} ({number(spread.lowest)}–{number(spread.highest)})"
 
 
 def _matrix(report: TrainingReport) -> str:
-    labels = {entrant.name: entrant.label for entrant in report.entrants}
+    labels = report.labels()
     rows = []
     for rate in report.matrix:
         for share in (one for one in report.shares if one.threads == rate.threads):
-            percent = _in_brackets(number(share.percent), share)
-            product = f"{rate.side:,}², {rate.precision}: {figure(rate.teraflops_per_second)}"
+            percent = add_range(format_number(share.percent), share.lowest, share.highest)
+            product = f"{rate.side:,}², {rate.precision}: {format_spread(rate.teraflops_per_second)}"
             rows.append([labels[share.contender], str(rate.threads), product, percent])
-    shares = table(["", "threads", "matrix product, 10¹² operations/s", "share, %"], rows)
+    table = format_table(["", "threads", "matrix product, 10¹² operations/s", "rate of the step, % of it"], rows)
     operations = report.operations_per_step or 0
     return (
         f"One step takes {operations / 1e9:,.1f}·10⁹ multiplications and additions in convolutions and matrix "
-        f"products, forward and backward. Beside it, in the same rounds, one product of two square matrices."
-        f"\n\n{shares}"
+        f"products, forward and backward. The product of two square matrices was measured in the same rounds."
+        f"\n\n{table}"
     )
 
 
-def _first_losses(report: TrainingReport) -> list[str]:
-    if not report.first_losses:
-        return []
-    labels = {entrant.name: entrant.label for entrant in report.entrants}
-    losses = ", ".join(f"{labels[name]} {loss:.5f}" for name, loss in report.first_losses.items())
-    return [f"Checked before measuring: from the same weights, the loss of the same batch is {losses}."]
-
-
-def _differences(entrants: list[Entrant]) -> str:
-    lines = []
-    for entrant in entrants:
-        missing = f" **Missing: {entrant.missing}.**" if entrant.missing else ""
-        lines.append(f"- {entrant.label}: {entrant.differs}{missing}")
-    return "\n".join(lines)
+def _first_losses(report: TrainingReport) -> str:
+    labels = report.labels()
+    losses = "; ".join(f"{labels[name]}: {loss:.5f}" for name, loss in report.first_losses.items())
+    return f"Checked before measuring: the loss with the same weights and the same batch. {losses}."
 
 
 def _threads(count: int) -> str:

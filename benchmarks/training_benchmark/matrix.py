@@ -1,4 +1,4 @@
-"""How near a network comes to what the device can do: its operations, beside one large matrix product's."""
+"""How close a network comes to the device's rate: its operations per step, and the rate of a large matrix product."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIDES = {"cuda": 8192, "cpu": 1024}
 
 
 class MatrixProduct:
-    """The product of two square matrices of random numbers, in the number format that the network is trained in."""
+    """The product of two square matrices of random numbers, in the precision of training."""
 
     def __init__(self, context: TrainContext) -> None:
         self.side = SIDES.get(context.device.type, 1024)
@@ -24,14 +24,14 @@ class MatrixProduct:
 
     @property
     def operations(self) -> int:
-        """Multiplications and additions in one product."""
+        """Multiplications and additions of one product."""
         return 2 * self.side**3
 
 
 def training_operations(context: TrainContext) -> int:
     """Multiplications and additions of matrix products and convolutions in one step, forward and backward.
 
-    Counted by torch without computing anything; what is done number by number (batch-norm, the optimiser) is left out.
+    torch counts them on meta tensors. Element-wise work (batch norm, the optimiser) is not counted.
     """
     network, dataset = create_student(context).to("meta"), context.dataset
     images = torch.empty(context.recipe.optimization.global_batch, dataset.channels, *dataset.size, device="meta")

@@ -1,4 +1,4 @@
-"""The libraries that distil too: timm's task as its train.py drives it, torchdistill's box as its example drives it."""
+"""Other distillation libraries: timm's task as in its train.py, torchdistill's box as in its example."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kdaug.data import ArrayImages
 from kdaug.device import autocast
 from kdaug.training.context import TrainContext
 from kdaug.training.optim import create_optimizer
-from training_benchmark.turns import Opening, Step, always
-from training_benchmark.work import Work, batch_in_place, student_of, teacher_network
+from training_benchmark.turns import OpenStep, Step
+from training_benchmark.workload import TrainWorkload, first_batch, student_network, teacher_network
 
 TIMM_VIEWS = "rand-m9-n2"
 LEVEL = 9
 
 
 class PillowImages(TorchDataset[Any]):
-    """Images in memory, each opened with Pillow when it is asked for, as torchvision's CIFAR100 has them."""
+    """Images in memory that are converted to Pillow one by one, as in torchvision's CIFAR100."""
 
     def __init__(self, images: ArrayImages, transform: Callable[[Image.Image], Any] | None = None) -> None:
         self._images, self.transform = images, transform
@@ -33,19 +33,19 @@ class PillowImages(TorchDataset[Any]):
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        assert self.transform is not None
-        return self.transform(Image.fromarray(self._images.images[index])), int(self._images.labels[index])
+        image = Image.fromarray(self._images.images[index])
+        return self.transform(image) if self.transform else image, int(self._images.labels[index])
 
 
-class TimmTraining:
-    """One update of timm's train.py: its task's loss, backward, clipping, optimiser, and the loss read."""
+class TimmStep:
+    """One update of timm's train.py: the task's loss, backward, clipping, optimiser; the loss is read back."""
 
     def __init__(self, context: TrainContext) -> None:
         from timm.task import DistillationTeacher, LogitDistillationTask
 
-        settings, student = context.recipe.supervision, student_of(context)
+        settings, student = context.recipe.supervision, student_network(context)
         self._context = context
-        self._task = LogitDistillationTask(
+        self._task: Any = LogitDistillationTask(
             student,
             DistillationTeacher(teacher_network(context), device=context.device),
             criterion=nn.CrossEntropyLoss(),
@@ -55,12 +55,12 @@ class TimmTraining:
             device=context.device,
             verbose=False,
         )
-        self._optimizer = create_optimizer(student, context.recipe.optimization)  # timm's, by timm's factory
+        self._optimizer = create_optimizer(student, context.recipe.optimization)  # created by timm's factory
         if context.recipe.run.compile:
             self._task.compile()
         self._task.get_trainable_module().train()
 
-    def step(self, images: Tensor, labels: Tensor) -> float:
+    def __call__(self, images: Tensor, labels: Tensor) -> float:
         """The loss; `images` normalised, float32 [N,C,H,W] on the device."""
         from timm.utils import dispatch_clip_grad
 
@@ -68,26 +68,26 @@ class TimmTraining:
         with autocast(self._context.device, self._context.precision):
             loss = self._task(images, labels)["loss"]
         loss.backward()
-        clip_norm = self._context.recipe.optimization.clip_norm
+        clip_norm: Any = self._context.recipe.optimization.clip_norm
         dispatch_clip_grad(self._task.get_clip_parameters(), value=clip_norm, mode="norm")
         self._optimizer.step()
-        told = loss.item()
+        value = loss.item()
         self._optimizer.zero_grad()
-        return float(told)
+        return float(value)
 
 
-class TorchdistillTraining:
-    """One iteration of torchdistill's image_classification example, its distillation box made by configuration."""
+class TorchdistillStep:
+    """One iteration of torchdistill's image_classification example, with a distillation box from a configuration."""
 
     def __init__(
         self, context: TrainContext, loader: dict[str, Any] | None = None, data: dict[str, Any] | None = None
     ) -> None:
-        """`loader` says how the box is to load the set "train" of `data`."""
+        """`loader` configures how the box loads the set "train" of `data`."""
         from torchdistill.core.distillation import get_distillation_box
         from torchdistill.misc.log import MetricLogger
 
         self._context, self._metrics = context, MetricLogger()
-        teacher, student = teacher_network(context), student_of(context)
+        teacher, student = teacher_network(context), student_network(context)
         if context.recipe.run.compile:
             teacher.compile()
             student.compile()
@@ -97,29 +97,29 @@ class TorchdistillTraining:
 
     @property
     def batches(self) -> Iterable[Any]:
-        """What the box loads: images, labels, and a dict of what else there is."""
+        """The batches of the box's loader: images, labels, and a dict of other inputs."""
         batches: Iterable[Any] = self._box.train_data_loader
         return batches
 
-    def step(self, images: Tensor, labels: Tensor, others: dict[str, Any] | None = None) -> float:
+    def __call__(self, images: Tensor, labels: Tensor, others: dict[str, Any] | None = None) -> float:
         """The loss; `images` normalised, float32 [N,C,H,W]."""
         images, labels = images.to(self._context.device), labels.to(self._context.device)
         with autocast(self._context.device, self._context.precision):
             loss = self._box.forward_process(images, labels, others)
         self._box.post_forward_process(loss=loss)
-        told = loss.item()
-        self._metrics.update(loss=told, lr=self._box.optimizer.param_groups[0]["lr"])
-        return float(told)
+        value = float(loss.item())
+        self._metrics.update(loss=value, lr=self._box.optimizer.param_groups[0]["lr"])
+        return value
 
 
 def _torchdistill_config(context: TrainContext) -> dict[str, Any]:
     """As in configs/sample/cifar10/kd, with the recipe's numbers."""
     settings, optimization = context.recipe.supervision, context.recipe.optimization
     paths = {"student_module_path": ".", "teacher_module_path": "."}
-    ends = {"student_module_io": "output", "teacher_module_io": "output"}
+    outputs = {"student_module_io": "output", "teacher_module_io": "output"}
     weights = {"temperature": settings.temperature, "alpha": 1.0, "beta": settings.weight}
-    divergence = {"key": "KDLoss", "kwargs": {**paths, **ends, **weights, "reduction": "batchmean"}}
-    descent = {
+    divergence = {"key": "KDLoss", "kwargs": {**paths, **outputs, **weights, "reduction": "batchmean"}}
+    sgd = {
         "lr": optimization.learning_rate,
         "momentum": optimization.momentum,
         "weight_decay": optimization.weight_decay,
@@ -129,7 +129,7 @@ def _torchdistill_config(context: TrainContext) -> dict[str, Any]:
         "num_epochs": 1,
         "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "requires_grad": True},
-        "optimizer": {"key": "SGD", "kwargs": descent, "max_grad_norm": optimization.clip_norm},
+        "optimizer": {"key": "SGD", "kwargs": sgd, "max_grad_norm": optimization.clip_norm},
         "criterion": {
             "key": "WeightedSumLoss",
             "kwargs": {"sub_terms": {"kd": {"criterion": divergence, "weight": 1.0}}},
@@ -137,28 +137,27 @@ def _torchdistill_config(context: TrainContext) -> dict[str, Any]:
     }
 
 
-def timm_in_place(work: Work) -> Opening:
-    training, (images, labels) = TimmTraining(work.context), batch_in_place(work.context)
-    return always(lambda: training.step(images, labels))
+def timm_fixed_batch(workload: TrainWorkload) -> OpenStep:
+    return _step_on(TimmStep(workload.context), [first_batch(workload.context)])
 
 
-def timm_loader_inside(work: Work) -> Opening:
-    """With timm's loader and transforms in the process that trains."""
-    return _fed(TimmTraining(work.context).step, _timm_loader(work, 0))
+def timm_without_workers(workload: TrainWorkload) -> OpenStep:
+    """With timm's loader and transforms in the training process."""
+    return _step_on(TimmStep(workload.context), _timm_loader(workload, 0))
 
 
-def timm_loader_beside(work: Work) -> Opening:
+def timm_with_workers(workload: TrainWorkload) -> OpenStep:
     """With timm's loader and transforms in worker processes."""
-    return _fed(TimmTraining(work.context).step, _timm_loader(work, work.workers))
+    return _step_on(TimmStep(workload.context), _timm_loader(workload, workload.workers))
 
 
-def _timm_loader(work: Work, workers: int) -> Iterable[Any]:
+def _timm_loader(workload: TrainWorkload, workers: int) -> Iterable[Any]:
     from timm.data import create_loader
     from torchvision.transforms import RandomCrop
 
-    context, dataset = work.context, work.context.dataset
-    images = PillowImages(_in_memory(context))
-    loader = create_loader(
+    context, dataset = workload.context, workload.context.dataset
+    images: Any = PillowImages(_images_in_memory(context))
+    loader: Iterable[Any] = create_loader(
         images,
         input_size=(dataset.channels, *dataset.size),
         batch_size=context.recipe.optimization.global_batch,
@@ -168,43 +167,41 @@ def _timm_loader(work: Work, workers: int) -> Iterable[Any]:
         std=dataset.std,
         num_workers=workers,
         persistent_workers=False,
-        pin_memory=work.on_gpu,
+        pin_memory=workload.on_gpu,
         device=context.device,
     )
-    assert images.transform is not None
     images.transform.transforms[0] = RandomCrop(dataset.size, padding=4)  # instead of a random resized crop
     return loader
 
 
-def torchdistill_in_place(work: Work) -> Opening:
-    training, (images, labels) = TorchdistillTraining(work.context), batch_in_place(work.context)
-    return always(lambda: training.step(images, labels))
+def torchdistill_fixed_batch(workload: TrainWorkload) -> OpenStep:
+    return _step_on(TorchdistillStep(workload.context), [first_batch(workload.context)])
 
 
-def torchdistill_loader_inside(work: Work) -> Opening:
-    """With torchvision's transforms in torchdistill's loader, in the process that trains."""
-    return _torchdistill_loading(work, 0)
+def torchdistill_without_workers(workload: TrainWorkload) -> OpenStep:
+    """With torchvision's transforms in torchdistill's loader, in the training process."""
+    return _torchdistill_loading(workload, 0)
 
 
-def torchdistill_loader_beside(work: Work) -> Opening:
+def torchdistill_with_workers(workload: TrainWorkload) -> OpenStep:
     """With torchvision's transforms in torchdistill's loader, in worker processes."""
-    return _torchdistill_loading(work, work.workers)
+    return _torchdistill_loading(workload, workload.workers)
 
 
-def _torchdistill_loading(work: Work, workers: int) -> Opening:
-    data = {"train": PillowImages(_in_memory(work.context), _torchvision_transform(work.context))}
+def _torchdistill_loading(workload: TrainWorkload, workers: int) -> OpenStep:
+    data = {"train": PillowImages(_images_in_memory(workload.context), _torchvision_transform(workload.context))}
     loader = {
         "dataset_id": "train",
         "sampler": {"class_or_func": RandomSampler},
         "kwargs": {
-            "batch_size": work.context.recipe.optimization.global_batch,
+            "batch_size": workload.context.recipe.optimization.global_batch,
             "num_workers": workers,
-            "pin_memory": work.on_gpu,
+            "pin_memory": workload.on_gpu,
             "drop_last": True,
         },
     }
-    training = TorchdistillTraining(work.context, loader, data)
-    return _fed(training.step, training.batches)
+    step = TorchdistillStep(workload.context, loader, data)
+    return _step_on(step, step.batches)
 
 
 def _torchvision_transform(context: TrainContext) -> Callable[[Image.Image], Any]:
@@ -223,20 +220,27 @@ def _torchvision_transform(context: TrainContext) -> Callable[[Image.Image], Any
     return transform
 
 
-def _in_memory(context: TrainContext) -> ArrayImages:
+def _images_in_memory(context: TrainContext) -> ArrayImages:
     assert isinstance(context.dataset.train, ArrayImages)
     return context.dataset.train
 
 
-def _fed(step: Callable[..., object], loader: Iterable[Any]) -> Opening:
-    """A step on batch after batch of `loader`, whose processes live from the beginning of a turn to its end."""
+def _step_on(train_step: Callable[..., object], loader: Iterable[Any]) -> OpenStep:
+    """A step on the batches of `loader`, over and over. Its worker processes live as long as the turn.
+
+    On a GPU cuDNN benchmarks its algorithms, as the peers' own training scripts set it.
+    """
 
     @contextmanager
-    def opened() -> Iterator[Step]:
-        with closing(_endless(loader)) as batches:
-            yield lambda: step(*next(batches))
+    def open_step() -> Iterator[Step]:
+        torch.backends.cudnn.benchmark = True
+        try:
+            with closing(_endless(loader)) as batches:
+                yield lambda: train_step(*next(batches))
+        finally:
+            torch.backends.cudnn.benchmark = False
 
-    return opened
+    return open_step
 
 
 def _endless(loader: Iterable[Any]) -> Generator[Any, None, None]:

@@ -1,22 +1,20 @@
-"""What a benchmark of training found, as records that are written to JSON and read back."""
+"""The results of a training benchmark."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from views_benchmark.report import Entrant, Machine, Target, read_record
-from views_benchmark.rounds import Spread
+from harness.report import Report
+from harness.rounds import Spread, round_to
 
 
 @dataclass(frozen=True)
 class Settings:
     """What was trained and how it was measured.
 
-    precision: the autocast type. default_threads: torch's threads as kdaug sets them if a recipe does not.
-    rounds, untimed, steps: see turns.Pace.
+    precision: the autocast dtype. default_threads: torch's threads as kdaug sets them without a setting. rounds,
+    untimed, steps: see turns.Pace.
     """
 
     device: str
@@ -35,7 +33,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a step of a contender takes, in milliseconds; images_per_second follows from the median."""
+    """Milliseconds per step of a contender; images_per_second is computed from the median."""
 
     contender: str
     threads: int
@@ -45,7 +43,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as `against` a contender is: by the medians, and at least and at most in a round."""
+    """The speed of `contender` over that of `against`: of the medians, and the lowest and highest of all rounds."""
 
     contender: str
     against: str
@@ -57,7 +55,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class MatrixRate:
-    """One matrix product of `side` x `side`, measured in the same rounds."""
+    """The rate of one product of two `side` x `side` matrices, measured in the same rounds."""
 
     threads: int
     side: int
@@ -67,7 +65,7 @@ class MatrixRate:
 
 @dataclass(frozen=True)
 class Share:
-    """A contender's operations per second in percent of the matrix product's: by medians, least and most in a round."""
+    """A contender's operations per second in percent of the matrix product's: of the medians, lowest and highest."""
 
     contender: str
     threads: int
@@ -76,75 +74,65 @@ class Share:
     highest: float
 
 
-@dataclass
-class TrainingReport:
-    """`load`: processes that wanted a core, over the last minute, when the benchmark began and when it ended.
-
-    operations_per_step: see matrix.training_operations. first_losses: of contenders that begin with the same weights
-    and batch.
-    """
+@dataclass(kw_only=True)
+class TrainingReport(Report):
+    """operations_per_step: see matrix.training_operations. first_losses: by contender, with equal weights and batch."""
 
     settings: Settings
-    machine: Machine
-    load: list[float] = field(default_factory=list)
-    entrants: list[Entrant] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
     operations_per_step: int | None = None
     matrix: list[MatrixRate] = field(default_factory=list)
     shares: list[Share] = field(default_factory=list)
     first_losses: dict[str, float] = field(default_factory=dict)
-    targets: list[Target] = field(default_factory=list)
 
-    def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    @staticmethod
-    def read(path: Path) -> TrainingReport:
-        report: TrainingReport = read_record(TrainingReport, json.loads(path.read_text(encoding="utf-8")))
-        return report
+    def labels(self) -> dict[str, str]:
+        """The label of each contender by name."""
+        return {one.name: one.label for one in self.entrants}
 
     def threads(self) -> list[int]:
         """The numbers of threads that were measured."""
         return sorted({one.threads for one in self.timings})
 
     def timing(self, contender: str, threads: int) -> Timing | None:
-        """What was measured; None if that was not."""
+        """None if not measured."""
         return next((one for one in self.timings if (one.contender, one.threads) == (contender, threads)), None)
 
-    def ratio(self, contender: str, against: str, threads: int) -> Ratio | None:
-        """How many times as fast as `against` a contender is; None if one of them was not measured."""
-        fast, slow = self.timing(contender, threads), self.timing(against, threads)
-        if fast is None or slow is None:
-            return None
-        slower, faster = slow.milliseconds, fast.milliseconds
-        by_round = [_kept(a / b) for a, b in zip(slower.rounds, faster.rounds, strict=True)]
-        value = _kept(slower.median / faster.median)
-        return Ratio(contender, against, threads, value, min(by_round), max(by_round))
+    def add_timing(self, contender: str, threads: int, milliseconds: Spread) -> None:
+        """Adds the time per step of a contender."""
+        images_per_second = round_to(1e3 * self.settings.batch / milliseconds.median, 5)
+        self.timings.append(Timing(contender, threads, milliseconds, images_per_second))
 
-    def ratios_of(self, pairs: Iterable[tuple[str, str]]) -> list[Ratio]:
-        """The ratio of each pair (contender, against) that was measured, at each number of threads."""
+    def add_ratios(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Adds the ratio of each pair (contender, against) that was measured, at each number of threads."""
         pairs = list(pairs)
-        found = [self.ratio(one, other, threads) for threads in self.threads() for one, other in pairs]
-        return [ratio for ratio in found if ratio is not None]
+        for threads in self.threads():
+            for contender, against in pairs:
+                fast, slow = self.timing(contender, threads), self.timing(against, threads)
+                if fast is not None and slow is not None:
+                    self.ratios.append(_ratio(fast, slow))
 
-    def shares_of(self, contenders: Sequence[str]) -> list[Share]:
-        """How much of the matrix product's rate each of `contenders` reaches, at each number of threads."""
-        measured = [(rate, self.timing(name, rate.threads)) for rate in self.matrix for name in contenders]
-        return [_share(timing, self.operations_per_step, rate) for rate, timing in measured if timing is not None]
+    def add_shares(self, contenders: Sequence[str], operations: int) -> None:
+        """Adds what share of the matrix product's rate each contender reaches, at each number of threads."""
+        self.operations_per_step = operations
+        for rate in self.matrix:
+            for name in contenders:
+                timing = self.timing(name, rate.threads)
+                if timing is not None:
+                    self.shares.append(_share(timing, operations, rate))
 
 
-def _share(timing: Timing, operations: int | None, rate: MatrixRate) -> Share:
-    assert operations is not None
+def _ratio(fast: Timing, slow: Timing) -> Ratio:
+    slow_times, fast_times = slow.milliseconds, fast.milliseconds
+    by_round = [round_to(a / b, 4) for a, b in zip(slow_times.rounds, fast_times.rounds, strict=True)]
+    value = round_to(slow_times.median / fast_times.median, 4)
+    return Ratio(fast.contender, slow.contender, fast.threads, value, min(by_round), max(by_round))
 
+
+def _share(timing: Timing, operations: int, rate: MatrixRate) -> Share:
     def percent(milliseconds: float, teraflops_per_second: float) -> float:
-        return _kept(100 * (operations / milliseconds * 1e3) / (teraflops_per_second * 1e12))
+        return round_to(100 * (operations / milliseconds * 1e3) / (teraflops_per_second * 1e12), 4)
 
     step, product = timing.milliseconds, rate.teraflops_per_second
-    by_round = [percent(*both) for both in zip(step.rounds, product.rounds, strict=True)]
+    by_round = [percent(*values) for values in zip(step.rounds, product.rounds, strict=True)]
     return Share(timing.contender, rate.threads, percent(step.median, product.median), min(by_round), max(by_round))
-
-
-def _kept(value: float) -> float:
-    return float(f"{value:.4g}")

@@ -1,146 +1,102 @@
-"""What the scripts share: their flags, and from networks and data to a report."""
+"""What the scripts of the training benchmarks share: flags, and the way from networks and data to a report."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from kdaug.errors import InputError
-from training_benchmark.markdown import as_markdown
-from training_benchmark.report import Settings, Timing, TrainingReport
-from training_benchmark.turns import Contender, Opening, Pace, Turn, take_turns
-from training_benchmark.work import Work, images_of, recipe_of, work_of
-from views_benchmark.machine import load, this_machine, version_of
-from views_benchmark.report import Entrant, Machine
-from views_benchmark.rounds import Spread
+from harness.contenders import Contender, contender_records, make_installed
+from harness.machine import load_average, this_machine
+from harness.report import Target
+from harness.script import Benchmark, positive_int, report_parser, run_benchmark
+from training_benchmark.markdown import training_markdown
+from training_benchmark.report import Settings, TrainingReport
+from training_benchmark.turns import OpenStep, Pace
+from training_benchmark.workload import TrainWorkload, bench_recipe, load_images, prepare_workload
+
+TrainContender = Contender[TrainWorkload, OpenStep]
 
 ROUNDS = 5
 NETWORKS = {"cuda": "wide_resnet28_10", "cpu": "wide_resnet16_1"}
 STEPS = {"cuda": 100, "cpu": 8}
 UNTIMED = {"cuda": 20, "cpu": 2}
-"""On a GPU a step may be quicker than a batch's views, and what lies ready has to be used up before time counts."""
-_PACKAGES = ("kdaug", "numpy", "numba", "pillow", "torch", "torchvision", "timm")
+"""On a GPU a step may be faster than the views of a batch; the warm-up must use up the batches made ahead."""
 
 
-def run_script(description: str, measure: Callable[[argparse.Namespace, ExitStack], TrainingReport]) -> None:
-    """Reads the flags and prints the Markdown of what `measure` finds, or of the file that --table names."""
-    given = _arguments(description)
-    if given.table:
-        print(as_markdown(TrainingReport.read(given.table)), end="")
-        return
-    try:
-        with ExitStack() as held:
-            report = measure(given, held)
-    except InputError as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
-        sys.exit(2)
-    if given.json:
-        report.write(given.json)
-    print(as_markdown(report), end="")
+def run_training_benchmark(
+    description: str,
+    contenders: Sequence[TrainContender],
+    measure: Callable[[argparse.Namespace, ExitStack], TrainingReport],
+    targets: Callable[[TrainingReport], list[Target]],
+) -> None:
+    """The main function of a script. `measure` may use the ExitStack until all is measured."""
+
+    def measure_in(args: argparse.Namespace) -> TrainingReport:
+        args.network = args.network or NETWORKS[args.device]
+        args.steps = args.steps or STEPS[args.device]
+        with ExitStack() as resources:
+            return measure(args, resources)
+
+    benchmark = Benchmark(TrainingReport, contenders, measure_in, targets, training_markdown)
+    run_benchmark(benchmark, _parser(description))
 
 
-def prepare_work(given: argparse.Namespace, policy: str, k: int, held: ExitStack) -> Work:
-    """What `given` asks for, made ready, under `policy` and with the teacher's `k` top classes."""
-    folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="kdaug-bench-")))
-    recipe = recipe_of(given.network, given.batch, given.device, given.compile, policy, k, folder)
-    return work_of(recipe, images_of(given.data), folder, held)
+def workload_of(args: argparse.Namespace, policy: str, k: int, resources: ExitStack) -> TrainWorkload:
+    """The workload that the flags describe, with `policy` and the teacher's top `k` classes."""
+    folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="kdaug-bench-")))
+    recipe = bench_recipe(args.network, args.batch, policy, k, folder, args.device, args.compile)
+    return prepare_workload(recipe, load_images(args.data), folder, resources)
 
 
-def begin_report(given: argparse.Namespace, work: Work, packages: Sequence[str] = ()) -> TrainingReport:
-    """A report with all that is known before anything is measured; `packages`: further ones whose version counts."""
-    context = work.context
+def start_report(args: argparse.Namespace, workload: TrainWorkload, packages: Sequence[str] = ()) -> TrainingReport:
+    """A report with everything that is known before measuring; `packages`: more packages whose versions matter."""
+    context = workload.context
     settings = Settings(
-        device=torch.cuda.get_device_name(context.device) if work.on_gpu else "cpu",
-        network=given.network,
-        teacher=f"{given.network} with other weights (random, as the student's at the start)",
-        batch=given.batch,
+        device=torch.cuda.get_device_name(context.device) if workload.on_gpu else "cpu",
+        network=args.network,
+        teacher=f"{args.network} with random weights, other than the student's",
+        batch=args.batch,
         precision=str(context.precision).removeprefix("torch."),
         policy=context.recipe.views.policy,
-        images=work.source,
-        compiled=given.compile,
+        images=workload.source,
+        compiled=args.compile,
         default_threads=torch.get_num_threads(),
-        rounds=given.rounds,
+        rounds=args.rounds,
         untimed=UNTIMED[context.device.type],
-        steps=given.steps,
+        steps=args.steps,
     )
-    return TrainingReport(settings, _with_versions(this_machine(), (*_PACKAGES, *packages)), [load()])
+    return TrainingReport(machine=this_machine(packages), load=[load_average()], settings=settings)
 
 
-def make_all(contenders: Sequence[Contender], work: Work, report: TrainingReport) -> list[tuple[Contender, Opening]]:
-    """Every contender whose needs are met, made ready; all of them become entrants of `report`."""
-    made = []
-    for contender in contenders:
-        missing = None
-        try:
-            print_line(f"making ready: {contender.label}")
-            made.append((contender, contender.make(work)))
-        except ImportError as error:
-            missing = str(error).partition("\n")[0]
-            print_line(f"{contender.label} is missing: {missing}")
-        report.entrants.append(Entrant(contender.name, contender.label, contender.differs, missing))
+def make_contenders(
+    contenders: Sequence[TrainContender], workload: TrainWorkload, report: TrainingReport
+) -> dict[str, OpenStep]:
+    """The steps of all contenders that are installed, by name. Adds all contenders to `report`."""
+    missing: dict[str, str] = {}
+    made = make_installed(contenders, workload, missing)
+    report.entrants = contender_records(contenders, missing)
     return made
 
 
-def measure_turns(turns: Sequence[Turn], report: TrainingReport, device: torch.device) -> dict[tuple[str, int], Spread]:
-    """Milliseconds per step of all `turns`, by name and threads."""
-    settings = report.settings
-    taken = take_turns(turns, Pace(settings.rounds, settings.untimed, settings.steps), device, print_line)
-    return {(turn.name, turn.threads): spread for turn, spread in zip(turns, taken, strict=True)}
+def pace_of(report: TrainingReport) -> Pace:
+    return Pace(report.settings.rounds, report.settings.untimed, report.settings.steps)
 
 
-def timing_of(name: str, threads: int, milliseconds: Spread, batch: int) -> Timing:
-    return Timing(name, threads, milliseconds, float(f"{1e3 * batch / milliseconds.median:.5g}"))
-
-
-def print_line(what: str) -> None:
-    """One line of progress on stderr."""
-    print(f"[{time.perf_counter() - _BEGIN:4.0f} s] {what}", file=sys.stderr, flush=True)
-
-
-def _with_versions(machine: Machine, packages: Sequence[str]) -> Machine:
-    return replace(machine, versions={package: version_of(package) for package in packages})
-
-
-def _arguments(description: str) -> argparse.Namespace:
-    folder = os.environ.get("KDAUG_DATA")
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured to FILE")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="print the Markdown of FILE and measure nothing")
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = report_parser(description, "folder with CIFAR-100 (default: $KDAUG_DATA; without it, random images)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--network", help=f"of timm or kdaug (default: {_by_device(NETWORKS)})")
-    parser.add_argument("--batch", type=_count, default=128, help="images per step (default: %(default)s)")
-    parser.add_argument("--steps", type=_count, help=f"timed steps per turn (default: {_by_device(STEPS)})")
-    parser.add_argument("--rounds", type=_count, default=ROUNDS, help="turns of each (default: %(default)s)")
+    parser.add_argument("--network", help=f"a network of timm or kdaug (default: {_by_device(NETWORKS)})")
+    parser.add_argument("--batch", type=positive_int, default=128, help="images per step (default: %(default)s)")
+    parser.add_argument("--steps", type=positive_int, help=f"timed steps per turn (default: {_by_device(STEPS)})")
+    parser.add_argument("--rounds", type=positive_int, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--compile", action="store_true", help="compile the networks with torch.compile")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(folder) if folder else None,
-        help="folder that holds CIFAR-100 (default: $KDAUG_DATA; without it, random images)",
-    )
-    given = parser.parse_args()
-    given.network = given.network or NETWORKS[given.device]
-    given.steps = given.steps or STEPS[given.device]
-    return given
+    return parser
 
 
 def _by_device(values: Mapping[str, object]) -> str:
     return ", ".join(f"{value} on {device}" for device, value in values.items())
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-_BEGIN = time.perf_counter()

@@ -1,1 +1,1 @@
-"""The parts of the benchmark of views; `benchmarks/views.py` puts them together."""
+"""The parts of the views benchmark, `benchmarks/views.py`."""

@@ -1,142 +1,100 @@
-"""The report as Markdown."""
+"""The views report as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from views_benchmark.report import Report, Start, total
-from views_benchmark.rounds import Spread
+from harness.markdown import (
+    format_contenders,
+    format_machine,
+    format_number,
+    format_spread,
+    format_table,
+    format_targets,
+)
+from views_benchmark.report import Start, ViewsReport, median_sum
 
 _FILTERS = ("nearest", "bilinear")
 
 
-def as_markdown(report: Report) -> str:
-    """Everything that was measured, in tables."""
-    parts = [_machine(report)]
+def views_markdown(report: ViewsReport) -> str:
+    """All measurements in tables."""
+    parts = [_conditions(report)]
     if report.targets:
-        parts += ["### Targets", _targets(report)]
-    sizes = [batch.size for batch in report.batches]
+        parts += ["### Targets", format_targets(report.targets)]
     if report.timings:
         for batch in report.batches:
-            parts += [
-                f"### {batch.size} pixels",
-                f"{batch.images} images: {batch.source}.",
-                _timings(report, batch.size),
-            ]
-        parts += ["### What differs", _differences(report)]
+            images = f"{batch.images} images: {batch.source}."
+            parts += [f"### {batch.size} pixels", images, _timings(report, batch.size)]
+        parts += ["### How the contenders differ", format_contenders(report.entrants)]
     if report.ops:
-        parts += ["### Op by op", _copying(report), _ops(report, sizes)]
+        parts += ["### Single ops", _copying(report), _ops(report)]
     if report.starts:
-        parts += ["### Start", _starts(report.starts)]
+        parts += ["### Start-up time", _starts(report.starts)]
     return "\n\n".join(parts) + "\n"
 
 
-def _machine(report: Report) -> str:
-    machine = report.machine
-    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+def _conditions(report: ViewsReport) -> str:
     gain = ""
     if report.two_threads:
-        gain = f", two threads at work that shares nothing {figure(report.two_threads)} times as fast as one"
-    load = " and ".join(f"{value:.2f}" for value in report.load)
+        gain = f" Two threads on independent work were {format_spread(report.two_threads)} times as fast as one."
     return (
-        f"Measured on {machine.date} at commit {machine.commit}: {machine.processor}, {machine.cores} cores, "
-        f"{machine.system}, load {load} at start and end{gain}; Python {machine.python}, {versions}.\n"
-        f"Policy: `{report.policy}`. Medians of rounds in which all took turns; in brackets the lowest and the highest."
+        f"{format_machine(report)}{gain}\n"
+        f"Policy: `{report.policy}`. Values are medians over rounds, with minimum and maximum in parentheses; every "
+        f"round measures all contenders."
     )
 
 
-def _targets(report: Report) -> str:
-    met = {True: "yes", False: "no", None: ""}
-    rows = [
-        [
-            target.what,
-            target.wanted,
-            "not measured" if target.measured is None else f"{target.measured:g}",
-            met[target.met],
-        ]
-        for target in report.targets
-    ]
-    return table(["", "wanted", "measured", "met"], rows)
-
-
-def _timings(report: Report, size: int) -> str:
+def _timings(report: ViewsReport, size: int) -> str:
     header = [""]
     for filter in _FILTERS:
-        header += [f"{filter}, µs per image", "against torchvision"]
+        header += [f"{filter}, µs per image", "speed over torchvision"]
     rows = []
-    for entrant in report.entrants:
-        row = [entrant.label]
+    for contender in report.entrants:
+        row = [contender.label]
         for filter in _FILTERS:
-            taken, ratio = (
-                report.timing(entrant.name, size, filter),
-                report.ratio("torchvision", entrant.name, size, filter),
-            )
-            row += [figure(taken) if taken else "missing", f"{ratio.median:.3g}×" if ratio else ""]
+            timing = report.timing(contender.name, size, filter)
+            ratio = report.ratio("torchvision", contender.name, size, filter)
+            row += [format_spread(timing) if timing else "missing", f"{ratio.median:.3g}×" if ratio else ""]
         rows.append(row)
-    return table(header, rows)
+    return format_table(header, rows)
 
 
-def _differences(report: Report) -> str:
-    lines = []
-    for entrant in report.entrants:
-        missing = f" **Missing: {entrant.missing}.**" if entrant.missing else ""
-        lines.append(f"- {entrant.label}: {entrant.differs}{missing}")
-    return "\n".join(lines)
-
-
-def _copying(report: Report) -> str:
+def _copying(report: ViewsReport) -> str:
     speeds = ", ".join(
-        f"{figure(one.gigabytes_per_second)} GB/s at {one.size} px ({one.bytes_per_image:,} bytes per image)"
+        f"{format_spread(one.gigabytes_per_second)} GB/s at {one.size} px ({one.bytes_per_image:,} bytes per image)"
         for one in report.copying
     )
     return (
-        "µs per image, nearest, one thread. The floor is what it takes to read the batch once and write it once: "
-        f"a plain copy, {speeds}, read and written."
+        "µs per image, nearest, one thread. No op can be faster than a plain copy of the batch. The copy reaches "
+        f"{speeds}, bytes read and written together."
     )
 
 
-def _ops(report: Report, sizes: Sequence[int]) -> str:
+def _ops(report: ViewsReport) -> str:
     header = ["op"]
-    for size in sizes:
-        header += [f"{size} px: kdaug", "Pillow", "faster", "kdaug / floor"]
+    for batch in report.batches:
+        header += [f"{batch.size} px: kdaug", "Pillow", "speed over Pillow", "time / copy time"]
     rows = []
     for op in dict.fromkeys(one.op for one in report.ops):
         row = [f"`{op}`"]
         for one in (one for one in report.ops if one.op == op):
-            faster = f"{one.pillow.median / one.ours.median:.3g}×"
-            row += [figure(one.ours), number(one.pillow.median), faster, f"{one.times_floor:g}"]
+            speed = f"{one.pillow.median / one.ours.median:.3g}×"
+            row += [format_spread(one.ours), format_number(one.pillow.median), speed, f"{one.times_floor:g}"]
         rows.append(row)
-    return table(header, rows)
+    return format_table(header, rows)
 
 
 def _starts(starts: Sequence[Start]) -> str:
     rows = [
         [
             start.cache,
-            figure(start.importing),
-            figure(start.first_nearest),
-            f"{total(start.importing, start.first_nearest):.3g}",
-            figure(start.first_bilinear),
+            format_spread(start.importing),
+            format_spread(start.first_nearest),
+            f"{median_sum(start.importing, start.first_nearest):.3g}",
+            format_spread(start.first_bilinear),
         ]
         for start in starts
     ]
-    return table(
-        ["numba's cache", "import kdaug, s", "first views (nearest), s", "both, s", "then first bilinear views, s"],
-        rows,
-    )
-
-
-def figure(spread: Spread) -> str:
-    if len(spread.rounds) == 1:
-        return number(spread.median)
-    return f"{number(spread.median)} ({number(spread.lowest)}–{number(spread.highest)})"
-
-
-def number(value: float) -> str:
-    """Three digits, but never in the form 1.23e+03."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    header = ["numba cache", "import kdaug, s", "first nearest views, s", "sum, s", "then first bilinear views, s"]
+    return format_table(header, rows)

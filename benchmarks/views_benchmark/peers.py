@@ -1,4 +1,4 @@
-"""The libraries that do the same or something like it, each in the form it likes best, on one thread."""
+"""Other augmentation libraries, each with its preferred image format, on one thread."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PILLOW_FILTERS = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resamp
 
 
 @dataclass(frozen=True)
-class Work:
-    """`images` uint8 [N,H,W,3] of which views are to be made, and the filter of the geometric ops."""
+class ViewWorkload:
+    """`images` uint8 [N,H,W,3] to augment, and the filter of the geometric ops."""
 
     images: NDArray[np.uint8]
     filter: Resample
 
 
-def on_one_thread() -> None:
-    """Keeps torch and OpenCV to one thread, and fixes what the peers draw from."""
+def use_one_thread() -> None:
+    """Limits torch and OpenCV to one thread, and seeds the global generators that the peers use."""
     import random
 
     import torch
@@ -35,7 +35,7 @@ def on_one_thread() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  # timm draws from here
+    np.random.seed(0)  # noqa: NPY002  # timm uses this generator
     try:
         import cv2
     except ImportError:
@@ -47,42 +47,42 @@ def _one_by_one(transform: Callable[[Any], Any], images: list[Any]) -> Run:
     return lambda: [transform(image) for image in images]
 
 
-def _as_pillow(work: Work) -> list[Any]:
-    return [Image.fromarray(image) for image in work.images]
+def _as_pillow(workload: ViewWorkload) -> list[Any]:
+    return [Image.fromarray(image) for image in workload.images]
 
 
-def torchvision_v1(work: Work) -> Run:
+def torchvision_v1(workload: ViewWorkload) -> Run:
     from torchvision.transforms import InterpolationMode, RandAugment
 
-    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), _as_pillow(work))
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(workload.filter)), _as_pillow(workload))
 
 
-def torchvision_v2_on_pillow(work: Work) -> Run:
+def torchvision_v2_on_pillow(workload: ViewWorkload) -> Run:
     from torchvision.transforms.v2 import InterpolationMode, RandAugment
 
-    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), _as_pillow(work))
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(workload.filter)), _as_pillow(workload))
 
 
-def torchvision_v2_on_tensors(work: Work) -> Run:
+def torchvision_v2_on_tensors(workload: ViewWorkload) -> Run:
     import torch
     from torchvision.transforms.v2 import InterpolationMode, RandAugment
 
-    tensors = list(torch.from_numpy(work.images).permute(0, 3, 1, 2).contiguous())
-    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(work.filter)), tensors)
+    tensors = list(torch.from_numpy(workload.images).permute(0, 3, 1, 2).contiguous())
+    return _one_by_one(RandAugment(2, 9, interpolation=InterpolationMode(workload.filter)), tensors)
 
 
-def timm_on_pillow(work: Work) -> Run:
+def timm_on_pillow(workload: ViewWorkload) -> Run:
     from timm.data.auto_augment import rand_augment_transform
 
     ops = [
         "AutoContrast", "Equalize", "Rotate", "Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness",
         "ShearX", "ShearY", "TranslateXRel", "TranslateYRel",
     ]  # fmt: skip
-    hparams = {"interpolation": _PILLOW_FILTERS[work.filter]}
-    return _one_by_one(rand_augment_transform("rand-m9-n2-p1", hparams, ops), _as_pillow(work))
+    hparams = {"interpolation": _PILLOW_FILTERS[workload.filter]}
+    return _one_by_one(rand_augment_transform("rand-m9-n2-p1", hparams, ops), _as_pillow(workload))
 
 
-def kornia_on_a_batch(work: Work) -> Run:
+def kornia_on_a_batch(workload: ViewWorkload) -> Run:
     import torch
     from kornia.augmentation.auto import RandAugment
     from kornia.constants import Resample as KorniaResample
@@ -94,11 +94,11 @@ def kornia_on_a_batch(work: Work) -> Run:
         "translate_y": (-0.45, 0.45),
     }  # fmt: skip
     augment = RandAugment(2, 9, policy=[[(name, *ends)] for name, ends in ranges.items()])
-    for module in augment.modules():  # it has no setting for the filter
+    for module in augment.modules():  # RandAugment has no argument for the filter
         flags = getattr(module, "flags", {})
         if "resample" in flags:
-            flags["resample"] = KorniaResample.get(work.filter)
-    batch = torch.from_numpy(work.images).permute(0, 3, 1, 2).contiguous().float() / 255
+            flags["resample"] = KorniaResample.get(workload.filter)
+    batch = torch.from_numpy(workload.images).permute(0, 3, 1, 2).contiguous().float() / 255
 
     def run() -> object:
         with torch.inference_mode():
@@ -107,20 +107,20 @@ def kornia_on_a_batch(work: Work) -> Run:
     return run
 
 
-def albumentationsx_on_arrays(work: Work) -> Run:
+def albumentationsx_on_arrays(workload: ViewWorkload) -> Run:
     import albumentations as A
 
-    chosen = A.SomeOf(_albumentations_ops(A, work), n=2, replace=True, p=1)
+    chosen = A.SomeOf(_albumentations_ops(A, workload), n=2, replace=True, p=1)
     transform = A.Compose([chosen], telemetry=False)
-    return _one_by_one(lambda image: transform(image=image)["image"], list(work.images))
+    return _one_by_one(lambda image: transform(image=image)["image"], list(workload.images))
 
 
-def _albumentations_ops(A: Any, work: Work) -> list[Any]:
-    """What is nearest to torchvision's fourteen ops at M=9."""
+def _albumentations_ops(A: Any, workload: ViewWorkload) -> list[Any]:
+    """The transforms closest to torchvision's fourteen ops at M=9."""
     degrees = math.degrees(math.atan(0.09))
-    pixels = int(150 / 331 * work.images.shape[1] * 0.3)
-    filter = {"nearest": 0, "bilinear": 1}[work.filter]  # cv2.INTER_NEAREST, cv2.INTER_LINEAR
-    by, same = (0.73, 1.27), (1.0, 1.0)
+    pixels = int(150 / 331 * workload.images.shape[1] * 0.3)
+    filter = {"nearest": 0, "bilinear": 1}[workload.filter]  # cv2.INTER_NEAREST, cv2.INTER_LINEAR
+    jitter, same = (0.73, 1.27), (1.0, 1.0)
     return [
         A.NoOp(p=1),
         A.Affine(shear={"x": (-degrees, degrees), "y": (0, 0)}, interpolation=filter, p=1),
@@ -128,9 +128,9 @@ def _albumentations_ops(A: Any, work: Work) -> list[Any]:
         A.Affine(translate_px={"x": (-pixels, pixels), "y": (0, 0)}, interpolation=filter, p=1),
         A.Affine(translate_px={"x": (0, 0), "y": (-pixels, pixels)}, interpolation=filter, p=1),
         A.Rotate(angle_range=(-9, 9), interpolation=filter, p=1),
-        A.ColorJitter(by, same, same, (0, 0), p=1),
-        A.ColorJitter(same, by, same, (0, 0), p=1),
-        A.ColorJitter(same, same, by, (0, 0), p=1),
+        A.ColorJitter(jitter, same, same, (0, 0), p=1),
+        A.ColorJitter(same, jitter, same, (0, 0), p=1),
+        A.ColorJitter(same, same, jitter, (0, 0), p=1),
         A.Sharpen(alpha_range=(0, 0.27), lightness_range=(1, 1), p=1),
         A.Posterize(num_bits=(7, 7), p=1),
         A.Solarize(threshold_range=(0.7, 0.7), p=1),

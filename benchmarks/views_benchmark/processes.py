@@ -1,4 +1,4 @@
-"""What only a new process can show: how long the first views take, and how much memory views take at their peak."""
+"""Measurements in new processes: the time to the first views, and the peak memory of making views."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.progress import print_progress
+from harness.rounds import spread_of
 from views_benchmark.contenders import POLICY
 from views_benchmark.report import Memory, Start
-from views_benchmark.rounds import spread_of
 
 WARM_STARTS = 5
 
@@ -33,8 +33,8 @@ bilinear = time.perf_counter()
 print(json.dumps([imported - begin, nearest - imported, bilinear - nearest]))
 """
 
-# VmHWM is the most memory the process ever held, since 5 was written to clear_refs. getrusage would not do: a new
-# process inherits its figure from the one that started it.
+# VmHWM is the peak memory of the process; writing 5 to clear_refs resets it. getrusage cannot be used: a new process
+# inherits the value of its parent.
 _PEAK = f"""
 import json, sys
 import kdaug
@@ -55,13 +55,13 @@ print(json.dumps([images.nbytes, status("VmHWM") - before]))
 """
 
 
-def starts(progress: Callable[[str], None]) -> list[Start]:
-    """A start with nothing compiled, then several that find everything compiled."""
+def measure_starts() -> list[Start]:
+    """One start with an empty numba cache, then WARM_STARTS starts with the filled one."""
     with tempfile.TemporaryDirectory() as cache:
-        progress("a start with an empty cache (compiles; about 40 s)")
-        cold = [_in_a_new_process(_FIRST_VIEWS, NUMBA_CACHE_DIR=cache)]
-        progress(f"{WARM_STARTS} starts with the filled cache")
-        warm = [_in_a_new_process(_FIRST_VIEWS, NUMBA_CACHE_DIR=cache) for _ in range(WARM_STARTS)]
+        print_progress("start with an empty cache (compiles; about 40 s)")
+        cold = [_run_process(_FIRST_VIEWS, NUMBA_CACHE_DIR=cache)]
+        print_progress(f"{WARM_STARTS} starts with the filled cache")
+        warm = [_run_process(_FIRST_VIEWS, NUMBA_CACHE_DIR=cache) for _ in range(WARM_STARTS)]
     return [_start("empty", cold), _start("filled", warm)]
 
 
@@ -69,17 +69,18 @@ def _start(cache: str, runs: list[list[float]]) -> Start:
     return Start(cache, *[spread_of(seconds) for seconds in zip(*runs, strict=True)])
 
 
-def peak_memory(count: int = 512, threads: int = 2) -> Memory | None:
-    """Of one batch of `count` images of 224 pixels; None where there is no /proc to ask."""
+def measure_memory(count: int = 512, threads: int = 2) -> Memory | None:
+    """Peak memory of one batch of `count` images of 224 pixels; None on systems without /proc."""
     if not Path("/proc/self/clear_refs").exists():
         return None
-    batch, extra = _in_a_new_process(_PEAK.format(count=count, threads=threads))
+    print_progress("peak memory")
+    batch, extra = _run_process(_PEAK.format(count=count, threads=threads))
     return Memory(batch, extra, round(extra / batch, 3), threads)
 
 
-def _in_a_new_process(code: str, **environment: str) -> Any:
-    """What `code` prints as JSON."""
-    done = subprocess.run(
+def _run_process(code: str, **environment: str) -> Any:
+    """Runs `code` in a new Python process and returns the JSON that it prints."""
+    process = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)

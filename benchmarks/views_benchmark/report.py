@@ -1,31 +1,17 @@
-"""What the benchmark found, as records that are written to JSON and read back."""
+"""The results of the views benchmark."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import types
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
 
-from views_benchmark.rounds import Spread, spread_of
-
-
-@dataclass(frozen=True)
-class Machine:
-    processor: str
-    cores: int
-    system: str
-    python: str
-    versions: dict[str, str]
-    commit: str
-    date: str
+from harness.report import Report
+from harness.rounds import Spread, divide_rounds
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one size: how many, and where they are from."""
+    """The images of one size: their number and their source."""
 
     size: int
     images: int
@@ -33,18 +19,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Entrant:
-    """A contender and what it does differently. `missing` says why it did not run."""
-
-    name: str
-    label: str
-    differs: str
-    missing: str | None = None
-
-
-@dataclass(frozen=True)
 class Timing:
-    """Microseconds that a contender takes per image, RandAugment N=2, M=9."""
+    """Microseconds per image of a contender, RandAugment N=2, M=9."""
 
     contender: str
     size: int
@@ -54,9 +30,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class OpTiming:
-    """Microseconds that one op takes per image, on one thread, nearest.
+    """Microseconds per image of one op, on one thread, nearest.
 
-    `floor`: what copying the image takes (see Copying); `times_floor`: how far ours is from it.
+    floor: the time of copying the image (see Copying). times_floor: ours / floor.
     """
 
     op: str
@@ -69,7 +45,7 @@ class OpTiming:
 
 @dataclass(frozen=True)
 class Copying:
-    """A plain copy of the batch (numpy.copyto, one thread), which no op can beat; bytes are those read and written."""
+    """A plain copy of the batch (numpy.copyto, one thread), which no op can beat; bytes read and written together."""
 
     size: int
     bytes_per_image: int
@@ -78,9 +54,9 @@ class Copying:
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds in a new process: `import kdaug`, then the first views, with nearest and then with bilinear.
+    """Seconds in a new process: `import kdaug`, then the first views, first nearest, then bilinear.
 
-    cache: "empty" (kernels are compiled) or "filled" (they are found on disk).
+    cache: numba's cache, "empty" (kernels are compiled) or "filled" (kernels are loaded from disk).
     """
 
     cache: str
@@ -91,7 +67,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Memory:
-    """How much more memory than before one `apply` holds at its peak, its result included, in bytes and in batches."""
+    """Peak memory of one `apply` over what the process used before, result included, in bytes and in batches."""
 
     batch_bytes: int
     extra_bytes: int
@@ -99,73 +75,35 @@ class Memory:
     threads: int
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is wanted and what came out; None: not measured."""
+@dataclass(kw_only=True)
+class ViewsReport(Report):
+    """two_threads: the speed of two threads over one on independent work, measured before every setting.
 
-    what: str
-    wanted: str
-    measured: float | None
-    met: bool | None
-
-
-@dataclass
-class Report:
-    """`load`: processes that wanted a core, over the last minute, when the benchmark began and when it ended.
-
-    two_threads: how many times as fast two threads are as one at work that shares nothing, before every setting. On a
-    machine with two idle cores it is near 2; where it is not, no contender can gain much from a second thread.
+    It is near 2 on a machine with two idle cores. Where it is lower, no contender can gain more from a second thread.
     """
 
     policy: str
-    machine: Machine
     batches: list[Batch]
-    load: list[float] = field(default_factory=list)
     two_threads: Spread | None = None
-    entrants: list[Entrant] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     ops: list[OpTiming] = field(default_factory=list)
     copying: list[Copying] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
     memory: Memory | None = None
-    targets: list[Target] = field(default_factory=list)
-
-    def write(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-    @staticmethod
-    def read(path: Path) -> Report:
-        report: Report = read_record(Report, json.loads(path.read_text(encoding="utf-8")))
-        return report
 
     def timing(self, contender: str, size: int, filter: str) -> Spread | None:
-        """What was measured; None if that was not."""
-        for one in self.timings:
-            if (one.contender, one.size, one.filter) == (contender, size, filter):
-                return one.microseconds
-        return None
+        """Microseconds per image; None if not measured."""
+        key = (contender, size, filter)
+        return next((t.microseconds for t in self.timings if (t.contender, t.size, t.filter) == key), None)
 
     def ratio(self, slow: str, fast: str, size: int, filter: str) -> Spread | None:
-        """How many times as long `slow` takes as `fast`, from the rounds that both shared."""
-        slower, faster = self.timing(slow, size, filter), self.timing(fast, size, filter)
-        if slower is None or faster is None:
+        """The time of `slow` over that of `fast`, round by round; None if one of them was not measured."""
+        slow_times, fast_times = self.timing(slow, size, filter), self.timing(fast, size, filter)
+        if slow_times is None or fast_times is None:
             return None
-        return spread_of([a / b for a, b in zip(slower.rounds, faster.rounds, strict=True)])
+        return divide_rounds(slow_times, fast_times)
 
 
-def total(*parts: Spread) -> float:
-    """The median of the sum, round by round."""
+def median_sum(*parts: Spread) -> float:
+    """The median of the sums by round."""
     return statistics.median(map(sum, zip(*(part.rounds for part in parts), strict=True)))
-
-
-def read_record(kind: Any, value: Any) -> Any:
-    """`value` from JSON as what the annotation `kind` says."""
-    if is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        return kind(**{name: read_record(kinds[name], part) for name, part in value.items()})
-    if get_origin(kind) is list:
-        return [read_record(get_args(kind)[0], part) for part in value]
-    if get_origin(kind) is types.UnionType and value is not None:
-        return read_record(get_args(kind)[0], value)
-    return value

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from kdaug.config import Recipe, read_recipe
     from kdaug.supervision import topk_divergence
     from kdaug.training import train
-    from kdaug.views import Keyed, Policy, ViewPlan, ViewTransform, apply, create_policy, plan_of
+    from kdaug.views import Policy, ViewDataset, ViewPlan, ViewTransform, apply, create_policy, plan_of
 
 _PACKAGE_OF = {
     "Recipe": "kdaug.config",
     "read_recipe": "kdaug.config",
-    "Keyed": "kdaug.views",
+    "ViewDataset": "kdaug.views",
     "Policy": "kdaug.views",
     "ViewPlan": "kdaug.views",
     "ViewTransform": "kdaug.views",
@@ -34,9 +34,9 @@ _PACKAGE_OF = {
 
 __all__ = [
     "InputError",
-    "Keyed",
     "Policy",
     "Recipe",
+    "ViewDataset",
     "ViewPlan",
     "ViewTransform",
     "__version__",

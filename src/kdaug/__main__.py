@@ -1,4 +1,4 @@
-"""python -m kdaug"""
+"""Runs the command line: python -m kdaug."""
 
 from kdaug.cli.main import entry
 

@@ -1,4 +1,4 @@
-"""Puts kdaug's networks into timm's registry as soon as timm is there, without importing timm ourselves."""
+"""Registers kdaug's networks with timm when timm is imported, without importing timm."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from types import ModuleType
 
 
 def install() -> None:
-    """Registers now if timm is imported already, else right after it is."""
+    """Registers the networks now if timm is already imported, else right after its import."""
     if "timm" in sys.modules:
         importlib.import_module("kdaug.networks")
     else:
-        sys.meta_path.insert(0, _WaitForTimm())
+        sys.meta_path.insert(0, _TimmFinder())
 
 
-class _WaitForTimm(MetaPathFinder):
-    """Puts `_ThenRegister` around timm's own loader, until timm is imported."""
+class _TimmFinder(MetaPathFinder):
+    """Wraps timm's loader in a `_RegisteringLoader`."""
 
-    _looking = False
+    _searching = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "timm" or self._looking:
+        if fullname != "timm" or self._searching:
             return None
-        self._looking = True
+        self._searching = True  # the search below calls this method again
         try:
             spec = importlib.util.find_spec("timm")
         finally:
-            self._looking = False
+            self._searching = False
         if spec is not None and spec.loader is not None:
-            spec.loader = _ThenRegister(spec.loader, self)
+            spec.loader = _RegisteringLoader(spec.loader, self)
         return spec
 
 
-class _ThenRegister(Loader):
-    def __init__(self, timms_own: Loader, finder: MetaPathFinder) -> None:
-        self.timms_own, self.finder = timms_own, finder
+class _RegisteringLoader(Loader):
+    """Loads timm with its own loader, removes `finder`, and registers the networks."""
+
+    def __init__(self, loader: Loader, finder: MetaPathFinder) -> None:
+        self.loader, self.finder = loader, finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.timms_own.create_module(spec)
+        return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.timms_own.exec_module(module)
+        self.loader.exec_module(module)
         if self.finder in sys.meta_path:
             sys.meta_path.remove(self.finder)
         if module.__spec__ is not None:
-            module.__spec__.loader = self.timms_own
+            module.__spec__.loader = self.loader
         importlib.import_module("kdaug.networks")

@@ -1,4 +1,4 @@
-"""The device a run computes on: which one, in which number format, with how many CPU cores."""
+"""Device, precision and CPU cores of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from kdaug.errors import InputError
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called `name`; auto and cuda are this process's GPU if there is one. InputError if it is not there."""
+    """The device `name`. auto is cuda if there is a GPU, else cpu; cuda is the GPU of `local_rank`.
+
+    Raises InputError if it cannot be used.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -26,9 +29,9 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Has cuDNN and cuBLAS choose algorithms that give the same bits each time, as a resumed run needs.
+    """Makes cuDNN and cuBLAS use deterministic algorithms, which bit-exact resuming needs.
 
-    They are chosen by rule, not by trying which is the quickest today, and may be some per cent slower.
+    Without cuDNN's benchmark of algorithms, training may be a few per cent slower.
     """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -36,12 +39,12 @@ def make_deterministic(device: torch.device) -> None:
 
 
 def available_cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_precision(settings: config.Optimization, device: torch.device) -> torch.dtype:
-    """The autocast type. auto: bfloat16 on GPUs and on processors that multiply it natively, else float32."""
+    """The dtype for autocast. auto: bfloat16 on GPUs and CPUs with native bfloat16 products, else float32."""
     if settings.precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[settings.precision]
     if device.type == "cuda":
@@ -53,5 +56,5 @@ def find_precision(settings: config.Optimization, device: torch.device) -> torch
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
-    """Autocast to `dtype`; float32 is no autocast."""
+    """torch.autocast to `dtype`; disabled for float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)

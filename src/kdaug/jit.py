@@ -1,9 +1,9 @@
-"""How kernels are compiled: cached on disk where that is possible, announced when it takes a while."""
+"""Compiles numba kernels, caches them on disk, and logs when compilation starts."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -13,41 +13,43 @@ from typing import Any
 import numba
 from numba.core import event
 
-# No fastmath: one fused multiply-add or reordered sum, and the bytes are no longer Pillow's.
+_logger = logging.getLogger(__name__)
+# No fastmath: a fused multiply-add or a reordered sum would change bytes, and results must be equal to Pillow's.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """`function` compiled without the GIL, kept on disk if numba finds a directory that it may write."""
+    """Compiles `function` with numba, without the GIL; cached on disk if numba finds a writable directory."""
     try:
         compiled = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # numba: "cannot cache function: no locator available"
         return numba.njit(**_OPTIONS)(function)
-    # numba renews what it keeps when the file of the kernel changes, but not when that of a kernel it calls does. So
-    # all kernels bear one stamp. The attributes are numba's own affair; should they go, users lose nothing by it.
+    # numba recompiles a cached kernel if its own file has changed, but not if that of a kernel it calls has. So all
+    # kernels get the same stamp. The attributes are private to numba. Without them only developers would notice: an
+    # upgrade of the package changes all files.
     with suppress(AttributeError):
-        compiled._cache._cache_file._source_stamp = _stamp()
+        compiled._cache._cache_file._source_stamp = _source_stamp()
     return compiled
 
 
 @cache
-def _stamp() -> str:
-    """What everything that a kernel is compiled from has in common: one hash of the sources."""
+def _source_stamp() -> str:
+    """One hash of all source files that kernels are compiled from."""
     package = Path(__file__).parent
     sources = [*sorted(package.glob("views/kernels/*.py")), package / "views/ops.py", package / "rng/kernel.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
-class _Announcement(event.Listener):
-    """One line on stderr when numba starts to compile."""
+class _CompilationLogger(event.Listener):
+    """Logs one message when numba first starts to compile."""
 
     def __init__(self) -> None:
-        self._made = False
+        self._logged = False
 
     def on_start(self, event: Any) -> None:
-        if not self._made:
-            self._made = True
-            print("kdaug: compiling the view kernels (once per machine, about 20 s) ...", file=sys.stderr, flush=True)
+        if not self._logged:
+            self._logged = True
+            _logger.warning("compiling the view kernels (once per machine, about 20 s) ...")
 
     def on_end(self, event: Any) -> None:
         pass
@@ -55,6 +57,6 @@ class _Announcement(event.Listener):
 
 @contextmanager
 def announce_compilation() -> Iterator[None]:
-    """Whatever is compiled in here, and not found on disk, is announced."""
-    with event.install_listener("numba:compile", _Announcement()):
+    """Logs a message if a kernel is compiled in this context instead of loaded from disk."""
+    with event.install_listener("numba:compile", _CompilationLogger()):
         yield

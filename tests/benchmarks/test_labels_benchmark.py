@@ -1,35 +1,36 @@
-"""The benchmark of stored labels: what it writes is what it prints; the sweep really spares the teacher."""
+"""benchmarks/labels.py: a short run prints what it writes; stored labels need the teacher once, not per student."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.slow
-def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_images")
+def test_short_run_measures_everything(
+    run_script: Callable[..., Any],
+    load_script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    labels = load_script("labels")
+    monkeypatch.setattr(labels, "WEIGHTS", (0.5,))
+    monkeypatch.setattr(labels, "KS", (1, 3))
     written = tmp_path / "labels.json"
-    tiny = (
-        "--network wide_resnet10_1 --batch 16 --rounds 2 --steps 1 --views 3000 --sweep-images 128 --sweep-epochs 2"
-    ).split()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "labels.py"), *tiny, "--json", str(written)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True, encoding="utf-8", timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    arguments = "--network wide_resnet10_1 --batch 16 --rounds 2 --steps 1 --views 3000 --sweep-images 128".split()
+    output = run_script("labels", *arguments, "--json", written)
+    assert output.exit == 0, output.stderr
     report = json.loads(written.read_text())
     for one in report["bytes"]:
         assert one["bytes_per_view"] <= one["wanted"]
     for one in report["reading"]:
-        assert f"{one['views_per_second']['median'] / 1e6:.2f} M" in done.stdout
+        assert f"{one['views_per_second']['median'] / 1e6:.2f} M" in output.stdout
     factors, milliseconds = report["steps"]["factor"], report["steps"]["milliseconds"]
     assert factors["without teacher"]["rounds"] == [1, 1]
     for name, spread in milliseconds.items():
@@ -37,5 +38,6 @@ def test_a_tiny_run_measures_everything(tmp_path: Path) -> None:
         assert factors[name]["rounds"][0] == pytest.approx(ratio, rel=1e-3)
     sweep = report["sweep"]
     online, stored = (sweep["views_seen_by_teacher"][kind] for kind in ("online", "stored"))
-    assert (sweep["students"], sweep["training_batches"]) == (9, 256)
-    assert online - stored == 8 * (256 + sweep["validation_images"]) - 128, "once instead of nine times, and once clean"
+    assert (sweep["students"], sweep["training_views"]) == (2, 256)
+    assert online == 2 * (256 + sweep["validation_images"])
+    assert stored == 256 + sweep["validation_images"] + 128, "the training views once, and the images without views"

@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, one line on stderr that names the thing, no traceback, nothing left behind."""
+"""Bad input: exit code 2, one line on stderr, no traceback, no files written."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from kdaug.networks import create_network
 DEMO = "train demo {tiny} --teacher.source none --run.dir {tmp}/new"
 PHOTOS = "train photos {photos} --teacher.source none --run.dir {tmp}/new"
 
-# command line (over the places of `places`), what the line must say
+# command line (over the paths of `paths`), what the line must say
 CASES = {
     "missing folder": (f"{PHOTOS} --data.root {{tmp}}/nowhere", "image folder {tmp}/nowhere does not exist"),
-    "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty holds no images"),
+    "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty has no images"),
     "folder is a file": (f"{PHOTOS} --data.root {{tmp}}/file", "image folder {tmp}/file does not exist"),
     "one class": (f"{PHOTOS} --data.root {{tmp}}/one-class", "one class only (disc)"),
     "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "class ring has 1 image"),
     "missing data set": (f"{DEMO} --data.name cifar-100 --data.root {{tmp}}/empty", "cifar-100 is not in {tmp}/empty"),
-    "more images than there are": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
+    "more images than the dataset has": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
     "batch larger than the data": (f"{DEMO} --optimization.global-batch 257", "but there are 256 training images"),
-    "lambda below 0": (f"{DEMO} --supervision.weight -0.5", "supervision.weight is -0.5, but must be at least 0"),
+    "negative weight": (f"{DEMO} --supervision.weight -0.5", "supervision.weight is -0.5, but must be at least 0"),
     "K below 1": (f"{DEMO} --supervision.k 0", "supervision.k is 0, but must be at least 1"),
     "T of 0": (f"{DEMO} --supervision.temperature 0", "supervision.temperature is 0.0, but must be above 0"),
-    "T not finite": (f"{DEMO} --supervision.temperature nan", "supervision.temperature is nan, but must be above 0"),
+    "T not finite": (f"{DEMO} --supervision.temperature nan", "supervision.temperature is nan, but must be a finite number"),
     "unknown command": ("trian demo", "there is no command 'trian'; did you mean train?"),
     "unknown recipe": ("train dmeo", "there is no recipe 'dmeo'", "did you mean demo?"),
-    "no recipe": ("train", "which recipe?"),
+    "no recipe": ("train", "a recipe is missing"),
     "flag before the recipe": ("train --run.seed 1 demo", "the recipe comes first"),
     "unknown recipe to show": ("recipes show dmeo", "did you mean demo?"),
-    "recipes misunderstood": ("recipes delete demo", "no recipe has delete and demo in its name"),
+    "unknown words for recipes": ("recipes delete demo", "no recipe has delete and demo in its name"),
     "flag one letter short": (f"{DEMO} --optimization.epoch 2", "did you mean --optimization.epochs?"),
-    "drop-path where there is none": (f"{DEMO} --student.drop-path 0.2", "wide_resnet10_1 knows no student.drop_path"),
-    "milestones of another schedule": (f"{DEMO} --optimization.milestones 1", "for optimization.schedule milestones"),
-    "empty directory name": ("train demo --run.dir=", "run.dir is '', but must be a folder's name"),
+    "unsupported drop-path": (f"{DEMO} --student.drop-path 0.2", "wide_resnet10_1 does not support student.drop_path"),
+    "milestones of another schedule": (f"{DEMO} --optimization.milestones 1", "no effect with optimization.schedule cosine", "set --optimization.schedule to"),
+    "empty directory name": ("train demo --run.dir=", "run.dir is '', but must be at least 1 character(s) long"),
     "unknown network": (f"{DEMO} --student.name wide_resnet16_3", "did you mean wide_resnet16_"),
     "unknown teacher network": (
         f"{DEMO} --teacher.source train --teacher.network wide_resnet16_3",
@@ -59,7 +59,7 @@ CASES = {
         f"{DEMO} --student.name vit_tiny_patch16_224",
         "network vit_tiny_patch16_224 cannot take 2 image(s) of 28x28 pixels",
     ),
-    "teacher to be that cannot take the images": (
+    "teacher to train that cannot take the images": (
         f"{DEMO} --teacher.source train --teacher.network vit_tiny_patch16_224",
         "network vit_tiny_patch16_224 cannot take 2 image(s) of 28x28 pixels",
     ),
@@ -68,8 +68,8 @@ CASES = {
         "network resnet18 cannot take 1 image(s) of 28x28 pixels",
     ),
     "device without memory": (f"{DEMO} --run.device meta", "run.device meta cannot be used"),
-    "cutout beyond any image": (f"{DEMO} --views.cutout 1000000000000000000000000", "must be from 0 to 16384"),
-    "padding beyond any image": (f"{DEMO} --views.pad 5000000000", "must be from 0 to 16384"),
+    "cutout beyond any image": (f"{DEMO} --views.cutout 1000000000000000000000000", "must be at least 0 and at most 16384"),
+    "padding beyond any image": (f"{DEMO} --views.pad 5000000000", "must be at least 0 and at most 16384"),
     "unknown device": (f"{DEMO} --run.device gpu", "run.device gpu cannot be used"),
     "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "{tmp}/nowhere is not a finished run"),
     "teacher file missing": (f"{DEMO} --teacher.source file:{{tmp}}/none.pt", "{tmp}/none.pt does not exist"),
@@ -89,7 +89,7 @@ CASES = {
         "other.safetensors",
         "is it of another network?",
     ),
-    "timm has no such teacher": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
+    "teacher without weights in timm": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
     "existing run": ("train demo {tiny} --run.dir {taught}", "{taught} exists; continue it with --run.resume"),
     "resumed with another recipe": (
         "train demo {tiny} --run.resume --run.dir {taught}",
@@ -111,12 +111,12 @@ CASES = {
 
 
 @pytest.fixture
-def places(
+def paths(
     tmp_path: Path, shapes: Path, taught: Path, photos_run: Path, tiny: list[str], photos: list[str]
 ) -> dict[str, str]:
-    """Folders and files to go wrong with, by the names they have in CASES."""
+    """Invalid folders and files, by their names in CASES."""
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("not what you think")
+    (tmp_path / "file").write_text("text")
     shutil.copytree(shapes / "disc", tmp_path / "one-class" / "disc")
     shutil.copytree(shapes / "disc", tmp_path / "lonely" / "disc")
     (tmp_path / "lonely" / "ring").mkdir()
@@ -150,14 +150,14 @@ def assert_one_line(err: str, *fragments: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_input_is_one_line_and_leaves_nothing_behind(
-    kdaug: Callable, places: dict[str, str], tmp_path: Path, taught: Path, case: str
+def test_bad_input_is_one_line_and_writes_nothing(
+    kdaug: Callable, paths: dict[str, str], tmp_path: Path, taught: Path, case: str
 ) -> None:
-    command, *fragments = (text.format(**places) for text in CASES[case])
+    command, *fragments = (text.format(**paths) for text in CASES[case])
     before = content(tmp_path), content(taught)
-    said = kdaug(*command.split())
-    assert_one_line(said.err, *fragments)
-    assert said.code == 2
+    result = kdaug(*command.split())
+    assert_one_line(result.err, *fragments)
+    assert result.code == 2
     assert (content(tmp_path), content(taught)) == before
     assert not (tmp_path / "new").exists()
 
@@ -166,13 +166,13 @@ def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos: list[s
     for number in range(4):
         (own_shapes / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", own_shapes, "--teacher.source", "none", "--run.dir", own_shapes.with_name("run")]
-    said = kdaug("train", "photos", *photos, *flags)
-    assert said.code == 2
-    assert_one_line(said.err, f"unreadable, first {own_shapes}/disc/0", "data.max_unreadable 0.01")
-    assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", said.out)
+    result = kdaug("train", "photos", *photos, *flags)
+    assert result.code == 2
+    assert_one_line(result.err, f"unreadable, first {own_shapes}/disc/0", "data.max_unreadable 0.01")
+    assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", result.out)
 
 
-def test_validation_images_that_are_all_unreadable_stop_the_run(
+def test_unreadable_validation_images_stop_the_run(
     kdaug: Callable, photos: list[str], own_shapes: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "split"
@@ -181,21 +181,21 @@ def test_validation_images_that_are_all_unreadable_stop_the_run(
         (root / "val" / name).mkdir(parents=True)
         (root / "val" / name / "a.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", root, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
-    said = kdaug("train", "photos", *photos, *flags, "--data.max-unreadable", "1")
-    assert said.code == 2
-    assert_one_line(said.err, "unreadable")
+    result = kdaug("train", "photos", *photos, *flags, "--data.max-unreadable", "1")
+    assert result.code == 2
+    assert_one_line(result.err, "unreadable")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
     flags = ["--teacher.source", "none", "--optimization.learning-rate", "1e30", "--run.dir", tmp_path / "run"]
-    said = kdaug("train", "demo", *tiny, *flags)
-    assert said.code == 2
-    assert_one_line(said.err, "(epoch 0)", "Lower optimization.learning_rate")
-    assert re.search(r"the loss is (nan|inf) at step [2-4] ", said.err)
+    result = kdaug("train", "demo", *tiny, *flags)
+    assert result.code == 2
+    assert_one_line(result.err, "(epoch 0)", "lower --optimization.learning-rate")
+    assert re.search(r"the loss is (nan|inf) at step [2-4] ", result.err)
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_refused_command_once_corrected_does_its_work(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_a_corrected_command_works(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
     flags = [*tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_3").code == 2
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_1").code == 0
@@ -214,14 +214,14 @@ def test_a_refused_command_once_corrected_does_its_work(kdaug: Callable, tiny: l
         ["demo", "--outt", "x"],
     ],
 )
-def test_flags_that_are_none_are_one_line_that_says_where_the_help_is(kdaug: Callable, arguments: list[str]) -> None:
-    said = kdaug(*arguments)
-    assert said.code == 2
-    assert_one_line(said.err, "--help lists all settings")
-    assert not said.out
+def test_an_invalid_flag_is_one_line_that_names_the_help(kdaug: Callable, arguments: list[str]) -> None:
+    result = kdaug(*arguments)
+    assert result.code == 2
+    assert_one_line(result.err, "--help lists all settings")
+    assert not result.out
 
 
-def test_a_misspelt_flag_is_named_with_the_nearest(kdaug: Callable) -> None:
+def test_a_misspelt_flag_is_named_with_a_suggestion(kdaug: Callable) -> None:
     assert_one_line(
         kdaug("train", "demo", "--views.polcy", "none").err, "--views.polcy", "did you mean --views.policy?"
     )
@@ -232,12 +232,12 @@ def test_a_full_disk_is_one_line(kdaug: Callable, tiny: list[str], tmp_path: Pat
         raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
     monkeypatch.setattr(os, "fsync", full)
-    said = kdaug("train", "demo", *tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run")
-    assert said.code == 2
-    assert_one_line(said.err, "the disk is full (disk)", "free some space, then continue")
+    result = kdaug("train", "demo", *tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run")
+    assert result.code == 2
+    assert_one_line(result.err, "the disk is full (disk)", "free some space, then continue")
 
 
-def test_the_process_itself_ends_with_2_and_the_line() -> None:
-    told = subprocess.run([sys.executable, "-m", "kdaug", "trian"], capture_output=True, text=True)
-    assert (told.returncode, told.stdout) == (2, "")
-    assert_one_line(told.stderr, "did you mean train?")
+def test_the_process_exits_with_2() -> None:
+    result = subprocess.run([sys.executable, "-m", "kdaug", "trian"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert_one_line(result.stderr, "did you mean train?")

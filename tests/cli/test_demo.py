@@ -1,4 +1,4 @@
-"""kdaug demo: three runs and one page that needs nothing else."""
+"""kdaug demo: three runs and one self-contained page."""
 
 from __future__ import annotations
 
@@ -33,12 +33,10 @@ from kdaug.training import read_metrics
 from kdaug.training.context import build_context
 from kdaug.training.resolve import resolve
 
-DEMO = named_recipe("demo")
-
 
 def short_demo() -> Recipe:
-    """The demonstration's own recipe on 256 images for one epoch."""
-    recipe = DEMO
+    """The demo recipe on 256 images for one epoch."""
+    recipe = named_recipe("demo")
     return replace(
         recipe,
         data=replace(recipe.data, train_images=256),
@@ -49,7 +47,7 @@ def short_demo() -> Recipe:
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser would load, show and run."""
+    """URLs, tags and text of an HTML page."""
 
     text: str
     loaded: list[str] = field(default_factory=list)
@@ -76,17 +74,17 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def demonstration(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    """A short demonstration in a folder of its own; look only."""
+    """A short demonstration; read only."""
     return run_demo(short_demo(), tmp_path_factory.mktemp("demo"), Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="module")
 def page(demonstration: DemoResult) -> Page:
-    """Its page."""
+    """The page of `demonstration`."""
     return Page(demonstration.page.read_text(encoding="utf-8"))
 
 
-def test_there_are_three_finished_runs_and_a_page(demonstration: DemoResult) -> None:
+def test_three_finished_runs_and_a_page(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
     assert {p.name for p in out.iterdir()} == {"index.html", "label-only", "with-teacher", "teachers"}
     runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
@@ -101,7 +99,7 @@ def test_there_are_three_finished_runs_and_a_page(demonstration: DemoResult) -> 
     assert demonstration.gain == demonstration.label_only.top1_error - demonstration.with_teacher.top1_error
 
 
-def test_the_students_differ_in_their_teacher_and_in_nothing_else(demonstration: DemoResult) -> None:
+def test_the_students_differ_only_in_the_teacher(demonstration: DemoResult) -> None:
     texts = [
         (run.directory / "recipe.yaml").read_text().splitlines()
         for run in (demonstration.label_only, demonstration.with_teacher)
@@ -111,7 +109,7 @@ def test_the_students_differ_in_their_teacher_and_in_nothing_else(demonstration:
     assert differing[0] == ("source: none", "source: train")
 
 
-def test_the_page_needs_nothing_but_itself(page: Page) -> None:
+def test_the_page_is_self_contained(page: Page) -> None:
     assert page.loaded
     assert all(url.startswith("data:image/") for url in page.loaded)
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
@@ -121,16 +119,16 @@ def test_the_page_needs_nothing_but_itself(page: Page) -> None:
     assert all(reference.startswith("#") for reference in re.findall(r'href="([^"]*)"', svg))
 
 
-def test_the_page_says_all_three_errors_and_the_gain(demonstration: DemoResult, page: Page) -> None:
-    said = " ".join(" ".join(page.words).split())
+def test_the_page_has_all_errors_and_the_gain(demonstration: DemoResult, page: Page) -> None:
+    result = " ".join(" ".join(page.words).split())
     label_only, with_teacher = demonstration.label_only.top1_error, demonstration.with_teacher.top1_error
-    assert f"the student errs on {with_teacher:.2f} % instead of {label_only:.2f} % of new images" in said
-    assert f"labels only {label_only:.2f} % with the teacher {with_teacher:.2f} %" in said
-    assert f"gain {label_only - with_teacher:+.2f} points" in said
-    assert f"errs on {demonstration.teacher.top1_error:.2f} %." in said
+    assert f"the student errs on {with_teacher:.2f} % instead of {label_only:.2f} % of new images" in result
+    assert f"labels only {label_only:.2f} % with the teacher {with_teacher:.2f} %" in result
+    assert f"gain {label_only - with_teacher:+.2f} points" in result
+    assert f"errs on {demonstration.teacher.top1_error:.2f} %." in result
 
 
-def test_the_page_shows_twelve_images_of_the_training_set_each_beside_its_view(page: Page) -> None:
+def test_the_page_has_twelve_images_with_their_views(page: Page) -> None:
     pictures = list(page.pictures())
     assert len(pictures) == 24
     images = {image.tobytes() for image in load_dataset(short_demo().data).train.images}
@@ -139,22 +137,22 @@ def test_the_page_shows_twelve_images_of_the_training_set_each_beside_its_view(p
     assert sum(picture.tobytes() in images for picture in pictures[1::2]) < 4  # views are hardly ever unchanged
 
 
-def test_the_page_carries_the_recipe_of_the_student(demonstration: DemoResult, page: Page) -> None:
+def test_the_page_has_the_recipe_of_the_student(demonstration: DemoResult, page: Page) -> None:
     written = (demonstration.with_teacher.directory / "recipe.yaml").read_text()
     shown = next(words for words in page.words if words.startswith("data:\n"))
     assert shown.strip().replace("resume: true", "resume: false") == written.strip()
 
 
-def test_run_again_nothing_is_trained_anew(demonstration: DemoResult) -> None:
+def test_the_second_call_trains_nothing(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page}
     text = demonstration.page.read_text()
     assert run_demo(short_demo(), out, Console(file=io.StringIO())) == demonstration
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page} == before
-    assert demonstration.page.read_text() == text, "nor is anything drawn anew"
+    assert demonstration.page.read_text() == text
 
 
-def test_interrupted_the_same_command_finishes_the_demonstration(
+def test_an_interrupted_demo_is_resumed(
     kdaug: Callable, demonstration: DemoResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
@@ -166,8 +164,8 @@ def test_interrupted_the_same_command_finishes_the_demonstration(
 
     handle = register_module_forward_pre_hook(interrupt)
     for _ in range(2):
-        said = kdaug("demo", "--out", tmp_path)
-        assert (said.code, said.err) == (130, f"kdaug: interrupted; continue with: kdaug demo --out {tmp_path}\n")
+        result = kdaug("demo", "--out", tmp_path)
+        assert (result.code, result.err) == (130, f"kdaug: interrupted; continue with: kdaug demo --out {tmp_path}\n")
     handle.remove()
     assert kdaug("demo", "--out", tmp_path).code == 0
     for run in ("label-only", "with-teacher"):
@@ -175,7 +173,7 @@ def test_interrupted_the_same_command_finishes_the_demonstration(
         assert weights == (demonstration.page.parent / run / "last.safetensors").read_bytes()
 
 
-def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration: DemoResult, tmp_path: Path) -> None:
+def test_class_names_are_escaped(demonstration: DemoResult, tmp_path: Path) -> None:
     names = tuple(f"<script src='http://x/{n}'>&\"{n}" for n in range(10))
     directory = demonstration.with_teacher.directory
     recipe = short_demo()
@@ -192,12 +190,12 @@ def test_names_of_classes_are_text_on_the_page_whatever_they_hold(demonstration:
     assert html.escape(names[0], quote=False).replace('"', "&#34;").replace("'", "&#39;") in page.text
 
 
-def test_the_command_prints_the_errors_and_names_the_page(
+def test_the_command_prints_errors_and_page(
     kdaug: Callable, demonstration: DemoResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
-    said = kdaug("demo", "--out", demonstration.page.parent)
-    assert (said.code, said.err) == (0, "")
+    result = kdaug("demo", "--out", demonstration.page.parent)
+    assert (result.code, result.err) == (0, "")
     for run in (demonstration.teacher, demonstration.label_only, demonstration.with_teacher):
-        assert f"{run.top1_error:.2f} %" in said.out
-    assert f"open {demonstration.page} for curves" in said.out
+        assert f"{run.top1_error:.2f} %" in result.out
+    assert f"open {demonstration.page} for curves" in result.out

@@ -1,4 +1,4 @@
-"""kdaug reproduce: from nothing to the paper's figures beside ours, again without training, and what is wrong."""
+"""kdaug reproduce: training and report, the second call, and errors."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from pathlib import Path
 import pytest
 
 
-def test_a_study_is_trained_reported_and_not_trained_again(kdaug: Callable, tmp_path: Path) -> None:
+def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     command = ("reproduce", "table1", "--dir", folder, "--device", "cpu")
     only = (*command, "--only", "*-m7", "*-m7-kd")
-    message = kdaug(*only)
-    assert message.code == 0
+    result = kdaug(*only)
+    assert result.code == 0
     missing = ", ".join(f"cifar100-table1-m{cell} (seed 0)" for cell in ("0", "0-kd", "3", "3-kd"))
-    assert message.err == f"kdaug: left out: {missing}, which are not finished\n"
-    assert "3 of 3 done" in message.out
+    assert result.err == f"kdaug: left out: {missing}, which are not finished\n"
+    assert "3 of 3 jobs finished" in result.out
     assert {path.name for path in folder.glob("cifar100-*")} == {
         "cifar100-table1-m7_seed=0",
         "cifar100-table1-m7-kd_seed=0",
     }
-    assert "| M = 7 | with the teacher | " in message.out
-    assert "| M = 0 | label only |  | 0 | 18.4 |" in message.out, "what is not there yet is seen to be missing"
+    assert "| M = 7 | with the teacher | " in result.out
+    assert "| M = 0 | label only |  | 0 | 18.4 |" in result.out
     for name in ("index.html", "report.md", "report.json", "runs.csv", "figures/gains.svg"):
         assert (folder / "table1-report" / name).is_file()
     before = (folder / "table1-report/report.json").read_bytes()
     again = kdaug(*only, "--out", tmp_path / "again")
-    assert (again.code, again.err) == (0, message.err)
+    assert (again.code, again.err) == (0, result.err)
     assert "running" not in again.out
     assert (tmp_path / "again/report.json").read_bytes() == before
 
 
 def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    message = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
-    assert message.code == 0
-    assert [line.partition(":")[0] for line in message.out.splitlines()] == [
+    result = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
+    assert result.code == 0
+    assert [line.partition(":")[0] for line in result.out.splitlines()] == [
         "cifar100-clean-epochs",
         "cifar100-clean-epochs-kd",
     ]
@@ -44,28 +44,28 @@ def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "problem"),
     [
         (["tabel1"], "'tabel1' cannot be reproduced"),
         (["figure1"], "figure1 shows images: kdaug views show draws"),
-        (["table1", "--only"], "no cell is called nothing; --list names them"),
-        (["table1", "--only", "x*"], "no cell is called x*; --list names them"),
-        (["table1", "--seeds", "0", "0"], "--seeds takes whole numbers, at least 0, each once"),
-        (["table1", "--seeds", "-1"], "--seeds takes whole numbers"),
+        (["table1", "--only"], "no cell matches --only; --list prints all cells"),
+        (["table1", "--only", "x*"], "no cell matches --only x*; --list prints all cells"),
+        (["table1", "--seeds", "0", "0"], "--seeds must be different whole numbers of at least 0"),
+        (["table1", "--seeds", "-1"], "--seeds must be different whole numbers"),
         (["table1", "--jobs", "0"], "--jobs is 0"),
-        (["table1", "--cpus", "2"], "--cpus and --gpus are for --on ray"),
+        (["table1", "--cpus", "2"], "--cpus and --gpus require --on ray"),
         (["table1", "--on", "ray", "--cpus", "0"], "--cpus and --jobs must be at least 1"),
-        (["table1", "--on", "ray", "--gpus", "nan"], "--gpus is nan, but must be a share of one"),
-        (["table1", "--on", "ray", "--gpus", "1.5"], "--gpus is 1.5, but must be a share of one"),
+        (["table1", "--on", "ray", "--gpus", "nan"], "--gpus is nan, but must be from 0 to 1 or a whole number"),
+        (["table1", "--on", "ray", "--gpus", "1.5"], "--gpus is 1.5, but must be from 0 to 1 or a whole number"),
         (["table1", "--scale", "cpu", "--root", "nowhere"], "--root"),
         (["table3", "--scale", "cpu", "--root", "nowhere"], "nowhere"),
         (["table1", "--scale", "huge"], "huge"),
-        ([], "which table or figure? There are table1, "),
+        ([], "a table or figure is missing; choose one of table1, "),
     ],
 )
-def test_what_is_wrong_is_one_line(kdaug: Callable, tmp_path: Path, arguments: list[str], complaint: str) -> None:
-    message = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
-    assert message.code == 2
-    assert complaint in message.err
-    assert len(message.err.splitlines()) == 1
+def test_bad_input_is_one_line(kdaug: Callable, tmp_path: Path, arguments: list[str], problem: str) -> None:
+    result = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
+    assert result.code == 2
+    assert problem in result.err
+    assert len(result.err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/cifar*"))

@@ -1,4 +1,4 @@
-"""`kdaug runs`: which runs there are, how far they are, and how they go on."""
+"""kdaug runs: state, epochs and errors of every run, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kdaug.runs.status import find_runs, run_status
 
 @pytest.fixture
 def stopped(taught: Path, tmp_path: Path) -> Path:
-    """A run that came as far as its second epoch, in a directory whose name a shell would take apart."""
+    """A run stopped in its second epoch, in a directory whose name needs quoting in a shell."""
     run = tmp_path / "runs" / "two words [bold]"
     shutil.copytree(taught, run)
     (run / "last.safetensors").unlink()
@@ -31,10 +31,10 @@ def stopped(taught: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_every_run_is_listed_with_its_state_and_its_errors(kdaug: Callable, taught: Path) -> None:
-    said = kdaug("runs", taught.parent, "--json")
-    assert (said.code, said.err) == (0, "")
-    listed = {Path(line["path"]): line for line in map(json.loads, said.out.splitlines())}
+def test_every_run_is_listed_with_state_and_errors(kdaug: Callable, taught: Path) -> None:
+    result = kdaug("runs", taught.parent, "--json")
+    assert (result.code, result.err) == (0, "")
+    listed = {Path(line["path"]): line for line in map(json.loads, result.out.splitlines())}
     (teacher,) = (taught.parent / "teachers").iterdir()
     assert set(listed) == {taught, teacher}
     errors = [
@@ -55,17 +55,17 @@ def test_every_run_is_listed_with_its_state_and_its_errors(kdaug: Callable, taug
     }
 
 
-def test_a_stopped_run_says_the_command_that_finishes_it(kdaug: Callable, stopped: Path) -> None:
-    said = kdaug("runs", stopped.parent)
-    table, last = said.out.rsplit("\n", 2)[:2]
+def test_a_stopped_run_is_listed_with_its_resume_command(kdaug: Callable, stopped: Path) -> None:
+    result = kdaug("runs", stopped.parent)
+    table, last = result.out.rsplit("\n", 2)[:2]
     assert str(stopped) in table
     assert "stopped" in table
     assert "1/2" in table
-    program, *arguments = shlex.split(last.removeprefix("to go on: "))
+    program, *arguments = shlex.split(last.removeprefix("resume: "))
     assert (program, arguments) == ("kdaug", ["train", str(stopped), "--run.resume"])
 
 
-def test_a_run_that_a_process_holds_is_being_trained(stopped: Path) -> None:
+def test_a_locked_run_is_in_training(stopped: Path) -> None:
     hold = (
         "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); print(1, flush=True); "
         "sys.stdin.read()"
@@ -78,7 +78,7 @@ def test_a_run_that_a_process_holds_is_being_trained(stopped: Path) -> None:
     assert run_status(stopped).state == "stopped"
 
 
-# The second line has no error; the third makes it not the last, which a crash may have cut short.
+# The second line has no error. The third follows because a crash may cut the last line short.
 ODD = "".join(f'{{"kind": "{kind}", "step": 3, "epoch": 0}}\n' for kind in ("step", "eval", "step"))
 
 
@@ -86,36 +86,36 @@ ODD = "".join(f'{{"kind": "{kind}", "step": 3, "epoch": 0}}\n' for kind in ("ste
     ("name", "content"),
     [("recipe.yaml", "run: {dri: x}"), ("metrics.jsonl", "5\n5\n"), ("metrics.jsonl", ODD)],
 )
-def test_a_damaged_run_is_listed_with_what_is_wrong(kdaug: Callable, stopped: Path, name: str, content: str) -> None:
+def test_a_damaged_run_is_listed_with_the_problem(kdaug: Callable, stopped: Path, name: str, content: str) -> None:
     (stopped / name).write_text(content)
-    said = kdaug("runs", stopped.parent)
-    assert said.code == 0
-    assert "damaged" in said.out
-    assert str(stopped / name) in said.out.splitlines()[-1]
+    result = kdaug("runs", stopped.parent)
+    assert result.code == 0
+    assert "damaged" in result.out
+    assert str(stopped / name) in result.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("lost", ["checkpoints", "metrics.jsonl"])
-def test_a_stopped_run_that_cannot_go_on_is_listed_as_damaged(kdaug: Callable, stopped: Path, lost: str) -> None:
+def test_a_run_that_cannot_be_resumed_is_listed_as_damaged(kdaug: Callable, stopped: Path, lost: str) -> None:
     (stopped / "checkpoints" / "step-00000004").mkdir(exist_ok=True)
     if lost == "checkpoints":
         shutil.rmtree(stopped / lost)
     else:
         (stopped / lost).unlink()
-    said = kdaug("runs", stopped)
-    assert "damaged: " in said.out
-    assert lost in said.out
-    assert "to go on" not in said.out
+    result = kdaug("runs", stopped)
+    assert "damaged: " in result.out
+    assert lost in result.out
+    assert "resume: " not in result.out
 
 
-def test_a_folder_without_runs_and_one_that_is_not_there(kdaug: Callable, tmp_path: Path) -> None:
-    said = kdaug("runs", tmp_path)
-    assert (said.code, said.out) == (0, f"there are no runs below {tmp_path}\n")
-    said = kdaug("runs", tmp_path / "missing")
-    assert said.code == 2
-    assert said.err.startswith(f"kdaug: folder {tmp_path}/missing does not exist")
+def test_a_folder_without_runs_and_a_missing_one(kdaug: Callable, tmp_path: Path) -> None:
+    result = kdaug("runs", tmp_path)
+    assert (result.code, result.out) == (0, f"no runs below {tmp_path}\n")
+    result = kdaug("runs", tmp_path / "missing")
+    assert result.code == 2
+    assert result.err.startswith(f"kdaug: folder {tmp_path}/missing does not exist")
 
 
-def test_looking_changes_nothing(stopped: Path) -> None:
+def test_listing_changes_no_files(stopped: Path) -> None:
     def content() -> dict[str, tuple[bytes, int]]:
         files = [Path(place, name) for place, _, names in os.walk(stopped) for name in names]
         return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

@@ -1,4 +1,4 @@
-"""kdaug train on the same photos as a folder, as WebDataset shards and as a Hugging Face data set."""
+"""kdaug train on the same photos as a folder, as WebDataset shards and as a Hugging Face dataset."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import yaml
 ALONE = ("--teacher.source", "none", "--data.workers", "0")
 
 
-def learned(run: Path) -> list[dict]:
-    """Every figure of the run but the times."""
+def metrics_without_times(run: Path) -> list[dict]:
+    """The metrics of a run without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     timed = ("images_per_second", "seconds", "time")
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
@@ -34,40 +34,36 @@ def pack(photos: Path, root: Path, per_shard: int) -> Path:
     return root
 
 
-def test_a_hugging_face_data_set_of_the_same_photos_is_the_same_training(
-    kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path
-) -> None:
+def test_hub_and_folder_train_alike(kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path) -> None:
     written = datasets.load_dataset("imagefolder", data_dir=str(split_shapes), cache_dir=str(tmp_path / "hf"))
     written.save_to_disk(tmp_path / "written")
     runs = {"folder": split_shapes, "hub": tmp_path / "written"}
     for name, root in runs.items():
-        said = kdaug(
+        result = kdaug(
             "train", "photos", *photos, *ALONE, "--data.name", name, "--data.root", root, "--run.dir", tmp_path / name
         )
-        assert said.code == 0, said.err
-    assert "on 36 images of 3 classes" in said.err + said.out
-    assert learned(tmp_path / "folder") == learned(tmp_path / "hub")
+        assert result.code == 0, result.err
+    assert "on 36 images of 3 classes" in result.err + result.out
+    assert metrics_without_times(tmp_path / "folder") == metrics_without_times(tmp_path / "hub")
     assert (tmp_path / "folder" / "last.safetensors").read_bytes() == (
         tmp_path / "hub" / "last.safetensors"
     ).read_bytes()
 
 
-def test_shards_of_any_size_are_the_same_training_and_are_evaluated(
-    kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path
-) -> None:
+def test_shards_of_any_size_train_alike(kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path) -> None:
     for name, per_shard in (("large", 100), ("small", 5)):
         root = pack(split_shapes, tmp_path / f"shards-{name}", per_shard)
         flags = ("--data.name", "shards", "--data.root", root, "--run.dir", tmp_path / name)
-        said = kdaug("train", "photos", *photos, *ALONE, *flags)
-        assert said.code == 0, said.err
-    assert learned(tmp_path / "large") == learned(tmp_path / "small")
-    told = json.loads(kdaug("eval", tmp_path / "large", "--json", "--run.device", "cpu").out)
-    assert told["images"] == 12
-    assert told["top1_error"] == learned(tmp_path / "large")[-1]["top1_error"]
+        result = kdaug("train", "photos", *photos, *ALONE, *flags)
+        assert result.code == 0, result.err
+    assert metrics_without_times(tmp_path / "large") == metrics_without_times(tmp_path / "small")
+    result = json.loads(kdaug("eval", tmp_path / "large", "--json", "--run.device", "cpu").out)
+    assert result["images"] == 12
+    assert result["top1_error"] == metrics_without_times(tmp_path / "large")[-1]["top1_error"]
     assert yaml.safe_load((tmp_path / "large" / "recipe.yaml").read_text())["data"]["name"] == "shards"
 
 
-def test_a_damaged_photo_in_a_shard_is_named_and_left_out(
+def test_a_damaged_photo_in_a_shard_is_left_out(
     kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path
 ) -> None:
     split = shutil.copytree(split_shapes, tmp_path / "split")
@@ -83,16 +79,17 @@ def test_a_damaged_photo_in_a_shard_is_named_and_left_out(
         "--run.dir",
         tmp_path / "run",
     )
-    said = kdaug("train", "photos", *photos, *ALONE, *flags, "--optimization.epochs", "2")
-    assert said.code == 0, said.err
+    result = kdaug("train", "photos", *photos, *ALONE, *flags, "--optimization.epochs", "2")
+    assert result.code == 0, result.err
     assert (
-        f"unreadable image left out: {root / 'shapes-train-0000.tar'}:disc/03 (cannot identify" in said.err + said.out
+        f"unreadable image left out: {root / 'shapes-train-0000.tar'}:disc/03 (cannot identify"
+        in result.err + result.out
     )
 
 
 @pytest.mark.parametrize("name", ["shards", "hub"])
-def test_data_that_are_not_there_are_one_line(name: str, kdaug: Callable, photos: list[str], tmp_path: Path) -> None:
-    said = kdaug("train", "photos", *photos, "--data.name", name, "--data.root", tmp_path / "nothing")
-    assert said.code == 2
-    assert said.err.count("\n") == 1
-    assert f"{tmp_path / 'nothing'}" in said.err
+def test_missing_data_are_one_line(name: str, kdaug: Callable, photos: list[str], tmp_path: Path) -> None:
+    result = kdaug("train", "photos", *photos, "--data.name", name, "--data.root", tmp_path / "nothing")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert f"{tmp_path / 'nothing'}" in result.err

@@ -1,4 +1,4 @@
-"""kdaug train: the real command on real images, and exactly what it leaves."""
+"""kdaug train: output and files, on the bundled images and on photos."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def lines_of(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_command_trains_a_teacher_and_a_student_and_says_where_they_are(tiny: list[str], tmp_path: Path) -> None:
+def test_teacher_and_student_are_trained(tiny: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kdaug", "train", "demo", *tiny, "--run.dir", "runs/a"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
     (teacher,) = (tmp_path / "runs" / "teachers").iterdir()
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"a", "teachers"}
     assert {p.name for p in tmp_path.iterdir()} == {"runs"}
     for run in (tmp_path / "runs" / "a", teacher):
         assert {p.name for p in run.iterdir()} == FILES
     end = lines_of(tmp_path / "runs" / "a")[-1]
-    assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in done.stdout
-    assert "everything is in runs/a:\n" in done.stdout
+    assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in result.stdout
+    assert "files in runs/a:\n" in result.stdout
     for command in ("kdaug eval runs/a", "tensorboard --logdir runs/a/tensorboard", "kdaug train runs/a/recipe.yaml"):
-        assert command in done.stdout
-    assert f"the teacher comes first: runs/teachers/{teacher.name}" in done.stdout
-    assert f"error {lines_of(teacher)[-1]['top1_error']:.2f} % on the validation images" in done.stdout
+        assert command in result.stdout
+    assert f"training the teacher first: runs/teachers/{teacher.name}" in result.stdout
+    assert f"error {lines_of(teacher)[-1]['top1_error']:.2f} % on the validation images" in result.stdout
 
 
-def test_flags_change_the_recipe_and_only_where_they_say(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_flags_change_only_their_settings(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
     flags = "--teacher.source none --views.magnitude 3 --supervision.k 2 --optimization.clip-norm None --run.seed 4"
     assert kdaug("train", "demo", *tiny, *flags.split(), "--run.dir", tmp_path / "run").code == 0
     written, named = read_recipe(tmp_path / "run" / "recipe.yaml"), named_recipe("demo")
@@ -54,7 +54,7 @@ def test_flags_change_the_recipe_and_only_where_they_say(kdaug: Callable, tiny: 
     assert (written.views.pad, written.optimization.learning_rate) == (2, 0.1)
 
 
-def test_without_a_directory_the_run_is_named_after_the_recipe_and_its_settings(
+def test_the_default_directory_is_recipe_and_fingerprint(
     kdaug: Callable, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -69,25 +69,25 @@ def test_without_a_directory_the_run_is_named_after_the_recipe_and_its_settings(
     assert "exists; continue it with --run.resume or choose another --run.dir" in again.err
 
 
-def test_a_recipe_of_ones_own_is_a_yaml_file(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yml"
     recipe.write_text("student: {name: wide_resnet10_1}\noptimization: {learning_rate: 1e-2}\n")
     assert kdaug("train", recipe, *tiny, "--run.dir", tmp_path / "run").code == 0
     assert read_recipe(tmp_path / "run" / "recipe.yaml").optimization.learning_rate == 0.01
 
 
-def test_a_finished_run_resumed_says_so_and_changes_nothing(kdaug: Callable, taught: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(kdaug: Callable, taught: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in taught.rglob("*")}
-    said = kdaug("train", taught / "recipe.yaml", "--run.resume")
-    assert (said.code, said.err) == (0, "")
-    assert f"{taught} is finished already" in said.out
+    result = kdaug("train", taught / "recipe.yaml", "--run.resume")
+    assert (result.code, result.err) == (0, "")
+    assert f"{taught} is already finished" in result.out
     assert {p: p.stat().st_mtime_ns for p in taught.rglob("*")} == before
 
 
 # Photos
 
 
-def test_photos_are_trained_on_with_a_teacher(photos_run: Path) -> None:
+def test_photos_are_trained_with_a_teacher(photos_run: Path) -> None:
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     for run in (photos_run, teacher):
         assert {p.name for p in run.iterdir()} == FILES
@@ -98,7 +98,7 @@ def test_photos_are_trained_on_with_a_teacher(photos_run: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_the_number_of_workers_changes_nothing(
+def test_weights_do_not_depend_on_workers(
     kdaug: Callable, photos: list[str], photos_run: Path, shapes: Path, workers: str
 ) -> None:
     run = photos_run.with_name(f"workers-{workers}")  # beside the first, to share its teacher
@@ -117,7 +117,7 @@ def test_a_moved_image_folder_is_the_same_data(
 
 
 @pytest.mark.parametrize("network", ["test_efficientnet", "test_vit"])
-def test_any_network_of_timm_can_be_the_student(
+def test_timm_networks_can_be_the_student(
     kdaug: Callable, photos: list[str], shapes: Path, tmp_path: Path, network: str
 ) -> None:
     size = "160" if network == "test_vit" else "64"
@@ -126,66 +126,64 @@ def test_any_network_of_timm_can_be_the_student(
     assert kdaug("eval", tmp_path / "run").code == 0
 
 
-def spoil(folder: Path, names: list[str]) -> list[Path]:
-    """Files under `folder`, in a class of their own choosing, that begin like a JPEG and are none."""
-    begun = next((folder / "disc").iterdir()).read_bytes()[:200]
+def truncate(folder: Path, names: list[str]) -> list[Path]:
+    """Truncated JPEGs at the paths `names` under `folder`."""
+    header = next((folder / "disc").iterdir()).read_bytes()[:200]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(begun)
+        (folder / name).write_bytes(header)
     return [folder / name for name in names]
 
 
-def test_a_few_unreadable_images_are_named_and_left_out(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
-    broken = spoil(own_shapes, ["disc/half.jpg", "square/rest.jpg"])
+def test_unreadable_images_are_left_out(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    broken = truncate(own_shapes, ["disc/half.jpg", "square/rest.jpg"])
     run = own_shapes.with_name("run")
     flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
-    said = kdaug("train", "photos", *photos, *flags, "--optimization.epochs", "2", "--run.dir", run)
-    assert (said.code, said.err) == (0, "")
+    result = kdaug("train", "photos", *photos, *flags, "--optimization.epochs", "2", "--run.dir", run)
+    assert (result.code, result.err) == (0, "")
     for path in broken:
-        assert said.out.count(f"unreadable image left out: {path}") == 1
+        assert result.out.count(f"unreadable image left out: {path}") == 1
     assert lines_of(run)[-1]["kind"] == "end"
 
 
-def test_an_unreadable_image_is_named_whatever_characters_it_has(
-    kdaug: Callable, photos: list[str], own_shapes: Path
-) -> None:
+def test_unreadable_images_with_markup_in_their_names(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
     shutil.copytree(own_shapes / "disc", own_shapes / "ring[")
-    broken = spoil(own_shapes, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
+    broken = truncate(own_shapes, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
     flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
     flags += ["--optimization.epochs", "2", "--optimization.global-batch", "40"]
-    said = kdaug("train", "photos", *photos, *flags, "--run.dir", own_shapes.with_name("run"))
-    assert (said.code, said.err) == (0, "")
+    result = kdaug("train", "photos", *photos, *flags, "--run.dir", own_shapes.with_name("run"))
+    assert (result.code, result.err) == (0, "")
     for path in broken:
-        assert f"unreadable image left out: {path}" in said.out
+        assert f"unreadable image left out: {path}" in result.out
 
 
-def test_photos_added_meanwhile_are_noticed(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
-    """They would change the order of the samples, and with it a resumed run; and the teacher has not seen them."""
+def test_resume_refuses_added_photos(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    """They would change the sample order, and the teacher was not trained on them."""
     command = ["train", "photos", *photos, "--data.root", own_shapes, "--run.dir"]
     run = own_shapes.with_name("run")
     assert kdaug(*command, run).code == 0
     (run / "last.safetensors").unlink()
     shutil.copy(own_shapes / "disc" / "00.jpg", own_shapes / "disc" / "new.jpg")
-    said = kdaug(*command, run, "--run.resume")
-    assert said.code == 2
-    assert f"the images are not those that {run} began with" in said.err
+    result = kdaug(*command, run, "--run.resume")
+    assert result.code == 2
+    assert f"the images are not those that {run} began with" in result.err
     teachers = list(own_shapes.with_name("teachers").iterdir())
-    assert len(teachers) == 2, "a teacher is trained on the images that there are"
-    said = kdaug("eval", run.parent / "teachers" / teachers[0].name)
-    said_of_other = kdaug("eval", run.parent / "teachers" / teachers[1].name)
-    assert "note: these are not the images" in said.err + said_of_other.err
-    assert (said.err == "") != (said_of_other.err == "")
+    assert len(teachers) == 2, "a new teacher is trained on the new images"
+    result = kdaug("eval", run.parent / "teachers" / teachers[0].name)
+    other = kdaug("eval", run.parent / "teachers" / teachers[1].name)
+    assert "note: these are not all the images" in result.err + other.err
+    assert (result.err == "") != (other.err == "")
 
 
-def test_a_run_goes_on_where_its_photos_have_moved(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
-    """With the teacher that it had: what counts is what the folder holds."""
+def test_resume_with_moved_photos(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+    """The teacher is not trained again: the images are the same."""
     run = own_shapes.with_name("run")
     assert kdaug("train", "photos", *photos, "--data.root", own_shapes, "--run.dir", run).code == 0
     before = (run / "last.safetensors").read_bytes()
     (run / "last.safetensors").unlink()
     moved = own_shapes.rename(own_shapes.with_name("moved"))
-    assert "does not exist; give it with --data.root" in kdaug("train", run, "--run.resume").err
-    said = kdaug("train", run, "--run.resume", "--data.root", moved)
-    assert (said.code, said.err) == (0, "")
+    assert "does not exist; set --data.root" in kdaug("train", run, "--run.resume").err
+    result = kdaug("train", run, "--run.resume", "--data.root", moved)
+    assert (result.code, result.err) == (0, "")
     assert (run / "last.safetensors").read_bytes() == before
     assert len(list(run.with_name("teachers").iterdir())) == 1

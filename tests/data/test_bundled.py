@@ -1,4 +1,4 @@
-"""The images that come with the package are what their page says, and recipes can cut them down."""
+"""The bundled images are as their README states, and recipes can use a part of them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def arrays_of(dataset: Dataset) -> dict[str, ArrayImages]:
     return {"train": dataset.train, "test": dataset.val}
 
 
-def test_arrays_have_the_sums_that_their_page_states(bundled: Dataset) -> None:
-    page = (resources.files("kdaug.data") / "bundled" / "README.md").read_text(encoding="utf-8")
+def test_arrays_have_the_hashes_of_the_readme(bundled: Dataset) -> None:
+    readme = (resources.files("kdaug.data") / "bundled" / "README.md").read_text(encoding="utf-8")
     for split, part in arrays_of(bundled).items():
         arrays = {f"{split} images": part.images, f"{split} labels": part.labels.astype(np.uint8)}
         for name, array in arrays.items():
             assert hashlib.sha256(array.tobytes()).hexdigest() == SHA256[name]
-            assert SHA256[name] in page
+            assert SHA256[name] in readme
 
 
 def test_classes_are_balanced(bundled: Dataset) -> None:
@@ -59,7 +59,7 @@ def test_mean_and_std_are_those_of_the_training_images(bundled: Dataset) -> None
     assert (bundled.size, bundled.channels, len(bundled.classes)) == ((28, 28), 1, 10)
 
 
-def test_fewer_training_images_are_balanced_and_keep_the_statistics_of_all(bundled: Dataset) -> None:
+def test_a_part_is_balanced_and_keeps_the_statistics_of_all(bundled: Dataset) -> None:
     small = load_dataset(config.Data(train_images=503))
     assert set(np.bincount(small.train.labels)) == {50, 51}
     assert len(small.train) == 503
@@ -71,19 +71,19 @@ def test_fewer_training_images_are_balanced_and_keep_the_statistics_of_all(bundl
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         (config.Data(train_images=10_001), "data.train_images is 10001, but bundled has 10000"),
-        (config.Data(image_size=64), "data.image_size is for data.name folder"),
+        (config.Data(image_size=64), "data.image_size is for data.name folder, shards, hub, not bundled; leave it out"),
     ],
 )
-def test_what_the_set_cannot_give_is_refused(settings: config.Data, says: str) -> None:
-    with pytest.raises(InputError, match=says):
+def test_impossible_settings_are_an_error(settings: config.Data, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         load_dataset(settings)
 
 
 @pytest.mark.skipif("KDAUG_DATA" not in os.environ, reason="KDAUG_DATA does not name a folder of official files")
-def test_images_are_the_first_of_each_class_in_the_official_files(bundled: Dataset) -> None:
+def test_images_are_the_first_of_each_official_class(bundled: Dataset) -> None:
     official = load_named("fashion-mnist", Path(os.environ["KDAUG_DATA"]), download=False)
     for (split, part), per_class in zip(arrays_of(bundled).items(), (1000, 200), strict=True):
         whole = arrays_of(official)[split]

@@ -1,4 +1,4 @@
-"""Frames: a crop is inside its image, of permitted size and shape, drawn from nothing but (seed, epoch, index)."""
+"""Crops: inside the image, of allowed area and ratio, and functions of (seed, epoch, index) alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_RATIO, MAX_RATIO = 3 / 4, 4 / 3
 
 
 def torchvisions_fallback(width: int, height: int) -> Box:
-    """The box that torchvision takes when no attempt fits: none does, for it must have the area of the whole image."""
+    """The box that torchvision uses if no attempt fits. None does, because it must have the area of the whole image."""
     top, left, h, w = transforms.RandomResizedCrop.get_params(
         torch.empty(3, height, width), [1.0, 1.0], [MIN_RATIO, MAX_RATIO]
     )
@@ -29,7 +29,7 @@ def torchvisions_fallback(width: int, height: int) -> Box:
 
 
 @given(sides, sides, st.floats(0.001, 1), seeds, epochs, indices)
-def test_a_crop_is_inside_of_permitted_area_and_ratio_up_to_rounding(
+def test_a_crop_is_inside_the_image_with_allowed_area_and_ratio(
     width: int, height: int, min_area: float, seed: int, epoch: int, index: int
 ) -> None:
     left, top, right, bottom = box = RandomResizedCrop(224, seed, min_area).box(epoch, index, width, height)
@@ -40,13 +40,13 @@ def test_a_crop_is_inside_of_permitted_area_and_ratio_up_to_rounding(
     too_flat, too_tall = (w - 0.5) / (h + 0.5) > MAX_RATIO, (w + 0.5) / (h - 0.5) < MIN_RATIO
     too_small, too_large = (w + 0.5) * (h + 0.5) < min_area * width * height, (w - 0.5) * (h - 0.5) > width * height
     if too_flat or too_tall or too_small or too_large:
-        # Only an image too long for what was asked; its box is then as high, or as wide, as the image.
+        # The fallback for long images; its box is as high, or as wide, as the image.
         assert (w, h) in [(width, max(round(width * 4 / 3), 1)), (max(round(height * 4 / 3), 1), height)]
         assert not MIN_RATIO <= width / height <= MAX_RATIO
 
 
 @pytest.mark.parametrize("size", [(500, 100), (100, 500), (401, 200), (77, 200), (1000, 7), (3, 1000), (1, 100)])
-def test_where_nothing_fits_the_box_is_torchvisions(size: tuple[int, int]) -> None:
+def test_the_fallback_box_is_that_of_torchvision(size: tuple[int, int]) -> None:
     assert RandomResizedCrop(224, 0, min_area=1.0).box(0, 0, *size) == torchvisions_fallback(*size)
 
 
@@ -77,7 +77,7 @@ def shape_of(boxes: list[Box], width: int, height: int) -> dict[str, NDArray[np.
 
 
 @pytest.mark.parametrize(("size", "min_area"), [((640, 480), 0.08), ((300, 500), 0.5)])
-def test_crops_are_distributed_as_torchvisions(size: tuple[int, int], min_area: float) -> None:
+def test_crops_are_distributed_as_in_torchvision(size: tuple[int, int], min_area: float) -> None:
     count = 3000
     crop = RandomResizedCrop(224, 0, min_area)
     ours = [crop.box(index % 3, index // 3, *size) for index in range(count)]
@@ -86,19 +86,17 @@ def test_crops_are_distributed_as_torchvisions(size: tuple[int, int], min_area: 
     for _ in range(count):
         top, left, h, w = transforms.RandomResizedCrop.get_params(image, [min_area, 1.0], [MIN_RATIO, MAX_RATIO])
         theirs.append((left, top, left + w, top + h))
-    for name, mine in shape_of(ours, *size).items():
-        other = shape_of(theirs, *size)[name]
-        points = np.concatenate([mine, other])
-        shares = [np.searchsorted(np.sort(sample), points, "right") / count for sample in (mine, other)]
+    for name, our_values in shape_of(ours, *size).items():
+        their_values = shape_of(theirs, *size)[name]
+        points = np.concatenate([our_values, their_values])
+        shares = [np.searchsorted(np.sort(sample), points, "right") / count for sample in (our_values, their_values)]
         distance = np.abs(shares[0] - shares[1]).max()
         assert distance < 1.95 * np.sqrt(2 / count), f"{name}: Kolmogorov-Smirnov distance {distance:.3f}, 0.1 % level"
 
 
 @given(sides, sides, st.sampled_from([(224, 256), (380, 412), (800, 832), (64, 64 / 0.875)]))
-def test_a_centre_crop_is_resizing_the_short_side_then_cropping(
-    width: int, height: int, size_of: tuple[int, float]
-) -> None:
-    """224: the short side to 256 pixels, then the central 224, in pixels of the image before; so the TPU code."""
+def test_a_center_crop_equals_resizing_then_cropping(width: int, height: int, size_of: tuple[int, float]) -> None:
+    """224: resize the shorter side to 256, crop the central 224, as the TPU code; in pixels of the original image."""
     size, short_side = size_of
     scale = min(width, height) / short_side
     middle = np.array([width, height]) / 2
@@ -106,6 +104,6 @@ def test_a_centre_crop_is_resizing_the_short_side_then_cropping(
     assert_allclose(CenterCrop(size).box(0, 0, width, height), expected, atol=1e-9)
 
 
-def test_the_usual_centre_crop_is_224_of_256() -> None:
+def test_the_center_crop_of_size_224_is_224_of_256() -> None:
     assert CenterCrop(224).box(0, 0, 512, 256) == (144, 16, 368, 240)
     assert CenterCrop(224).box(9, 9, 256, 256) == (16, 16, 240, 240)

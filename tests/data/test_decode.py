@@ -1,4 +1,4 @@
-"""Decoding: every kind of image file gives the RGB pixels that NumPy works out, or a reason why it cannot."""
+"""Decoding: every kind of image file gives the RGB pixels that NumPy computes, or a reason why it cannot be decoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PALETTE = RNG.integers(0, 256, (256, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Whole:
-    """A frame that takes the whole image, or `part` of it."""
+    """A crop of the whole image, or of `part` of it."""
 
     size: int = SIDE
     part: Box | None = None
@@ -79,7 +79,7 @@ def test_transparency_is_dropped(colour: NDArray[np.uint8], png: Path) -> None:
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])
-def test_palette_images_show_their_colours(transparency: int | bytes | None, png: Path) -> None:
+def test_palette_images_become_rgb(transparency: int | bytes | None, png: Path) -> None:
     image = Image.fromarray(GREY).convert("P")
     image.putpalette(PALETTE.tobytes())
     options = {} if transparency is None else {"transparency": transparency}
@@ -91,7 +91,7 @@ def test_16_bit_grey_keeps_its_high_byte(png: Path) -> None:
     assert_array_equal(decoded(Image.fromarray(deep), png), repeated(GREY))
 
 
-def test_32_bit_grey_keeps_its_second_byte_within_bounds(tiff: Path) -> None:
+def test_32_bit_grey_is_clipped_to_16_bit(tiff: Path) -> None:
     deep = GREY.astype(np.int32) * 256 + ALPHA
     deep[1, :3] = -1, 1 << 16, 1 << 30
     expected = GREY.copy()
@@ -99,7 +99,7 @@ def test_32_bit_grey_keeps_its_second_byte_within_bounds(tiff: Path) -> None:
     assert_array_equal(decoded(Image.fromarray(deep), tiff), repeated(expected))
 
 
-def test_float_grey_is_cut_to_0_to_255(tiff: Path) -> None:
+def test_float_grey_is_clipped_to_0_to_255(tiff: Path) -> None:
     values = GREY.astype(np.float32) + 0.25
     values[1, :2] = -7, 1e6
     expected = GREY.copy()
@@ -122,7 +122,7 @@ def test_jpeg_keeps_a_plain_colour(mode: str, colour: tuple[int, ...], tmp_path:
     assert_allclose(decoded(image, tmp_path / "x.jpg", quality=95), np.broadcast_to(expected, RGB.shape), atol=4)
 
 
-# EXIF 2.32, tag 0x0112: where row 0 and column 0 of the stored image belong when it is shown.
+# EXIF 2.32, tag 0x0112: from the stored image to the upright one.
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -143,28 +143,28 @@ def tagged(orientation: int) -> Image.Exif:
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("ending", ["jpg", "png", "tiff", "webp"])
-def test_images_are_turned_upright(orientation: int, ending: str, tmp_path: Path) -> None:
+def test_the_exif_orientation_is_applied(orientation: int, ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{ending}"
     plain = decoded(Image.fromarray(RGB), path)
     assert_array_equal(decoded(Image.fromarray(RGB), path, exif=tagged(orientation)), UPRIGHT[orientation](plain))
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tiff", "webp"])
-def test_the_frame_sees_the_upright_size(ending: str, tmp_path: Path) -> None:
-    seen = []
+def test_the_crop_gets_the_upright_size(ending: str, tmp_path: Path) -> None:
+    calls = []
 
-    class Watching(Whole):
+    class RecordingCrop(Whole):
         def box(self, epoch: int, index: int, width: int, height: int) -> Box:
-            seen.append((epoch, index, width, height))
+            calls.append((epoch, index, width, height))
             return 0, 0, width, height
 
     Image.new("RGB", (30, 20)).save(tmp_path / f"x.{ending}", exif=tagged(6))
-    assert decode(tmp_path / f"x.{ending}", Watching(8), 5, 7).shape == (8, 8, 3)
-    assert seen == [(5, 7, 20, 30)]
+    assert decode(tmp_path / f"x.{ending}", RecordingCrop(8), 5, 7).shape == (8, 8, 3)
+    assert calls == [(5, 7, 20, 30)]
 
 
 def bicubic(values: NDArray[np.float64], start: float, stop: float, size: int) -> NDArray[np.float64]:
-    """Keys' cubic (a = -1/2), widened when shrinking, over [start, stop) of the first axis."""
+    """Keys' cubic filter (a = -1/2), widened for downsampling, over [start, stop) of the first axis."""
     scale = (stop - start) / size
     centres = start + (np.arange(size) + 0.5) * scale
     x = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / max(scale, 1.0)
@@ -173,7 +173,7 @@ def bicubic(values: NDArray[np.float64], start: float, stop: float, size: int) -
 
 
 @pytest.mark.parametrize("box", [(0, 0, 40, 30), (3, 5, 27, 29), (2.5, 1.25, 37.5, 28.75), (10, 10, 15, 16)])
-def test_the_box_is_resized_as_pillow_does_bicubically(box: Box, png: Path) -> None:
+def test_the_box_is_resized_bicubically(box: Box, png: Path) -> None:
     image = Image.fromarray(RNG.integers(0, 256, (30, 40, 3), np.uint8))
     pixels = decoded(image, png, Whole(12, box))
     assert_array_equal(pixels, np.asarray(image.resize((12, 12), Image.Resampling.BICUBIC, box=box)))
@@ -182,14 +182,14 @@ def test_the_box_is_resized_as_pillow_does_bicubically(box: Box, png: Path) -> N
     assert_allclose(pixels, bicubic(across.swapaxes(0, 1), top, bottom, 12).clip(0, 255), atol=1)
 
 
-def test_a_centre_crop_is_cut_from_the_middle(png: Path) -> None:
+def test_a_center_crop_is_the_middle_of_the_image(png: Path) -> None:
     image = RNG.integers(0, 256, (256, 320, 3), np.uint8)
     assert_array_equal(decoded(Image.fromarray(image), png, CenterCrop(224)), image[16:240, 48:272])
 
 
 @cache
 def photograph(width: int, height: int) -> Image.Image:
-    """Detail of all sizes, the coarser the stronger, as in photographs."""
+    """Noise of all scales; coarse noise is stronger, as in photographs."""
     layers = np.zeros((height, width, 3))
     for octave in range(1, 9):
         grain = Image.fromarray(RNG.integers(0, 256, (2**octave, 2**octave, 3), np.uint8))
@@ -200,21 +200,23 @@ def photograph(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize(("shape", "shrunk"), [((700, 500), 1), ((1200, 901), 2), ((1803, 1100), 4), ((3000, 2201), 8)])
-def test_a_large_jpeg_decoded_small_differs_by_about_one_of_255(
-    shape: tuple[int, int], shrunk: int, mode: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shape", "reduction"), [((700, 500), 1), ((1200, 901), 2), ((1803, 1100), 4), ((3000, 2201), 8)]
+)
+def test_a_reduced_jpeg_differs_by_about_1_of_255(
+    shape: tuple[int, int], reduction: int, mode: str, orientation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photograph(*shape).convert(mode).save(tmp_path / "x.jpg", quality=90, exif=tagged(orientation))
     loaded = []
     as_rgb = decoding.as_rgb
     monkeypatch.setattr(decoding, "as_rgb", lambda image: loaded.append(image) or as_rgb(image))
     small = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
-    monkeypatch.setattr(decoding, "_draft", lambda *_: None)
+    monkeypatch.setattr(decoding, "_reduce_jpeg", lambda *_: None)
     whole = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
     assert max(loaded[1].size) == max(shape)
-    assert max(loaded[0].size) == -(-max(shape) // shrunk)
+    assert max(loaded[0].size) == -(-max(shape) // reduction)
     difference = np.abs(small.astype(int) - whole)
-    if shrunk == 1:
+    if reduction == 1:
         assert difference.max() == 0
     assert difference.mean() < 1
     assert difference.max() < 12
@@ -234,7 +236,7 @@ def assert_unreadable(path: Path) -> None:
     [b"", b"this is no image\n", b"\xff\xd8\xff\xe0", b"P5 100000 100000 255\n" + bytes(100)],
     ids=["empty", "text", "header only", "decompression bomb"],
 )
-def test_foreign_files_are_unreadable(content: bytes, tmp_path: Path) -> None:
+def test_files_that_are_no_images_are_unreadable(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     assert_unreadable(tmp_path / "x.jpg")
 
@@ -255,7 +257,7 @@ def written(image_format: str) -> bytes:
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_file_cut_short_is_unreadable(image_format: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_unreadable(image_format: str, tmp_path: Path) -> None:
     content, path = written(image_format), tmp_path / "x"
     path.write_bytes(content)
     decode(path, CenterCrop(8), 0, 0)
@@ -265,7 +267,7 @@ def test_a_file_cut_short_is_unreadable(image_format: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_a_file_with_changed_bytes_is_an_image_or_unreadable(image_format: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_image_or_unreadable(image_format: str, tmp_path: Path) -> None:
     content, path = np.frombuffer(written(image_format), np.uint8), tmp_path / "x"
     rng, reasons = np.random.default_rng(0), []
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Image folders: which files belong to which class and split, and what is said when a folder will not do."""
+"""Image folders: which files belong to which class and split, and the errors for invalid folders."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
 from kdaug import config
 from kdaug.data import Dataset, EncodedImages, load_dataset
-from kdaug.data.folder_index import FilePaths
 from kdaug.data.images import hold_out
 from kdaug.errors import InputError
 
 Tree = Callable[[dict[str, int]], Path]
 
 
-def load(root: Path, **settings: float) -> Dataset:
-    return load_dataset(config.Data(name="folder", root=str(root), **settings))
+def load(root: Path, **options: float) -> Dataset:
+    return load_dataset(config.Data(name="folder", root=str(root), **options))
 
 
 def files(images: object, root: Path) -> dict[str, int]:
@@ -52,7 +51,7 @@ def test_val_is_preferred_to_test(image_tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "train/"])
-def test_without_a_split_a_share_of_each_class_is_held_out(prefix: str, image_tree: Tree) -> None:
+def test_without_a_split_part_of_each_class_is_held_out(prefix: str, image_tree: Tree) -> None:
     root = image_tree({f"{prefix}a": 20, f"{prefix}b": 10, f"{prefix}c": 2})
     first = load(root, val_fraction=0.2)
     train, val = files(first.train, root), files(first.val, root)
@@ -61,28 +60,34 @@ def test_without_a_split_a_share_of_each_class_is_held_out(prefix: str, image_tr
     assert Counter(val.values()) == {0: 4, 1: 2, 2: 1}
     again = load(root, val_fraction=0.2)
     assert (files(again.train, root), files(again.val, root)) == (train, val)
-    of_a = sorted(path for path, label in (train | val).items() if label == 0)
-    held = sorted(path for path, label in val.items() if label == 0)
-    assert held not in (of_a[:4], of_a[-4:]), "drawn, not the first or the last"
+    all_of_a = sorted(path for path, label in (train | val).items() if label == 0)
+    val_of_a = sorted(path for path, label in val.items() if label == 0)
+    assert val_of_a not in (all_of_a[:4], all_of_a[-4:]), "selected at random, not the first or last ones"
 
 
 @given(st.lists(st.integers(2, 30), min_size=2, max_size=5), st.floats(0.001, 0.999))
-def test_a_split_is_disjoint_covers_all_and_leaves_both_sides_every_class(counts: list[int], fraction: float) -> None:
+@settings(max_examples=50)
+def test_both_splits_have_all_classes_and_no_image_in_common(counts: list[int], fraction: float) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     names = [f"{label}/{row}.png".encode() for row, label in enumerate(labels)]
     classes = [str(label) for label in range(len(counts))]
-    everything = EncodedImages(FilePaths.joined(Path("root"), b"\0".join(names), len(names)), labels)
-    train, val = hold_out(everything, names, classes, fraction, "root")
-    assert sorted([*train.files.names(), *val.files.names()]) == sorted(names)
-    for part in (train, val):
-        assert_array_equal([int(path.parent.name) for path in part.files], part.labels)
-    for count, held in zip(counts, np.bincount(val.labels, minlength=len(counts)), strict=True):
-        assert 1 <= held <= count - 1
-        assert abs(held - fraction * count) <= 1
+    train_rows, val_rows = hold_out(labels, names, classes, fraction, "root")
+    assert sorted([*train_rows, *val_rows]) == list(range(len(labels)))
+    for rows in (train_rows, val_rows):
+        assert (np.diff(rows) > 0).all()
+    for count, val_count in zip(counts, np.bincount(labels[val_rows], minlength=len(counts)), strict=True):
+        assert 1 <= val_count <= count - 1
+        assert abs(val_count - fraction * count) <= 1
+
+
+def test_files_and_labels_are_split_together(image_tree: Tree) -> None:
+    dataset = load(image_tree({"0": 9, "1": 30, "2": 4}), val_fraction=0.3)
+    for images in (dataset.train, dataset.val):
+        assert_array_equal([int(path.parent.name) for path in images.files], images.labels)
 
 
 @pytest.mark.parametrize("more", [{}, {"train/empty": 0}, {"train/.thumbnails": 1}])
-def test_a_train_folder_without_sub_folders_of_images_is_a_class(more: dict[str, int], image_tree: Tree) -> None:
+def test_a_train_folder_without_sub_folders_is_a_class(more: dict[str, int], image_tree: Tree) -> None:
     root = image_tree({"bus/red": 10, "train": 10, "val": 10, **more})
     dataset = load(root)
     assert dataset.classes == ("bus", "train", "val")
@@ -103,7 +108,7 @@ def test_linked_folders_are_followed(image_tree: Tree, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_links_in_a_circle_lead_to_no_image_twice_and_to_no_other_class(image_tree: Tree) -> None:
+def test_circular_links_add_no_image_and_no_class(image_tree: Tree) -> None:
     root = image_tree({"a/x": 2, "a/y": 1, "b": 2})
     plain = load(root)
     for link, target in {
@@ -122,51 +127,51 @@ def test_links_in_a_circle_lead_to_no_image_twice_and_to_no_other_class(image_tr
     assert real == {path.resolve() for images in (plain.train, plain.val) for path in images.files}
 
 
-@pytest.mark.parametrize("place", ["", "a", "b/deep"])
-def test_a_folder_that_may_not_be_read_is_named(place: str, image_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["", "a", "b/deep"])
+def test_the_error_names_an_unreadable_folder(folder: str, image_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = image_tree({"a": 2, "b/deep": 2})
 
     def guarded(listing: Callable[..., object]) -> Callable[..., object]:
         def list_(path: object = ".") -> object:
-            if Path(str(path)) == root / place:
+            if Path(str(path)) == root / folder:
                 raise PermissionError(13, "Permission denied", str(path))
             return listing(path)
 
         return list_
 
-    for name in ("scandir", "listdir"):  # a chmod would not keep root out
+    for name in ("scandir", "listdir"):  # not chmod: root may read everything
         monkeypatch.setattr(os, name, guarded(getattr(os, name)))
     with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)$") as error:
         load(root)
-    assert str(error.value).startswith(f"image folder {root / place} ")
+    assert str(error.value).startswith(f"image folder {root / folder} ")
 
 
-def test_content_is_which_file_belongs_to_which_class_and_split(
+def test_content_depends_on_names_classes_and_splits(
     image_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = image_tree({"train/a": 3, "train/b": 2, "val/a": 2, "val/b": 1})
-    seen = {load(root).content}
+    contents = {load(root).content}
     (root / "train/a/notes.txt").touch()
     root.rename(tmp_path / "moved")
     root = tmp_path / "moved"
     monkeypatch.chdir(root)
-    assert {load(root).content, load(Path()).content, load(root, train_images=2, image_size=8).content} == seen
+    assert {load(root).content, load(Path()).content, load(root, train_images=2, image_size=8).content} == contents
     for before, after in [
         ("train/a/0.png", "train/a/7.png"), ("train/a/7.png", "train/b/7.png"), ("val/b/0.png", "train/b/8.png"),
         ("val/a/0.png", "val/a/0.txt"), ("val/a/0.txt", "val/a/0.png"),
     ]:  # fmt: skip
         (root / before).rename(root / after)
-        seen.add(load(root).content)
-    assert len(seen) == 5, "the last takes back the change before it"
+        contents.add(load(root).content)
+    assert len(contents) == 5, "the last change reverts the one before"
     (root / "train/b").rename(root / "train/c")
-    seen.add(load(root).content)
+    contents.add(load(root).content)
     (root / "val").rename(root / "held out")
-    seen |= {load(root, val_fraction=fraction).content for fraction in (0.2, 0.6)}
-    assert len(seen) == 8
-    assert all(len(content) == 16 and int(content, 16) >= 0 for content in seen)
+    contents |= {load(root, val_fraction=fraction).content for fraction in (0.2, 0.6)}
+    assert len(contents) == 8
+    assert all(len(content) == 16 and int(content, 16) >= 0 for content in contents)
 
 
-def test_names_may_be_of_any_kind(image_tree: Tree) -> None:
+def test_class_names_may_have_any_characters(image_tree: Tree) -> None:
     names = ["<script>alert(1)<", "golden retriever", "Ünïcode 猫", "a'b\"c", "50%"]
     root = image_tree(dict.fromkeys(names, 2))
     dataset = load(root)
@@ -174,19 +179,19 @@ def test_names_may_be_of_any_kind(image_tree: Tree) -> None:
     assert {Path(path).parts[0] for path in files(dataset.train, root)} == set(names)
 
 
-def test_every_usual_ending_counts_in_either_case(image_tree: Tree) -> None:
+def test_all_usual_extensions_are_images_in_any_case(image_tree: Tree) -> None:
     root = image_tree({"a": 2, "b": 2})
-    for ending in ["JPG", "jpeg", "Png", "webp", "bmp", "gif", "tif", "TIFF", "ppm"]:
-        (root / "a" / f"photo.{ending}").touch()
+    for extension in ["JPG", "jpeg", "Png", "webp", "bmp", "gif", "tif", "TIFF", "ppm"]:
+        (root / "a" / f"photo.{extension}").touch()
     dataset = load(root)
     assert len(dataset.train) + len(dataset.val) == 4 + 9
 
 
-def test_a_class_may_be_called_anything_that_begins_with_two_dots(image_tree: Tree) -> None:
+def test_a_class_name_may_start_with_two_dots(image_tree: Tree) -> None:
     assert load(image_tree({"..a..": 2, "b": 2, ".c": 2})).classes == ("..a..", "b")
 
 
-def test_hidden_files_and_what_is_no_image_are_left_out(image_tree: Tree) -> None:
+def test_hidden_files_and_other_files_are_ignored(image_tree: Tree) -> None:
     root = image_tree({"train/a": 1, "train/b": 1, "val/a": 1, "train/.cache": 1, "train/notes": 0})
     for stray in [
         "train/a/._0.png",
@@ -210,51 +215,51 @@ def test_images_in_deeper_folders_belong_to_the_class(image_tree: Tree) -> None:
     assert files(load(root).train, root) == {"train/a/x/y/0.png": 0, "train/b/0.png": 1}
 
 
-def test_size_defaults_to_224_and_statistics_are_imagenets(image_tree: Tree) -> None:
+def test_defaults_are_size_224_and_imagenet_statistics(image_tree: Tree) -> None:
     root = image_tree({"a": 2, "b": 2})
     assert load(root).size == (224, 224)
     small = load(root, image_size=64)
     assert (small.size, small.mean, small.std) == ((64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_fewer_training_images_are_spread_over_the_classes(image_tree: Tree) -> None:
+def test_train_images_are_balanced(image_tree: Tree) -> None:
     root = image_tree({"train/a": 9, "train/b": 5, "val/a": 1})
     dataset = load(root, train_images=6)
     assert Counter(files(dataset.train, root).values()) == {0: 3, 1: 3}
 
 
 @pytest.mark.parametrize(
-    ("tree", "says"),
+    ("tree", "message"),
     [
-        (None, "does not exist; give it with --data.root"),
-        ({}, "holds no images; it needs one sub-folder of images per class"),
-        ({"a": 0, "b": 0}, "holds no images"),
+        (None, "does not exist; give it with data.root"),
+        ({}, "has no images; it needs one sub-folder of images per class"),
+        ({"a": 0, "b": 0}, "has no images"),
         ({"only": 3}, r"has one class only \(only\)"),
-        ({"train/a": 1, "train/b": 1, "val/c": 1}, "val: class 'c' is not among those of .*train"),
-        ({"train/a": 1, "train/b": 1, "val/a": 0}, "val holds no images"),
+        ({"train/a": 1, "train/b": 1, "val/c": 1}, "val: class 'c' is not among the classes of .*train"),
+        ({"train/a": 1, "train/b": 1, "val/a": 0}, "val has no images"),
         ({"train/only": 1, "val/only": 1}, "has one class only"),
-        ({"val/a": 1, "val/b": 1}, "holds only val; train/ with a sub-folder per class is missing"),
-        ({"valid/a": 1, "test/a": 1}, "holds only test, valid; train/ with"),
-        ({"val": 1}, "holds only val; train/ with"),
-        ({"train": 2, "val": 2}, "holds only train, val; train/ with"),
-        ({"train/a": 0, "val/a": 1}, "holds only val; train/ with"),
+        ({"val/a": 1, "val/b": 1}, "has only val; it lacks train/ with a folder per class"),
+        ({"valid/a": 1, "test/a": 1}, "has only test, valid; it lacks train/"),
+        ({"val": 1}, "has only val; it lacks train/"),
+        ({"train": 2, "val": 2}, "has only train, val; it lacks train/"),
+        ({"train/a": 0, "val/a": 1}, "has only val; it lacks train/"),
         ({"a": 2, "lonely": 1}, "class lonely has 1 image"),
     ],
 )
-def test_a_folder_that_will_not_do_is_named(
-    tree: dict[str, int] | None, says: str, image_tree: Tree, tmp_path: Path
+def test_an_invalid_folder_is_an_error(
+    tree: dict[str, int] | None, message: str, image_tree: Tree, tmp_path: Path
 ) -> None:
     root = tmp_path / "photos"
     if tree is not None:
         image_tree(tree)
         root.mkdir(exist_ok=True)
-    with pytest.raises(InputError, match=says) as error:
+    with pytest.raises(InputError, match=message) as error:
         load(root)
     assert str(root) in str(error.value)
 
 
 @pytest.mark.parametrize(("train", "val"), [("Train", "Val"), ("training", "validation"), ("TRAIN", "test")])
-def test_splits_are_known_by_their_usual_names(tmp_path: Path, train: str, val: str) -> None:
+def test_split_folders_may_have_any_usual_name(tmp_path: Path, train: str, val: str) -> None:
     for split, name in product((train, val), ("cat", "dog")):
         (tmp_path / split / name).mkdir(parents=True)
         Image.new("L", (2, 2)).save(tmp_path / split / name / "a.png")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
@@ -28,14 +28,14 @@ label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))))
-def test_statistics_are_those_of_numpy_in_float64(images: NDArray[np.uint8]) -> None:
+def test_statistics_equal_numpy_in_float64(images: NDArray[np.uint8]) -> None:
     mean, std = channel_mean_std(images)
     values = images.astype(np.float64) / 255
     assert_allclose(mean, values.mean((0, 1, 2)), rtol=1e-12, atol=1e-15)
     assert_allclose(std, np.maximum(values.std((0, 1, 2)), 1e-3), rtol=1e-9)
 
 
-def test_statistics_of_many_equal_pixels_lose_nothing() -> None:
+def test_statistics_of_many_pixels_are_exact() -> None:
     images = np.full((100, 64, 64, 1), 77, np.uint8)
     images[0, 0, 0] = 78
     mean, _ = channel_mean_std(images)
@@ -43,26 +43,28 @@ def test_statistics_of_many_equal_pixels_lose_nothing() -> None:
 
 
 @given(label_lists, st.data())
-def test_a_subset_takes_turns_over_the_classes(labels: list[int], data: st.DataObject) -> None:
+@settings(max_examples=50)
+def test_a_subset_is_balanced_over_the_classes(labels: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(0, len(labels)))
     rows = balanced_subset(np.array(labels), count)
     assert len(rows) == count
     assert (np.diff(rows) > 0).all()
     assert set(rows) <= set(range(len(labels)))
-    there = np.bincount(labels, minlength=5)
-    taken = np.bincount(np.array(labels)[rows], minlength=5)
-    not_used_up = taken[taken < there]
-    assert not_used_up.size == 0 or taken.max() <= not_used_up.min() + 1
+    available = np.bincount(labels, minlength=5)
+    selected = np.bincount(np.array(labels)[rows], minlength=5)
+    with_more = selected[selected < available]
+    assert with_more.size == 0 or selected.max() <= with_more.min() + 1
 
 
 @given(label_lists)
-def test_a_larger_subset_holds_every_smaller_one(labels: list[int]) -> None:
+@settings(max_examples=20)
+def test_a_larger_subset_contains_every_smaller_one(labels: list[int]) -> None:
     array = np.array(labels)
     subsets = [set(balanced_subset(array, count)) for count in range(len(labels) + 1)]
     assert all(small < large for small, large in pairwise(subsets))
 
 
-def test_a_subset_is_the_same_every_time_but_not_just_the_first_images() -> None:
+def test_a_subset_is_reproducible_and_spread_over_the_images() -> None:
     labels = np.arange(1000) % 10
     rows = balanced_subset(labels, 100)
     assert_array_equal(rows, balanced_subset(labels, 100))
@@ -75,7 +77,7 @@ def test_a_subset_of_images_keeps_their_labels() -> None:
     assert (part.images.ravel().tolist(), part.labels.tolist(), len(part)) == ([4, 1], [40, 10], 2)
 
 
-def test_content_is_every_pixel_and_label_of_both_parts() -> None:
+def test_content_depends_on_every_pixel_and_label() -> None:
     def content(change: str = "") -> str:
         parts = []
         for name in ("train", "val"):
@@ -86,7 +88,7 @@ def test_content_is_every_pixel_and_label_of_both_parts() -> None:
             parts.append(ArrayImages(images, labels).subset(np.arange(1 + (change != f"{name} fewer"))))
         return content_digest(*parts)
 
-    changes = [f"{name} {what}" for name in ("train", "val") for what in ("pixel", "label", "fewer")]
+    changes = [f"{name} {part}" for name in ("train", "val") for part in ("pixel", "label", "fewer")]
     assert content() == content()
     assert len({content(), *map(content, changes)}) == 7
     wide, strided = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1), np.zeros((2, 3, 8, 1), np.uint8)
@@ -96,44 +98,45 @@ def test_content_is_every_pixel_and_label_of_both_parts() -> None:
 
 
 @pytest.mark.parametrize(("mean", "fill"), [((0.5,), (128, 128, 128)), ((0.0, 0.4914, 1.0), (0, 125, 255))])
-def test_the_fill_colour_is_the_mean(mean: tuple[float, ...], fill: tuple[int, int, int]) -> None:
-    nothing = ArrayImages(np.empty((0, 1, 1, len(mean)), np.uint8), np.empty(0, np.int64))
-    dataset = Dataset("none", (), nothing, nothing, (1, 1), mean, mean, "")
+def test_the_fill_color_is_the_mean(mean: tuple[float, ...], fill: tuple[int, int, int]) -> None:
+    empty = ArrayImages(np.empty((0, 1, 1, len(mean)), np.uint8), np.empty(0, np.int64))
+    dataset = Dataset("none", (), empty, empty, (1, 1), mean, mean, "")
     assert dataset.fill == fill
     assert dataset.channels == len(mean)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25])
-def test_a_holdout_takes_a_share_of_every_class_from_the_training_images(share: float) -> None:
-    whole, split = (load_dataset(config.Data(holdout=held)) for held in (0.0, share))
+def test_a_holdout_is_a_share_of_each_training_class(share: float) -> None:
+    whole, split = (load_dataset(config.Data(holdout=holdout)) for holdout in (0.0, share))
     assert len(split.val) == share * len(whole.train)
     assert len(split.train) + len(split.val) == len(whole.train)
     assert set(np.bincount(split.val.labels)) == {share * len(whole.train) / 10}
-    together = np.concatenate([split.train.images, split.val.images])
-    rows = [np.sort(images.reshape(len(images), -1).view("S784").ravel()) for images in (together, whole.train.images)]
-    assert (rows[0] == rows[1]).all(), "every training image on one side or the other, none from the test images"
+    both = np.concatenate([split.train.images, split.val.images])
+    rows = [np.sort(images.reshape(len(images), -1).view("S784").ravel()) for images in (both, whole.train.images)]
+    assert (rows[0] == rows[1]).all(), "each training image is in one of the splits, and no test image"
     assert (split.mean, split.content) == (whole.mean, whole.content)
 
 
 @pytest.mark.parametrize("share", [1e-4, 0.9999])
-def test_a_holdout_leaves_every_class_an_image_on_either_side(share: float) -> None:
+def test_a_holdout_leaves_each_class_an_image_in_both_splits(share: float) -> None:
     split = load_dataset(config.Data(holdout=share))
     smaller = min((split.train, split.val), key=len)
     assert np.bincount(smaller.labels).tolist() == [1] * 10
 
 
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=6), st.floats(0.01, 0.99), st.randoms())
-def test_a_share_of_each_class_is_that_of_small_and_of_large_ones(counts: list[int], share: float, dice: Any) -> None:
+@settings(max_examples=50)
+def test_stratified_rows_have_the_lowest_order_of_each_class(counts: list[int], share: float, random: Any) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    drawn = np.array(dice.sample(range(len(labels)), len(labels)))
+    order = np.array(random.sample(range(len(labels)), len(labels)))
     names = [f"class {number}" for number in range(len(counts))]
-    taken = stratified_rows(labels, drawn, share, names, "here")
+    rows = stratified_rows(labels, order, share, names, "here")
     for label, count in enumerate(counts):
-        of_class = sorted((drawn[row], row) for row in np.flatnonzero(labels == label))
-        wanted = min(max(round(share * count), 1), count - 1)
-        assert set(taken[labels[taken] == label]) == {row for _, row in of_class[:wanted]}
+        of_class = sorted((order[row], row) for row in np.flatnonzero(labels == label))
+        expected_count = min(max(round(share * count), 1), count - 1)
+        assert set(rows[labels[rows] == label]) == {row for _, row in of_class[:expected_count]}
 
 
-def test_a_share_of_a_class_of_one_image_is_refused() -> None:
+def test_a_class_of_one_image_cannot_be_split() -> None:
     with pytest.raises(InputError, match=r"here: class b has 1 image\(s\)"):
         stratified_rows(np.array([0, 0, 1]), np.arange(3), 0.5, ["a", "b"], "here")

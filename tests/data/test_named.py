@@ -1,4 +1,4 @@
-"""Named sets: every published form of the same pixels reads the same, and nothing but the published bytes is read."""
+"""Named datasets: all published versions give the same images, and files with other bytes are refused."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ PER_FILE = 3
 
 
 @dataclass(frozen=True)
-class EpochFile:
-    """One official file: where it lies, and what is in it."""
+class BatchFile:
+    """An official file of CIFAR: its path below data.root, and its images and labels."""
 
     file: str
     planes: NDArray[np.uint8]
@@ -43,8 +43,8 @@ class EpochFile:
         return np.stack([red, green, blue], axis=-1)
 
 
-def epoch_files(name: str, version: str) -> list[EpochFile]:
-    """Random images in the files that cs.toronto.edu/~kriz/cifar.html describes; the last file is the test set."""
+def batch_files(name: str, version: str) -> list[BatchFile]:
+    """Random images in the files that cs.toronto.edu/~kriz/cifar.html describes. The last file is the test set."""
     if name == "cifar-10":
         folder, ending = ("cifar-10-batches-bin", ".bin") if version == "binary" else ("cifar-10-batches-py", "")
         files = [f"data_batch_{i}{ending}" for i in (1, 2, 3, 4, 5)] + [f"test_batch{ending}"]
@@ -54,7 +54,7 @@ def epoch_files(name: str, version: str) -> list[EpochFile]:
     rng = np.random.default_rng(0)
     classes = 10 if name == "cifar-10" else 100
     return [
-        EpochFile(
+        BatchFile(
             f"{folder}/{file}",
             rng.integers(0, 256, (PER_FILE, 3072), np.uint8),
             rng.integers(0, classes, PER_FILE).tolist(),
@@ -63,7 +63,7 @@ def epoch_files(name: str, version: str) -> list[EpochFile]:
     ]
 
 
-def as_binary(part: EpochFile) -> bytes:
+def as_binary(part: BatchFile) -> bytes:
     """One row per image: [coarse label] label, then the red, green and blue plane."""
     coarse = [b"\x63"] if "cifar-100" in part.file else []
     return b"".join(
@@ -71,8 +71,8 @@ def as_binary(part: EpochFile) -> bytes:
     )
 
 
-def as_python2_pickle(part: EpochFile) -> bytes:
-    """The dict of the python version, as Python 2 and the NumPy of its day wrote it."""
+def as_python2_pickle(part: BatchFile) -> bytes:
+    """The dict of the python version, as Python 2 and NumPy of that time wrote it."""
     label_key = "fine_labels" if "cifar-100" in part.file else "labels"
     batch = {"data": part.planes, label_key: part.labels, "batch_label": "one", "coarse_labels": [99] * PER_FILE}
     file = io.BytesIO()
@@ -81,7 +81,7 @@ def as_python2_pickle(part: EpochFile) -> bytes:
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes text and bytes alike as Python 2's `str`."""
+    """Writes text and bytes as Python 2's `str`."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
@@ -94,7 +94,7 @@ class _Python2Pickler(pickle._Pickler):
 
 
 def write(root: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the files under `root` and makes their sums the published ones."""
+    """Writes the files below `root` and makes their MD5 the published ones."""
     for file, content in contents.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(content)
@@ -103,8 +103,8 @@ def write(root: Path, contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatc
 
 def publish(contents: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents.keys() <= named.MD5.keys()
-    sums = {file: hashlib.md5(content).hexdigest() for file, content in contents.items()}
-    monkeypatch.setattr(named, "MD5", named.MD5 | sums)
+    md5 = {file: hashlib.md5(content).hexdigest() for file, content in contents.items()}
+    monkeypatch.setattr(named, "MD5", named.MD5 | md5)
 
 
 def tarred(contents: dict[str, bytes]) -> bytes:
@@ -124,10 +124,10 @@ def gzipped(content: bytes) -> bytes:
 
 def contents_of(name: str, version: str) -> dict[str, bytes]:
     encode = as_binary if version == "binary" else as_python2_pickle
-    return {part.file: encode(part) for part in epoch_files(name, version)}
+    return {part.file: encode(part) for part in batch_files(name, version)}
 
 
-def assert_holds(images: Any, parts: list[EpochFile]) -> None:
+def assert_equal(images: Any, parts: list[BatchFile]) -> None:
     assert isinstance(images, ArrayImages)
     assert images.images.dtype == np.uint8
     assert images.labels.dtype == np.int64
@@ -138,18 +138,18 @@ def assert_holds(images: Any, parts: list[EpochFile]) -> None:
 @pytest.mark.parametrize("name", CIFARS)
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("archived", [False, True])
-def test_every_published_form_of_cifar_gives_the_same_images(
+def test_every_version_of_cifar_gives_the_same_images(
     name: str, version: str, archived: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    contents, parts = contents_of(name, version), epoch_files(name, version)
+    contents, parts = contents_of(name, version), batch_files(name, version)
     if archived:
         (tmp_path / f"{name}-{version}.tar.gz").write_bytes(gzipped(tarred(contents)))
         publish(contents, monkeypatch)
     else:
         write(tmp_path, contents, monkeypatch)
     dataset = load_named(name, tmp_path, download=False)
-    assert_holds(dataset.train, parts[:-1])
-    assert_holds(dataset.val, parts[-1:])
+    assert_equal(dataset.train, parts[:-1])
+    assert_equal(dataset.val, parts[-1:])
     assert (dataset.size, dataset.channels, len(dataset.classes)) == ((32, 32), 3, int(name.split("-")[1]))
     values = np.concatenate([part.images for part in parts[:-1]]) / 255
     assert_allclose(dataset.mean, values.mean((0, 1, 2)), rtol=1e-12)
@@ -158,18 +158,18 @@ def test_every_published_form_of_cifar_gives_the_same_images(
 
 def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    contents, wanted = {}, []
+    contents, expected = {}, []
     for split, count in (("train", 5), ("t10k", 2)):
         images = rng.integers(0, 256, (count, 28, 28), np.uint8)
         labels = rng.integers(0, 10, count, np.uint8)
-        wanted.append((images, labels))
+        expected.append((images, labels))
         folder = f"FashionMNIST/raw/{split}"
         contents[f"{folder}-images-idx3-ubyte"] = struct.pack(">4i", 0x803, count, 28, 28) + images.tobytes()
         contents[f"{folder}-labels-idx1-ubyte"] = struct.pack(">2i", 0x801, count) + labels.tobytes()
     write(tmp_path, contents, monkeypatch)
     dataset = load_named("fashion-mnist", tmp_path, download=False)
     assert (dataset.size, dataset.channels) == ((28, 28), 1)
-    for part, (images, labels) in zip((dataset.train, dataset.val), wanted, strict=True):
+    for part, (images, labels) in zip((dataset.train, dataset.val), expected, strict=True):
         assert isinstance(part, ArrayImages)
         assert_array_equal(part.images, images[..., None])
         assert_array_equal(part.labels, labels)
@@ -178,9 +178,7 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", CIFARS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_any_changed_file_is_named_and_refused(
-    name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_file_is_an_error(name: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = contents_of(name, version)
     write(tmp_path, contents, monkeypatch)
     for file, content in contents.items():
@@ -191,9 +189,7 @@ def test_any_changed_file_is_named_and_refused(
         (tmp_path / file).write_bytes(content)
 
 
-def test_a_changed_file_in_an_archive_is_named_with_its_archive(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_file_in_an_archive_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = contents_of("cifar-10", "binary")
     publish(contents, monkeypatch)
     changed = contents | {"cifar-10-batches-bin/data_batch_3.bin": bytes(PER_FILE * 3073)}
@@ -203,7 +199,7 @@ def test_a_changed_file_in_an_archive_is_named_with_its_archive(
     assert "data_batch_3.bin" in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, contents_of("cifar-10", "binary"), monkeypatch)
     missing = tmp_path / "cifar-10-batches-bin" / "data_batch_4.bin"
     missing.unlink()
@@ -213,7 +209,7 @@ def test_a_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled", "text", "empty", "other files", "folder for a file"])
-def test_a_damaged_archive_is_named(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_archive_is_an_error(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = contents_of("cifar-10", "binary")
     publish(contents, monkeypatch)
     tar = tarred(contents)
@@ -228,7 +224,7 @@ def test_a_damaged_archive_is_named(damage: str, tmp_path: Path, monkeypatch: py
     }[damage]
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"not the official archive.*fetch it again") as error:
+    with pytest.raises(InputError, match=r"not the official archive.*download it again") as error:
         load_named("cifar-10", tmp_path, download=False)
     assert str(archive) in str(error.value)
 
@@ -243,23 +239,22 @@ def _tar_of_a_folder(name: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "places"),
+    ("name", "entries"),
     [
         ("cifar-10", ["cifar-10-batches-bin", "cifar-10-python.tar.gz"]),
         ("cifar-100", ["cifar-100-binary", "cifar-100-python.tar.gz"]),
         ("fashion-mnist", ["FashionMNIST/raw"]),
     ],
 )
-def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(
-    name: str, places: list[str], tmp_path: Path
-) -> None:
+def test_the_error_for_a_missing_dataset_says_how_to_get_it(name: str, entries: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         load_named(name, tmp_path, download=False)
-    for said in [name, str(tmp_path), "--data.root", "--data.download", *places]:
-        assert said in str(error.value)
+    for part in [name, str(tmp_path), *entries]:
+        assert part in error.value.problem
+    assert error.value.way_out == "give its folder with data.root, or download it with data.download"
 
 
-class _Runs:
+class _RunsCommand:
     def __init__(self, command: str) -> None:
         self.command = command
 
@@ -267,48 +262,46 @@ class _Runs:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("where", ["alone", "inside"])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickle_that_would_run_code_is_refused(nested: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = tmp_path / "canary"
-    bomb = _Runs(f"touch {canary}")
-    evil = pickle.dumps(bomb if where == "alone" else {"data": bomb, "labels": []}, protocol=2)
-    contents = contents_of("cifar-10", "python") | {"cifar-10-batches-py/data_batch_1": evil}
+    command = _RunsCommand(f"touch {canary}")
+    malicious = pickle.dumps({"data": command, "labels": []} if nested else command, protocol=2)
+    contents = contents_of("cifar-10", "python") | {"cifar-10-batches-py/data_batch_1": malicious}
     write(tmp_path, contents, monkeypatch)
     with pytest.raises(InputError, match="system"):
         load_named("cifar-10", tmp_path, download=False)
     assert not canary.exists()
-    pickle.loads(evil)
-    assert canary.exists(), "the bomb was no bomb, so this test showed nothing"
+    pickle.loads(malicious)
+    assert canary.exists(), "the pickle of this test runs its command if it is loaded without protection"
 
 
-def test_download_fetches_a_missing_set_and_only_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_missing_dataset_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = contents_of("cifar-100", "python")
     publish(contents, monkeypatch)
-    fetched = []
+    downloads = []
 
-    def fetch(root: Path, download: bool) -> None:
-        fetched.append(root)
+    def download_to(root: Path, download: bool) -> None:
+        downloads.append(root)
         write(Path(root), contents, monkeypatch)
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR100", fetch)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR100", download_to)
     for _ in range(2):
         assert len(load_named("cifar-100", tmp_path, download=True).train) == PER_FILE
-    assert fetched == [tmp_path]
+    assert downloads == [tmp_path]
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("File not found or corrupted.")])
-def test_a_download_that_fails_says_why(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(root: Path, download: bool) -> None:
+def test_a_failed_download_is_an_error(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: Path, download: bool) -> None:
         raise error
 
-    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fetch)
-    with pytest.raises(InputError, match=f"fashion-mnist could not be fetched.*{error}"):
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fail)
+    with pytest.raises(InputError, match=f"fashion-mnist cannot be downloaded .*{error}"):
         load_named("fashion-mnist", tmp_path, download=True)
 
 
-def test_class_names_stand_in_official_order() -> None:
+def test_class_names_are_in_official_order() -> None:
     assert " ".join(class_names("cifar-10")) == "airplane automobile bird cat deer dog frog horse ship truck"
     hundred = class_names("cifar-100")
     assert len(set(hundred)) == 100
@@ -328,7 +321,7 @@ def test_class_names_stand_in_official_order() -> None:
         ("fashion-mnist", (60_000, 10_000), [[0], [0]], [9, 0, 0, 3, 0], (0.2860,), (0.3530,)),
     ],
 )  # fmt: skip
-def test_official_files_hold_what_is_known_of_them(
+def test_official_files_have_known_pixels_and_statistics(
     name: str,
     counts: tuple[int, int],
     pixels: list[list[int]],

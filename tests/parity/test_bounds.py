@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from kdaug.views.kernels import execute
-from kdaug.views.ops import CODES, NAMES, WHOLE
+from kdaug.views.ops import CODES, NAMES, INTEGER_OPS
 from kdaug.views.plan import ViewPlan
 
 GUARD = 4096
@@ -45,7 +45,7 @@ def test_memory_around_the_images_stays_as_it_is(
     before = around_images.copy()
     argument = np.reshape(arguments, (4, 2, 4)).astype(np.float64)
     codes = np.reshape(op, (4, 2)).astype(np.uint8)
-    whole = np.isin(codes, [CODES[name] for name in WHOLE])
+    whole = np.isin(codes, [CODES[name] for name in INTEGER_OPS])
     argument[whole] = np.clip(np.trunc(argument[whole]), -(2.0**62), 2.0**62)
     plan = ViewPlan(
         codes, argument, np.full((4, 2), resample, np.uint8), np.full((4, 2, 3), 9, np.uint8), shape[1:3], shape[1:3]

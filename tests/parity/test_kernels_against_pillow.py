@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pillow_views import view_of
 
 import kdaug
-from kdaug.views.ops import CODES, NAMES, WHOLE
+from kdaug.views.ops import CODES, NAMES, INTEGER_OPS
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
 Pixels = NDArray[np.uint8]
@@ -47,7 +47,7 @@ def noise(seed: int, *shape: int) -> Pixels:
 def plan_with(op: NDArray[np.uint8], argument: NDArray[np.float64], seed: int, size: tuple[int, int]) -> ViewPlan:
     """`op` [N,S] with `argument` [N,S,4], made whole where it must be; filters and fill at random."""
     rng = np.random.default_rng(seed)
-    whole = np.isin(op, [CODES[name] for name in WHOLE])
+    whole = np.isin(op, [CODES[name] for name in INTEGER_OPS])
     argument[whole] = np.clip(np.trunc(argument[whole]), -(2.0**62), 2.0**62)
     resample = rng.integers(0, 3, op.shape, np.uint8)
     return ViewPlan(op, argument, resample, rng.integers(0, 256, (*op.shape, 3), np.uint8), size, size)

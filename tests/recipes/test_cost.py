@@ -10,7 +10,7 @@ import pytest
 from kdaug.config import Adversary, Network, Optimization, Recipe, Supervision, Teacher
 from kdaug.networks.operations import count_forward_operations
 from kdaug.recipes import counted_operations
-from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, Cost, estimate
+from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, Cost, estimate_cost
 from kdaug.recipes.named import table
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ OPERATIONS = {("s", 32): 10, ("t", 32): 7, ("t", 64): 28}
 
 
 def cost_of(recipe: Recipe, answers: tuple[str, int] | None = None) -> float:
-    return estimate(recipe, 100, 32, lambda name, side: OPERATIONS[name, side], answers).operations
+    return estimate_cost(recipe, 100, 32, lambda name, side: OPERATIONS[name, side], answers).operations
 
 
 def test_a_student_alone_takes_three_forward_passes_a_view() -> None:

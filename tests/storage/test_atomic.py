@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Atomic writes: a file has its old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kdaug.storage.atomic import atomic_write
+from kdaug.storage import atomic_write
 
 
 @pytest.mark.parametrize("content", ["läufe\n", b"\x00\xff"])
-def test_what_is_written_is_there_and_nothing_beside_it(tmp_path: Path, content: str | bytes) -> None:
+def test_a_write_leaves_the_new_content_and_no_other_file(tmp_path: Path, content: str | bytes) -> None:
     atomic_write(tmp_path / "a", "old")
     atomic_write(tmp_path / "a", content)
     assert (tmp_path / "a").read_bytes() == (content.encode() if isinstance(content, str) else content)
@@ -19,9 +19,7 @@ def test_what_is_written_is_there_and_nothing_beside_it(tmp_path: Path, content:
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 

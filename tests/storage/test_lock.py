@@ -1,24 +1,37 @@
-"""One process at a time holds a folder, which others may ask about as often as they like."""
+"""Directory locks: one process at a time has the lock, and asking whether a directory is locked does not disturb it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from kdaug.errors import InputError
-from kdaug.storage.lock import is_locked, lock_directory
+from kdaug.storage import is_locked, lock_directory
 
 
-def test_a_folder_is_held_until_the_lock_is_closed(
-    tmp_path: Path, held_elsewhere: Callable[[Path], AbstractContextManager[None]]
-) -> None:
+@contextmanager
+def process_running(code: str, directory: Path) -> Iterator[None]:
+    """Another process runs `code`, with `directory` as a Path. It has printed a line when this context is entered."""
+    program = f"from pathlib import Path; from kdaug.storage import *; directory = Path({str(directory)!r})\n{code}"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
+def test_a_lock_lasts_until_it_is_closed(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
-    with held_elsewhere(tmp_path):
+    with process_running("lock = lock_directory(directory, ''); print('ready', flush=True); input()", tmp_path):
         assert is_locked(tmp_path)
         with pytest.raises(InputError, match=f"{tmp_path} is being trained by another process; wait for it or stop it"):
             lock_directory(tmp_path, "trained")
@@ -26,21 +39,14 @@ def test_a_folder_is_held_until_the_lock_is_closed(
     lock_directory(tmp_path, "trained").close()
 
 
-def test_who_asks_is_no_hindrance_to_who_holds(tmp_path: Path) -> None:
+def test_asking_for_a_lock_does_not_prevent_locking(tmp_path: Path) -> None:
     lock_directory(tmp_path, "trained").close()
-    loop = f"while True: is_held(Path({str(tmp_path)!r}))"
-    ask = f"from pathlib import Path; from kdaug.storage.lock import is_held; print(flush=True)\n{loop}"
-    with subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE) as asking:
-        assert asking.stdout is not None
-        asking.stdout.readline()
-        try:
-            for _ in range(200):
-                lock_directory(tmp_path, "trained").close()
-        finally:
-            asking.kill()
+    with process_running("print('ready', flush=True)\nwhile True: is_locked(directory)", tmp_path):
+        for _ in range(200):
+            lock_directory(tmp_path, "trained").close()
 
 
-def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+def test_locking_removes_partial_files_of_a_killed_process(tmp_path: Path) -> None:
     for name in ("last.safetensors", "last.safetensors.77.part"):
         (tmp_path / name).write_text("")
     lock_directory(tmp_path, "trained").close()

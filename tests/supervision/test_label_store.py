@@ -19,19 +19,9 @@ from kdaug import config
 from kdaug.config import Reading
 from kdaug.errors import InputError
 from kdaug.supervision import distillation_loss, label_store, open_label_store, soft_labels_from_logits
-from kdaug.supervision.label_store import (
-    DatasetFingerprint,
-    LabelStore,
-    Manifest,
-    complete_epochs,
-    empty_records,
-    epoch_files,
-    make_records,
-    manifest_differences,
-    read_manifest,
-    write_manifest,
-    write_records,
-)
+from kdaug.supervision.manifest import DatasetFingerprint, Manifest, manifest_differences, read_manifest, write_manifest
+from kdaug.supervision.label_store import LabelStore
+from kdaug.supervision.records import complete_epochs, empty_records, epoch_files, make_records, write_records
 
 SAMPLES, CLASSES = 23, 12
 SUBJECT = DatasetFingerprint(

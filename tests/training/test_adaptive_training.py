@@ -16,10 +16,11 @@ from rich.console import Console
 from kdaug.config import Recipe
 from kdaug.errors import InputError
 from kdaug.supervision import LabelStore
-from kdaug.supervision.label_store import read_manifest
+from kdaug.supervision.manifest import read_manifest
 from kdaug.training import Interrupted, clean_log_probs, train
 from kdaug.training.clean_log_probs import clean_label_log_probs
-from kdaug.training.context import build_context, load_checked_teacher
+from kdaug.training.context import build_context
+from kdaug.training.teacher import load_checked_teacher
 from kdaug.training.labelling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
 
@@ -99,7 +100,9 @@ def test_the_clean_look_is_at_images_as_they_are(taught_by: Recipe, store: Path)
     logits = teacher(torch.from_numpy(train_images.images)).log_softmax(1)
     expected = logits[torch.arange(len(train_images)), torch.from_numpy(train_images.labels)]
     torch.testing.assert_close(clean_label_log_probs(context, teacher), expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(LabelStore(store, read_manifest(store)).clean, clean_label_log_probs(context, teacher))
+    assert torch.equal(
+        LabelStore(store, read_manifest(store)).clean_label_log_probs, clean_label_log_probs(context, teacher)
+    )
 
 
 def test_a_teacher_without_trust_does_not_look_at_clean_images(

@@ -17,9 +17,10 @@ import torch
 
 from kdaug.config import Recipe, to_yaml
 from kdaug.errors import InputError
-from kdaug.supervision.label_store import read_manifest, write_manifest
+from kdaug.supervision.manifest import read_manifest, write_manifest
 from kdaug.training import labelling, train
-from kdaug.training.labelling import LabelRequest, label_views, verify_labels
+from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.label_verification import verify_labels
 
 Changed = Callable[[Recipe, dict[str, Any]], Recipe]
 Lines = Callable[[Path], list[dict[str, Any]]]

@@ -24,7 +24,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from kdaug import InputError, apply, create_policy
 from kdaug.config import Recipe, read_recipe
 from kdaug.data import Dataset, load_dataset
-from kdaug.rng.philox import permutation
+from kdaug.rng import permutation
 from kdaug.supervision import Teacher
 from kdaug.training import Interrupted, loop, train
 from kdaug.training import context as preparation

@@ -16,11 +16,12 @@ from rich.console import Console
 from kdaug.config import Data, Recipe, Run, Supervision, Views, check
 from kdaug.data.loader import BatchKey
 from kdaug.errors import InputError
-from kdaug.rng.philox import permutation
+from kdaug.rng import permutation
 from kdaug.supervision import MixedLabels, distillation_loss
 from kdaug.training import batches as batches_module
 from kdaug.training import train
-from kdaug.training.batches import epoch_order, training_batches, views_of
+from kdaug.training.batches import epoch_order, training_batches
+from kdaug.views.kernels.engine import views_of
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import DistContext
 from kdaug.training.labelling import LabelRequest, label_views
@@ -42,7 +43,12 @@ def by_image(context: TrainContext, keys: list[BatchKey], replaced: bool = False
     found = {}
     for view_batch in views_of(context, keys, replaced):
         assert view_batch.mixture is not None
-        columns = (view_batch.pixels.numpy(), view_batch.labels, view_batch.mixture.labels, view_batch.mixture.share)
+        columns = (
+            view_batch.pixels.numpy(),
+            view_batch.labels,
+            view_batch.mixture.partner_labels,
+            view_batch.mixture.own_weight,
+        )
         for row, pixels, *rest in zip(view_batch.key.indices.tolist(), *columns, strict=True):
             found[row] = (pixels.tobytes(), *(value.item() for value in rest))
     return found
@@ -67,10 +73,12 @@ def test_each_view_is_mixed_with_the_view_of_the_next_image_of_the_epoch(mixed_s
     assert np.array_equal(view_batch.pixels, mix(own_view(rows), own_view(others), plan))
     assert view_batch.labels.tolist() == train_images.labels[rows].tolist()
     assert view_batch.mixture is not None
-    assert view_batch.mixture.labels.tolist() == train_images.labels[others].tolist()
-    assert view_batch.mixture.share.tolist() == plan.share(context.dataset.size).tolist()
+    assert view_batch.mixture.partner_labels.tolist() == train_images.labels[others].tolist()
+    assert view_batch.mixture.own_weight.tolist() == plan.own_weight(context.dataset.size).tolist()
     parts = view_batch.chunk(3)
-    assert torch.equal(torch.cat([part.mixture.share for part in parts if part.mixture]), view_batch.mixture.share)
+    assert torch.equal(
+        torch.cat([part.mixture.own_weight for part in parts if part.mixture]), view_batch.mixture.own_weight
+    )
 
 
 def test_what_is_seen_does_not_depend_on_batches_or_ranks(mixed_setup: TrainContext) -> None:
@@ -136,7 +144,9 @@ def test_the_cross_entropy_is_with_both_labels(
 ) -> None:
     logits = torch.randn(3, 5, dtype=torch.float64)
     labels, others, share = torch.tensor([0, 1, 2]), torch.tensor([4, 1, 0]), torch.tensor([0.25, 0.5, 1.0])
-    told = distillation_loss(Supervision(label_smoothing=0.1), logits, None, labels, mixture=MixedLabels(others, share))
+    told = distillation_loss(
+        Supervision(label_smoothing=0.1), logits, None, labels, mixed_labels=MixedLabels(others, share)
+    )
     target = torch.full((3, 5), 0.02, dtype=torch.float64)
     for row in range(3):
         target[row, labels[row]] += 0.9 * share[row]

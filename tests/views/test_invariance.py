@@ -11,10 +11,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from kdaug import apply, create_policy
-from kdaug.views.policies.spec import KNOWN
+from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
 
 COUNT, SIZE, SEED, EPOCH = 23, (14, 17), 5, 61
-SPECS = [spec for spec in KNOWN if not spec.startswith("file:")] + [
+SPECS = [spec for spec in SPEC_DESCRIPTIONS if not spec.startswith("file:")] + [
     "autoaugment-cifar10,pad-crop-4,flip,cutout-6,random-erasing-p0.5"
 ]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdaug.rng.philox import permutation
+from kdaug.rng import permutation
 from kdaug.views.mixing import MixPlan, beta_quantile, mix, partners, plan_mixing
 
 SIZE = (24, 40)
@@ -29,7 +29,7 @@ def test_quantiles_are_those_of_the_beta_distribution(alpha: float) -> None:
 def test_blends_have_shares_from_the_beta_distribution_in_256ths(alpha: float) -> None:
     plan = plan_mixing(3, 1, MANY, SIZE, alpha, 0)
     assert not plan.box.any()
-    share = plan.share(SIZE)
+    share = plan.own_weight(SIZE)
     assert np.array_equal(share * 256, plan.weight)
     expected = np.random.default_rng(0).beta(alpha, alpha, len(MANY))
     quantiles = np.linspace(0.02, 0.98, 25)
@@ -43,7 +43,7 @@ def test_boxes_lie_inside_have_the_images_proportions_and_their_areas_follow_the
     assert (np.minimum(left, top) >= 0).all()
     assert (left + width <= 400).all()
     assert (top + height <= 200).all()
-    assert np.allclose(plan.share((200, 400)), 1 - width * height / 80_000)
+    assert np.allclose(plan.own_weight((200, 400)), 1 - width * height / 80_000)
     inside = (left > 0) & (top > 0) & (left + width < 400) & (top + height < 200)
     assert np.abs(width - 2 * height)[inside].max() <= 4
     narrow = plan_mixing(3, 1, MANY, (200, 400), 0, 100.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from kdaug import InputError, ViewPlan, apply, plan_of
-from kdaug.views.plan import blank, chain
+from kdaug.views.plan import concat_plans, empty_plan
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 whole = st.integers(-1000, 1000).map(float)
@@ -87,20 +87,20 @@ def test_a_chain_does_the_one_after_the_other() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 7, 9, 3), np.uint8)
     first = plan_of([[("rotate", 20), ("crop", (1, 1, 5, 6))], [("crop", (-2, 0, 5, 6))]], (7, 9), 50, "bilinear")
     second = plan_of([[("rotate", 30), ("crop", (0, 1, 3, 4))], [("crop", (4, 0, 3, 4))]], (6, 5), (1, 2, 3))
-    both = chain([first, second])
+    both = concat_plans([first, second])
     assert (both.size, both.output_size) == ((7, 9), (4, 3))
     assert_array_equal(apply(images, both), apply(apply(images, first), second))
 
 
 def test_a_plan_that_does_nothing_changes_no_chain() -> None:
     plan = plan_of([[("rotate", 20)]], (4, 4), fill=9, resample="bilinear")
-    assert_same(chain([blank(1, 0, (4, 4)), plan, blank(1, 0, (4, 4))]), plan)
+    assert_same(concat_plans([empty_plan(1, 0, (4, 4)), plan, empty_plan(1, 0, (4, 4))]), plan)
 
 
 @pytest.mark.parametrize("second", [plan_of([[("invert",)]], (5, 4)), plan_of([[("invert",)]] * 2, (4, 4))])
 def test_plans_for_other_images_do_not_chain(second: ViewPlan) -> None:
     with pytest.raises(InputError, match="do not follow each other"):
-        chain([plan_of([[("invert",)]], (4, 4)), second])
+        concat_plans([plan_of([[("invert",)]], (4, 4)), second])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kdaug import InputError, Policy, apply, create_policy
 from kdaug.config import Views
 from kdaug.views.ops import CODES, NAMES
 from kdaug.views.policies import policy_from_views, spec_with_magnitude
-from kdaug.views.policies.spec import KNOWN
+from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
 
 SIZE = (32, 32)
 
@@ -70,7 +70,7 @@ def test_plans_differ_between_seeds_epochs_and_samples(spec: str) -> None:
 
 
 def test_every_listed_specification_is_one() -> None:
-    for spec in KNOWN:
+    for spec in SPEC_DESCRIPTIONS:
         if not spec.startswith("file:"):
             create_policy(spec, epochs=10).plan(0, 0, [0], SIZE)
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageDraw
 
 from kdaug import apply, create_policy
-from kdaug.rng.philox import Stream, below, uniform, words
+from kdaug.rng import Stream, integers_below, random_words, uniform
 from kdaug.views.ops import CODES
 from kdaug.views.policies import SubPolicies
 
@@ -121,10 +121,10 @@ def test_fast_autoaugments_cutout_is_what_its_code_draws() -> None:
     steps = ((("cutout", 1.0, 0.05),), (("cutout", 1.0, 0.6),), (("cutout", 1.0, 1.0),))
     policy = SubPolicies("cutouts", "fast-autoaugment", steps)
     views = apply(np.full((600, *size, 3), 255, np.uint8), policy.plan(0, 0, np.arange(600), size))
-    drawn = words(0, 0, np.arange(600), Stream.POLICY, 8)
+    drawn = random_words(0, 0, np.arange(600), Stream.POLICY, 8)
     u, centres = uniform(drawn), Counter[int]()
     for row, view in enumerate(views):
-        v = steps[int(below(drawn[row, 0], 3))][0][2] * 0.2 * width
+        v = steps[int(integers_below(drawn[row, 0], 3))][0][2] * 0.2 * width
         x, y = width + (1.0 - width) * u[row, 6], height + (1.0 - height) * u[row, 7]
         left, top = int(max(0, x - v / 2.0)), int(max(0, y - v / 2.0))
         theirs = Image.new("RGB", (width, height), (255, 255, 255))

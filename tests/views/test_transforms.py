@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision.transforms import Compose, PILToTensor
 
-from kdaug import InputError, Keyed, ViewTransform, apply, create_policy
+from kdaug import InputError, ViewDataset, ViewTransform, apply, create_policy
 
 SPEC = "randaugment-n2-m9@tf-efficientnet,pad-crop-4,flip"
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 10, 3), np.uint8)
@@ -190,7 +190,7 @@ def test_set_epoch_reaches_running_workers_and_makes_passes_reproducible() -> No
 @pytest.mark.parametrize(("workers", "batch"), [(0, 4), (2, 4), (2, 7)])
 def test_keyed_views_depend_on_the_index_alone(workers: int, batch: int) -> None:
     transform = ViewTransform(SPEC)
-    keyed = Keyed(Pictures(), transform, then=PILToTensor())
+    keyed = ViewDataset(Pictures(), transform, then=PILToTensor())
     assert len(keyed) == 24
     transform.set_epoch(3)
     loader = DataLoader(keyed, batch_size=batch, num_workers=workers, shuffle=True)
@@ -206,7 +206,7 @@ def test_keyed_takes_images_of_several_sizes_and_single_and_negative_indices() -
             image = Image.fromarray(PIXELS[0])
             return (image if index % 3 else image.resize((7, 5)).convert("L" if index % 2 else "RGB")), index
 
-    keyed = Keyed(Sizes(), ViewTransform(SPEC))
+    keyed = ViewDataset(Sizes(), ViewTransform(SPEC))
     together = keyed.__getitems__([0, 1, 3, 5, 4])
     for (view, label), index in zip(together, [0, 1, 3, 5, 4], strict=True):
         assert label == index
@@ -216,7 +216,7 @@ def test_keyed_takes_images_of_several_sizes_and_single_and_negative_indices() -
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: ViewTransform(None), lambda: ViewTransform("flip", seed=1.5), lambda: Keyed([], "flip")]
+    "make", [lambda: ViewTransform(None), lambda: ViewTransform("flip", seed=1.5), lambda: ViewDataset([], "flip")]
 )
 def test_what_cannot_work_is_refused_when_it_is_made(make: Any) -> None:
     with pytest.raises(InputError, match=r"ViewTransform"):

@@ -1,1 +1,1 @@
-"""The command line: one file per verb, which parses, calls and prints."""
+"""The command line: one module per command, which parses its arguments, calls the library and prints."""

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdaug.cli.output import print_error
 from kdaug.cli.parsing import parse
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train a teacher and two students on bundled images (minutes on 2 cores) and write a page about the result."""
+    """Train a teacher and two students on bundled images (minutes on 2 cores) and write an HTML page."""
 
     out: str = "runs/demo"
-    """Folder for the runs and the page; what is finished there is not done again."""
+    """Directory for the runs and the page; runs that are finished there are not repeated."""
 
 
 def run(arguments: list[str]) -> int:
     """Runs the demonstration; returns the exit code."""
-    given = parse(Arguments, arguments, "kdaug demo")
+    args = parse(Arguments, arguments, "kdaug demo")
 
     from rich.console import Console
 
@@ -29,10 +29,10 @@ def run(arguments: list[str]) -> int:
     from kdaug.training import Interrupted
 
     try:
-        result = run_demo(named_recipe("demo"), Path(given.out), Console())
+        result = run_demo(named_recipe("demo"), Path(args.out), Console())
     except (Interrupted, KeyboardInterrupt):
-        print(f"kdaug: interrupted; continue with: kdaug demo --out {shlex.quote(given.out)}", file=sys.stderr)
+        print_error(f"interrupted; continue with: kdaug demo --out {shlex.quote(args.out)}")
         return 130
-    print(f"open {result.page} for curves, views and the teacher's judgement")
+    print(f"open {result.page} for curves, views and the teacher's predictions")
     print("on your own photos: kdaug train photos --data.root FOLDER-WITH-ONE-SUBFOLDER-PER-CLASS")
     return 0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from kdaug.cli.parsing import parse
+from kdaug.errors import InputError
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Error of a run's weights on the validation images of its data set, or of timm's weights on any of one's own.
+    """Evaluate the weights of a run on its validation images, or timm's pretrained weights on your own images.
 
     kdaug eval runs/a
     kdaug eval timm:tf_efficientnet_b0.aa_in1k --data.root imagenet
@@ -22,32 +24,42 @@ class Arguments:
     run: tyro.conf.Positional[str]
     """Run directory, or timm:NAME."""
     weights: Literal["last", "best"] = "last"
-    """The final weights, or those with the lowest error on the way (chosen on these very images)."""
+    """last: the final weights; best: those of the epoch with the lowest error (selected on the validation images)."""
     name: Annotated[Literal["folder", "shards", "hub"] | None, tyro.conf.arg(name="data.name")] = None
-    """What data.root is, for timm:NAME; None: folder. A run knows its own."""
+    """For timm:NAME: the kind of dataset at data.root; None: folder."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Where the data are now; None: where they were when training."""
+    """Directory of the dataset; None: as in the run's recipe."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
-    """auto, cpu, cuda, ..."""
+    """auto (a GPU if available), cpu, cuda, ..."""
     evaluate_size: Annotated[int | None, tyro.conf.arg(name="run.evaluate-size")] = None
-    """Side in pixels that the images are brought to; None: as in the run."""
+    """Side in pixels that the images are resized to; None: as in the run."""
     json: bool = False
-    """Print the figures as one JSON object."""
+    """Print the result as one JSON object."""
 
 
 def run(arguments: list[str]) -> int:
-    """Evaluates and prints; returns the exit code."""
-    given = parse(Arguments, arguments, "kdaug eval")
+    """Evaluates and prints the scores; returns the exit code."""
+    args = parse(Arguments, arguments, "kdaug eval")
 
-    from kdaug.inference.evaluate import evaluate_run
+    from rich.console import Console
 
-    scores = evaluate_run(given.run, given.weights, given.name, given.root, given.device, given.evaluate_size)
-    if given.json:
+    from kdaug.inference import evaluate_published, evaluate_run
+    from kdaug.training.progress import console_logging
+
+    with console_logging(Console(stderr=True)):
+        if args.run.startswith("timm:"):
+            name, kind = args.run.removeprefix("timm:"), args.name or "folder"
+            scores = evaluate_published(name, kind, args.root, args.device, args.evaluate_size)
+        elif args.name is not None:
+            raise InputError("data.name is for timm:NAME only", "omit it; a run knows the kind of its data")
+        else:
+            scores = evaluate_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
+    if args.json:
         print(json.dumps(scores.figures()))
     else:
-        which = "" if given.run.startswith("timm:") else f" ({given.weights} weights)"
+        weights = "" if args.run.startswith("timm:") else f" ({args.weights} weights)"
         print(
-            f"{given.run}{which}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
+            f"{args.run}{weights}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
             f"loss {scores.val_loss:.4f}, on {scores.images:,} images"
         )
     return 0

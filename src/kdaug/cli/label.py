@@ -20,52 +20,52 @@ HELP = """usage: kdaug label RECIPE --out FOLDER [--k K] [--temperatures T ...] 
                                     [--precision float32] [--section.setting VALUE ...]
        kdaug label verify FOLDER [--views N] [--seed SEED] [--data.root DIR]
 
-The teacher of RECIPE looks once at every view that students of it will see, and its top classes are stored:
+Runs the teacher of RECIPE once on every view of its training and stores the top classes, for training without it:
   kdaug label cifar100-table1-small --data.root data --teacher.source run:runs/teacher --out labels
   kdaug train cifar100-table1-small --data.root data --teacher.labels labels
-Given the same again it goes on where it was stopped; under torchrun the processes share the work. Any seed, network,
-weight, and K and temperature that are stored serve afterwards; views.seed, the policy and the images must be the same.
+The same command again resumes. Under torchrun the processes share the work. Students may have any run.seed, network and
+supervision.weight, and the stored k and temperatures; views.seed, the policy and the images must be the same.
 
-kdaug label RECIPE --help lists all settings with that recipe's values."""
+kdaug label RECIPE --help lists all settings with the recipe's values."""
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What is stored of a teacher's answers, where, and by which recipe."""
+    """Options of labelling; all other flags are settings of the recipe."""
 
     out: str
     """Folder to write to."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     k: int | None = None
-    """Classes kept of each view, the most probable ones; None: supervision.k."""
+    """Number of top classes stored per view; None: supervision.k."""
     temperatures: tuple[float, ...] | None = None
-    """Temperatures served with readings other than renormalized; None: supervision.temperature."""
+    """Temperatures that the labels can be used with, for readings other than renormalized; None: the recipe's."""
     epochs: str | None = None
-    """Epochs to write now, as 0:90 (the end not included); None: all. More can be added later."""
+    """Epochs to label now, such as 0:90 (end excluded); None: all. Others can be added later."""
     cycle: int | None = None
-    """Store so many epochs, to be used in turn."""
+    """Label this many epochs, which are used again in turn; None: all epochs."""
     precision: Literal["float16", "float32"] = "float16"
-    """Of the stored log-probabilities; float16 keeps each to one part in 2,000."""
+    """Type of the stored log-probabilities; float16 has a relative error of 1/2,000."""
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Computes a random part of a store's answers again and compares them."""
+    """Run the teacher again on some views of a label store and compare."""
 
     folder: tyro.conf.Positional[str]
-    """Of the store."""
+    """Folder of the label store."""
     views: int = 1000
-    """How many views to look at again."""
+    """Number of views to compare."""
     root: Annotated[str | None, tyro.conf.arg(name="data.root")] = None
-    """Where the data are now; None: where they were."""
+    """Directory of the dataset; None: as in the recipe."""
     device: Annotated[str, tyro.conf.arg(name="run.device")] = "auto"
-    """auto, cpu, cuda, ..."""
+    """auto (a GPU if available), cpu, cuda, ..."""
     seed: int | None = None
-    """Which part; None: another one every time."""
+    """Seed of the random selection of views; None: a different one each time."""
 
 
 def run(arguments: list[str]) -> int:
-    """Labels or verifies; returns the exit code, 1 if a store does not hold what it says."""
+    """Labels or verifies; returns the exit code, 1 if a verified label store is wrong."""
     if print_help_if_asked(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
         return 0
     if arguments[0] == "verify":
@@ -74,62 +74,68 @@ def run(arguments: list[str]) -> int:
 
 
 def _label(name: str, flags: list[str]) -> int:
-    given = parse(
+    args = parse(
         Labelling,
         flags,
         f"kdaug label {name}",
         default=Labelling(out=tyro.MISSING, recipe=find_recipe(name)),
-        description="Store a teacher's answers to every view of a recipe; flags change its settings.",
+        description="Store a teacher's soft labels for every view of a recipe. Flags change its settings.",
     )
-    recipe = check(given.recipe)
+    recipe = check(args.recipe)
+
+    from rich.console import Console
 
     from kdaug.training import Interrupted
     from kdaug.training.labelling import LabelRequest, label_views
+    from kdaug.training.progress import console_logging
 
+    request = LabelRequest(args.k, args.temperatures, args.precision, _epochs(args), args.cycle)
     try:
-        request = LabelRequest(given.k, given.temperatures, given.precision, _epochs(given), given.cycle)
-        label_views(_placed(recipe, given.out), Path(given.out), request)
+        with console_logging(Console(quiet=rank() > 0)):
+            label_views(_with_directory(recipe, args.out), Path(args.out), request)
     except (Interrupted, KeyboardInterrupt) as stop:
-        why = stop.why if isinstance(stop, Interrupted) else "interrupted"
-        print_error(f"{why}; the same command goes on from what is written")
+        reason = stop.reason if isinstance(stop, Interrupted) else "interrupted"
+        print_error(f"{reason}; the same command resumes")
         return 130
     if rank() == 0:
-        store = shlex.quote(given.out)
-        print(f"everything is in {store}:  kdaug train {store}/recipe.yaml --teacher.labels {store} --run.dir NEW")
+        store = shlex.quote(args.out)
+        print(f"labels written to {store}:  kdaug train {store}/recipe.yaml --teacher.labels {store} --run.dir NEW")
     return 0
 
 
-def _placed(recipe: Recipe, out: str) -> Recipe:
-    """run.dir, where not given: beside the store, which is where a teacher to be trained is put as well."""
+def _with_directory(recipe: Recipe, out: str) -> Recipe:
+    """The recipe with a default run.dir next to `out`; a teacher is trained in a folder next to run.dir."""
     if recipe.run.dir is not None:
         return recipe
     return replace(recipe, run=replace(recipe.run, dir=str(Path(out).parent / "run")))
 
 
-def _epochs(given: Labelling) -> tuple[int, int] | None:
-    """First and end; None for all."""
-    if given.epochs is None:
+def _epochs(args: Labelling) -> tuple[int, int] | None:
+    """First epoch and end; None for all."""
+    if args.epochs is None:
         return None
-    first, colon, end = given.epochs.partition(":")
+    first, colon, end = args.epochs.partition(":")
     if not (colon and first.isdigit() and end.isdigit()):
-        raise InputError(f"--epochs is {given.epochs!r}, but must be like 0:90")
-    if given.cycle is not None:
-        raise InputError("--epochs and --cycle exclude each other; --cycle 10 stores epochs 0:10")
+        raise InputError(f"--epochs is {args.epochs!r}, but must be like 0:90")
+    if args.cycle is not None:
+        raise InputError("--epochs and --cycle exclude each other; --cycle 10 labels epochs 0:10")
     return int(first), int(end)
 
 
-def _verify(given: Verify) -> int:
-    from kdaug.training.labelling import verify_labels
+def _verify(args: Verify) -> int:
+    from rich.console import Console
 
-    seed = time.time_ns() if given.seed is None else given.seed
-    seen = verify_labels(Path(given.folder), given.views, given.root, given.device, seed)
-    differ = ", ".join(f"{name} {error:.2g}" for name, error in seen.errors.items())
-    print(f"{seen.views:,} views of {seen.epochs} epoch(s) of {given.folder} looked at again; they differ at most by:")
-    print(differ)
-    if seen.wrong:
-        print_error(
-            f"{given.folder}: {seen.wrong:,} of these views have answers that rounding does not explain; label again"
-        )
-    for line in seen.changed:
+    from kdaug.training.label_verification import verify_labels
+    from kdaug.training.progress import console_logging
+
+    seed = time.time_ns() if args.seed is None else args.seed
+    with console_logging(Console(stderr=True)):
+        result = verify_labels(Path(args.folder), args.views, args.root, args.device, seed)
+    differences = ", ".join(f"{name} {error:.2g}" for name, error in result.errors.items())
+    print(f"compared {result.views:,} views of {result.epochs} epoch(s) of {args.folder}; largest differences:")
+    print(differences)
+    if result.wrong:
+        print_error(f"{args.folder}: {result.wrong:,} of these views differ by more than rounding; label again")
+    for line in result.changed:
         print_error(line)
-    return 1 if seen.changed or seen.wrong else 0
+    return 1 if result.changed or result.wrong else 0

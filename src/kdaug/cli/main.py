@@ -1,6 +1,6 @@
-"""The `kdaug` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
+"""The `kdaug` command: imports and runs the module of one command, and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a run of several failed, or a defect of ours.
+Exit codes: 0 done, 2 bad input, 130 interrupted, 1 a failed run of several or an internal error.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from types import FrameType
 from kdaug.cli.output import print_error
 from kdaug.errors import InputError, nearest
 
-# verb -> (module, what it does); the module is imported only when its verb is used
-VERBS = {
-    "demo": ("kdaug.cli.demo", "see it work in minutes: a teacher and two students on bundled images"),
-    "train": ("kdaug.cli.train", "train a recipe, by name or from a YAML file"),
-    "sweep": ("kdaug.cli.sweep", "train a recipe with other values of some settings, every combination of them"),
-    "reproduce": ("kdaug.cli.reproduce", "a table or figure of the paper: our figures beside its own"),
-    "label": ("kdaug.cli.label", "store what a teacher says of every view, to train from without it"),
-    "eval": ("kdaug.cli.evaluate", "error of a finished run's weights"),
-    "report": ("kdaug.cli.report", "set finished runs side by side: tables, gains, figures, one page"),
-    "runs": ("kdaug.cli.runs", "list runs: state, best figure, how to go on"),
-    "views": ("kdaug.cli.views", "list the augmentation policies, or show what one really does"),
-    "networks": ("kdaug.cli.networks", "list the networks of the paper, with published figures"),
-    "recipes": ("kdaug.cli.recipes", "list the named recipes, or show one as YAML"),
+# command -> (module, summary); a module is imported only when its command runs
+COMMANDS = {
+    "demo": ("kdaug.cli.demo", "train a teacher and two students on bundled images, in minutes"),
+    "train": ("kdaug.cli.train", "train a recipe, given by name or as a YAML file"),
+    "sweep": ("kdaug.cli.sweep", "train a recipe with every combination of several settings"),
+    "reproduce": ("kdaug.cli.reproduce", "train the runs of a table or figure of the paper and compare the errors"),
+    "label": ("kdaug.cli.label", "store a teacher's soft labels, for training without the teacher"),
+    "eval": ("kdaug.cli.evaluate", "evaluate the weights of a run, or timm's"),
+    "report": ("kdaug.cli.report", "compare finished runs in tables, figures and an HTML page"),
+    "runs": ("kdaug.cli.runs", "list runs with state, errors and the command that resumes each"),
+    "views": ("kdaug.cli.views", "list augmentation policies, or show what one does"),
+    "networks": ("kdaug.cli.networks", "list the networks of the paper with published errors"),
+    "recipes": ("kdaug.cli.recipes", "list named recipes, show one as YAML, or smoke-test them"),
 }  # fmt: skip
 
 
 def entry() -> None:
-    """The console script: `main`, with Ctrl-C in one line from the first import to the last thread's end."""
+    """The console script: runs `main` and exits; Ctrl-C prints one line, from the first import to the last thread."""
     pressed: list[int] = []
 
-    def note(signum: int, frame: FrameType | None) -> None:
-        if pressed or _is_importing(frame):  # already on the way out, or where an exception may well be swallowed
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if pressed or _is_importing(frame):  # already exiting, or inside an import, which may swallow the exception
             os.write(2, b"kdaug: interrupted\n")
             os._exit(130)
         pressed.append(signum)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, note)
-    threading.excepthook, sys.unraisablehook = _leave_files_to_the_main_thread, _leave_if_interrupted
+    signal.signal(signal.SIGINT, handle)
+    threading.excepthook, sys.unraisablehook = _ignore_file_errors, _exit_if_interrupted
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # as on stderr: file names may not be valid text
     try:
         code = main()
     except BaseException:
         if not pressed:
             raise
-        code = _interrupted()  # a library turned the KeyboardInterrupt into something else while it was imported
+        code = _interrupted()  # a library raised something else instead of the KeyboardInterrupt
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
-def _leave_files_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
-    """A thread that cannot write (TensorBoard's) tells whom it writes for, so that nobody needs its traceback too."""
+def _ignore_file_errors(failed: threading.ExceptHookArgs) -> None:
+    """Prints no traceback for a thread that cannot write (TensorBoard's): the main thread reports the same error."""
     if not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)
 
 
-def _leave_if_interrupted(lost: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C came in a place that swallows exceptions (a destructor); to go on would be to disobey it."""
-    if lost.exc_type is KeyboardInterrupt:
+def _exit_if_interrupted(ignored: sys.UnraisableHookArgs) -> None:
+    """Exits if Ctrl-C arrived where Python ignores exceptions, such as in a destructor."""
+    if ignored.exc_type is KeyboardInterrupt:
         os.write(2, b"kdaug: interrupted\n")
         os._exit(130)
-    sys.__unraisablehook__(lost)
+    sys.__unraisablehook__(ignored)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -80,29 +80,44 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Runs the command line and returns the exit code."""
+    args = sys.argv[1:] if arguments is None else arguments
+    command = None
     try:
-        code = _dispatch(given)
+        if not args or args[0] in ("-h", "--help", "help"):
+            print(usage(), flush=True)
+            return 0
+        if args[0] == "--version":
+            print(f"kdaug {version('kdaug')}", flush=True)
+            return 0
+        if args[0] not in COMMANDS:
+            suggestion = nearest(args[0], list(COMMANDS))
+            raise InputError(f"there is no command {args[0]!r}{suggestion} (kdaug --help lists all commands)")
+        command = importlib.import_module(COMMANDS[args[0]][0])
+        code: int = command.run(args[1:])
         sys.stdout.flush()
         return code
     except InputError as error:
-        print_error(str(error))
+        print_error(error, getattr(command, "FLAGS", None))
         return 2
     except KeyboardInterrupt:
         return _interrupted()
-    except BrokenPipeError:  # whoever read our output (head, say) has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # files and folders are the user's
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and not error.filename:
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        hint = "; free some space, then continue with the same command (kdaug train: with --run.resume)" if full else ""
-        said = "the disk is full" if full else str(error.strerror)
-        print_error(f"{said}{where}{hint}")
-        return 2
+    except OSError as error:
+        return _print_os_error(error)
+
+
+def _print_os_error(error: OSError) -> int:
+    """Prints an error of the user's files or disk and returns the exit code. Any other error is raised again."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not is_full and not error.filename:
+        raise error
+    file = f" ({error.filename})" if error.filename else ""
+    hint = "; free some space, then continue with the same command (kdaug train: with --run.resume)" if is_full else ""
+    print_error(f"{'the disk is full' if is_full else error.strerror}{file}{hint}")
+    return 2
 
 
 def _interrupted() -> int:
@@ -110,35 +125,17 @@ def _interrupted() -> int:
     return 130
 
 
-def _dispatch(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if given[0] == "--version":
-        print(f"kdaug {version('kdaug')}")
-        return 0
-    if given[0] not in VERBS:
-        raise InputError(f"there is no command {given[0]!r}{nearest(given[0], list(VERBS))} (kdaug --help lists them)")
-    verb = importlib.import_module(VERBS[given[0]][0])
-    code: int = verb.run(given[1:])
-    return code
-
-
 def usage() -> str:
     """The text of `kdaug --help`."""
-    lines = [f"  {verb:<10}{what}" for verb, (_, what) in VERBS.items()]
+    lines = [f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: kdaug COMMAND ...",
             "",
-            "Train image classifiers under strong augmentation, with a teacher that looks at the same views.",
+            "Train image classifiers with strong augmentation and a teacher that labels the augmented images.",
             "",
             *lines,
             "",
-            "kdaug COMMAND --help says more. Start with: kdaug demo",
+            "kdaug COMMAND --help prints the options of a command. To start: kdaug demo",
         ]
     )
-
-
-if __name__ == "__main__":
-    entry()

@@ -1,38 +1,61 @@
-"""What commands say: complaints, of which one process speaks for all that torchrun started, and reports."""
+"""What commands print: errors on stderr, and the result of a report."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
+
+from kdaug.config import Recipe
+from kdaug.errors import InputError
 
 
 def rank() -> int:
-    """Which of the processes that torchrun started this one is; 0 without torchrun."""
+    """The rank of this process under torchrun; 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
-def print_error(what: str) -> None:
-    """One line on stderr. The first process speaks, the others only if it does not.
+def print_error(error: InputError | str, flags: Mapping[str, str] | None = None) -> None:
+    """Prints one line on stderr, with flags for the settings that `error.way_out` names. See `settings_as_flags`.
 
-    For what is wrong is mostly wrong for all, and torchrun ends the others as soon as the first has failed.
+    Ranks above 0 wait first: most errors are the same in all processes, and torchrun stops the others as soon as rank 0
+    has failed, so that the line is printed once.
     """
+    text = str(error)
+    if isinstance(error, InputError) and error.way_out:
+        text = f"{error.problem}; {settings_as_flags(error.way_out, flags or {})}"
     if rank() > 0:
         time.sleep(2)
-        what = f"process {rank()}: {what}"
-    print(f"kdaug: {what}", file=sys.stderr, flush=True)
+        text = f"process {rank()}: {text}"
+    print(f"kdaug: {text}", file=sys.stderr, flush=True)
 
 
-def print_report(table: str, left_out: Iterable[str], out: Path) -> None:
-    """What a command that has written a report to `out` says of it."""
+def settings_as_flags(text: str, flags: Mapping[str, str]) -> str:
+    """`text` with a flag for each setting in it: run.resume becomes --run.resume.
+
+    flags: setting to flag, for settings that a command has under another name. An assignment (views.magnitude=0,1) is
+    left unchanged.
+    """
+    names = [
+        f"{part}.{setting.name}" for part, kind in typing.get_type_hints(Recipe).items() for setting in fields(kind)
+    ]
+    pattern = rf"(?<![\w./-])({'|'.join(map(re.escape, names))})(?![\w=])"
+    return re.sub(pattern, lambda match: flags.get(match[0], f"--{match[0].replace('_', '-')}"), text)
+
+
+def print_report(table: str, left_out: Iterable[str], directory: Path) -> None:
+    """Prints the table of a report written to `directory`, and each run that was left out."""
     print(table, end="")
-    for why in left_out:
-        print_error(f"left out: {why}")
-    print(f"everything is in {out}: open {out}/index.html")
+    for reason in left_out:
+        print_error(f"left out: {reason}")
+    print(f"report written to {directory}: open {directory}/index.html")
 
 
 def percent(value: float | None) -> str:
-    """An error for a table; nothing if there is none yet."""
+    """`value` with two decimals and a percent sign; empty if None."""
     return "" if value is None else f"{value:.2f} %"

@@ -1,4 +1,4 @@
-"""tyro at the edge: one flag per setting, its docstring the help, and errors in one line like all others."""
+"""Parsing with tyro: one flag per field of a dataclass, with its docstring as help and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> T:
-    """A `kind` (dataclass) from the command line's `arguments`; `options` go to tyro.cli.
+    """An instance of the dataclass `kind` from command-line `arguments`; `options` are passed to tyro.cli.
 
-    `--help` prints tyro's help and exits. Raises InputError for arguments that do not fit.
+    `--help` prints tyro's help and exits. Raises InputError for invalid arguments.
     """
-    said = io.StringIO()
-    # tyro joins lines, except before one that does not begin with a letter
+    stderr = io.StringIO()
+    # indent example commands: tyro joins lines, unless the next one begins with something other than a letter
     options = {"description": re.sub(r"^(?=kdaug )", "  ", inspect.getdoc(kind) or "", flags=re.MULTILINE), **options}
-    arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", given) for given in arguments]  # --run.no-resume to tyro
+    arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", argument) for argument in arguments]  # as tyro names them
     try:
-        with contextlib.redirect_stderr(said):
-            given: T = tyro.cli(kind, args=arguments, prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
-            return given
+        with contextlib.redirect_stderr(stderr):
+            parsed: T = tyro.cli(kind, args=arguments, prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
+            return parsed
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise InputError(f"{_in_one_line(said.getvalue())} ({program} --help lists all settings)") from None
+        raise InputError(f"{_first_error(stderr.getvalue())} ({program} --help lists all settings)") from None
 
 
-def _in_one_line(box: str) -> str:
-    """What tyro's error box says: its first part, and the first flag that it suggests."""
+def _first_error(box: str) -> str:
+    """The first error in tyro's box of errors, with the first flag that tyro suggests, on one line."""
     text = re.sub("[╭╮╰╯│]", "", box)
-    _title, *parts = (" ".join(part.split()) for part in re.split("[─-]{3,}", text))  # -: where there is no Unicode
+    _title, *parts = (" ".join(part.split()) for part in re.split("[─-]{3,}", text))  # -: on terminals without Unicode
     first = next(part for part in parts if part).rstrip(".")
     suggested = re.findall(r"(?<=\s)--[\w.-]+", text.partition("Perhaps you meant:")[2])
     if not suggested:

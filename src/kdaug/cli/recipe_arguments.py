@@ -1,4 +1,4 @@
-"""From a recipe's name or file and the flags after it to one recipe."""
+"""From the recipe argument of a command, and the flags after it, to a Recipe."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from kdaug.config import Recipe, check, read_recipe
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, named_recipe
 
-_LEFT_BY_A_RUN = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
+_RUN_FILES = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
 
 
 def print_help_if_asked(arguments: list[str], text: str, usage: str) -> bool:
-    """Whether help is asked for in place of a recipe, and then prints `text`. InputError if there is nothing at all."""
+    """Prints `text` and returns True if the first argument asks for help. Raises InputError without arguments."""
     if not arguments:
-        raise InputError(f"which recipe? kdaug recipes lists them; then: {usage}")
+        raise InputError(f"a recipe is missing: {usage}", "kdaug recipes lists all recipes")
     if arguments[0] not in ("-h", "--help"):
         return False
     print(text)
     return True
 
 
-def find_recipe(name_or_file: str) -> Recipe:
-    """The recipe of a name, in a YAML file (anything that ends in .yaml or .yml, or has a slash in it), or of a run.
+def find_recipe(name_or_path: str) -> Recipe:
+    """The recipe with that name, in that YAML file (a path ends in .yaml or .yml or contains a slash), or of that run.
 
-    A run is meant by its directory or the recipe.yaml in it, and is that directory wherever it stands by now.
+    A run is given by its directory or by the recipe.yaml in it; run.dir of its recipe is set to that directory.
     """
-    if name_or_file.startswith("-"):
-        raise InputError(f"the recipe comes first, then the flags: RECIPE {name_or_file} ...")
-    path = Path(name_or_file)
-    if name_or_file not in RECIPES and path.is_dir():
+    if name_or_path.startswith("-"):
+        raise InputError(f"the recipe comes first, then the flags: RECIPE {name_or_path} ...")
+    path = Path(name_or_path)
+    if name_or_path not in RECIPES and path.is_dir():
         path = path / "recipe.yaml"
-    elif not (name_or_file.endswith((".yaml", ".yml")) or "/" in name_or_file):
-        return named_recipe(name_or_file)
+    elif not (name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path):
+        return named_recipe(name_or_path)
     recipe = read_recipe(path)
-    of_a_run = path.name == "recipe.yaml" and any((path.parent / name).exists() for name in _LEFT_BY_A_RUN)
-    return replace(recipe, run=replace(recipe.run, dir=str(path.parent))) if of_a_run else recipe
+    is_run = path.name == "recipe.yaml" and any((path.parent / name).exists() for name in _RUN_FILES)
+    return replace(recipe, run=replace(recipe.run, dir=str(path.parent))) if is_run else recipe
 
 
 def apply_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:
-    """`recipe` with the settings that `flags` give; InputError for a flag that there is not or a value that is none."""
+    """`recipe` with the settings in `flags`. Raises InputError for an unknown flag or an invalid value."""
     return check(parse(Recipe, flags, program, default=recipe, description=description))
 
 
-def recipe_stem(name_or_file: str) -> str:
-    """A short name for the recipe, for its default run directory."""
-    return Path(name_or_file).stem
+def recipe_stem(name_or_path: str) -> str:
+    """A short name for the recipe, used in the name of its default run directory."""
+    return Path(name_or_path).stem

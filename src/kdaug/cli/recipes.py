@@ -16,7 +16,7 @@ from kdaug.cli.parsing import parse
 from kdaug.config import to_yaml
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, NamedRecipe, counted_operations, named_recipe
-from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, estimate
+from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, estimate_cost
 
 if TYPE_CHECKING:
     from kdaug.training.smoke_test import SmokeTestResult
@@ -24,45 +24,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """List the named recipes with what is published of them and what they cost; show one; or try them out.
+    """List the named recipes with published error and cost, show one as YAML, or smoke-test them.
 
-    kdaug recipes                    all of them
-    kdaug recipes cifar100 kd        those with all these words in their name, family or description
-    kdaug recipes show NAME          one as YAML with its sources, to change and train from
-    kdaug recipes --check imagenet   builds each, two optimisation steps at its real image size, one evaluation
+    kdaug recipes                    all recipes
+    kdaug recipes cifar100 kd        recipes with all these words in their name, family or description
+    kdaug recipes show NAME          one recipe as YAML with its sources, to edit and train
+    kdaug recipes --check imagenet   build each, train two steps and evaluate once at its image size
     """
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Words to look for, or show and a name."""
+    """Words to search for, or show and a name."""
     check: bool = False
-    """Try the recipes out on noise, each in a process of its own; minutes, for all of them most of an hour."""
+    """Smoke-test each recipe on random images in its own process; minutes, for all recipes most of an hour."""
     json: bool = False
-    """One JSON object per recipe and line."""
+    """Print one JSON object per recipe and line."""
 
 
 def run(arguments: list[str]) -> int:
-    """Lists, shows or checks; returns the exit code, 1 if a recipe checked is not sound."""
-    given = parse(Arguments, arguments, "kdaug recipes")
-    if given.words[:1] == ("show",):
-        if len(given.words) != 2:
+    """Lists, shows or smoke-tests recipes; returns the exit code, 1 if a smoke test failed."""
+    args = parse(Arguments, arguments, "kdaug recipes")
+    if args.words[:1] == ("show",):
+        if len(args.words) != 2:
             raise InputError("show takes the name of one recipe: kdaug recipes show NAME")
-        _show(given.words[1])
+        _show(args.words[1])
         return 0
-    found = [named for named in RECIPES.values() if all(word.lower() in _text(named) for word in given.words)]
-    if not found:
-        raise InputError(f"no recipe has {' and '.join(given.words)} in its name or description; kdaug recipes has all")
-    if given.check:
-        return _check(found, given.json)
-    if given.json:
-        for named in found:
+    selected = [named for named in RECIPES.values() if all(word.lower() in _text(named) for word in args.words)]
+    if not selected:
+        raise InputError(
+            f"no recipe has {' and '.join(args.words)} in its name or description", "kdaug recipes lists all recipes"
+        )
+    if args.check:
+        return _smoke_test(selected, args.json)
+    if args.json:
+        for named in selected:
             print(json.dumps(_facts(named)))
     else:
-        _list(found)
+        _list(selected)
     return 0
 
 
 def _text(named: NamedRecipe) -> str:
-    return f"{named.name} {named.family} {named.what}".lower()
+    return f"{named.name} {named.family} {named.summary}".lower()
 
 
 def _show(name: str) -> None:
@@ -75,12 +77,12 @@ def _facts(named: NamedRecipe) -> dict[str, Any]:
     recipe, facts = named.make(), {}
     if named.images is not None:
         forward = partial(counted_operations, classes=named.classes)
-        cost = estimate(recipe, named.images, named.side, forward, named.answers)
+        cost = estimate_cost(recipe, named.images, named.image_size, forward, named.existing_teacher)
         facts = {"operations": cost.operations, "gpu_hours": round(cost.gpu_hours, 2)}
     return {
         "name": named.name,
         "family": named.family,
-        "what": named.what,
+        "what": named.summary,
         "source": named.source,
         "published_error": named.published_error,
         "global_batch": recipe.optimization.global_batch,
@@ -89,8 +91,8 @@ def _facts(named: NamedRecipe) -> dict[str, Any]:
     }
 
 
-def _list(found: Iterable[NamedRecipe]) -> None:
-    for family, members in groupby(found, lambda named: named.family):
+def _list(selected: Iterable[NamedRecipe]) -> None:
+    for family, members in groupby(selected, lambda named: named.family):
         print(f"{family:<54}published  batch  epochs  10^18 op  GPU-hours")
         for named in members:
             facts = _facts(named)
@@ -103,36 +105,39 @@ def _list(found: Iterable[NamedRecipe]) -> None:
             )
         print()
     print(
-        "published: top-1 error in the paper. GPU-hours: a guess, at "
-        f"{GPU_OPERATIONS_PER_SECOND / 1e12:g} teraflop/s, a teacher to be trained included; "
-        "EfficientNets stay well below that rate and take several times as long.\n"
-        "kdaug recipes show NAME prints one with its sources; kdaug train NAME trains it."
+        "published: top-1 error in the paper. GPU-hours: an estimate at "
+        f"{GPU_OPERATIONS_PER_SECOND / 1e12:g} TFLOP/s, including the training of a teacher; EfficientNets are much "
+        "slower than that rate and take several times as long.\n"
+        "kdaug recipes show NAME prints a recipe with its sources; kdaug train NAME trains it."
     )
 
 
-def _check(found: list[NamedRecipe], as_json: bool) -> int:
+def _smoke_test(selected: list[NamedRecipe], as_json: bool) -> int:
     from kdaug.training.smoke_test import SmokeTestResult, smoke_test_in_subprocess
 
     if not as_json:
         print(f"{'recipe':<54}{'step':>9}{'evaluation':>12}{'memory':>10}{'loss':>8}")
     failed = 0
-    for named in found:
-        seen = smoke_test_in_subprocess(named.make(), named.classes, named.answers)
-        failed += isinstance(seen, str)
+    for named in selected:
+        result = smoke_test_in_subprocess(named.make(), named.classes, named.existing_teacher)
+        failed += isinstance(result, str)
         if as_json:
-            figures = vars(seen) if isinstance(seen, SmokeTestResult) else {"error": seen}
+            figures = vars(result) if isinstance(result, SmokeTestResult) else {"error": result}
             print(json.dumps({"name": named.name, **figures}), flush=True)
         else:
-            print(f"{named.name:<54}{_seen(seen)}", flush=True)
+            print(f"{named.name:<54}{_format_result(result)}", flush=True)
     if failed:
-        print_error(f"{failed} of {len(found)} recipes are not sound")
+        print_error(f"the smoke test of {failed} of {len(selected)} recipes failed")
     elif not as_json:
-        print(f"all {len(found)} are sound: built, two steps on two images of noise at their real size, one evaluation")
+        print(
+            f"the smoke tests of all {len(selected)} recipes passed: network built, two steps on two random images of "
+            "the recipe's size, one evaluation"
+        )
     return 1 if failed else 0
 
 
-def _seen(seen: SmokeTestResult | str) -> str:
-    if isinstance(seen, str):
-        return f"FAILED: {seen}"
-    memory = f"{seen.peak_bytes / 2**30:.1f} GiB"
-    return f"{seen.step_seconds:>7.1f} s{seen.evaluation_seconds:>10.1f} s{memory:>10}{seen.loss:>8.2f}"
+def _format_result(result: SmokeTestResult | str) -> str:
+    if isinstance(result, str):
+        return f"FAILED: {result}"
+    memory = f"{result.peak_bytes / 2**30:.1f} GiB"
+    return f"{result.step_seconds:>7.1f} s{result.evaluation_seconds:>10.1f} s{memory:>10}{result.loss:>8.2f}"

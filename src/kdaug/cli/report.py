@@ -14,32 +14,32 @@ from kdaug.errors import InputError
 
 @dataclass(frozen=True)
 class Arguments:
-    """Finished runs side by side: what varies, mean errors over seeds, gains and curves, as files and a page."""
+    """Compare finished runs: settings that differ, mean errors over seeds, gains and curves, as files and a page."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Run directories, or folders with runs below them, as a sweep's."""
+    """Run directories, or folders with runs below them, such as that of a sweep."""
     out: str = "report"
-    """Folder to write to: report.md, report.json, runs.csv, figures/, index.html."""
+    """Directory to write to: report.md, report.json, runs.csv, figures/, index.html."""
     against: tuple[str, ...] = ()
-    """Settings that gains are over, as teacher.source=none; if none are given: no teacher, or no weight for it."""
+    """Settings of the baseline of the gains, such as teacher.source=none; default: no teacher, or weight 0 for it."""
 
 
 def run(arguments: list[str]) -> int:
-    """Reports; returns the exit code."""
-    given = parse(Arguments, arguments, "kdaug report")
-    if not given.runs:
-        raise InputError("on which runs? give their directories, or a folder with runs below it")
+    """Writes the report; returns the exit code."""
+    args = parse(Arguments, arguments, "kdaug report")
+    if not args.runs:
+        raise InputError("no runs to report on", "give run directories, or a folder with runs below it")
 
     from kdaug.study.report import write_report
     from kdaug.study.sweep import grid
 
-    against = None
-    if given.against:
-        found = grid(given.against)
-        if len(found) > 1:
-            raise InputError("--against takes one value of each setting")
-        against = found[0]
-    out = Path(given.out)
-    table, left_out = write_report([Path(folder) for folder in given.runs], against, out)
+    baseline = None
+    if args.against:
+        combinations = grid(args.against)
+        if len(combinations) > 1:
+            raise InputError("--against has several values of a setting, but must have one value of each")
+        baseline = combinations[0]
+    out = Path(args.out)
+    table, left_out = write_report([Path(folder) for folder in args.runs], baseline, out)
     print_report(table, left_out, out)
     return 0

@@ -18,50 +18,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arguments:
-    """The runs below a folder: how far each has come, its best figure, and how it goes on."""
+    """List the runs below a folder: state, epochs, errors, and the command that resumes a stopped run."""
 
     folder: tyro.conf.Positional[str] = "runs"
-    """Folder to look in, with all below it."""
+    """Folder to search, with all its sub-folders."""
     json: bool = False
     """Print one JSON object per run and line."""
 
 
 def run(arguments: list[str]) -> int:
-    """Lists; returns the exit code."""
-    given = parse(Arguments, arguments, "kdaug runs")
+    """Lists the runs; returns the exit code."""
+    args = parse(Arguments, arguments, "kdaug runs")
 
     from kdaug.runs.status import find_runs
 
-    runs = list(find_runs(Path(given.folder)))
-    if given.json:
-        for found in runs:
-            print(json.dumps({**asdict(found), "path": str(found.path)}))
-    elif runs:
-        _print_table(runs)
+    statuses = list(find_runs(Path(args.folder)))
+    if args.json:
+        for status in statuses:
+            print(json.dumps({**asdict(status), "path": str(status.path)}))
+    elif statuses:
+        _print_table(statuses)
     else:
-        print(f"there are no runs below {given.folder}")
+        print(f"no runs below {args.folder}")
     return 0
 
 
-def _print_table(runs: list[RunStatus]) -> None:
+def _print_table(statuses: list[RunStatus]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "state", "epochs", "error", "lowest", "student", "views"):
-        numbers = heading in ("epochs", "error", "lowest")
-        table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
-    for found in runs:
+        is_number = heading in ("epochs", "error", "lowest")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
+    for status in statuses:
         cells = (
-            str(found.path), found.state, f"{found.epochs_done}/{found.epochs}", percent(found.error),
-            percent(found.best), found.student, found.policy,
+            str(status.path), status.state, f"{status.epochs_done}/{status.epochs}", percent(status.error),
+            percent(status.best), status.student, status.policy,
         )  # fmt: skip
-        table.add_row(*(Text(cell) for cell in cells))  # Text: nothing in a path is markup
+        table.add_row(*(Text(cell) for cell in cells))  # Text: a path may contain markup
     console = Console(highlight=False)
-    console.width = max(console.width, 240)  # a terminal wraps long lines itself; a path cut short is of no use
+    console.width = max(console.width, 240)  # the terminal wraps long lines; rich would cut paths short
     console.print(table, soft_wrap=True)
-    for found in runs:
-        if found.state in ("stopped", "damaged"):
-            said = f"to go on: {found.next}" if found.state == "stopped" else f"damaged: {found.next}"
-            console.print(Text(said), soft_wrap=True)
+    for status in statuses:
+        if status.state in ("stopped", "damaged"):
+            label = "resume" if status.state == "stopped" else "damaged"
+            console.print(Text(f"{label}: {status.next}"), soft_wrap=True)

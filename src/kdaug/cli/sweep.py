@@ -18,31 +18,34 @@ from kdaug.errors import InputError
 HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N] [--on ray] [--retry]
                    [--section.setting VALUE ...]
 
-One run for every combination, each in a directory of its own below FOLDER (default: runs/RECIPE-sweep):
+Trains one run for every combination of the values, each in its own directory below FOLDER (default: runs/RECIPE-sweep):
   kdaug sweep cifar100-table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
   kdaug sweep photos supervision.weight=0.5,1,2 supervision.k=3,5,10 --data.root my-photos
-  kdaug sweep demo --list runs.txt          a line for each run, as: views.magnitude=5 run.seed=1
-A teacher that several runs want is trained once, and where several see the same views it looks once. The same command
-again skips what is finished and goes on with what was stopped; given twice, on machines that share the folder too, both
-share the work. What failed is tried again with --retry.
+  kdaug sweep demo --list runs.txt          one run per line, such as: views.magnitude=5 run.seed=1
+A teacher that several runs use is trained once. If several runs use the same views, its soft labels are stored once.
+The same command again skips finished runs and resumes stopped ones. Run it twice, also on two machines that share the
+folder, and both share the work. --retry re-runs failed jobs.
 
-kdaug sweep RECIPE --help lists all settings with that recipe's values."""
+kdaug sweep RECIPE --help lists all settings with the recipe's values."""
+
+FLAGS = {"run.dir": "--dir"}
+"""This command's own flags for some settings, for error messages."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to do, and how; all else is of the recipe."""
+    """Options of the sweep; all other flags are settings of the recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     where: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     dir: str
     """Folder for all runs."""
     list: str | None = None
-    """File with a run a line, in place of a grid."""
+    """File with one run per line, instead of SETTING=VALUES."""
     retry: bool = False
-    """Try again what failed in an earlier call."""
+    """Re-run jobs that failed in an earlier call."""
     labels: bool = True
-    """Store what a teacher says of views that several runs see, instead of asking it in each of them."""
+    """Store the teacher's soft labels if several runs use the same views, instead of running it in each."""
 
 
 def run(arguments: list[str]) -> int:
@@ -50,49 +53,45 @@ def run(arguments: list[str]) -> int:
     if print_help_if_asked(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
-    base = Arguments(find_recipe(name), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
-    program = f"kdaug sweep {name}"
-    given = parse(
-        Arguments, flags, program, default=base, description="Train a recipe with other values of some settings.",
-    )  # fmt: skip
-    if given.recipe.run.dir != base.recipe.run.dir:
-        raise InputError("the runs of a sweep get directories of their own; give the folder of all with --dir")
-    recipes = _recipes(with_job_threads(given.recipe, given.where), axes, given.list)
+    default = Arguments(find_recipe(name), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
+    description = "Train a recipe with every combination of several settings."
+    args = parse(Arguments, flags, f"kdaug sweep {name}", default=default, description=description)
+    if args.recipe.run.dir != default.recipe.run.dir:
+        raise InputError("--run.dir has no effect, as each run of a sweep has its own directory; use --dir")
+    recipes = _recipes(with_job_threads(args.recipe, args.where), axes, args.list)
 
     from kdaug.cli.job_table import run_jobs_with_table
     from kdaug.study.sweep import plan_jobs
 
-    folder, workers = Path(given.dir), create_workers(given.where, small=False)
-    return run_jobs_with_table(plan_jobs(recipes, folder, given.labels), folder, workers, given.retry)
+    folder, workers = Path(args.dir), create_workers(args.where, small_networks=False)
+    return run_jobs_with_table(plan_jobs(recipes, folder, args.labels), folder, workers, args.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The axes, which come first, and the flags after them."""
-    first = next((place for place, given in enumerate(arguments) if given.startswith("-")), len(arguments))
-    late = next((given for given in arguments[first:] if re.match(r"[\w-]+\.[\w-]+=", given)), None)
+    """The axes (SETTING=VALUES), which come first, and the flags after them."""
+    count = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    late = next((argument for argument in arguments[count:] if re.match(r"[\w-]+\.[\w-]+=", argument)), None)
     if late is not None:
-        raise InputError(f"settings with their values come before all flags; {late} comes after {arguments[first]}")
-    return arguments[:first], arguments[first:]
+        raise InputError(f"SETTING=VALUES must come before all flags, but {late} comes after {arguments[count]}")
+    return arguments[:count], arguments[count:]
 
 
 def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recipe]:
-    """The recipe of every run, by its name."""
+    """The recipe of every run by the run's name."""
     from kdaug.study.sweep.grid import grid, read_run_list, run_names
 
     if axes and file is not None:
-        raise InputError("give a grid or a --list, not both")
+        raise InputError("SETTING=VALUES and --list exclude each other")
     if not axes and file is None:
-        raise InputError("what is to vary? give settings with their values, as views.magnitude=0,1,2, or a --list")
+        raise InputError("the settings to vary are missing; give them as views.magnitude=0,1,2, or give a --list")
     runs = read_run_list(Path(file)) if file is not None else grid(axes)
-    own = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
-    if own is not None:
-        raise InputError(
-            f"{own} is not to vary: the sweep gives each run a directory, and goes on with what was stopped"
-        )
+    fixed = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
+    if fixed is not None:
+        raise InputError(f"{fixed} cannot vary: a sweep sets the directory of each run and resumes stopped runs")
     recipes = {name: with_settings(base, run, f"run {name}") for name, run in zip(run_names(runs), runs, strict=True)}
     names = dict[str, str]()
     for name, recipe in recipes.items():
         same = names.setdefault(to_yaml(recipe), name)
         if same != name:
-            raise InputError(f"runs {same} and {name} are the same; give each once")
+            raise InputError(f"runs {same} and {name} have the same settings")
     return recipes

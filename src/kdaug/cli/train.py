@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 HELP = """usage: kdaug train RECIPE [--section.setting VALUE ...]
 
-RECIPE is a name (kdaug recipes lists them) or a YAML file. Every setting can be given as a flag:
+Trains a recipe, which is a name (kdaug recipes lists them), a YAML file or a run directory. Every setting is a flag:
   kdaug train cifar100-table1-small --data.root data --views.magnitude 4
   kdaug train photos --data.root my-photos
-  kdaug train runs/x/recipe.yaml --run.resume
-kdaug train RECIPE --help lists all settings with that recipe's values."""
+  kdaug train runs/x --run.resume
+kdaug train RECIPE --help lists all settings with the recipe's values."""
 
 
 def run(arguments: list[str]) -> int:
@@ -27,34 +27,36 @@ def run(arguments: list[str]) -> int:
     if print_help_if_asked(arguments, HELP, "kdaug train RECIPE"):
         return 0
     name, flags = arguments[0], arguments[1:]
-    recipe = apply_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe; flags change its settings.")
+    recipe = apply_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe. Flags change its settings.")
+
+    from rich.console import Console
 
     from kdaug.training import Interrupted, train
 
     try:
-        outcome = train(_with_directory(recipe, name))
+        result = train(_with_directory(recipe, name), Console())
     except Interrupted as stop:
         print_error(str(stop))
         return 130
     if rank() == 0:
-        _say_where_everything_is(outcome)
+        _print_result(result)
     return 0
 
 
-def _say_where_everything_is(outcome: TrainResult) -> None:
-    place = shlex.quote(str(outcome.directory))
+def _print_result(result: TrainResult) -> None:
+    run = shlex.quote(str(result.directory))
     print(
-        f"error {outcome.top1_error:.2f} % (top-5 {outcome.top5_error:.2f} %), lowest {outcome.best_top1_error:.2f} %\n"
-        f"everything is in {place}:\n"
-        f"  last.safetensors   final weights         kdaug eval {place}\n"
-        f"  best.safetensors   lowest error          kdaug eval {place} --weights best\n"
-        f"  metrics.jsonl      every figure; curves  tensorboard --logdir {place}/tensorboard\n"
-        f"  recipe.yaml        to train again        kdaug train {place}/recipe.yaml --run.dir OTHER"
+        f"error {result.top1_error:.2f} % (top-5 {result.top5_error:.2f} %), lowest {result.best_top1_error:.2f} %\n"
+        f"files in {run}:\n"
+        f"  last.safetensors   final weights           kdaug eval {run}\n"
+        f"  best.safetensors   lowest error            kdaug eval {run} --weights best\n"
+        f"  metrics.jsonl      all metrics; curves in  tensorboard --logdir {run}/tensorboard\n"
+        f"  recipe.yaml        to train again          kdaug train {run}/recipe.yaml --run.dir OTHER"
     )
 
 
 def _with_directory(recipe: Recipe, name: str) -> Recipe:
-    """run.dir, where not given: runs/ and the recipe's name, with a fingerprint of its settings."""
+    """The recipe with its default run.dir, runs/RECIPE-FINGERPRINT, if it has none."""
     if recipe.run.dir is not None:
         return recipe
     from kdaug.runs import recipe_fingerprint

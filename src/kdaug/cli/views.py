@@ -16,32 +16,31 @@ if TYPE_CHECKING:
     from kdaug.views.description import PolicyDescription
 
 HELP = """usage: kdaug views             list the policies and the spaces
-       kdaug views show SPEC   what a policy, or all ops of a space, really does; writes a contact sheet"""
+       kdaug views show SPEC   print the ops of a policy or space with their arguments; write a contact sheet"""
 
-
-_LARGEST = 1024
+_MAX_SIZE = 1024
 
 
 @dataclass(frozen=True)
 class Show:
-    """What a policy really does at its magnitude (degrees, pixels, ...), and a picture of it."""
+    """Print the ops of a policy or space with their arguments (degrees, pixels, ...) and write a contact sheet."""
 
     spec: tyro.conf.Positional[str]
-    """Specification of a policy, such as randaugment-n2-m9@timm, or the name of a space."""
+    """Policy specification, such as randaugment-n2-m9@timm, or name of a space."""
     out: str = "views.png"
-    """File for the contact sheet: a row per op, a column per level."""
+    """PNG file of the contact sheet: one row per op, one column per level."""
     image: str | None = None
-    """Image to show it on; None: bundled ones."""
+    """Image to augment; None: bundled images."""
     size: int | None = None
-    """Side in pixels that the image is brought to; None: 224 for your image, 28 for bundled ones."""
+    """Side in pixels that the image is resized to; None: 224 for your image, 28 for bundled images."""
     epochs: int = 200
-    """Length of the run, for policies that follow the epoch."""
+    """Epochs of the run, for policies that depend on the epoch."""
     all: bool = False
-    """Print all sub-policies instead of the first few."""
+    """Print all sub-policies instead of the first five."""
 
 
 def run(arguments: list[str]) -> int:
-    """Lists or shows; returns the exit code."""
+    """Lists the policies or shows one; returns the exit code."""
     match arguments:
         case []:
             _list()
@@ -50,24 +49,24 @@ def run(arguments: list[str]) -> int:
         case ["-h" | "--help"]:
             print(HELP)
         case _:
-            raise InputError(f"kdaug views does not understand {' '.join(arguments)!r}; kdaug views [show SPEC]")
+            raise InputError(f"kdaug views has no arguments {' '.join(arguments)!r}", "use kdaug views [show SPEC]")
     return 0
 
 
 def _list() -> None:
     from kdaug.views.description import SPACE_DESCRIPTIONS
-    from kdaug.views.policies.spec import KNOWN
+    from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
 
-    print("Policies (several go together with commas: autoaugment-cifar10,pad-crop-4,flip,cutout-16):")
-    for name, what in KNOWN.items():
-        print(f"  {name:<36}{what}")
-    print("\nSpaces (what a magnitude means; after an @):")
-    for name, what in SPACE_DESCRIPTIONS.items():
-        print(f"  {name:<36}{what}")
-    print("\nkdaug views show SPEC says what one really does and writes a picture of it.")
+    print("Policies (combine several with commas: autoaugment-cifar10,pad-crop-4,flip,cutout-16):")
+    for name, description in SPEC_DESCRIPTIONS.items():
+        print(f"  {name:<36}{description}")
+    print("\nSpaces (written after @; they define the ops and what a magnitude means):")
+    for name, description in SPACE_DESCRIPTIONS.items():
+        print(f"  {name:<36}{description}")
+    print("\nkdaug views show SPEC prints the ops of one and writes a contact sheet.")
 
 
-def _show(given: Show) -> None:
+def _show(args: Show) -> None:
     from rich.console import Console
 
     from kdaug.views.contact_sheet import contact_sheet, read_image, sample_images
@@ -75,27 +74,27 @@ def _show(given: Show) -> None:
     from kdaug.views.policies import CIFAR_MEAN, create_policy
     from kdaug.views.spaces import SPACES
 
-    if not given.out.endswith(".png"):
-        raise InputError(f"--out is {given.out}, but must end in .png: the contact sheet is one")
-    if given.size is not None and not 1 <= given.size <= _LARGEST:
-        raise InputError(f"--size is {given.size}, but must be from 1 to {_LARGEST}")
-    images = [read_image(given.image, given.size or 224)] if given.image else sample_images(10, given.size or 28)
+    if not args.out.endswith(".png"):
+        raise InputError(f"--out is {args.out}, but must end in .png")
+    if args.size is not None and not 1 <= args.size <= _MAX_SIZE:
+        raise InputError(f"--size is {args.size}, but must be from 1 to {_MAX_SIZE}")
+    images = [read_image(args.image, args.size or 224)] if args.image else sample_images(10, args.size or 28)
     size = images[0].shape[0], images[0].shape[1]
-    if given.spec in SPACES:
-        parts = [describe_space(given.spec, size)]
+    if args.spec in SPACES:
+        parts = [describe_space(args.spec, size)]
     else:
-        parts = describe(create_policy(given.spec, epochs=given.epochs), size)
+        parts = describe(create_policy(args.spec, epochs=args.epochs), size)
     console = Console(highlight=False)
     for part in parts:
         _print_table(console, part, size)
-        _print_sub_policies(console, part, given.all)
+        _print_sub_policies(console, part, args.all)
     if not parts:
-        console.print(f"{given.spec} reads no levels; kdaug views lists policies that do", markup=False)
+        console.print(f"{args.spec} has no ops with levels; kdaug views lists policies that have", markup=False)
         return
     part = parts[0]
     levels = part.levels if len(part.levels) > 1 else sorted({*default_levels(part.space), *part.levels})
-    contact_sheet(part.space, part.ops, levels, images, CIFAR_MEAN, given.out, f"{given.spec}: ops by level")
-    console.print(f"the picture is in {given.out}", markup=False, soft_wrap=True)
+    contact_sheet(part.space, part.ops, levels, images, CIFAR_MEAN, args.out, f"{args.spec}: ops by level")
+    console.print(f"contact sheet written to {args.out}", markup=False, soft_wrap=True)
 
 
 def _print_table(console: Console, part: PolicyDescription, size: tuple[int, int]) -> None:
@@ -115,13 +114,13 @@ def _print_table(console: Console, part: PolicyDescription, size: tuple[int, int
     console.print(table)
 
 
-def _print_sub_policies(console: Console, part: PolicyDescription, everything: bool) -> None:
+def _print_sub_policies(console: Console, part: PolicyDescription, all_of_them: bool) -> None:
     lines = part.sub_policies
     if not lines:
         return
-    shown = lines if everything else lines[:5]
+    shown = lines if all_of_them else lines[:5]
     console.print(f"{len(lines)} {part.kind}:")
     for number, line in enumerate(shown, 1):
         console.print(f"{number:>4}  {line}", markup=False, soft_wrap=True)
     if len(shown) < len(lines):
-        console.print("      ... (--all shows the rest)")
+        console.print("      ... (--all prints the rest)")

@@ -1,4 +1,4 @@
-"""Flags of sweep and reproduce: on which machines their jobs run, and how many at once."""
+"""Options of sweep and reproduce: where their jobs run, and how many at once."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ class WorkerOptions:
     on: Literal["here", "ray"] = "here"
     """here: this machine; ray: a Ray cluster whose machines share the folder of the runs (pip install 'kdaug[ray]')."""
     jobs: int | None = None
-    """How many at once. None: on ray as many as there is room for; here one for each GPU; without any one for each core
-    in reproduce at the scales smoke and cpu, whose networks are small, and else one."""
+    """Jobs at once; None: on ray as many as fit; here one per GPU, or one without a GPU (reproduce with the small
+    networks of scales smoke and cpu: one per core)."""
     cpus: int = 1
-    """Cores of each job on ray."""
+    """On ray: CPU cores per job."""
     gpus: float | None = None
-    """GPUs of each job on ray; None: one if the cluster has any."""
+    """On ray: GPUs per job; None: one if the cluster has any, else none."""
 
 
-def create_workers(where: WorkerOptions, small: bool) -> Workers:
-    """small: whether all networks are."""
+def create_workers(options: WorkerOptions, small_networks: bool) -> Workers:
+    """The workers that run the jobs. Raises InputError for options that do not fit.
+
+    small_networks: whether one core per job is enough, so that without a GPU one job per core is the default.
+    """
     from kdaug.device import available_cores
     from kdaug.study.sweep.local import LocalWorkers, count_gpus
 
-    if where.on == "ray":
+    if options.on == "ray":
         from kdaug.study.sweep.ray import RayWorkers
 
-        if where.cpus < 1 or (where.jobs is not None and where.jobs < 1):
+        if options.cpus < 1 or (options.jobs is not None and options.jobs < 1):
             raise InputError("--cpus and --jobs must be at least 1")
-        if where.gpus is not None and not (0 <= where.gpus <= 1 or where.gpus in range(1 << 20)):
-            raise InputError(f"--gpus is {where.gpus:g}, but must be a share of one, from 0 to 1, or a whole number")
-        return RayWorkers(where.cpus, where.gpus, where.jobs)
-    if where.cpus != 1 or where.gpus is not None:
-        raise InputError("--cpus and --gpus are for --on ray; here jobs share GPUs and cores evenly")
-    usual = count_gpus() or (available_cores() if small else 1)
-    return LocalWorkers(usual if where.jobs is None else where.jobs)
+        if options.gpus is not None and not (0 <= options.gpus <= 1 or options.gpus in range(1 << 20)):
+            raise InputError(f"--gpus is {options.gpus:g}, but must be from 0 to 1 or a whole number")
+        return RayWorkers(options.cpus, options.gpus, options.jobs)
+    if options.cpus != 1 or options.gpus is not None:
+        raise InputError("--cpus and --gpus require --on ray; without it, jobs share GPUs and cores evenly")
+    default = count_gpus() or (available_cores() if small_networks else 1)
+    return LocalWorkers(default if options.jobs is None else options.jobs)
 
 
-def with_job_threads(recipe: Recipe, where: WorkerOptions) -> Recipe:
-    """The recipe with as many threads as its job has cores, but for one that makes views, unless it says how many."""
-    if where.on != "ray" or recipe.run.threads is not None:
+def with_job_threads(recipe: Recipe, options: WorkerOptions) -> Recipe:
+    """On ray, the recipe with run.threads set to the cores of its job minus one, which makes views, if it is None."""
+    if options.on != "ray" or recipe.run.threads is not None:
         return recipe
-    return replace(recipe, run=replace(recipe.run, threads=max(1, where.cpus - 1)))
+    return replace(recipe, run=replace(recipe.run, threads=max(1, options.cpus - 1)))

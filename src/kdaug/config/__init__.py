@@ -1,6 +1,6 @@
-"""A recipe: everything a training run depends on, as one frozen value; its ranges; strict YAML in, YAML out."""
+"""The recipe of a training run: its settings as frozen dataclasses, their ranges, reading and writing YAML."""
 
-from kdaug.config.check import MAX_PROCESSES, MAX_SIDE, check, check_source
+from kdaug.config.check import check, check_source, describe_range
 from kdaug.config.recipe import (
     Adversary,
     Crop,
@@ -19,12 +19,19 @@ from kdaug.config.recipe import (
     Views,
     WeightSchedule,
 )
+from kdaug.config.resolved import ResolvedRecipe, ResolvedRun, ResolvedViews
 from kdaug.config.teacher_recipe import derive_teacher_recipe
-from kdaug.config.yaml_io import from_yaml, parse_plain_yaml, read_recipe, shown, to_dict, to_yaml, with_settings
+from kdaug.config.yaml_io import (
+    describe_value,
+    from_yaml,
+    parse_plain_yaml,
+    read_recipe,
+    to_dict,
+    to_yaml,
+    with_settings,
+)
 
 __all__ = [
-    "MAX_PROCESSES",
-    "MAX_SIDE",
     "Adversary",
     "Crop",
     "Data",
@@ -35,6 +42,9 @@ __all__ = [
     "Precision",
     "Reading",
     "Recipe",
+    "ResolvedRecipe",
+    "ResolvedRun",
+    "ResolvedViews",
     "Run",
     "Supervision",
     "Teacher",
@@ -43,11 +53,12 @@ __all__ = [
     "WeightSchedule",
     "check",
     "check_source",
-    "from_yaml",
     "derive_teacher_recipe",
+    "describe_range",
+    "describe_value",
+    "from_yaml",
     "parse_plain_yaml",
     "read_recipe",
-    "shown",
     "to_dict",
     "to_yaml",
     "with_settings",

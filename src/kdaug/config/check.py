@@ -1,28 +1,28 @@
-"""Which values the settings of a recipe may have."""
+"""Checks the values of a recipe: ranges, which are in the annotations, and rules between settings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any, Union
 
-from kdaug.config.recipe import Optimization, Recipe, Supervision, Teacher, Views
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from kdaug.config.recipe import Optimization, Recipe, Run, Supervision, Teacher, Views
 from kdaug.errors import InputError
-
-MAX_PROCESSES = 1 << 10
-MAX_ATTACK_STEPS = 1000
-MAX_ALPHA = 100
-MAX_SIDE = 1 << 14
-"""Largest side in pixels that a setting may ask for."""
 
 
 def check(recipe: Recipe) -> Recipe:
-    """The recipe itself, or InputError naming the first setting whose value is outside its range or goes unused."""
+    """Returns the recipe. Raises InputError for the first setting that is out of range or has no effect."""
     _check_ranges(recipe)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
+    _check_trackers(recipe.run)
     if recipe.adversary.steps:
         _check_adversary(recipe.views, recipe.supervision)
     if recipe.views.mixup or recipe.views.cutmix:
@@ -31,148 +31,157 @@ def check(recipe: Recipe) -> Recipe:
 
 
 def check_source(source: str) -> None:
-    """InputError if the teacher's `source` is not none, train, run:DIR, file:PATH or timm:NAME."""
-    kind, _, place = source.partition(":")
-    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and place):
-        raise InputError(f"teacher.source is {source!r}; there are none, train, run:DIR, file:PATH, timm:NAME")
+    """Raises InputError unless `source`, a teacher.source, is none, train, run:DIR, file:PATH or timm:NAME."""
+    kind, _, name = source.partition(":")
+    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and name):
+        raise InputError(f"teacher.source is {source!r}, but must be none, train, run:DIR, file:PATH or timm:NAME")
 
 
-def _check_ranges(recipe: Recipe) -> None:
-    d, v, t = recipe.data, recipe.views, recipe.teacher
-    s, a, o, r = recipe.supervision, recipe.adversary, recipe.optimization, recipe.run
-    momentum = recipe.student.batch_norm_momentum
-    rules = [
-        ("data.train_images", d.train_images, d.train_images is None or d.train_images >= 1, "at least 1"),
-        ("data.image_size", d.image_size, _side_or_none(d.image_size), f"from 1 to {MAX_SIDE}"),
-        ("data.val_fraction", d.val_fraction, 0 < d.val_fraction < 1, "between 0 and 1"),
-        ("data.holdout", d.holdout, 0 <= d.holdout < 1, "from 0 to below 1"),
-        ("data.max_unreadable", d.max_unreadable, 0 <= d.max_unreadable <= 1, "from 0 to 1"),
-        ("data.workers", d.workers, 0 <= d.workers <= MAX_PROCESSES, f"from 0 to {MAX_PROCESSES}"),
-        ("views.magnitude", v.magnitude, v.magnitude is None or 0 <= v.magnitude < math.inf, "at least 0"),
-        ("views.pad", v.pad, 0 <= v.pad <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
-        ("views.min_area", v.min_area, 0 < v.min_area <= 1, "above 0 and at most 1"),
-        ("views.cutout", v.cutout, 0 <= v.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
-        ("views.mixup", v.mixup, 0 <= v.mixup <= MAX_ALPHA, f"from 0 to {MAX_ALPHA}"),
-        ("views.cutmix", v.cutmix, 0 <= v.cutmix <= MAX_ALPHA, f"from 0 to {MAX_ALPHA}"),
-        ("views.seed", v.seed, v.seed is None or 0 <= v.seed < 1 << 63, "from 0 to 2^63-1"),
-        ("teacher.cutout", t.cutout, 0 <= t.cutout <= MAX_SIDE, f"from 0 to {MAX_SIDE}"),
-        ("teacher.image_size", t.image_size, _side_or_none(t.image_size), f"from 1 to {MAX_SIDE}"),
-        ("teacher.seed", t.seed, 0 <= t.seed < 1 << 63, "from 0 to 2^63-1"),
-        ("teacher.epochs", t.epochs, t.epochs is None or t.epochs >= 1, "at least 1"),
-        ("teacher.learning_rate", t.learning_rate, _positive(t.learning_rate), "above 0"),
-        ("teacher.weight_decay", t.weight_decay, _not_negative(t.weight_decay), "at least 0"),
-        ("student.batch_norm_momentum", momentum, momentum is None or 0 < momentum <= 1, "above 0 and at most 1"),
-        ("student.drop_path", recipe.student.drop_path, 0 <= recipe.student.drop_path < 1, "from 0 to below 1"),
-        ("student.dropout", recipe.student.dropout, 0 <= recipe.student.dropout < 1, "from 0 to below 1"),
-        ("supervision.weight", s.weight, 0 <= s.weight < math.inf, "at least 0"),
-        ("supervision.k", s.k, s.k >= 1, "at least 1"),
-        ("supervision.temperature", s.temperature, 0 < s.temperature < math.inf, "above 0"),
-        ("supervision.label_smoothing", s.label_smoothing, 0 <= s.label_smoothing < 1, "from 0 to below 1"),
-        ("supervision.non_target_weight", s.non_target_weight, 0 <= s.non_target_weight < math.inf, "at least 0"),
-        ("supervision.mass", s.mass, s.mass is None or 0 < s.mass <= 1, "above 0 and at most 1, or None"),
-        ("supervision.label_weight", s.label_weight, 0 <= s.label_weight < math.inf, "at least 0"),
-        ("supervision.drop_worst", s.drop_worst, 0 <= s.drop_worst < 1, "from 0 to below 1"),
-        ("adversary.steps", a.steps, 0 <= a.steps <= MAX_ATTACK_STEPS, f"from 0 to {MAX_ATTACK_STEPS}"),
-        ("adversary.epsilon", a.epsilon, 0 < a.epsilon <= 255, "above 0 and at most 255"),
-        ("adversary.step_size", a.step_size, 0 < a.step_size <= 255, "above 0 and at most 255"),
-        ("optimization.epochs", o.epochs, o.epochs >= 1, "at least 1"),
-        ("optimization.clean_epochs", o.clean_epochs, o.clean_epochs >= 0, "at least 0"),
-        ("optimization.clean_learning_rate", o.clean_learning_rate, _positive(o.clean_learning_rate), "above 0"),
-        ("optimization.global_batch", o.global_batch, o.global_batch >= 1, "at least 1"),
-        ("optimization.learning_rate", o.learning_rate, 0 < o.learning_rate < math.inf, "above 0"),
-        ("optimization.decay_rate", o.decay_rate, 0 < o.decay_rate < 1, "between 0 and 1"),
-        ("optimization.decay_epochs", o.decay_epochs, 0 < o.decay_epochs < math.inf, "above 0"),
-        ("optimization.milestones", o.milestones, _rising(o.milestones), "rising epochs above 0"),
-        ("optimization.warmup_epochs", o.warmup_epochs, 0 <= o.warmup_epochs < math.inf, "at least 0"),
-        ("optimization.momentum", o.momentum, 0 < o.momentum < 1, "between 0 and 1"),
-        ("optimization.weight_decay", o.weight_decay, 0 <= o.weight_decay < math.inf, "at least 0"),
-        ("optimization.clip_norm", o.clip_norm, _positive(o.clip_norm), "above 0, or None"),
-        ("optimization.ema_decay", o.ema_decay, o.ema_decay is None or 0 < o.ema_decay < 1, "between 0 and 1, or None"),
-        ("run.dir", repr(r.dir), r.dir != "", "a folder's name, or None"),
-        ("run.seed", r.seed, 0 <= r.seed < 1 << 63, "from 0 to 2^63-1"),
-        ("run.device_batch", r.device_batch, _count_or_none(r.device_batch), "at least 1"),
-        ("run.threads", r.threads, r.threads is None or 1 <= r.threads <= MAX_PROCESSES, f"from 1 to {MAX_PROCESSES}"),
-        ("run.evaluate_every", r.evaluate_every, r.evaluate_every >= 1, "at least 1"),
-        ("run.checkpoint_minutes", r.checkpoint_minutes, 0 <= r.checkpoint_minutes < math.inf, "at least 0"),
-        ("run.checkpoint_steps", r.checkpoint_steps, _count_or_none(r.checkpoint_steps), "at least 1"),
-        ("run.evaluate_size", r.evaluate_size, _side_or_none(r.evaluate_size), f"from 1 to {MAX_SIDE}"),
-        ("run.trackers", r.trackers, len(set(r.trackers)) == len(r.trackers), "each named once"),
-    ]  # fmt: skip
-    for name, value, holds, range_in_words in rules:
-        if not holds:
-            raise InputError(f"{name} is {value}, but must be {range_in_words}")
+def describe_range(annotation: Any) -> str:
+    """The range that a setting's annotation declares ("above 0 and at most 1, or None"); empty if it declares none."""
+    kind, limits, optional = _parse_annotation(annotation)
+    if typing.get_origin(kind) is tuple:
+        each = describe_range(typing.get_args(kind)[0])
+        return f"each {each}" if each else ""
+    bounds = " and ".join(_limit(limit)[1] for limit in limits)
+    return f"{bounds}, or None" if bounds and optional else bounds
+
+
+def _check_ranges(settings: object, prefix: str = "") -> None:
+    """Checks every field of a dataclass, and of the dataclasses in it, against the range in its annotation."""
+    for name, annotation in typing.get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        if is_dataclass(value):
+            _check_ranges(value, f"{prefix}{name}.")
+        else:
+            _check_value(f"{prefix}{name}", value, annotation)
+
+
+def _check_value(name: str, value: Any, annotation: Any) -> None:
+    kind, limits, _ = _parse_annotation(annotation)
+    if value is None:
+        return
+    if typing.get_origin(kind) is tuple:
+        for i, item in enumerate(value):
+            _check_value(f"{name}[{i}]", item, typing.get_args(kind)[0])
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} is {value}, but must be a finite number")
+    elif not all(_limit(limit)[0](value) for limit in limits):
+        raise InputError(f"{name} is {value!r}, but must be {describe_range(annotation)}")
+
+
+def _parse_annotation(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """The type, its limits (Ge, Gt, ...), and whether it may be None, of `T`, `Annotated[T, ...]` or `... | None`."""
+    is_union = typing.get_origin(annotation) in (Union, types.UnionType)
+    options = typing.get_args(annotation) if is_union else (annotation,)
+    if typing.get_origin(options[0]) is not Annotated:
+        return options[0], (), types.NoneType in options
+    kind, *limits = typing.get_args(options[0])
+    return kind, tuple(limits), types.NoneType in options
+
+
+def _limit(limit: Any) -> tuple[Callable[[Any], bool], str]:
+    """A limit of annotated-types as a predicate and as text."""
+    match limit:
+        case Ge(ge=bound):
+            return lambda value: value >= bound, f"at least {bound}"
+        case Gt(gt=bound):
+            return lambda value: value > bound, f"above {bound}"
+        case Le(le=bound):
+            return lambda value: value <= bound, f"at most {bound}"
+        case Lt(lt=bound):
+            return lambda value: value < bound, f"below {bound}"
+        case MinLen(min_length=length):
+            return lambda value: len(value) >= length, f"at least {length} character(s) long"
+    raise TypeError(f"unknown limit {limit!r}")
 
 
 def _check_teacher(t: Teacher) -> None:
-    """Without a teacher (none) all its settings may stay: a recipe's teacher is taken away by its source alone."""
+    """With source none, all other settings may be set, so that changing only the source turns the teacher off."""
     check_source(t.source)
     kind, colon, _ = t.source.partition(":")
-    used = {
+    users = {
         "network": ("train", "file:"),
         **dict.fromkeys(("policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"), ("train",)),
         **dict.fromkeys(("mean", "std"), ("file:",)),
     }
     if t.source != "none":
-        _refuse_unused("teacher", t, used, f"teacher.source {t.source}", kind + colon)
+        _refuse_unused("teacher", t, users, f"teacher.source {t.source}", kind + colon)
     if (t.mean is None) != (t.std is None):
-        raise InputError("teacher.mean and teacher.std belong together; give both or neither")
-    if t.mean is not None and t.std is not None:
-        if not all(map(math.isfinite, (*t.mean, *t.std))):
-            raise InputError("teacher.mean and teacher.std must be finite numbers")
-        if len(t.mean) != len(t.std) or min(t.std, default=0) <= 0:
-            raise InputError("teacher.std must have as many values as teacher.mean, all above 0")
+        raise InputError("only one of teacher.mean and teacher.std is set", "set both or neither")
+    if t.mean is not None and t.std is not None and (not t.std or len(t.mean) != len(t.std)):
+        raise InputError(
+            f"teacher.std has {len(t.std)} value(s), but teacher.mean has {len(t.mean)}", "give one a channel"
+        )
 
 
 def _check_schedule(o: Optimization) -> None:
-    if (o.schedule == "milestones") != bool(o.milestones):
-        if not o.milestones:
-            raise InputError("optimization.schedule is milestones, but optimization.milestones is empty; give epochs")
-        raise InputError(f"optimization.milestones is for optimization.schedule milestones, not {o.schedule}")
-    if o.clean_learning_rate is not None and not o.clean_epochs:
-        raise InputError("optimization.clean_learning_rate is for optimization.clean_epochs; give both or neither")
-    if max(o.warmup_epochs, *o.milestones, 0) >= o.epochs:
-        name = "warmup_epochs" if o.warmup_epochs >= o.epochs else "milestones"
+    if not all(before < after for before, after in pairwise(o.milestones)):
+        raise InputError(f"optimization.milestones is {o.milestones}, but must be in increasing order")
+    if o.schedule == "milestones" and not o.milestones:
         raise InputError(
-            f"optimization.{name} is {getattr(o, name)}, but must end before optimization.epochs {o.epochs}"
+            "optimization.schedule is milestones, but optimization.milestones is empty", "set optimization.milestones"
         )
-    used = {"decay_rate": ("staircase", "milestones"), "decay_epochs": ("staircase",)}
-    _refuse_unused("optimization", o, used, f"optimization.schedule {o.schedule}", o.schedule)
+    if o.milestones and o.schedule != "milestones":
+        raise InputError(
+            f"optimization.milestones has no effect with optimization.schedule {o.schedule}",
+            "set optimization.schedule to milestones, or leave optimization.milestones empty",
+        )
+    if o.clean_learning_rate is not None and not o.clean_epochs:
+        raise InputError(
+            "optimization.clean_learning_rate has no effect without clean epochs",
+            "set optimization.clean_epochs as well",
+        )
+    for name, last in (("warmup_epochs", o.warmup_epochs), ("milestones", max(o.milestones, default=0))):
+        if last >= o.epochs:
+            raise InputError(
+                f"optimization.{name} is {getattr(o, name)}, but must be below optimization.epochs, which is {o.epochs}"
+            )
+    users = {"decay_rate": ("staircase", "milestones"), "decay_epochs": ("staircase",)}
+    _refuse_unused("optimization", o, users, f"optimization.schedule {o.schedule}", o.schedule)
 
 
 def _check_supervision(recipe: Recipe) -> None:
     s, t = recipe.supervision, recipe.teacher
     if s.when == "clean" and not recipe.optimization.clean_epochs:
-        raise InputError("supervision.when is clean, but there are no clean epochs; give optimization.clean_epochs")
-    used = {
+        raise InputError("supervision.when is clean, but there are no clean epochs", "set optimization.clean_epochs")
+    users = {
         **dict.fromkeys(("mass", "reading"), ("top-k",)),
         "scale_by_t2": ("top-k", "decoupled"),
         "non_target_weight": ("decoupled",),
     }
-    _refuse_unused("supervision", s, used, f"supervision.divergence {s.divergence}", s.divergence)
+    _refuse_unused("supervision", s, users, f"supervision.divergence {s.divergence}", s.divergence)
     if s.label_trust and s.label_weight == 0:
-        raise InputError("supervision.label_trust moves label_weight, which is 0; give it a weight, or no label_trust")
+        raise InputError(
+            "supervision.label_trust has no effect if supervision.label_weight is 0", "change one of the two settings"
+        )
     if s.label_weight == 0 and t.source == "none" and t.labels is None:
         raise InputError(
-            "supervision.label_weight is 0, but there is no teacher; give teacher.source, or learn the label"
+            "supervision.label_weight is 0, but there is no teacher", "set teacher.source or supervision.label_weight"
         )
 
 
-def _refuse_unused(section: str, settings: Any, used: Mapping[str, Sequence[str]], choice: str, chosen: str) -> None:
-    """InputError for a setting of `section` that is not at its default though `choice` makes no use of it.
+def _check_trackers(r: Run) -> None:
+    if len(set(r.trackers)) < len(r.trackers):
+        raise InputError(f"run.trackers is {', '.join(r.trackers)}, but must name each tracker once")
 
-    used: for each such setting, what may be `chosen` for it to be used.
+
+def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]], choice: str, chosen: str) -> None:
+    """Raises InputError for a setting of `section` that is not at its default and has no effect.
+
+    users: for each such setting, the values of `chosen` with which it has an effect. choice: the same as text.
     """
-    for name, users in used.items():
+    for name, values in users.items():
         value, default = getattr(settings, name), getattr(type(settings)(), name)
-        if value != default and chosen not in users:
+        if value != default and chosen not in values:
             raise InputError(
-                f"{section}.{name} is {value}, but {choice} makes no use of it, only {' and '.join(users)}; leave it "
-                f"at {default}"
+                f"{section}.{name} is {value}, but has no effect with {choice}, only with {' or '.join(values)}",
+                f"leave it at {default}",
             )
 
 
 def _check_adversary(v: Views, s: Supervision) -> None:
-    """InputError for what AdvProp's second half, which learns the label of every image alone, would make no use of."""
+    """AdvProp trains on the label of each adversarial image, so it excludes mixtures and other label weights."""
     for name, value, default in (
         ("views.mixup", v.mixup, 0),
         ("views.cutmix", v.cutmix, 0),
@@ -182,37 +191,17 @@ def _check_adversary(v: Views, s: Supervision) -> None:
     ):
         if value != default:
             raise InputError(
-                f"{name} is {value}, but with an adversary the label of every moved image is learned; leave it at "
-                f"{default}, or adversary.steps at 0"
+                f"{name} is {value}, but AdvProp trains on the label of every adversarial image",
+                f"leave {name} at {default}, or adversary.steps at 0",
             )
 
 
 def _check_mixing(s: Supervision) -> None:
-    """InputError if supervision asks what became of the label of a view that has two."""
-    for name in ("label_trust", "drop_worst"):
-        if getattr(s, name):
-            raise InputError(f"supervision.{name} is for views of one image; leave views.mixup and views.cutmix 0")
-    if s.divergence == "decoupled":
-        raise InputError(
-            "supervision.divergence decoupled is for views of one image; leave views.mixup and views.cutmix 0"
-        )
-
-
-def _count_or_none(value: int | None) -> bool:
-    return value is None or value >= 1
-
-
-def _positive(value: float | None) -> bool:
-    return value is None or 0 < value < math.inf
-
-
-def _not_negative(value: float | None) -> bool:
-    return value is None or 0 <= value < math.inf
-
-
-def _rising(epochs: tuple[float, ...]) -> bool:
-    return all(0 <= before < after < math.inf for before, after in pairwise((0.0, *epochs)))
-
-
-def _side_or_none(side: int | None) -> bool:
-    return side is None or 1 <= side <= MAX_SIDE
+    """Mixtures have two labels, so settings that use the teacher's probability of one label exclude them."""
+    for name, uses_label in (
+        ("label_trust", s.label_trust),
+        ("drop_worst", s.drop_worst > 0),
+        ("divergence decoupled", s.divergence == "decoupled"),
+    ):
+        if uses_label:
+            raise InputError(f"supervision.{name} is for views of one image", "leave views.mixup and views.cutmix at 0")

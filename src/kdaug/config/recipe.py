@@ -1,9 +1,28 @@
-"""The settings of a recipe. Each has its docstring below it, which is also the help of its command-line flag."""
+"""The settings of a recipe. The docstring below each is the help of its flag; the annotation gives its range."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+MAX_PROCESSES = 1 << 10
+MAX_SIDE = 1 << 14
+
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+OpenShare = Annotated[float, Gt(0), Lt(1)]
+ShareBelow1 = Annotated[float, Ge(0), Lt(1)]
+ShareAbove0 = Annotated[float, Gt(0), Le(1)]
+Side = Annotated[int, Ge(1), Le(MAX_SIDE)]
+"""Side of an image in pixels."""
+Pixels = Annotated[int, Ge(0), Le(MAX_SIDE)]
+Seed = Annotated[int, Ge(0), Lt(1 << 63)]
+MixingAlpha = Annotated[float, Ge(0), Le(100)]
+PixelDistance = Annotated[float, Gt(0), Le(255)]
+Directory = Annotated[str, MinLen(1)]
 
 DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "folder", "shards", "hub"]
 Crop = Literal["none", "pad", "random-resized"]
@@ -12,7 +31,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Optimizer = Literal["sgd", "rmsprop-tf", "adamw"]
 Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
-Watched = Literal["all", "policy", "clean"]
+TeacherEpochs = Literal["all", "policy", "clean"]
 Divergence = Literal["top-k", "hard", "decoupled"]
 WeightSchedule = Literal["constant", "rising", "falling"]
 Tracker = Literal["wandb", "mlflow", "trackio"]
@@ -20,242 +39,241 @@ Tracker = Literal["wandb", "mlflow", "trackio"]
 
 @dataclass(frozen=True)
 class Data:
-    """Which images."""
+    """The dataset and how its images are read."""
 
     name: DatasetName = "bundled"
-    """Data set: the bundled Fashion-MNIST part; a named set; folder: one sub-folder of images per class; shards:
-    WebDataset's tar files; hub: a Hugging Face data set (pip install 'kdaug[hub]')."""
+    """Dataset: bundled (part of Fashion-MNIST), a torchvision dataset, or your own images: folder (one sub-folder per
+    class), shards (WebDataset tar files), hub (Hugging Face dataset; pip install 'kdaug[hub]')."""
     root: str = "data"
-    """Folder that holds the named sets; for folder the images (train/ and val/, or the classes), for shards the tar
-    files; for hub OWNER/NAME, or a folder."""
+    """Directory of the dataset. folder: with train/ and val/, or the class folders. shards: with the tar files.
+    hub: OWNER/NAME, or a directory."""
     download: bool = False
-    """Fetch a named set through torchvision if it is not under root."""
-    train_images: int | None = None
-    """Train on this many images only, chosen evenly over the classes; None: on all."""
-    image_size: int | None = None
-    """Side in pixels that images of folder, shards or hub are brought to; None: 224. Others keep their own size."""
-    val_fraction: float = 0.1
-    """Share of each class held out for validation when a folder, shards or hub have no validation images."""
-    holdout: float = 0.0
-    """Share of each class's training images set aside and evaluated on, so that test images choose no settings."""
-    max_unreadable: float = 0.01
-    """Share of images that may turn out unreadable before training stops."""
-    workers: int = 2
-    """Processes that decode images of folder, shards or hub, for each process that trains; 0 decodes in that one."""
+    """Download a torchvision dataset if it is not under root."""
+    train_images: Count | None = None
+    """Number of training images to use, balanced over the classes; None: all."""
+    image_size: Side | None = None
+    """Side in pixels that images of folder, shards or hub are resized to; None: 224. Other datasets keep their size."""
+    val_fraction: OpenShare = 0.1
+    """Share of each class used for validation if folder, shards or hub has no validation images."""
+    holdout: ShareBelow1 = 0.0
+    """Share of each class's training images to evaluate on instead of the test images, for choosing settings."""
+    max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
+    """Share of images that may be unreadable before training stops with an error."""
+    workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
+    """Decoding processes per training process for folder, shards or hub; 0: decode in the training process."""
 
     @property
     def encoded(self) -> bool:
-        """Whether the images are the user's own, in files, and decoded when they are needed."""
+        """Whether the images are files that are decoded during training (folder, shards or hub)."""
         return self.name in ("folder", "shards", "hub")
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the networks get to see of each image."""
+    """Augmentation of the images that teacher and student get."""
 
     policy: str = "none"
-    """Augmentation policy, such as randaugment-n2-m9@tf-efficientnet, or none."""
-    magnitude: float | None = None
-    """Shorthand: replaces the magnitude in the policy's specification."""
+    """Augmentation policy, such as randaugment-n2-m9@tf-efficientnet, or none; kdaug views lists them."""
+    magnitude: NonNegative | None = None
+    """Shorthand: replaces the magnitude in the policy specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (with the mean, and crop back), random-resized (area and ratio; not of named sets)."""
-    pad: int = 4
+    """Random crop: none, pad (with the mean, then crop), random-resized (area and ratio; for folder, shards, hub)."""
+    pad: Pixels = 4
     """Pixels added on each side before a pad crop."""
-    min_area: float = 0.08
-    """Smallest share of the image that a random-resized crop may take."""
+    min_area: ShareAbove0 = 0.08
+    """Smallest share of the image area that a random-resized crop may take."""
     flip: bool = True
-    """Mirror left-right with probability one half."""
-    cutout: int = 0
-    """Side in pixels of the square erased at the end; 0: none."""
-    mixup: float = 0.0
-    """Blend every view with another image's, by a share from Beta(mixup, mixup) (arXiv 1710.09412); 0: not."""
-    cutmix: float = 0.0
-    """Paste a box of another image's view into every view, its area from Beta(cutmix, cutmix) (arXiv 1905.04899); 0:
-    not. With both, each view gets one of the two."""
-    seed: int | None = None
-    """Key of all views and of the sample order; None: run.seed."""
+    """Flip left-right with probability 0.5."""
+    cutout: Pixels = 0
+    """Side in pixels of the square that cutout erases after all other ops; 0: no cutout."""
+    mixup: MixingAlpha = 0.0
+    """Alpha of mixup: blend each view with another, shares from Beta(alpha, alpha) (arXiv 1710.09412); 0: no mixup."""
+    cutmix: MixingAlpha = 0.0
+    """Alpha of CutMix: paste a box of another view, area from Beta(alpha, alpha) (arXiv 1905.04899); 0: no CutMix.
+    With both mixup and CutMix, each view gets one of the two."""
+    seed: Seed | None = None
+    """Seed of all views and of the sample order; None: run.seed."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """The network that is trained."""
+    """The student network."""
 
     name: str = "wide_resnet16_1"
-    """Any name in timm's registry, ours included (wide_resnet28_10, ...)."""
+    """Network name in timm's registry, including those of kdaug (wide_resnet28_10, ...)."""
     pretrained: bool = False
-    """Start from timm's published weights (fetched by timm) with a new classifier."""
-    drop_path: float = 0.0
-    """Stochastic depth: share of residual branches dropped in the last block, where the network has it."""
-    dropout: float = 0.0
-    """Share of features dropped before the classifier, where the network has it."""
-    batch_norm_momentum: float | None = None
-    """How far a batch moves the running statistics (torch's sense: 1 - TensorFlow's decay); None: the network's own."""
+    """Start from timm's pretrained weights (downloaded by timm) with a new classifier."""
+    drop_path: ShareBelow1 = 0.0
+    """Stochastic depth: drop rate of the residual branch in the last block, if the network supports it."""
+    dropout: ShareBelow1 = 0.0
+    """Dropout rate before the classifier, if the network supports it."""
+    batch_norm_momentum: ShareAbove0 | None = None
+    """Batch-norm momentum as torch defines it (1 - TensorFlow's decay); None: the network's default."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The network that looks at the same views and softens the labels."""
+    """The teacher network, which gives soft labels for the views that the student is trained on."""
 
     source: str = "none"
-    """none, train (first, once, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
+    """none, train (train it first, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
     labels: str | None = None
-    """Folder of stored labels (kdaug label) that stand for the teacher, which is then not needed; None: ask it."""
+    """Directory of stored labels (kdaug label), used instead of running the teacher; None: run the teacher."""
     network: str | None = None
-    """Network for train, or of the weights at file:PATH; None: the student's (pretrained too if that is)."""
+    """Network for train, or of the weights in file:PATH; None: the student's, pretrained if the student is."""
     policy: str = "none"
-    """Augmentation policy that a teacher to be trained sees."""
-    cutout: int = 0
-    """Cutout side that a teacher to be trained sees."""
-    epochs: int | None = None
-    """Epochs that a teacher to be trained gets; None: as many as the student."""
-    learning_rate: float | None = None
-    """Learning rate that a teacher to be trained gets; None: the student's."""
-    weight_decay: float | None = None
-    """Weight decay that a teacher to be trained gets; None: the student's."""
-    seed: int = 0
-    """run.seed of a teacher to be trained, so that students of any seed share it."""
+    """For train: augmentation policy of the teacher's training."""
+    cutout: Pixels = 0
+    """For train: side in pixels of the teacher's cutout; 0: no cutout."""
+    epochs: Count | None = None
+    """For train: epochs of the teacher; None: as the student."""
+    learning_rate: Positive | None = None
+    """For train: learning rate of the teacher; None: as the student."""
+    weight_decay: NonNegative | None = None
+    """For train: weight decay of the teacher; None: as the student."""
+    seed: Seed = 0
+    """For train: run.seed of the teacher, so that students with different seeds share one teacher."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean in 0..1 that weights at file:PATH expect; None: what the file says, else the data's."""
-    std: tuple[float, ...] | None = None
-    """Per-channel standard deviation that goes with mean."""
-    image_size: int | None = None
-    """Side in pixels that the teacher's input is resized to; None: a run's or file's own, else that of the views."""
+    """Per-channel mean of images in 0..1, for the weights in file:PATH; None: from the file, else the dataset's."""
+    std: tuple[Positive, ...] | None = None
+    """Per-channel standard deviation that goes with mean; give both or neither."""
+    image_size: Side | None = None
+    """Side in pixels that views are resized to for the teacher; None: as in the run or file, else the views' size."""
 
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the student is told: cross-entropy + weight x divergence over the teacher's top classes (paper Eq. 3)."""
+    """Training loss: cross-entropy + weight x divergence over the teacher's top-k classes (paper Eq. 3)."""
 
-    weight: float = 1.0
-    """Weight of the divergence term (the paper's lambda), at least 0."""
-    k: int = 5
-    """How many of the teacher's top classes count; at least the number of classes: all, the ordinary KL."""
-    temperature: float = 2.0
-    """Softmax temperature of teacher and student in the divergence, above 0."""
+    weight: NonNegative = 1.0
+    """Weight of the divergence (lambda in the paper)."""
+    k: Count = 5
+    """Number of the teacher's top classes in the divergence; the number of classes or more: KL over all classes."""
+    temperature: Positive = 2.0
+    """Softmax temperature of teacher and student in the divergence."""
     reading: Reading = "as-written"
-    """How the sum over the top classes is read; see kdaug.topk_divergence."""
+    """Normalisation of the sum over the top-k classes; see kdaug.topk_divergence."""
     scale_by_t2: bool = True
-    """Multiply the divergence by the squared temperature, as Hinton et al. do."""
-    label_smoothing: float = 0.0
-    """Share of the label's weight in the cross-entropy that is spread evenly over all classes."""
-    when: Watched = "all"
-    """In which epochs the teacher looks on: all, policy (not in the clean ones at the end), clean (in those alone)."""
+    """Multiply the divergence by the squared temperature (Hinton et al., arXiv 1503.02531)."""
+    label_smoothing: ShareBelow1 = 0.0
+    """Label smoothing in the cross-entropy."""
+    when: TeacherEpochs = "all"
+    """Epochs that use the teacher: all, policy (not the clean epochs at the end), clean (only the clean epochs)."""
     divergence: Divergence = "top-k"
-    """top-k (the paper's), hard (cross-entropy with the class that the teacher puts first), decoupled (DKD)."""
-    non_target_weight: float = 8.0
-    """Weight of decoupled's part among the classes that are not the label's, against its part of label or not."""
-    mass: float | None = None
-    """Of the k classes, count for each view only the fewest that hold this share of the teacher's probability."""
-    label_weight: float = 1.0
-    """Weight of the cross-entropy with the label where a teacher looks on, at least 0; 0: soft labels alone."""
+    """top-k (the paper's), hard (cross-entropy with the teacher's top class), decoupled (DKD, arXiv 2203.08679)."""
+    non_target_weight: NonNegative = 8.0
+    """For decoupled: weight of the non-target-class part (beta in DKD); the target-class part has weight 1."""
+    mass: ShareAbove0 | None = None
+    """Per view, use only the fewest of the top-k classes whose probabilities sum to at least this; None: all k."""
+    label_weight: NonNegative = 1.0
+    """Weight of the cross-entropy in epochs with a teacher; 0: train on soft labels only."""
     label_trust: bool = False
-    """Move label_weight to the divergence as far as the view has lost the label, as the teacher sees it."""
+    """Shift label_weight to the divergence as the teacher's probability of the label drops from image to view."""
     weight_schedule: WeightSchedule = "constant"
-    """constant, rising (weight grows from 0 over the run), falling (to 0); in a straight line."""
+    """Schedule of weight over the run: constant, rising (linear from 0), falling (linear to 0)."""
     weight_by_magnitude: bool = False
-    """Multiply weight by the magnitude planned for each view: 0 if it is left as it is, 1 for an op in full."""
-    drop_worst: float = 0.0
-    """Share of each batch that is not learned: the views in which the teacher sees least of the label."""
+    """Multiply weight by each view's planned magnitude: 0 for an unchanged view, 1 for an op at full strength."""
+    drop_worst: ShareBelow1 = 0.0
+    """Share of each batch left out of the loss: the views with the lowest teacher probability of the label."""
 
 
 @dataclass(frozen=True)
 class Adversary:
-    """AdvProp (arXiv 1911.09665): the student also learns images that are shifted to mislead it, with batch norms of
-    their own."""
+    """AdvProp (arXiv 1911.09665): also train on adversarial images, with separate batch norms."""
 
-    steps: int = 0
-    """Steps of projected gradient descent; 0: no adversary."""
-    epsilon: float = 4.0
-    """How far a pixel may be moved, in units of 0..255."""
-    step_size: float = 1.0
-    """How far a step moves a pixel, in the same units."""
+    steps: Annotated[int, Ge(0), Le(1000)] = 0
+    """Steps of projected gradient descent (PGD); 0: no AdvProp."""
+    epsilon: PixelDistance = 4.0
+    """Largest change of a pixel, in units of 0..255."""
+    step_size: PixelDistance = 1.0
+    """Change of a pixel per PGD step, in units of 0..255."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the weights follow the gradient: optimiser, learning rate over time, decay, clipping, averaging."""
+    """Epochs, batch size, optimiser, learning-rate schedule, gradient clipping, weight averaging, precision."""
 
-    epochs: int = 200
-    """Passes over the training images under the policy."""
-    clean_epochs: int = 0
-    """Further epochs at the end on clean views: crop and flip, without policy and cutout (paper Section 3.4)."""
-    clean_learning_rate: float | None = None
-    """Learning rate the clean epochs begin with, from where it falls to zero; None: a tenth of learning_rate."""
-    global_batch: int = 128
-    """Images per optimisation step, over all processes together."""
+    epochs: Count = 200
+    """Epochs with the policy."""
+    clean_epochs: Annotated[int, Ge(0)] = 0
+    """Additional epochs at the end with crop and flip only, no policy and no cutout (paper Section 3.4)."""
+    clean_learning_rate: Positive | None = None
+    """Learning rate at the start of the clean epochs, which falls to zero; None: learning_rate / 10."""
+    global_batch: Count = 128
+    """Images per optimisation step, over all processes."""
     optimizer: Optimizer = "sgd"
-    """sgd (Nesterov), rmsprop-tf (TensorFlow's RMSProp, smoothing 0.9, epsilon 0.001, as EfficientNet's), adamw."""
-    learning_rate: float = 0.1
-    """Learning rate after the warm-up."""
+    """sgd (Nesterov), rmsprop-tf (TensorFlow's RMSProp, alpha 0.9, epsilon 0.001, as EfficientNet), adamw."""
+    learning_rate: Positive = 0.1
+    """Learning rate after warm-up."""
     schedule: Schedule = "cosine"
     """cosine (to zero), staircase (x decay_rate every decay_epochs), milestones (x decay_rate at each of them)."""
-    decay_rate: float = 0.97
-    """What staircase and milestones multiply the learning rate by."""
-    decay_epochs: float = 2.4
-    """Epochs between the stairs of staircase, counted from the start of training."""
-    milestones: tuple[float, ...] = ()
-    """Epochs at which milestones lowers the learning rate."""
-    warmup_epochs: float = 0.0
-    """Epochs at the start in which the learning rate rises linearly from zero."""
-    momentum: float = 0.9
-    """Momentum of sgd and rmsprop-tf; the first beta of adamw."""
-    weight_decay: float = 5e-4
+    decay_rate: OpenShare = 0.97
+    """For staircase and milestones: factor by which the learning rate decays."""
+    decay_epochs: Positive = 2.4
+    """For staircase: epochs between decays, counted from the start of training."""
+    milestones: tuple[Positive, ...] = ()
+    """For milestones: epochs at which the learning rate decays, in increasing order."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs of linear warm-up from zero."""
+    momentum: OpenShare = 0.9
+    """Momentum of sgd and rmsprop-tf; first beta of adamw."""
+    weight_decay: NonNegative = 5e-4
     """Weight decay: L2 for sgd and rmsprop-tf, decoupled for adamw."""
     decay_on: DecayOn = "all"
-    """Which parameters decay: all, or weights (not biases and norms, nor what the network itself excepts)."""
-    clip_norm: float | None = 5.0
-    """Largest global gradient norm; None: no clipping."""
-    ema_decay: float | None = None
-    """Average the weights, evaluate and keep that: decay a step, at most (1+step)/(10+step); None: no averaging."""
+    """Parameters with weight decay: all, weights (no biases, no norms, none that the network excludes)."""
+    clip_norm: Positive | None = 5.0
+    """Maximum global gradient norm; None: no clipping."""
+    ema_decay: OpenShare | None = None
+    """Decay per step of the EMA weights, which are evaluated; at most (1+step)/(10+step). None: no EMA."""
     sync_batch_norm: bool = False
-    """Batch-norm statistics over all processes together (on GPUs), instead of each for its part of the batch."""
+    """Synchronise batch-norm statistics over all processes (GPUs only)."""
     precision: Precision = "auto"
-    """Autocast type; auto: bfloat16 where the device multiplies it natively (GPUs, AVX512-BF16 and AMX processors)."""
+    """Autocast type; auto: bfloat16 if the device supports it natively (GPU, AVX512-BF16 or AMX CPU), else float32."""
 
     @property
     def all_epochs(self) -> int:
-        """Passes over the training images, the clean ones among them."""
+        """epochs + clean_epochs."""
         return self.epochs + self.clean_epochs
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where and how the run takes place; nothing here but the seed changes what is learned, save by rounding (and by
-    what batch-norm sees at once: a process takes its share of the batch, or run.device_batch of it)."""
+    """Run directory, seed, device, checkpoints. Of these only seed changes the trained weights, apart from rounding and
+    from batch-norm statistics, which each process computes over its share of the batch or over device_batch of it."""
 
-    dir: str | None = None
-    """Run directory; None: runs/<recipe>-<what differs>."""
-    seed: int = 0
-    """Seed of the network's initial weights and noise, and of the views unless views.seed is given."""
+    dir: Directory | None = None
+    """Run directory; None: runs/RECIPE-FINGERPRINT."""
+    seed: Seed = 0
+    """Seed of initial weights and network noise (dropout, ...), and of the views if views.seed is None."""
     resume: bool = False
-    """Continue the run in run.dir if it has begun."""
+    """Resume the run in run.dir if it exists."""
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
-    device_batch: int | None = None
-    """Most images a process takes at once; it adds up the gradients of several such parts. None: its whole share."""
-    threads: int | None = None
-    """CPU threads of torch; None: all cores but one, which prepares the views. Too many slow each other down badly."""
-    evaluate_every: int = 1
+    """auto (a GPU if available), cpu, cuda, cuda:1, ..."""
+    device_batch: Count | None = None
+    """Largest batch that a process takes at once; larger shares use gradient accumulation. None: no limit."""
+    threads: Annotated[int, Ge(1), Le(MAX_PROCESSES)] | None = None
+    """CPU threads of torch; None: all cores but one, which makes the views. Too many slow training down a lot."""
+    evaluate_every: Count = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
-    checkpoint_minutes: float = 5.0
-    """Minutes between checkpoints; one is also written at each evaluation and when the run is interrupted."""
-    checkpoint_steps: int | None = None
-    """Optimisation steps between checkpoints, besides checkpoint_minutes; None: by minutes alone."""
-    evaluate_size: int | None = None
-    """Side in pixels that validation images are brought to for the student; None: as in training."""
+    checkpoint_minutes: NonNegative = 5.0
+    """Minutes between checkpoints, in addition to one at each evaluation and one at interruption."""
+    checkpoint_steps: Count | None = None
+    """Optimisation steps between checkpoints, in addition to checkpoint_minutes; None: no step limit."""
+    evaluate_size: Side | None = None
+    """Side in pixels that validation images are resized to for the student; None: as in training."""
     compile: bool = False
     """Compile the networks with torch.compile."""
     grad_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a third slower."""
+    """Recompute activations in the backward pass: less memory, about a third slower."""
     shard: bool = False
-    """Spread weights, gradients and optimiser state over the processes (FSDP2), for networks too large for one GPU."""
+    """Shard weights, gradients and optimiser state over the processes (FSDP2), for networks too large for one GPU."""
     trackers: tuple[Tracker, ...] = ()
-    """Also report to these, besides metrics.jsonl and TensorBoard (pip install 'kdaug[trackers]')."""
+    """Trackers to report to, in addition to metrics.jsonl and TensorBoard (pip install 'kdaug[trackers]')."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole experiment. Build one in Python, read one from YAML, or start from a named recipe."""
+    """All settings of a training run. Build one in Python, read one from YAML, or start from a named recipe."""
 
     data: Data = field(default_factory=Data)
     views: Views = field(default_factory=Views)

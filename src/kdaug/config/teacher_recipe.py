@@ -1,27 +1,25 @@
-"""From a student's recipe to its teacher's."""
+"""The recipe by which a student's teacher is trained."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kdaug.config.recipe import Adversary, Network, Recipe, Supervision, Teacher
+from kdaug.config.recipe import Network, Recipe, Run, Supervision, Views
 
 
 def derive_teacher_recipe(recipe: Recipe) -> Recipe:
-    """How the teacher of a recipe is trained, wherever that is: what `teacher` says, all else as the student.
+    """The recipe of the teacher that `recipe` trains: the settings in `teacher`, all others as the student's.
 
-    Without a network of its own it is the student's, pretrained if that is.
+    If teacher.network is None, the teacher has the student's network, pretrained if the student's is. run.dir is still
+    the student's: the caller replaces it. Never a ResolvedRecipe, even if `recipe` is one.
     """
     teacher, optimization = recipe.teacher, recipe.optimization
-    return replace(
-        recipe,
-        views=replace(
-            recipe.views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed
-        ),
+    views, run = Views(**vars(recipe.views)), Run(**vars(recipe.run))
+    return Recipe(
+        data=recipe.data,
+        views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
         student=Network(teacher.network) if teacher.network else recipe.student,
-        teacher=Teacher(),
         supervision=Supervision(label_smoothing=recipe.supervision.label_smoothing),
-        adversary=Adversary(),
         optimization=replace(
             optimization,
             epochs=teacher.epochs or optimization.epochs,
@@ -30,5 +28,5 @@ def derive_teacher_recipe(recipe: Recipe) -> Recipe:
             learning_rate=teacher.learning_rate or optimization.learning_rate,
             weight_decay=optimization.weight_decay if teacher.weight_decay is None else teacher.weight_decay,
         ),
-        run=replace(recipe.run, dir=None, seed=teacher.seed, resume=True, evaluate_size=None),
+        run=replace(run, seed=teacher.seed, resume=True, evaluate_size=None),
     )

@@ -1,4 +1,4 @@
-"""Recipes as YAML: strict in (no tag, no unknown or repeated key, no wrong type), plain out."""
+"""Recipes as YAML. Reading is strict: no tags, no unknown or repeated keys, no wrong types."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from kdaug.errors import InputError, nearest
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as nested plain dicts, lists and scalars, in the order of its declaration."""
+    """The recipe as nested dicts, lists and scalars, in the order of declaration."""
     return {key: _plain(value) for key, value in dataclasses.asdict(recipe).items()}
 
 
 def to_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML text; `from_yaml` gives the same recipe back."""
+    """The recipe as YAML text, which `from_yaml` reads back."""
     return yaml.dump(to_dict(recipe), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def from_yaml(text: str, where: str = "recipe") -> Recipe:
-    """The recipe that YAML `text` describes; settings left out keep their defaults.
+    """The recipe in YAML `text`; missing settings keep their defaults.
 
-    Raises InputError, beginning with `where`, for broken YAML, tags, an unknown or repeated key, or a wrong type.
+    Raises InputError, with `where` at the start of its message, for invalid YAML, tags, unknown or repeated keys, wrong
+    types and invalid values.
     """
     try:
         tree = parse_plain_yaml(text)
@@ -40,18 +41,14 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
         reason = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
         raise InputError(f"{where}: not readable as plain YAML: {reason}") from None
     if tree is None:
-        raise InputError(f"{where} is empty; kdaug recipes show NAME prints one to start from")
-    recipe: Recipe = _build(Recipe, tree, "", where)
-    try:
-        return check(recipe)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{where} is empty", "kdaug recipes show NAME prints a recipe to start from")
+    return _recipe_from_tree(tree, where)
 
 
 def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe with other values of some settings, given by dotted name and as YAML would have them.
+    """The recipe with `values` in place of some settings: dotted name to value, with the types that YAML gives.
 
-    Raises InputError, beginning with `where`, for a name that is no setting's or a value that it cannot have.
+    Raises InputError, with `where` at the start of its message, for unknown names, wrong types and invalid values.
     """
     tree = to_dict(recipe)
     known = [f"{section}.{name}" for section, settings in tree.items() for name in settings]
@@ -60,15 +57,11 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Reci
             raise InputError(f"{where}: {dotted} is not a setting{nearest(dotted, known)}")
         section, _, name = dotted.partition(".")
         tree[section][name] = value
-    changed: Recipe = _build(Recipe, tree, "", where)
-    try:
-        return check(changed)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+    return _recipe_from_tree(tree, where)
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in the YAML file at `path`; InputError if it is missing, not text, or not a recipe."""
+    """The recipe in the YAML file at `path`. Raises InputError if it is missing, not UTF-8 text, or not a recipe."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -80,12 +73,17 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def parse_plain_yaml(text: str) -> Any:
-    """Nested dicts, lists and scalars; YAMLError or ValueError for what is not plain YAML, tags among it."""
+    """YAML `text` as nested dicts, lists and scalars. Raises YAMLError or ValueError for tags and invalid YAML."""
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag:
             raise yaml.YAMLError(f"tag {tag} is not allowed, {event.start_mark}")
     return yaml.load(text, Loader=_StrictLoader)
+
+
+def describe_value(value: Any) -> str:
+    """A value and its type for an error message, shortened; YAML aliases can make a small file a huge value."""
+    return f"{_SHORT.repr(value)} ({type(value).__name__})"
 
 
 _SHORT = reprlib.Repr()
@@ -94,18 +92,18 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which 1e-3 is a number and a key may stand only once."""
+    """SafeLoader that reads 1e-3 as a number and refuses repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands more than once", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} is repeated", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Quotes text that _StrictLoader would take for something else."""
+    """SafeDumper that quotes text which _StrictLoader would not read as text."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         style = '"' if set(text) & set("\x85\u2028\u2029") else None  # line breaks to YAML 1.1
@@ -113,8 +111,8 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 _PlainDumper.add_representer(str, _PlainDumper.represent_text)
-for _side in (_StrictLoader, _PlainDumper):
-    _side.add_implicit_resolver(
+for _class in (_StrictLoader, _PlainDumper):
+    _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
 
@@ -125,10 +123,18 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def _recipe_from_tree(tree: Any, where: str) -> Recipe:
+    recipe: Recipe = _build(Recipe, tree, "", where)
+    try:
+        return check(recipe)
+    except InputError as error:
+        raise InputError(f"{where}: {error.problem}", error.way_out) from None
+
+
 def _build(kind: Any, tree: Any, path: str, where: str) -> Any:
-    """An instance of dataclass `kind` from the dict `tree`, which stands at dotted `path` of the recipe."""
+    """An instance of dataclass `kind` from the dict `tree`; `path` is its dotted name in the recipe."""
     if not isinstance(tree, dict):
-        raise InputError(f"{where}: {path or 'the whole'} must be a mapping of settings, not {shown(tree)}")
+        raise InputError(f"{where}: {path or 'the file'} must be a mapping of settings, not {describe_value(tree)}")
     types_of = typing.get_type_hints(kind)
     for key in tree:
         if key not in types_of:
@@ -162,8 +168,8 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
     first = options[0]
     if typing.get_origin(first) is Literal:
         known = list(typing.get_args(first))
-        raise InputError(f"{where}: {name} is {shown(value)}{nearest(str(value), known) or _choices(known)}")
-    raise InputError(f"{where}: {name} must be {_type_in_words(options)}, not {shown(value)}")
+        raise InputError(f"{where}: {name} is {describe_value(value)}{nearest(str(value), known) or _choices(known)}")
+    raise InputError(f"{where}: {name} must be {_describe_type(options)}, not {describe_value(value)}")
 
 
 def _dotted(path: str, key: str) -> str:
@@ -171,17 +177,12 @@ def _dotted(path: str, key: str) -> str:
 
 
 def _choices(known: list[str]) -> str:
-    return f"; there are {', '.join(known)}"
+    return f"; choose one of {', '.join(known)}"
 
 
-def shown(value: Any) -> str:
-    """A value that a file holds, and its type, for an error: short, however much a few lines with aliases stand for."""
-    return f"{_SHORT.repr(value)} ({type(value).__name__})"
-
-
-def _type_in_words(options: tuple[Any, ...]) -> str:
-    words = {
+def _describe_type(options: tuple[Any, ...]) -> str:
+    names = {
         int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null",
         tuple[float, ...]: "a list of numbers",
     }  # fmt: skip
-    return " or ".join(words.get(option, "a list of names") for option in options)
+    return " or ".join(names.get(option, "a list of names") for option in options)

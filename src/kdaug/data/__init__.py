@@ -1,4 +1,4 @@
-"""Images in: named data sets, image folders, the bundled set; decoding; batches in a deterministic order."""
+"""Datasets: named sets, image folders, shards, the Hugging Face hub, the bundled set; decoding and batch loading."""
 
 from kdaug.data.datasets import load_dataset
 from kdaug.data.images import ArrayImages, Dataset, EncodedImages

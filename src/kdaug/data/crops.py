@@ -1,6 +1,6 @@
-"""Which part of a decoded photo is resized to the network's size.
+"""Crops: the part of an image file that is resized to the network's input size.
 
-The box is drawn by the same generator as the views, but here, where the photo's own size is known.
+A crop is drawn by the same generator as a view, but only when the image is decoded, because it depends on its size.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from typing import Protocol
 
 import numpy as np
 
-from kdaug.rng.philox import Stream, below, uniform, words
+from kdaug.rng import Stream, integers_below, random_words, uniform
 
 Box = tuple[float, float, float, float]
 _ATTEMPTS = 10
 
 
 class ImageCrop(Protocol):
-    """Chooses a box of an image and the side, in pixels, it is resized to."""
+    """Chooses a box of an image. The box is resized to `size` x `size` pixels."""
 
     @property
     def size(self) -> int: ...
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
-        """(left, top, right, bottom) within a `width` x `height` image, for sample `index` in `epoch`."""
+        """(left, top, right, bottom) within a `width` x `height` image, for the sample `index` in `epoch`."""
         ...
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A box of random area (share `min_area`..1) and aspect ratio (3/4..4/3, log-uniform), as torchvision's.
+    """A box of random area (a share of `min_area`..1) and aspect ratio (3/4..4/3, log-uniform), as torchvision's.
 
-    Ten attempts to fit inside the image, then the largest central box of a permitted ratio (Inception, 1409.4842).
+    Up to ten boxes are drawn until one fits into the image. If none fits, the largest central box with an allowed ratio
+    is used (Inception, arXiv 1409.4842).
     """
 
     size: int
@@ -40,14 +41,15 @@ class RandomResizedCrop:
     min_area: float
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
-        drawn = words(self.seed, epoch, np.array([index]), Stream.CROP, 4 * _ATTEMPTS).reshape(_ATTEMPTS, 4)
-        area = width * height * (self.min_area + (1 - self.min_area) * uniform(drawn[:, 0]))
-        ratio = np.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * uniform(drawn[:, 1]))
+        words = random_words(self.seed, epoch, np.array([index]), Stream.CROP, 4 * _ATTEMPTS).reshape(_ATTEMPTS, 4)
+        area = width * height * (self.min_area + (1 - self.min_area) * uniform(words[:, 0]))
+        ratio = np.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * uniform(words[:, 1]))
         widths, heights = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
         for attempt in range(_ATTEMPTS):
             w, h = int(widths[attempt]), int(heights[attempt])
             if 0 < w <= width and 0 < h <= height:
-                left, top = int(below(drawn[attempt, 2], width - w + 1)), int(below(drawn[attempt, 3], height - h + 1))
+                left = int(integers_below(words[attempt, 2], width - w + 1))
+                top = int(integers_below(words[attempt, 3], height - h + 1))
                 return left, top, left + w, top + h
         w, h = min(width, max(round(height * 4 / 3), 1)), min(height, max(round(width * 4 / 3), 1))
         left, top = (width - w) // 2, (height - h) // 2
@@ -56,9 +58,10 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The central square whose side is size / (size + 32) of the shorter side, and at least 0.875 of it.
+    """The central square. Its side is size / (size + 32) of the image's shorter side, but at least 0.875 of it.
 
-    The first is the TPU EfficientNet code's (224: resize to 256, crop 224); smaller images would lose too much by it.
+    size / (size + 32) is the TPU EfficientNet code's (224: resize to 256, crop 224); for small sizes it would crop too
+    much.
     """
 
     size: int

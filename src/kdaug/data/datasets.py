@@ -1,4 +1,4 @@
-"""Any data set a recipe can name."""
+"""Loads the dataset that a recipe names."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ from kdaug.data.images import (
 from kdaug.data.named import class_names, load_named
 from kdaug.data.shards import load_shards
 from kdaug.errors import InputError
-from kdaug.rng.philox import Stream, permutation
+from kdaug.rng import Stream, permutation
 
-_ENCODED = {"folder": load_folder, "shards": load_shards, "hub": load_hub}
+_ENCODED_LOADERS = {"folder": load_folder, "shards": load_shards, "hub": load_hub}
 
 
 def load_dataset(settings: config.Data) -> Dataset:
-    """The data set `settings.name`, with settings.holdout, then settings.train_images, taken from its training images.
+    """The dataset `settings.name`. settings.holdout, then settings.train_images select from its training images.
 
-    Sets held in memory keep the statistics of all their training images. Raises InputError if it cannot be had.
+    mean and std are those of all training images of a dataset in memory, whatever is selected. Raises InputError if the
+    dataset cannot be loaded.
     """
-    if settings.name in _ENCODED:
-        dataset = _ENCODED[settings.name](settings)
+    if settings.name in _ENCODED_LOADERS:
+        dataset = _ENCODED_LOADERS[settings.name](settings)
     elif settings.image_size is not None:
-        raise InputError(f"data.image_size is for data.name {', '.join(_ENCODED)}; other sets keep their own size")
+        raise InputError(
+            f"data.image_size is for data.name {', '.join(_ENCODED_LOADERS)}, not {settings.name}",
+            "leave it out: other datasets keep their own image size",
+        )
     elif settings.name == "bundled":
         dataset = load_bundled()
     else:
@@ -50,24 +54,24 @@ def load_dataset(settings: config.Data) -> Dataset:
     return replace(dataset, train=dataset.train.subset(balanced_subset(dataset.train.labels, settings.train_images)))
 
 
-def _apply_holdout(dataset: Dataset, share: float) -> Dataset:
-    """`share` of each class's training images in place of the test images, always the same ones."""
+def _apply_holdout(dataset: Dataset, fraction: float) -> Dataset:
+    """Replaces the validation images by `fraction` of each class's training images, always the same ones."""
     labels = dataset.train.labels
-    drawn = np.argsort(permutation(0, 0, len(labels), Stream.SUBSET))  # each image's place in the draw
-    held = stratified_rows(labels, drawn, share, dataset.classes, f"data.holdout of {dataset.name}")
-    kept = np.setdiff1d(np.arange(len(labels)), held)
-    return replace(dataset, train=dataset.train.subset(kept), val=dataset.train.subset(held))
+    rank = np.argsort(permutation(0, 0, len(labels), Stream.SUBSET))  # of each image in a random order
+    val_rows = stratified_rows(labels, rank, fraction, dataset.classes, f"data.holdout of {dataset.name}")
+    train_rows = np.setdiff1d(np.arange(len(labels)), val_rows)
+    return replace(dataset, train=dataset.train.subset(train_rows), val=dataset.train.subset(val_rows))
 
 
 def load_bundled() -> Dataset:
-    """10,000 training and 2,000 test images of Fashion-MNIST that come with the package; see bundled/README.md."""
-    train, val = _read_sheet("train"), _read_sheet("test")
+    """The 10,000 training and 2,000 test images of Fashion-MNIST in the package; see bundled/README.md."""
+    train, val = _read_bundled("train"), _read_bundled("test")
     mean, std = channel_mean_std(train.images)
     return Dataset("bundled", class_names("fashion-mnist"), train, val, (28, 28), mean, std, content_digest(train, val))
 
 
-def _read_sheet(split: str) -> ArrayImages:
-    """The images of a sheet of 100 a row, and their labels."""
+def _read_bundled(split: str) -> ArrayImages:
+    """The images of a split, stored as one PNG with 100 images of 28x28 pixels in a row, and their labels."""
     folder = resources.files("kdaug.data") / "bundled"
     with (folder / f"{split}.png").open("rb") as file:
         sheet = np.asarray(Image.open(file))

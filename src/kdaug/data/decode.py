@@ -1,4 +1,4 @@
-"""One image file to one uint8 array, with Pillow."""
+"""Decodes an image file to a uint8 array, with Pillow."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from kdaug.data.crops import Box, ImageCrop
 from kdaug.data.images import ImageFile
 
-_KEPT = 2
-"""How many decoded pixels each pixel of the result is made from at least, in either direction."""
+_MIN_OVERSAMPLING = 2
+"""A JPEG is decoded at reduced size only if each output pixel is still made from so many decoded ones per direction."""
 
 
 class UnreadableImage(Exception):
-    """This file cannot be decoded; the message says why, without the path."""
+    """An image file cannot be decoded. The message is the reason, without the path."""
 
 
 def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArray[np.uint8]:
-    """The part of an image that `crop` chooses in `epoch` for view key `index`, bicubic at its size:
-    uint8 [size,size,3].
+    """Decodes an image and resizes its crop (bicubic): RGB, uint8 [size,size,3] with size = crop.size.
 
-    The EXIF orientation is applied first. Every mode Pillow reads becomes RGB: grey is repeated, 16-bit and 32-bit
-    integers keep the high byte of 16, floats are cut to 0..255, transparency is dropped. A JPEG whose part is at least
-    four times `size` is decoded at a half, a quarter or an eighth of its sides, as libjpeg can, so that the part is
-    still twice `size`; that moves pixels of photographs by about one of 255. Raises Unreadable for a damaged, foreign
-    or absurdly large file.
+    epoch, index: passed on to `crop.box`; index is the image's view key. The EXIF orientation is applied first. All
+    modes that Pillow reads become RGB: grey is repeated, 16-bit and 32-bit integers keep the high byte of 16, floats
+    are clipped to 0..255, transparency is dropped. A JPEG whose crop is at least four times `size` is decoded at 1/2,
+    1/4 or 1/8 of its sides, as libjpeg can, so that the crop still has twice `size`; this changes pixels of photographs
+    by about 1 of 255. Raises UnreadableImage for a file that is damaged, not an image, or beyond Pillow's size limit.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded.read_bytes())) as file:
                 if file.format == "TIFF":
-                    file.load()  # Pillow turns these upright itself, and only then is their size to be trusted
+                    file.load()  # Pillow applies the orientation of a TIFF when it loads it; its size changes then
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
-                on_its_side = orientation in (5, 6, 7, 8)
-                width, height = (file.height, file.width) if on_its_side else (file.width, file.height)
+                transposed = orientation in (5, 6, 7, 8)
+                width, height = (file.height, file.width) if transposed else (file.width, file.height)
                 box = crop.box(epoch, index, width, height)
-                _draft(file, box, crop.size)
+                _reduce_jpeg(file, box, crop.size)
                 file.load()
                 image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
-    except Exception as error:  # Pillow's decoders fail on damaged files in every way there is
+    except Exception as error:  # Pillow's decoders raise exceptions of any type for damaged files
         raise UnreadableImage(_reason(error)) from None
-    shrunk = round(width / image.width)
-    # The last pixel of a row shrunk may stand for less than a whole one; turned round, it is the first.
-    x = image.width - width / shrunk if orientation in (2, 3, 6, 7) else 0.0
-    y = image.height - height / shrunk if orientation in (3, 4, 7, 8) else 0.0
-    left, top, right, bottom = (side / shrunk for side in box)
-    part = (left + x, top + y, right + x, bottom + y)
-    return np.asarray(image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=part))
+    reduction = round(width / image.width)
+    # The last row and column of a reduced JPEG may be made from fewer source pixels than the others. If the orientation
+    # makes them the first, the box moves by the part that is missing.
+    x = image.width - width / reduction if orientation in (2, 3, 6, 7) else 0.0
+    y = image.height - height / reduction if orientation in (3, 4, 7, 8) else 0.0
+    left, top, right, bottom = (edge / reduction for edge in box)
+    reduced_box = (left + x, top + y, right + x, bottom + y)
+    return np.asarray(image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=reduced_box))
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in one line that names no file: the caller has a better name for it than the stream."""
+    """The reason in one line, without the name of the in-memory stream that Pillow puts into it."""
     if isinstance(error, UnidentifiedImageError):
         return "cannot identify image file"
     if isinstance(error, OSError) and error.strerror:
@@ -64,16 +64,16 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _draft(file: Image.Image, box: Box, size: int) -> None:
-    """Has a JPEG decoded at a fraction of its sides, if `box` keeps twice `size` pixels then."""
+def _reduce_jpeg(file: Image.Image, box: Box, size: int) -> None:
+    """Makes Pillow decode a JPEG at a fraction of its sides, if `box` then still has twice `size` pixels a side."""
     left, top, right, bottom = box
-    wanted = _KEPT * size / min(right - left, bottom - top)
-    if file.format == "JPEG" and wanted <= 1 / 2:
-        file.draft(None, (math.ceil(file.width * wanted), math.ceil(file.height * wanted)))
+    scale = _MIN_OVERSAMPLING * size / min(right - left, bottom - top)
+    if file.format == "JPEG" and scale <= 1 / 2:
+        file.draft(None, (math.ceil(file.width * scale), math.ceil(file.height * scale)))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB. Integer grey is taken for 16 bits and keeps the high byte; float grey is cut to 0..255."""
+    """`image` in mode RGB. Integer grey is read as 16-bit and keeps the high byte; float grey is clipped to 0..255."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

@@ -1,6 +1,7 @@
-"""Which images lie in a folder of class folders: noted on disk, since a million files take long to look through.
+"""The index of an image folder: its classes and image paths.
 
-A note holds good as long as no folder below has been changed, which the file system says in each folder's time.
+The index is cached on disk, because scanning a million files is slow. It is valid as long as no sub-folder's
+modification time has changed.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from kdaug.storage import atomic_write, cache_path
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
 )
-_VERSION = 1
+_CACHE_VERSION = 1
 _MIN_FILES_TO_CACHE = 1_000
-"""Images from which on a folder is noted; fewer are looked through in no time."""
+"""The index of a folder with fewer images is not cached: a scan is fast."""
 _SETTLE_SECONDS = 2.0
-"""Seconds: a folder changed later than that before it was looked through may change again within the same tick."""
+"""A folder changed less than this before the scan may change again within the resolution of its modification time."""
 
 
 class FilePaths(Sequence[Path]):
-    """Paths below `root`, made when they are asked for: a million of them take no room and no time before that.
+    """Paths below `root`. Each Path is made when it is indexed, so a million of them take little memory.
 
-    names: the paths below root as the file system has them, one after the other; name i is names[starts[i]:ends[i]].
+    names: the paths relative to root, concatenated, as bytes; path i is names[starts[i]:ends[i]].
     """
 
     def __init__(self, root: Path, names: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
@@ -52,36 +53,36 @@ class FilePaths(Sequence[Path]):
         return self.root / os.fsdecode(self._names[self._starts[index] : self._ends[index]])
 
     @classmethod
-    def joined(cls, root: Path, names: bytes, count: int) -> FilePaths:
-        """The `count` paths below root that `names` are, separated by zero bytes."""
+    def from_bytes(cls, root: Path, names: bytes, count: int) -> FilePaths:
+        """From `count` paths relative to root, separated by zero bytes in `names`."""
         ends = np.append(np.flatnonzero(np.frombuffer(names, np.uint8) == 0), len(names))[:count]
         return cls(root, names, np.append(0, ends[:-1] + 1)[:count], ends)
 
     def names(self) -> list[bytes]:
-        """The paths below root, with slashes, in the file system's bytes."""
+        """The paths relative to root, with slashes, as bytes."""
         return [self._names[start:end] for start, end in zip(self._starts.tolist(), self._ends.tolist(), strict=True)]
 
     def take(self, rows: NDArray[np.int64]) -> FilePaths:
-        """Those at `rows`."""
+        """The paths at `rows`."""
         return FilePaths(self.root, self._names, self._starts[rows], self._ends[rows])
 
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The classes (sub-folders with images, sorted by name) of a folder, and the images of each, sorted by path.
+    """The classes (sub-folders with images, sorted by name) of a folder, and the images of each class, sorted by path.
 
-    counts: images of each class. names: their paths below the folder, separated by zero bytes. folders: every folder
-    looked into, below the folder, with the time (ns) of its last change.
+    counts: number of images of each class. names: the image paths relative to the folder, separated by zero bytes.
+    mtimes: modification time (ns) of each folder that was scanned, by its path relative to the folder.
     """
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     names: bytes
-    folders: dict[str, int]
+    mtimes: dict[str, int]
 
     def paths(self, folder: Path) -> FilePaths:
-        """The images' paths, class after class, `folder` being where the folder is now."""
-        return FilePaths.joined(folder, self.names, sum(self.counts))
+        """The image paths, sorted by class. folder: the current path of the indexed folder."""
+        return FilePaths.from_bytes(folder, self.names, sum(self.counts))
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -90,108 +91,111 @@ class FolderIndex:
 
 
 def load_index(folder: Path) -> FolderIndex:
-    """What lies in `folder`, from an earlier call's note if nothing has changed; OSError if it cannot be read."""
-    note = cache_path(folder, "folders")
-    noted = _read(note)
-    if noted is not None and _is_current(noted, folder):
-        return noted
-    began = time.time_ns()
-    found = scan_folder(folder)
-    settled = max(found.folders.values()) < began - _SETTLE_SECONDS * 1e9
-    if sum(found.counts) >= _MIN_FILES_TO_CACHE and settled:
-        with suppress(OSError):  # without the note the next start takes longer, no more
-            _write(note, found)
-    return found
+    """The index of `folder`: the cached one if it is valid, else from a scan. Raises OSError if it cannot be read."""
+    cache_file = cache_path(folder, "folders")
+    cached = _read_cache(cache_file)
+    if cached is not None and _is_valid(cached, folder):
+        return cached
+    scan_start = time.time_ns()
+    index = scan_folder(folder)
+    settled = max(index.mtimes.values()) < scan_start - _SETTLE_SECONDS * 1e9
+    if sum(index.counts) >= _MIN_FILES_TO_CACHE and settled:
+        with suppress(OSError):  # without a cache file the next start is slower, nothing else
+            _write_cache(cache_file, index)
+    return index
 
 
 def scan_folder(folder: Path) -> FolderIndex:
-    """Looks into `folder` and all below it, linked folders too; none is entered twice, and none above `folder`."""
+    """Scans `folder` recursively and follows links, but enters no folder twice and none that contains `folder`."""
     classes, counts, names = [], [], list[bytes]()
-    folders = {"": folder.stat().st_mtime_ns}
-    start = len(os.path.join(folder, ""))
-    for sub in subfolders(folder):
-        found = sorted(images_under(sub, folders, start))
-        if found:
-            classes.append(sub.name)
-            counts.append(len(found))
-            names += (os.fsencode(name[start:]) for name in found)
-    return FolderIndex(tuple(classes), tuple(counts), b"\0".join(names), folders)
+    mtimes = {"": folder.stat().st_mtime_ns}
+    prefix_length = len(os.path.join(folder, ""))
+
+    def record_mtime(path: str) -> None:
+        mtimes[path[prefix_length:]] = os.stat(path).st_mtime_ns
+
+    for class_folder in subfolders(folder):
+        paths = sorted(images_under(class_folder, record_mtime))
+        if paths:
+            classes.append(class_folder.name)
+            counts.append(len(paths))
+            names += (os.fsencode(path[prefix_length:]) for path in paths)
+    return FolderIndex(tuple(classes), tuple(counts), b"\0".join(names), mtimes)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder`, by name, without a tool's (.git, .ipynb_checkpoints)."""
+    """The folders in `folder`, sorted by name, without hidden ones (.git, .ipynb_checkpoints)."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def images_under(folder: Path, folders: dict[str, int] | None = None, start: int = 0) -> Iterator[str]:
-    """The images in `folder` and its sub-folders, as `files_under`."""
-    return files_under(folder, is_image, folders, start)
+def images_under(folder: Path, on_folder: Callable[[str], None] | None = None) -> Iterator[str]:
+    """The paths of all images in `folder` and below, see `files_under`."""
+    return files_under(folder, is_image, on_folder)
 
 
 def files_under(
-    folder: Path, wanted: Callable[[str], bool], folders: dict[str, int] | None = None, start: int = 0
+    folder: Path, accept: Callable[[str], bool], on_folder: Callable[[str], None] | None = None
 ) -> Iterator[str]:
-    """The files with a name that is `wanted` in `folder` and its sub-folders, linked ones too, in any order.
+    """The paths of all files in `folder` and below, linked ones too, whose names `accept` accepts; in any order.
 
-    Every folder entered is added to `folders`, by its path from character `start` on, with the time of its last change.
+    on_folder: called with the path of each folder before the folder is listed.
     """
-    outside = Path(os.path.realpath(folder.parent))
-    entered = {str(path) for path in (outside, *outside.parents, *Path(os.path.realpath(folder)).parents)}
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        real = os.path.realpath(place)
-        if real in entered:
+    parent = Path(os.path.realpath(folder.parent))
+    visited = {str(path) for path in (parent, *parent.parents, *Path(os.path.realpath(folder)).parents)}
+    pending = [str(folder)]
+    while pending:
+        path = pending.pop()
+        real_path = os.path.realpath(path)
+        if real_path in visited:
             continue
-        entered.add(real)
-        if folders is not None:
-            folders[place[start:]] = os.stat(place).st_mtime_ns
-        with os.scandir(place) as entries:
+        visited.add(real_path)
+        if on_folder is not None:
+            on_folder(path)
+        with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    waiting += [] if is_hidden(entry.name) else [entry.path]
-                elif wanted(entry.name) and (
-                    entry.is_file() or entry.is_symlink()
-                ):  # a dead link is missed later, by name
+                    pending += [] if is_hidden(entry.name) else [entry.path]
+                # a broken link is yielded too, so that it is reported as an unreadable image
+                elif accept(entry.name) and (entry.is_file() or entry.is_symlink()):
                     yield entry.path
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
+    """Whether a file name is that of an image."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a folder is one of a tool's; a name that begins with ".." is just odd."""
+    """Whether a name starts with a dot. One that starts with two dots is not hidden: a class may have it."""
     return name.startswith(".") and not name.startswith("..")
 
 
-def _is_current(noted: FolderIndex, folder: Path) -> bool:
-    """Whether every folder is there and was last changed when it was noted."""
+def _is_valid(cached: FolderIndex, folder: Path) -> bool:
+    """Whether every folder of a cached index exists and has the same modification time."""
     try:
-        return all(os.stat(folder / place).st_mtime_ns == changed for place, changed in noted.folders.items())
+        return all(os.stat(folder / path).st_mtime_ns == mtime for path, mtime in cached.mtimes.items())
     except OSError:
         return False
 
 
-def _write(note: Path, index: FolderIndex) -> None:
-    """A line with the checksum of what follows, a line of JSON, then the names."""
-    about = {"version": _VERSION, "classes": index.classes, "counts": index.counts, "folders": index.folders}
-    head = json.dumps(about).encode() + b"\n"
-    note.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(note, hashlib.sha256(head + index.names).hexdigest().encode() + b"\n" + head + index.names)
+def _write_cache(cache_file: Path, index: FolderIndex) -> None:
+    """Format: a line with the SHA-256 of the rest, a line of JSON, then the names."""
+    header = {"version": _CACHE_VERSION, "classes": index.classes, "counts": index.counts, "folders": index.mtimes}
+    content = json.dumps(header).encode() + b"\n" + index.names
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(cache_file, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
 
-def _read(note: Path) -> FolderIndex | None:
-    """The index noted there; None if there is none, or not a whole one of this version."""
+def _read_cache(cache_file: Path) -> FolderIndex | None:
+    """The cached index; None if there is none, if it is damaged, or if another version of the format."""
     try:
-        checksum, _, rest = note.read_bytes().partition(b"\n")
+        checksum, _, content = cache_file.read_bytes().partition(b"\n")
     except OSError:
         return None
-    if hashlib.sha256(rest).hexdigest().encode() != checksum:
+    if hashlib.sha256(content).hexdigest().encode() != checksum:
         return None
-    head, _, names = rest.partition(b"\n")
-    about: dict[str, Any] = json.loads(head)
-    if about["version"] != _VERSION:
+    first_line, _, names = content.partition(b"\n")
+    header: dict[str, Any] = json.loads(first_line)
+    if header["version"] != _CACHE_VERSION:
         return None
-    return FolderIndex(tuple(about["classes"]), tuple(about["counts"]), names, about["folders"])
+    return FolderIndex(tuple(header["classes"]), tuple(header["counts"]), names, header["folders"])

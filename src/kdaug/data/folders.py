@@ -9,7 +9,7 @@ import numpy as np
 
 from kdaug import config
 from kdaug.data.folder_index import FilePaths, images_under, load_index, subfolders
-from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
+from kdaug.data.images import Dataset, EncodedImages, Labels, digest, hold_out
 from kdaug.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -17,14 +17,16 @@ VAL_NAMES = ("val", "valid", "validation", "test")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DEFAULT_SIZE = 224
 
+_Split = tuple[FilePaths, Labels]
+
 
 def load_folder(settings: config.Data) -> Dataset:
-    """The data set in folder `settings.root`: train/ and val/ (or training/, valid/, validation/, test/),
-    or the classes directly.
+    """The dataset in folder `settings.root`: train/ and val/ (or training/, valid/, validation/, test/),
+    or the class folders directly.
 
-    A train/ without sub-folders of images is a class like any other. Without a split, `settings.val_fraction` of each
-    class is held out, the same images every time. Raises InputError for a folder that is missing, empty or unreadable,
-    has one class only, no train/ beside val/, or classes in val/ that train/ lacks.
+    A train/ folder without sub-folders of images is a class like any other. Without a split, `settings.val_fraction` of
+    each class is held out for validation, always the same images. Raises InputError if a folder is missing, empty or
+    unreadable, if there is only one class, if there is a val/ but no train/, or if val/ has a class that train/ lacks.
     """
     root = Path(settings.root)
     try:
@@ -32,63 +34,60 @@ def load_folder(settings: config.Data) -> Dataset:
     except OSError as error:
         raise InputError(f"image folder {error.filename} cannot be read ({error.strerror})") from None
     side = settings.image_size or DEFAULT_SIZE
-    content = _content(root, classes, train, val)
-    return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+    images, content = (EncodedImages(*train), EncodedImages(*val)), _content(root, classes, train, val)
+    return Dataset(root.name, classes, *images, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
 
 
-def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], EncodedImages, EncodedImages]:
-    """The classes of `root`, its training and its validation images."""
+def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], _Split, _Split]:
+    """(classes, training split, validation split) of `root`."""
     if not root.is_dir():
-        raise InputError(f"image folder {root} does not exist; give it with --data.root")
-    train_folder = _named(root, TRAIN_NAMES)
-    has_train = train_folder is not None and _holds_classes(train_folder)
-    source = train_folder if train_folder is not None and has_train else root
-    classes, images = _read_classes(source)
-    if not has_train and {name.lower() for name in classes} <= {*TRAIN_NAMES, *VAL_NAMES}:
-        raise InputError(
-            f"image folder {root} holds only {', '.join(classes)}; train/ with a sub-folder per class is missing"
-        )
+        raise InputError(f"image folder {root} does not exist", "give it with data.root")
+    train_folder = _find_subfolder(root, TRAIN_NAMES)
+    if train_folder is not None and not _has_classes(train_folder):
+        train_folder = None
+    source = train_folder or root
+    classes, files, labels = _read_classes(source)
+    if train_folder is None and {name.lower() for name in classes} <= {*TRAIN_NAMES, *VAL_NAMES}:
+        raise InputError(f"image folder {root} has only {', '.join(classes)}; it lacks train/ with a folder per class")
     if len(classes) < 2:
-        raise InputError(f"image folder {source} has one class only ({classes[0]}); there is nothing to tell apart")
-    val_folder = _named(root, VAL_NAMES)
-    if not has_train or val_folder is None:
-        assert isinstance(images.files, FilePaths)
-        names = [b"/".join(name.split(b"/")[-2:]) for name in images.files.names()]
-        return classes, *hold_out(images, names, classes, val_fraction, f"image folder {source}")
-    val_classes, val = _read_classes(val_folder)
+        raise InputError(f"image folder {source} has one class only ({classes[0]})", "training needs at least two")
+    val_folder = _find_subfolder(root, VAL_NAMES)
+    if train_folder is None or val_folder is None:
+        names = [b"/".join(name.split(b"/")[-2:]) for name in files.names()]
+        train_rows, val_rows = hold_out(labels, names, classes, val_fraction, f"image folder {source}")
+        train, val = ((files.take(rows), labels[rows]) for rows in (train_rows, val_rows))
+        return classes, train, val
+    val_classes, val_files, val_labels = _read_classes(val_folder)
     unknown = sorted(set(val_classes) - set(classes))
     if unknown:
-        raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among those of {source}")
-    position = np.array([classes.index(name) for name in val_classes])
-    return classes, images, EncodedImages(val.files, position[val.labels])
+        raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among the classes of {source}")
+    label_of_val_class = np.array([classes.index(name) for name in val_classes])
+    return classes, (files, labels), (val_files, label_of_val_class[val_labels])
 
 
-def _read_classes(folder: Path) -> tuple[tuple[str, ...], EncodedImages]:
-    """The classes (sub-folders that hold images, sorted by name) of `folder`, and all their images."""
+def _read_classes(folder: Path) -> tuple[tuple[str, ...], FilePaths, Labels]:
+    """The classes (sub-folders with images, sorted by name) of `folder`, the paths of all images, and their labels."""
     index = load_index(folder)
     if not index.classes:
-        raise InputError(f"image folder {folder} holds no images; it needs one sub-folder of images per class")
-    return index.classes, EncodedImages(index.paths(folder), index.labels)
+        raise InputError(f"image folder {folder} has no images; it needs one sub-folder of images per class")
+    return index.classes, index.paths(folder), index.labels
 
 
-def _named(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The sub-folder of `root` with the first of `names` that there is, in capitals or not."""
+def _find_subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The sub-folder of `root` with the first of `names` that exists; upper and lower case are the same."""
     by_name = {path.name.lower(): path for path in subfolders(root)}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _holds_classes(folder: Path) -> bool:
+def _has_classes(folder: Path) -> bool:
     return any(next(images_under(sub), None) for sub in subfolders(folder))
 
 
-def _content(root: Path, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages) -> str:
-    """`Dataset.content` of image files: which belong to which class and split."""
-    ends = [b"\0" + os.fsencode(name) for name in classes]
-    files: list[bytes] = []
-    for split, images in ((b"train\0", train), (b"val\0", val)):
-        assert isinstance(images.files, FilePaths)
-        begin = split + b"".join(os.fsencode(part) + b"/" for part in images.files.root.parts[len(root.parts) :])
-        files += (
-            begin + name + ends[label] for name, label in zip(images.files.names(), images.labels.tolist(), strict=True)
-        )
-    return digest(b"\0".join(sorted(files)))
+def _content(root: Path, classes: tuple[str, ...], train: _Split, val: _Split) -> str:
+    """`Dataset.content` of image files: a digest of the split, path below `root` and class of each."""
+    suffixes = [b"\0" + os.fsencode(name) for name in classes]
+    lines: list[bytes] = []
+    for split, (files, labels) in ((b"train\0", train), (b"val\0", val)):
+        prefix = split + b"".join(os.fsencode(part) + b"/" for part in files.root.parts[len(root.parts) :])
+        lines += (prefix + name + suffixes[label] for name, label in zip(files.names(), labels.tolist(), strict=True))
+    return digest(b"\0".join(sorted(lines)))

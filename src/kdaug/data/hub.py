@@ -1,4 +1,4 @@
-"""Hugging Face data sets: from the hub, or a folder of theirs on disk; images are decoded by us, as all others."""
+"""Hugging Face datasets, from the hub or from a folder. Images are decoded by `kdaug.data.decode`, as all others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from kdaug import config
 from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES, VAL_NAMES
-from kdaug.data.images import Dataset, EncodedImages, digest, hold_out
+from kdaug.data.images import Dataset, EncodedImages, Labels, digest, hold_out
 from kdaug.errors import InputError
 
 
 @dataclass(frozen=True)
 class HubImage:
-    """The image in `row` of a table whose one column holds {bytes, path}."""
+    """The encoded image in `row` of a table with one column of {bytes, path}."""
 
     name: str
     row: int
@@ -32,14 +32,14 @@ class HubImage:
     def read_bytes(self) -> bytes:
         (encoded,) = self.table[self.row].values()
         if encoded is None or (encoded["bytes"] is None and not encoded["path"]):
-            raise OSError("the row holds no image")
+            raise OSError("the row has no image")
         content: bytes | None = encoded["bytes"]
         return Path(encoded["path"]).read_bytes() if content is None else content
 
 
 @dataclass(frozen=True)
 class HubImages:
-    """The `rows` int64 [N] of a split called `name`, whose images `table` has, not decoded."""
+    """The encoded images of a split called `name`: rows int64 [N] of `table`."""
 
     name: str
     table: Any
@@ -52,100 +52,105 @@ class HubImages:
         return HubImage(self.name, int(self.rows[row]), self.table)
 
     def take(self, rows: NDArray[np.int64]) -> HubImages:
-        """Those at `rows`."""
+        """The images at `rows`."""
         return HubImages(self.name, self.table, self.rows[rows])
 
 
-def load_hub(settings: config.Data) -> Dataset:
-    """The Hugging Face data set `settings.root`: OWNER/NAME of the hub (or OWNER/NAME:CONFIGURATION), or a folder (of
-    parquet files, say, or one that save_to_disk wrote).
+_Split = tuple[HubImages, Labels]
 
-    Its first column of images, its first column of class labels; splits train, and the first with labels of val, valid,
-    validation and test; without that, `settings.val_fraction` of each class of train is held out. Raises InputError if
-    it cannot be had or has not these.
+
+def load_hub(settings: config.Data) -> Dataset:
+    """The Hugging Face dataset `settings.root`: OWNER/NAME (or OWNER/NAME:CONFIGURATION) on the hub, or a folder of
+    parquet or image files, or one written by save_to_disk.
+
+    Uses its first column of images and its first column of class labels. The training split is `train`; the validation
+    split is the first of val, valid, validation and test that has labels. Without one, `settings.val_fraction` of each
+    training class is held out. Raises InputError if the dataset cannot be loaded, or lacks a column or `train`.
     """
-    splits = _load(settings.root)
+    splits = _load_splits(settings.root)
     train_name = next((name for name in TRAIN_NAMES if name in splits), None)
     if train_name is None:
-        raise InputError(f"data set {settings.root} has no split train, but {', '.join(splits)}")
-    image, label = _columns(splits[train_name], settings.root)
+        raise InputError(f"dataset {settings.root} has no split train, but {', '.join(splits)}")
+    image, label = _find_columns(splits[train_name], settings.root)
     classes = tuple(splits[train_name].features[label].names)
-    train = _images(splits, train_name, image, label, settings.root)
-    if (train.labels < 0).any():
-        row = int(train.labels.argmin())
-        raise InputError(f"{settings.root} {train_name} row {row} has no label; there is nothing to learn from it")
+    train = files, labels = _read_split(splits, train_name, image, label, settings.root)
+    if (labels < 0).any():
+        raise InputError(
+            f"{settings.root} {train_name} row {int(labels.argmin())} has no label", "remove unlabelled rows"
+        )
     val_name = next((name for name in VAL_NAMES if name in splits and _has_labels(splits[name], label)), None)
     if val_name is None:
-        names = [b"%d" % row for row in range(len(train))]
-        train, val = hold_out(train, names, classes, settings.val_fraction, f"data set {settings.root}")
+        names = [b"%d" % row for row in range(len(labels))]
+        rows_of_splits = hold_out(labels, names, classes, settings.val_fraction, f"dataset {settings.root}")
+        train, val = ((files.take(rows), labels[rows]) for rows in rows_of_splits)
     else:
         if splits[val_name].features != splits[train_name].features:
-            raise InputError(f"splits {train_name} and {val_name} of {settings.root} have not the same columns")
-        val = _images(splits, val_name, image, label, settings.root)
+            raise InputError(f"splits {train_name} and {val_name} of {settings.root} do not have the same columns")
+        val = _read_split(splits, val_name, image, label, settings.root)
     side = settings.image_size or DEFAULT_SIZE
-    content = digest("\n".join(classes).encode(), *_facts(train), *_facts(val))
-    name = Path(settings.root).name
-    return Dataset(name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+    content = digest("\n".join(classes).encode(), *_content(*train), *_content(*val))
+    images = EncodedImages(*train), EncodedImages(*val)
+    return Dataset(Path(settings.root).name, classes, *images, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
 
 
 def _has_labels(split: Any, label: str) -> bool:
-    """Whether all rows have one; -1 stands for none."""
+    """Whether all rows have a label; -1 means none."""
     return label in split.features and len(split) > 0 and int(np.min(split.with_format("numpy")[label][:])) >= 0
 
 
-def _facts(images: EncodedImages) -> list[NDArray[Any]]:
-    """What tells these images from others without reading them: labels, and sizes in bytes or names of files."""
-    assert isinstance(images.files, HubImages)
-    files = images.files
+def _content(files: HubImages, labels: Labels) -> list[NDArray[Any]]:
+    """What `Dataset.content` is computed from: labels, sizes in bytes, and file names. Reads no image."""
     (column,) = files.table.data.columns
     compute = import_module("pyarrow.compute")
     sizes = compute.fill_null(compute.binary_length(compute.struct_field(column, "bytes")), -1).to_numpy()
     names = [Path(path or "").name for path in compute.struct_field(column, "path").to_pylist()]
-    return [images.labels, sizes[files.rows], np.array(names, np.str_)[files.rows]]
+    return [labels, sizes[files.rows], np.array(names, np.str_)[files.rows]]
 
 
-def _load(root: str) -> Mapping[str, Any]:
-    """The splits by name."""
+def _load_splits(root: str) -> Mapping[str, Any]:
+    """The splits of a dataset by name, as datasets.Dataset."""
     try:
         datasets = import_module("datasets")
     except ImportError:
-        raise InputError("data.name hub needs the library datasets; pip install 'kdaug[hub]'") from None
-    place, colon, configuration = root.rpartition(":")
+        raise InputError("data.name hub needs the package datasets", "pip install 'kdaug[hub]'") from None
+    path, colon, configuration = root.rpartition(":")
     if not colon or Path(root).exists():
-        place, configuration = root, ""
-    if "/" not in place and not Path(place).exists():
-        raise InputError(f"data set {root}: there is no such folder, and of the hub it is OWNER/NAME; give one of them")
+        path, configuration = root, ""
+    if "/" not in path and not Path(path).exists():
+        raise InputError(
+            f"dataset {root} is neither a folder nor OWNER/NAME of the hub", "set data.root to one of these"
+        )
     for library in ("datasets", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)  # their many retries are told in one line in the end
+        logging.getLogger(library).setLevel(logging.ERROR)  # they warn at every retry; one error at the end is enough
     try:
-        if (Path(place) / "dataset_dict.json").is_file():
-            splits: Mapping[str, Any] = datasets.load_from_disk(place)
-        elif (Path(place) / "state.json").is_file():
-            splits = {"train": datasets.load_from_disk(place)}
+        if (Path(path) / "dataset_dict.json").is_file():
+            splits: Mapping[str, Any] = datasets.load_from_disk(path)
+        elif (Path(path) / "state.json").is_file():
+            splits = {"train": datasets.load_from_disk(path)}
         else:
-            splits = datasets.load_dataset(place, configuration or None)
-    except Exception as error:  # of the network, of the hub, of whatever format the files have
+            splits = datasets.load_dataset(path, configuration or None)
+    except Exception as error:  # of any type: from the network, the hub, or a parser of one of many file formats
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"data set {root} cannot be had: {reason}; give OWNER/NAME or a folder, and :CONFIGURATION if there are "
-            "several"
+            f"dataset {root} cannot be loaded: {reason}",
+            "set data.root to OWNER/NAME or a folder, and append :CONFIGURATION if there are several",
         ) from None
     return splits
 
 
-def _columns(split: Any, root: str) -> tuple[str, str]:
+def _find_columns(split: Any, root: str) -> tuple[str, str]:
     """The first column of images and the first of class labels."""
-    found = []
+    columns = []
     for kind in ("Image", "ClassLabel"):
         name = next((name for name, feature in split.features.items() if type(feature).__name__ == kind), None)
         if name is None:
-            raise InputError(f"data set {root} has no column of type {kind}; it has {', '.join(split.features)}")
-        found.append(name)
-    return found[0], found[1]
+            raise InputError(f"dataset {root} has no column of type {kind}; it has {', '.join(split.features)}")
+        columns.append(name)
+    return columns[0], columns[1]
 
 
-def _images(splits: Mapping[str, Any], split: str, image: str, label: str, root: str) -> EncodedImages:
+def _read_split(splits: Mapping[str, Any], split: str, image: str, label: str, root: str) -> _Split:
     table, image_type = splits[split], type(splits[split].features[image])
     labels = np.asarray(table.with_format("numpy", columns=[label])[:][label], np.int64)
     encoded = table.select_columns([image]).cast_column(image, image_type(decode=False))
-    return EncodedImages(HubImages(f"{root} {split}", encoded, np.arange(len(labels))), labels)
+    return HubImages(f"{root} {split}", encoded, np.arange(len(labels))), labels

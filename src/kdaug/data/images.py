@@ -1,4 +1,4 @@
-"""Images in: what every source of images looks like to the rest of the package."""
+"""The classes that every dataset is loaded into, and selections of images."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError
-from kdaug.rng.philox import Stream, permutation
+from kdaug.rng import Stream, permutation
 
 Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images held in memory: `images` uint8 [N,H,W,C] with C 1 or 3, `labels` int64 [N]."""
+    """Images in memory: `images` uint8 [N,H,W,C] with C 1 or 3, `labels` int64 [N]."""
 
     images: NDArray[np.uint8]
     labels: Labels
@@ -27,11 +27,11 @@ class ArrayImages:
         return len(self.labels)
 
     def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """By what the views of the images at `rows` are drawn: their places."""
+        """The sample indices that `Policy.plan` gets for the images at `rows`: the rows themselves."""
         return rows
 
     def name_of(self, row: int) -> str:
-        """What to call the image at `row` in a message."""
+        """The name of the image at `row` for messages."""
         return f"#{row}"
 
     def subset(self, rows: NDArray[np.int64]) -> ArrayImages:
@@ -40,26 +40,26 @@ class ArrayImages:
 
 
 class ImageFile(Protocol):
-    """An encoded image: a Path, or a part of a larger file. Its str names it in messages."""
+    """An encoded image: a Path, or a part of a larger file. Messages name it by its str."""
 
     def read_bytes(self) -> bytes: ...
 
 
 class ImageFiles(Protocol):
-    """Encoded images by their places, each made when it is asked for: a million of them take little room."""
+    """Encoded images. Each ImageFile is made when it is indexed, so a million of them take little memory."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int) -> ImageFile: ...
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Those at `rows`."""
+        """The files at `rows`."""
         ...
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images that are decoded when they are needed: `files` [N], `labels` int64 [N].
+    """Images that are decoded when a batch is loaded: `files` [N], `labels` int64 [N].
 
-    keys: what the views of each image are drawn by, int64 [N], not negative; None: its place.
+    keys: int64 [N], non-negative, see `view_keys`; None: the rows.
     """
 
     files: ImageFiles
@@ -70,11 +70,11 @@ class EncodedImages:
         return len(self.labels)
 
     def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """By what the views of the images at `rows` are drawn."""
+        """The sample indices that `Policy.plan` and `ImageCrop.box` get for the images at `rows`."""
         return rows if self.keys is None else self.keys[rows]
 
     def name_of(self, row: int) -> str:
-        """What to call the image at `row` in a message."""
+        """The name of the image at `row` for messages."""
         return str(self.files[row])
 
     def subset(self, rows: NDArray[np.int64]) -> EncodedImages:
@@ -89,10 +89,10 @@ Images = ArrayImages | EncodedImages
 class Dataset:
     """Training and validation images of the same classes.
 
-    size: (height, width) in pixels that networks get. mean, std: per channel in 0..1, of the training images (for
-    encoded ones ImageNet's). Their length is the number of channels. content: a digest that changes when images are
-    added, removed, or moved to another class or split: of the pixels and labels held in memory, else of the files'
-    names; of all training images, also when only some are used.
+    size: (height, width) of the network's input, in pixels. mean, std: per channel (1 or 3) in 0..1; of the training
+    images if they are in memory, else ImageNet's. content: a digest that changes if an image is added, removed, or
+    moved to another class or split. It is computed from pixels and labels of images in memory, else from file names,
+    and from all training images even if only a part is used.
     """
 
     name: str
@@ -110,13 +110,13 @@ class Dataset:
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The mean as a colour 0..255; a grey mean stands three times."""
+        """The mean as an RGB colour in 0..255."""
         color = [round(255 * value) for value in self.mean]
         return (color[0], color[0], color[0]) if len(color) == 1 else (color[0], color[1], color[2])
 
 
 def digest(*parts: bytes | NDArray[Any]) -> str:
-    """Sixteen hexadecimal digits that differ when the bytes of the `parts`, one after the other, do."""
+    """The first 16 hexadecimal digits of the SHA-256 of the concatenated bytes of `parts`."""
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(part if isinstance(part, bytes) else part.ravel().data)
@@ -124,12 +124,12 @@ def digest(*parts: bytes | NDArray[Any]) -> str:
 
 
 def content_digest(train: ArrayImages, val: ArrayImages) -> str:
-    """`Dataset.content` of images held in memory."""
+    """`Dataset.content` of images in memory."""
     return digest(train.images, train.labels, val.images, val.labels)
 
 
 def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and (population) standard deviation per channel of uint8 [N,H,W,C], in 0..1, exact up to float64."""
+    """Mean and population standard deviation per channel of uint8 [N,H,W,C], in 0..1, computed in float64."""
     value = np.arange(256) / 255
     means, deviations = [], []
     for channel in range(images.shape[3]):
@@ -141,39 +141,41 @@ def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
 
 
 def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
-    """`count` positions, spread over the classes as evenly as they allow; sorted, and the same for every seed."""
-    drawn = permutation(0, 0, len(labels), Stream.SUBSET)
-    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    """`count` rows, spread over the classes as evenly as possible; sorted, always the same ones."""
+    order = permutation(0, 0, len(labels), Stream.SUBSET)
+    by_class = order[np.argsort(labels[order], kind="stable")]
     class_start = np.searchsorted(labels[by_class], labels[by_class])
-    turn = np.arange(len(labels)) - class_start
-    return np.sort(by_class[np.argsort(turn, kind="stable")[:count]])
+    rank_in_class = np.arange(len(labels)) - class_start
+    return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
 
 
 def hold_out(
-    images: EncodedImages, names: Sequence[bytes], classes: Sequence[str], fraction: float, place: str
-) -> tuple[EncodedImages, EncodedImages]:
-    """(the rest, `fraction` of each class, at least one image).
+    labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float, source: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training rows, validation rows), both sorted: `fraction` of each class, at least one image, is for validation.
 
-    An image's place in the draw depends on its own name alone, so that adding some moves hardly any to the other side.
-    Raises InputError for a class of less than two images, naming the `place` where they lie.
+    Images are selected by a hash of their names, so that adding images moves hardly any to the other split. Raises
+    InputError, which names `source`, for a class of fewer than two images.
     """
-    drawn = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
-    val = stratified_rows(images.labels, drawn, fraction, classes, place)
-    return images.subset(np.setdiff1d(np.arange(len(images)), val)), images.subset(val)
+    hashes = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
+    val_rows = stratified_rows(labels, hashes, fraction, classes, source)
+    return np.setdiff1d(np.arange(len(labels)), val_rows), val_rows
 
 
 def stratified_rows(
-    labels: Labels, drawn: NDArray[Any], fraction: float, classes: Sequence[str], place: str
+    labels: Labels, order: NDArray[Any], fraction: float, classes: Sequence[str], source: str
 ) -> NDArray[np.int64]:
-    """Positions of `fraction` of each class, but at least one and not all: those whose `drawn` [N] is lowest; sorted.
+    """Rows of `fraction` of each class, at least one and not all: those with the lowest `order` [N]; sorted.
 
-    Raises InputError for a class of less than two images, naming the `place` where they lie.
+    Raises InputError, which names `source`, for a class of fewer than two images.
     """
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < 2:
-        least = int(counts.argmin())
-        raise InputError(f"{place}: class {classes[least]} has {counts[least]} image(s); to hold some out it needs two")
-    by_class = np.lexsort((drawn, labels))
-    turn = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    wanted = np.clip(np.round(fraction * counts).astype(np.int64), 1, counts - 1)
-    return np.sort(by_class[turn < wanted[labels[by_class]]])
+        smallest = int(counts.argmin())
+        raise InputError(
+            f"{source}: class {classes[smallest]} has {counts[smallest]} image(s), but a hold-out split needs two"
+        )
+    by_class = np.lexsort((order, labels))
+    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    selected = np.clip(np.round(fraction * counts).astype(np.int64), 1, counts - 1)
+    return np.sort(by_class[rank_in_class < selected[labels[by_class]]])

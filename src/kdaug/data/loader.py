@@ -1,12 +1,13 @@
-"""Batches in a deterministic order: from memory, or decoded in worker processes; prepared ahead in a thread."""
+"""Loads batches in a deterministic order: from memory, or decoded in worker processes; prefetched in a thread."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import queue
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -20,17 +21,19 @@ from kdaug.data.crops import ImageCrop
 from kdaug.data.decode import UnreadableImage, decode
 from kdaug.data.images import ArrayImages, EncodedImages, Images
 from kdaug.errors import InputError
-from kdaug.rng.philox import permutation
+from kdaug.rng import permutation
 
 T = TypeVar("T")
+_logger = logging.getLogger(__name__)
 _NO_IMAGE = -1
+_SECONDS_AFTER_SIGTERM = 60
 
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which samples make up a batch: `indices` int64 [N] into the images, in `epoch`, for optimisation step `step`.
+    """Which samples make up a batch: `indices` int64 [N], rows of the images, in `epoch`, for optimisation step `step`.
 
-    view_epoch: the epoch whose views they are seen in; another one when views are used again.
+    view_epoch: the epoch that views are drawn for. It differs from `epoch` if views are reused.
     """
 
     step: int
@@ -41,7 +44,7 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` uint8 [N,H,W,C], `labels` int64 [N], and where they come from."""
+    """`images` uint8 [N,H,W,C] and `labels` int64 [N] of the samples in `key`."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -51,104 +54,109 @@ class Batch:
 def training_keys(
     count: int, batch: int, epochs: int, seed: int, first_step: int = 0, cycle: int | None = None
 ) -> Iterator[BatchKey]:
-    """The batches of a whole training run from `first_step` on; each epoch is shuffled by (seed, epoch) alone.
+    """The batches of a training run on `count` images, from `first_step` on. (seed, epoch) alone determine the order.
 
-    `count` images give count // batch steps per epoch; what is left over at its end is not used in that epoch. With
-    `cycle` the views of so many epochs are used in turn.
+    An epoch has count // batch steps; it leaves out the remaining images. With `cycle`, the views of epochs
+    0..cycle-1 are reused in turn: view_epoch is epoch % cycle.
     """
     per_epoch = count // batch
     for epoch in range(first_step // per_epoch, epochs):
         order = permutation(seed, epoch, count)
-        start = max(0, first_step - epoch * per_epoch)
-        for position in range(start, per_epoch):
+        view_epoch = epoch if cycle is None else epoch % cycle
+        for position in range(max(0, first_step - epoch * per_epoch), per_epoch):
             indices = order[position * batch : (position + 1) * batch]
-            yield BatchKey(epoch * per_epoch + position, epoch, indices, epoch if cycle is None else epoch % cycle)
+            yield BatchKey(epoch * per_epoch + position, epoch, indices, view_epoch)
 
 
-def evaluation_keys(count: int, batch: int, rank: int = 0, size: int = 1) -> Iterator[BatchKey]:
-    """All images once, in order, shared among `size` ranks; of these, what falls to `rank`, at most `batch` at a time.
+def evaluation_keys(count: int, batch: int, rank: int = 0, world_size: int = 1) -> Iterator[BatchKey]:
+    """The batches of `rank`, of at most `batch` images, when all `count` images are split once among the ranks.
 
-    All ranks get as many batches; the last may be smaller, and empty on some.
+    All ranks get the same number of batches. The last one may be smaller, or empty.
     """
-    for step, start in enumerate(range(0, count, batch * size)):
-        indices = np.arange(start, min(start + batch * size, count))
-        yield BatchKey(step, 0, np.array_split(indices, size)[rank], 0)
+    for step, start in enumerate(range(0, count, batch * world_size)):
+        indices = np.arange(start, min(start + batch * world_size, count))
+        yield BatchKey(step, 0, np.array_split(indices, world_size)[rank], 0)
 
 
 @dataclass
 class UnreadableImages:
-    """Counts the files that could not be decoded, names each once, and stops when they are more than allowed."""
+    """The images that could not be decoded, of `total`. Logs each once; limits their share to `allowed_share`."""
 
     total: int
     allowed_share: float
-    report: Callable[[str], None]
-    seen: dict[str, None] = field(default_factory=dict)  # in the order they turned up
+    names: dict[str, None] = field(default_factory=dict)  # a set that keeps the order
 
     def add(self, name: str, reason: str) -> None:
-        """Notes the file called `name`; InputError if now more than the allowed share of images is unreadable."""
-        if name in self.seen:
+        """Adds the image called `name`. Raises InputError if the share of unreadable images is now above the limit."""
+        if name in self.names:
             return
-        self.seen[name] = None
-        self.report(f"unreadable image left out: {name} ({reason})")
-        if len(self.seen) > self.allowed_share * self.total:
-            first = ", ".join(islice(self.seen, 3))
+        self.names[name] = None
+        _logger.warning("unreadable image left out: %s (%s)", name, reason)
+        if len(self.names) > self.allowed_share * self.total:
+            first = ", ".join(islice(self.names, 3))
             raise InputError(
-                f"{len(self.seen)} of {self.total} images are unreadable, first {first}; that is more than "
-                f"data.max_unreadable {self.allowed_share:g}: mend them, or allow more; without them it is another "
-                "data set, which needs a new --run.dir"
+                f"{len(self.names)} of {self.total} images are unreadable, first {first}; that is more than "
+                f"data.max_unreadable {self.allowed_share:g}",
+                "repair them or increase data.max_unreadable; if you delete them, the dataset is another one and needs "
+                "a new run.dir",
             )
 
 
 def load(
     images: Images,
     keys: Iterable[BatchKey],
-    crop: ImageCrop | None,
+    crop: ImageCrop,
     workers: int,
     unreadable: UnreadableImages,
     replace_unreadable: bool = False,
 ) -> Iterator[Batch]:
-    """The batches `keys` of `images`, in order. Encoded images need a `crop` and are decoded by `workers` processes.
+    """Yields the batch of each of `keys`, in order. Images in memory are used whole.
 
-    An unreadable image is left out; with `replace_unreadable`, the next readable one of the set takes its place, in
-    the batch and in its key, so that every batch is full. Raises InputError if a worker dies.
+    Encoded images are decoded by `workers` processes (0: in this one) and cropped by `crop`. An unreadable image is
+    left out. With `replace_unreadable`, the next readable image of the dataset replaces it in the batch and in its key,
+    so that every batch is full. Raises InputError if too many images are unreadable, or if a worker dies.
     """
     if isinstance(images, ArrayImages):
-        for key in keys:
-            yield Batch(images.images[key.indices], images.labels[key.indices], key)
-        return
-    assert crop is not None
-    decoded = torch.utils.data.DataLoader(
+        return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
+    decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
         batch_sampler=_KeySampler(keys),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
         worker_init_fn=_init_worker,
         prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # its own, so that decoding draws nothing from the network's generator
+        generator=torch.Generator(),  # its own: the global generator is for the network's noise
     )
-    for key, pixels, labels, failures in _check_workers(decoded):
+    return _decoded_batches(decoder, images, unreadable)
+
+
+def _decoded_batches(
+    decoder: Iterable[_Collated], images: EncodedImages, unreadable: UnreadableImages
+) -> Iterator[Batch]:
+    for key, pixels, labels, failures in _check_workers(decoder):
         for index, reason in failures:
             unreadable.add(images.name_of(index), reason)
         yield Batch(pixels.numpy(), labels.numpy(), key)
 
 
-def _check_workers(decoded: Iterable[T]) -> Iterator[T]:
+def _check_workers(decoder: Iterable[T]) -> Iterator[T]:
+    """Yields the items of `decoder`. Raises InputError if one of its worker processes dies."""
     try:
-        yield from decoded
+        yield from decoder
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-        # the latter: it died while it handed over the memory in which a batch lies
+        # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        for other in multiprocessing.active_children():
-            other.kill()  # it may wait for ever for what the dead one held
+        for worker in multiprocessing.active_children():
+            worker.kill()  # it may wait forever for a lock of the dead worker
         raise InputError(
-            "a process that decodes images was killed (by the system, if memory ran out); continue with --run.resume, "
-            "perhaps with fewer --data.workers"
+            "a process that decodes images was killed (by the system, if memory ran out)",
+            "set run.resume to continue, with fewer data.workers if memory ran out",
         ) from None
 
 
 def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
-    """The same items, up to `depth` of them made ahead in a thread; an exception there is raised here."""
+    """Yields `items`, computed up to `depth` ahead in a thread. An exception of the thread is raised here."""
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
 
@@ -185,7 +193,7 @@ def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
 
 
 class _KeySampler:
-    """A batch sampler: the samples of each key, each carrying its key."""
+    """A batch sampler for DataLoader: per key, the (key, index) of each sample; one with _NO_IMAGE if it has none."""
 
     def __init__(self, keys: Iterable[BatchKey]) -> None:
         self.keys = keys
@@ -197,7 +205,7 @@ class _KeySampler:
 
 @dataclass(frozen=True)
 class _Sample:
-    """A place in a batch, the image that came to stand in it (None: none could be read), and what failed before."""
+    """A decoded image (None: unreadable), its row and label; failures: (row, reason) of unreadable images before it."""
 
     key: BatchKey
     index: int
@@ -208,6 +216,8 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _DecodeDataset(torch.utils.data.Dataset[Any]):
+    """Decodes the image of a (key, index), or with `replace_unreadable` the first readable one from there on."""
+
     images: EncodedImages
     crop: ImageCrop
     replace_unreadable: bool
@@ -224,28 +234,35 @@ class _DecodeDataset(torch.utils.data.Dataset[Any]):
         return _Sample(key, index, -1, None, failures)
 
     def _candidates(self, index: int) -> Iterable[int]:
-        """The images that may stand in the place of `index`, the first that can be read will."""
+        """The rows to try for the sample `index`, in order."""
         if index == _NO_IMAGE:
             return ()
         count = len(self.images)
         return ((index + step) % count for step in range(count)) if self.replace_unreadable else (index,)
 
 
-def _collate(places: list[_Sample], side: int) -> tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
-    """One batch of decoded images of `side` pixels (tensors, which travel through shared memory), and its failures."""
-    key = places[0].key
-    good = [(place, place.image) for place in places if place.image is not None]
-    kept = replace(key, indices=np.array([place.index for place, _ in good], np.int64))
-    pixels = np.stack([image for _, image in good]) if good else np.zeros((0, side, side, 3), np.uint8)
-    labels = torch.tensor([place.label for place, _ in good], dtype=torch.int64)
-    return kept, torch.from_numpy(pixels), labels, [failure for place in places for failure in place.failures]
+_Collated = tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]
+
+
+def _collate(samples: list[_Sample], side: int) -> _Collated:
+    """(key, images [N,side,side,3], labels [N], failures) of the readable samples.
+
+    Images and labels are tensors, because a worker passes tensors to the main process in shared memory.
+    """
+    key = samples[0].key
+    readable = [(sample, sample.image) for sample in samples if sample.image is not None]
+    readable_key = replace(key, indices=np.array([sample.index for sample, _ in readable], np.int64))
+    pixels = np.stack([image for _, image in readable]) if readable else np.zeros((0, side, side, 3), np.uint8)
+    labels = torch.tensor([sample.label for sample, _ in readable], dtype=torch.int64)
+    failures = [failure for sample in samples for failure in sample.failures]
+    return readable_key, torch.from_numpy(pixels), labels, failures
 
 
 def _init_worker(worker: int) -> None:
-    """Ctrl-C, and a service manager's SIGTERM, reach every process of the group; the parent decides what they mean.
+    """Leaves SIGINT and SIGTERM, which reach the whole process group, to the parent; uses one thread.
 
-    After SIGTERM it has a minute to finish its step; a worker that nobody closes then goes by itself.
+    After SIGTERM the parent needs the worker until its step is done. A worker that is not closed by then exits itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, crop: signal.alarm(60))
+    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
     torch.set_num_threads(1)

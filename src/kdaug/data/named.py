@@ -1,6 +1,6 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST from their official files, each checked against its MD5.
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST, read from their official files. The MD5 of each file is checked.
 
-The binary and the python versions of CIFAR are read, unpacked or as the published archives.
+CIFAR is read from its binary or its python version, as published archive or unpacked.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from kdaug.data.images import ArrayImages, Dataset, channel_mean_std, content_digest
 from kdaug.errors import InputError
 
-# Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). The binary files 2 to 5
-# of CIFAR-10 are those of a copy whose first batch and test batch have the published sums; the idx files are the
-# content of Debian's dataset-fashion-mnist, since only the sums of their gzip files are published.
+# Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). Those of CIFAR-10's binary
+# files 2 to 5 are from a copy whose first batch and test batch have the published MD5. Those of the idx files are from
+# Debian's dataset-fashion-mnist, because only the MD5 of the gzip files is published.
 MD5 = {
     "cifar-10-batches-bin/data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
     "cifar-10-batches-bin/data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
@@ -48,7 +48,7 @@ MD5 = {
 }
 
 _FIVE = range(1, 6)
-# folder, archive, training files, test files; the python version is what torchvision downloads
+# folder, archive, training files, test files; torchvision downloads the python version
 _CIFAR_VERSIONS = {
     "cifar-10": [
         ("cifar-10-batches-bin", "cifar-10-binary.tar.gz", [f"data_batch_{i}.bin" for i in _FIVE], ["test_batch.bin"]),
@@ -63,90 +63,92 @@ _FASHION_FOLDER = "FashionMNIST/raw"
 
 
 def load_named(name: str, root: Path, download: bool) -> Dataset:
-    """The set `name` from the folder `root`; with `download`, fetched through torchvision if it is not there.
+    """The dataset `name` from the folder `root`. With `download`, torchvision downloads it if it is not there.
 
-    Raises InputError if the files are missing, cannot be read, or differ from the published ones.
+    Raises InputError if files are missing, cannot be read, or differ from the published ones.
     """
     read = read_fashion_mnist if name == "fashion-mnist" else lambda folder: read_cifar(name, folder)
-    parts = read(root)
-    if parts is None and download:
+    splits = read(root)
+    if splits is None and download:
         _download(name, root)
-        parts = read(root)
-    if parts is None:
+        splits = read(root)
+    if splits is None:
         raise InputError(
-            f"data set {name} is not in {root} (looked for {_looked_for(name)}); "
-            "give the folder that holds it with --data.root, or fetch it with --data.download"
+            f"dataset {name} is not in {root} (which has none of {_expected_entries(name)})",
+            "give its folder with data.root, or download it with data.download",
         )
-    train, val = parts
+    train, val = splits
     mean, std = channel_mean_std(train.images)
     height, width = train.images.shape[1:3]
     return Dataset(name, class_names(name), train, val, (height, width), mean, std, content_digest(train, val))
 
 
 def class_names(name: str) -> tuple[str, ...]:
-    """The official class names of a named set, in label order."""
+    """The official class names of a named dataset, in label order."""
     text = resources.files("kdaug.data").joinpath("class_names.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)[name])
 
 
 def read_cifar(name: str, root: Path) -> tuple[ArrayImages, ArrayImages] | None:
-    """Training and test images of `cifar-10` or `cifar-100` in whichever version lies in `root`; None if none does."""
+    """Training and test images of `cifar-10` or `cifar-100` from any version in `root`; None if there is none."""
     for folder, archive, train_files, test_files in _CIFAR_VERSIONS[name]:
-        wanted = [f"{folder}/{file}" for file in train_files + test_files]
+        files = [f"{folder}/{file}" for file in train_files + test_files]
         decode = _decode_binary if folder.endswith(("-bin", "-binary")) else _decode_python
         if (root / folder).is_dir():
-            contents = {file: _read(root / file) for file in wanted}
+            source, contents = root, {file: _read(root / file) for file in files}
         elif (root / archive).is_file():
-            contents = _read_archive(root / archive, wanted)
+            source, contents = root / archive, _read_archive(root / archive, files)
         else:
             continue
-        place = root if (root / folder).is_dir() else root / archive
-        batches = [decode(_checked(file, contents[file], place), name) for file in wanted]
-        return _joined(batches[: len(train_files)]), _joined(batches[len(train_files) :])
+        batches = [decode(_verify_md5(file, contents[file], source), name) for file in files]
+        return _concatenate(batches[: len(train_files)]), _concatenate(batches[len(train_files) :])
     return None
 
 
 def read_fashion_mnist(root: Path) -> tuple[ArrayImages, ArrayImages] | None:
-    """Training and test images from the idx files in `root`/FashionMNIST/raw; None if that folder is not there."""
+    """Training and test images from the idx files in `root`/FashionMNIST/raw; None if that folder does not exist."""
     if not (root / _FASHION_FOLDER).is_dir():
         return None
-    parts = []
+    splits = []
     for split in ("train", "t10k"):
         files = [f"{_FASHION_FOLDER}/{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        images, labels = (np.frombuffer(_checked(f, _read(root / f), root), np.uint8) for f in files)
-        parts.append(ArrayImages(images[16:].reshape(-1, 28, 28, 1), labels[8:].astype(np.int64)))
-    return parts[0], parts[1]
+        images, labels = (np.frombuffer(_verify_md5(f, _read(root / f), root), np.uint8) for f in files)
+        splits.append(ArrayImages(images[16:].reshape(-1, 28, 28, 1), labels[8:].astype(np.int64)))
+    return splits[0], splits[1]
 
 
-def _looked_for(name: str) -> str:
+def _expected_entries(name: str) -> str:
+    """The folders and archives of which one must be in data.root."""
     if name == "fashion-mnist":
         return _FASHION_FOLDER
-    return ", ".join(place for version in _CIFAR_VERSIONS[name] for place in version[:2])
+    return ", ".join(entry for version in _CIFAR_VERSIONS[name] for entry in version[:2])
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); unpack the official archive again") from None
+        raise InputError(f"{path} cannot be read ({error.strerror})", "unpack the official archive again") from None
 
 
-def _read_archive(path: Path, wanted: list[str]) -> dict[str, bytes]:
+def _read_archive(path: Path, files: list[str]) -> dict[str, bytes]:
     contents = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
-            for file in wanted:
+            for file in files:
                 member = archive.extractfile(file)
-                assert member is not None
+                if member is None:
+                    raise tarfile.TarError(f"{file} is not a regular file")
                 contents[file] = member.read()
-    except (OSError, EOFError, KeyError, AssertionError, tarfile.TarError) as error:
-        raise InputError(f"{path}: not the official archive ({error}); fetch it again") from None
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        raise InputError(f"{path} is not the official archive ({error})", "download it again") from None
     return contents
 
 
-def _checked(file: str, content: bytes, root: Path) -> bytes:
+def _verify_md5(file: str, content: bytes, source: Path) -> bytes:
+    """`content` of `file`, if its MD5 is the published one. source: its folder or archive, for the error."""
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5[file]:
-        raise InputError(f"{root / file}: MD5 differs from the published one; unpack the official archive again")
+        raise InputError(f"{source / file}: MD5 differs from the published one", "unpack the official archive again")
     return content
 
 
@@ -157,7 +159,7 @@ def _decode_binary(content: bytes, name: str) -> ArrayImages:
 
 
 def _decode_python(content: bytes, name: str) -> ArrayImages:
-    batch = _PlainUnpickler(io.BytesIO(content), encoding="bytes").load()
+    batch = _RestrictedUnpickler(io.BytesIO(content), encoding="bytes").load()
     return _from_planes(batch[b"data"], np.array(batch[b"fine_labels" if name == "cifar-100" else b"labels"]))
 
 
@@ -166,12 +168,12 @@ def _from_planes(planes: NDArray[np.uint8], labels: NDArray[Any]) -> ArrayImages
     return ArrayImages(np.ascontiguousarray(images), labels.astype(np.int64))
 
 
-def _joined(batches: list[ArrayImages]) -> ArrayImages:
+def _concatenate(batches: list[ArrayImages]) -> ArrayImages:
     return ArrayImages(np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches]))
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Rebuilds lists, dicts and NumPy arrays, and refuses everything else, so that nothing loaded can run."""
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Loads lists, dicts and NumPy arrays only, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {
@@ -181,18 +183,18 @@ class _PlainUnpickler(pickle.Unpickler):
             ("numpy", "dtype"),
         }:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise InputError(f"a CIFAR file wants to load {module}.{name}, which no official one does")
+        raise InputError(f"a CIFAR file refers to {module}.{name}, but the official files do not", "download it again")
 
 
 def _download(name: str, root: Path) -> None:
     from torchvision import datasets
 
-    fetch: dict[str, Callable[..., Any]] = {
+    download: dict[str, Callable[..., Any]] = {
         "cifar-10": datasets.CIFAR10,
         "cifar-100": datasets.CIFAR100,
         "fashion-mnist": datasets.FashionMNIST,
     }
     try:
-        fetch[name](root, download=True)
+        download[name](root, download=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"data set {name} could not be fetched ({error}); put it into {root} by hand") from None
+        raise InputError(f"dataset {name} cannot be downloaded ({error})", f"copy its files into {root}") from None

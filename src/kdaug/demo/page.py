@@ -15,7 +15,7 @@ from PIL import Image
 from kdaug.config import to_yaml
 from kdaug.inspection import ViewPrediction, predict_views
 from kdaug.runs import RunDirectory, read_environment
-from kdaug.storage.atomic import atomic_write
+from kdaug.storage import atomic_write
 from kdaug.study.report.curves import curves_svg
 from kdaug.supervision import Teacher
 from kdaug.training import TrainResult
@@ -59,10 +59,10 @@ def _shown(look: ViewPrediction) -> dict[str, Any]:
         "image": _picture(look.image),
         "view": _picture(look.view),
         "label": look.label,
-        "steps": ", ".join(_in_words(step) for step in look.steps) or "unchanged",
+        "steps": ", ".join(_in_words(step) for step in look.ops) or "unchanged",
         "top": look.top,
-        "kept": look.kept,
-        "plain": look.plain,
+        "kept": look.label_prob,
+        "plain": look.clean_label_prob,
     }
 
 

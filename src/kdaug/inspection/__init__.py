@@ -1,4 +1,4 @@
-"""What augmentation does to a teacher's judgement: views beside the classes the teacher sees in them."""
+"""What augmentation does to a teacher's prediction."""
 
 from kdaug.inspection.gallery import ViewPrediction, predict_views
 

@@ -1,4 +1,4 @@
-"""Views as the student gets them, and what the teacher makes of each."""
+"""Views as the student gets them, and what the teacher predicts for each."""
 
 from __future__ import annotations
 
@@ -9,62 +9,70 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdaug.data.images import ArrayImages
+from kdaug.data.loader import BatchKey
 from kdaug.supervision import Teacher
+from kdaug.training.batches import make_views, unaugmented_batches
 from kdaug.training.context import TrainContext
-from kdaug.views import apply
 
 
 @dataclass(frozen=True)
 class ViewPrediction:
-    """One training image and one of its views, uint8 [H,W,C], the ops between them, and the teacher's judgement.
+    """A training image and one of its views, uint8 [H,W,C], the ops between them, and the teacher's predictions.
 
-    top: the teacher's most probable classes for the view, (name, probability), at temperature 1.
-    kept, plain: the teacher's probability of the label for the view and for the plain image.
+    ops: as (name, argument), see `ViewPlan.steps`. mixed_with: label of the partner image and its share of the view
+    (mixup, CutMix); None if the view shows one image. top: the teacher's most probable classes for the view, as (name,
+    probability) at temperature 1. label_prob, clean_label_prob: the teacher's probability of the label for the view and
+    for the unaugmented image.
     """
 
     image: NDArray[np.uint8]
     view: NDArray[np.uint8]
     label: str
-    steps: list[tuple[Any, ...]]
+    ops: list[tuple[Any, ...]]
+    mixed_with: tuple[str, float] | None
     top: list[tuple[str, float]]
-    kept: float
-    plain: float
+    label_prob: float
+    clean_label_prob: float
 
 
 def predict_views(
     context: TrainContext, teacher: Teacher, epoch: int, candidates: int, shown: int, classes: int = 3
 ) -> list[ViewPrediction]:
-    """`shown` of the first `candidates` training images as seen in `epoch`, each with its `classes` top classes.
+    """`shown` of the first `candidates` training images as augmented in `epoch`, with the teacher's predictions.
 
-    They stand at even ranks of the teacher's probability of the label, from the most ruined view to the most
-    recognisable, so nothing is hand-picked. For sets held in memory.
+    They are at evenly spaced ranks of the teacher's probability of the label for the view, in ascending order, so
+    nothing is hand-picked. classes: the length of `ViewPrediction.top`. Unreadable images are left out.
     """
-    assert isinstance(context.dataset.train, ArrayImages)
-    assert context.recipe.views.seed is not None
-    indices = np.arange(min(candidates, len(context.dataset.train)))
-    images, labels = context.dataset.train.images[indices], context.dataset.train.labels[indices]
-    plan = context.policy.plan(context.recipe.views.seed, epoch, indices, context.dataset.size)
-    views = apply(images, plan)
-    on_view, on_plain = _probabilities(context, teacher, views), _probabilities(context, teacher, images)
-    kept, plain = on_view[indices, labels], on_plain[indices, labels]
-    ranks = np.linspace(0, len(indices) - 1, shown).round().astype(int)
-    names = context.dataset.classes
+    dataset, names = context.dataset, context.dataset.classes
+    indices = np.arange(min(candidates, len(dataset.train)))
+    (batch,) = make_views(context, [BatchKey(0, epoch, indices, epoch)], replace_unreadable=False)
+    (unaugmented,) = unaugmented_batches(context, [indices])
+    plan = context.policy.plan(
+        context.recipe.views.seed, epoch, dataset.train.view_keys(batch.key.indices), dataset.size
+    )
+    views, labels, rows = batch.pixels.numpy(), batch.labels.numpy(), np.arange(len(batch.labels))
+    probs, clean_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
+    label_probs, clean_label_probs = probs[rows, labels], clean_probs[rows, labels]
+    ranks = np.linspace(0, len(rows) - 1, shown).round().astype(int)
     return [
         ViewPrediction(
-            images[row],
-            views[row],
-            names[labels[row]],
-            plan.steps(row),
-            [(names[c], float(on_view[row, c])) for c in np.argsort(-on_view[row])[:classes]],
-            float(kept[row]),
-            float(plain[row]),
+            image=unaugmented.images[row],
+            view=views[row],
+            label=names[labels[row]],
+            ops=plan.steps(row),
+            mixed_with=None
+            if batch.mixed is None
+            else (names[batch.mixed.partner_labels[row]], 1 - float(batch.mixed.own_weight[row])),
+            top=[(names[c], float(probs[row, c])) for c in np.argsort(-probs[row])[:classes]],
+            label_prob=float(label_probs[row]),
+            clean_label_prob=float(clean_label_probs[row]),
         )
-        for row in np.argsort(kept, kind="stable")[ranks]
+        for row in np.argsort(label_probs, kind="stable")[ranks]
     ]
 
 
-def _probabilities(context: TrainContext, teacher: Teacher, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _predict(context: TrainContext, teacher: Teacher, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The teacher's probabilities [N,C] for images uint8 [N,H,W,C]."""
     logits = teacher(torch.from_numpy(images).to(context.device))
-    probabilities: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
-    return probabilities
+    probs: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
+    return probs

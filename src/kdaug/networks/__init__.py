@@ -1,4 +1,4 @@
-"""Networks: ours are registered in timm's registry when this room is imported; all others are timm's own."""
+"""Networks by name, and weight files. Importing this package registers kdaug's networks in timm's registry."""
 
 from kdaug.networks import pyramidnet, shake_shake, wide_resnet
 from kdaug.networks.create import (
@@ -27,27 +27,27 @@ OWN_NETWORKS = (
     *("shake_shake26_2x32d", "shake_shake26_2x96d", "shake_shake26_2x112d"),
     *("pyramidnet272_a200_shakedrop", "pyramidnet29_a48_shakedrop"),
 )
-"""The paper's networks of ours and the smallest of each kind; there are more widths and depths."""
+"""kdaug's networks that the paper uses, and the smallest of each family. More widths and depths are registered."""
 
 __all__ = [
     "OWN_NETWORKS",
     "InputFormat",
     "NetworkCard",
+    "check_forward",
     "check_network_name",
     "check_published",
-    "create_network",
-    "load_state",
-    "is_valid_weights_file",
+    "classifier_size",
     "count_parameters",
-    "published_mean_std",
+    "create_network",
+    "is_valid_weights_file",
+    "load_network",
+    "load_state",
     "published_image_size",
+    "published_mean_std",
     "pyramidnet",
     "read_weights",
-    "load_network",
-    "classifier_size",
     "save_weights",
     "set_batch_norm_momentum",
     "shake_shake",
-    "check_forward",
     "wide_resnet",
 ]

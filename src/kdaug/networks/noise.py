@@ -1,4 +1,4 @@
-"""Noise with which residual branches are regularised: one factor forward, another backward, drawn for every image."""
+"""Random scaling of residual branches: one factor in the forward pass, another in the backward pass, per image."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor, nn
 
 
 def scaled(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """`forward` times x, whose gradient is `backward` times what comes back; factors [N,1,1,1] for x [N,C,H,W]."""
+    """`forward` * x; its gradient is multiplied by `backward` instead. Factors [N,1,1,1] for x [N,C,H,W]."""
     return backward * x + (forward - backward) * x.detach()
 
 
 def per_image(x: Tensor, lowest: float, highest: float) -> Tensor:
-    """A number for every image of x [N,...], uniform from `lowest` to `highest`, by torch's generator: [N,1,1,1]."""
+    """One random number per image of x [N,...], uniform in [lowest, highest], from torch's generator: [N,1,1,1]."""
     drawn = torch.empty(x.shape[0], 1, 1, 1, device=x.device).uniform_(lowest, highest)
     return drawn.to(x.dtype)
 
 
 class ShakeDrop(nn.Module):
-    """ShakeDrop (Yamada et al., arXiv 1802.02375), every draw its own for each image.
+    """ShakeDrop (Yamada et al., arXiv 1802.02375), with independent draws for each image.
 
-    In training a residual branch is left as it is with probability `keep`, else scaled by a number from [-1,1] forward
-    and by one from [0,1] backward. In evaluation it is scaled by its expectation, which is `keep`.
+    In training, a residual branch is unchanged with probability `keep`; else it is scaled by a uniform number in [-1,1]
+    forward and by another in [0,1] backward. In evaluation it is scaled by the expectation, `keep`.
     """
 
     def __init__(self, keep: float) -> None:
@@ -40,9 +40,9 @@ class ShakeDrop(nn.Module):
 
 
 class ShakeShake(nn.Module):
-    """The mean of two branches (Gastaldi, arXiv 1705.07485); in training weighted by a, 1-a forward, b, 1-b backward.
+    """Shake-Shake (Gastaldi, arXiv 1705.07485): two branches weighted by a, 1-a forward and b, 1-b backward.
 
-    a and b are uniform in [0,1], independent, and drawn for every image.
+    In training, a and b are uniform in [0,1], independent, and drawn for each image. In evaluation, both are 1/2.
     """
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a network costs: floating-point operations, counted on the network itself."""
+"""Counts the floating-point operations of a network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kdaug.networks.create import create_network
 
 @cache
 def count_forward_operations(name: str, classes: int, channels: int, size: tuple[int, int]) -> int:
-    """Floating-point operations of one forward pass for one image of `size` (height, width).
+    """Floating-point operations of one forward pass on one image of `size` (height, width).
 
-    Of convolutions and matrix products, as torch counts them: a multiplication and an addition are two.
+    Those of convolutions and matrix products, as torch's FlopCounterMode counts them: multiply and add are two.
     """
     with torch.device("meta"):
         network = create_network(name, classes, channels).eval()

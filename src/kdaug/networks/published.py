@@ -1,4 +1,4 @@
-"""What is published about networks on ImageNet: the systems of the paper's Table 4, and where their weights are."""
+"""Published ImageNet results: the systems of the paper's Table 4, and the timm names of their weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """A system. name: timm's, of the weights nearest to it, or None if timm has none. parameters in millions, top1 in
-    percent (None: not known to us), extra training data: as published. note: what differs."""
+    """A published system. name: of timm's most similar weights, or None if timm has none. parameters (millions), top1
+    (per cent; None: unknown) and extra_data are as published. note: how timm's weights differ."""
 
     system: str
     name: str | None
@@ -25,7 +25,7 @@ _NOT_IN_TIMM = "not in timm"
 TABLE4 = (
     Published("ResNet-152", "resnet152.tv_in1k", 60, 77.8),
     Published("Inception-v4", "inception_v4.tf_in1k", 48, 80.0),
-    Published("ResNeXt-101", "resnext101_64x4d.gluon_in1k", 84, 80.9, note="weights of another training"),
+    Published("ResNeXt-101", "resnext101_64x4d.gluon_in1k", 84, 80.9, note="weights from a different training"),
     Published("SENet", "legacy_senet154.in1k", 146, 82.7, note="115 M parameters in timm"),
     Published("AmoebaNet-C", None, 155, 83.5, note=_NOT_IN_TIMM),
     Published("GPipe", None, 557, 84.3, note=_NOT_IN_TIMM),
@@ -40,7 +40,7 @@ TABLE4 = (
     Published("with KD (EfficientNet-B8)", None, 88, 85.8, note="kdaug train imagenet-efficientnet_b8-kd-800"),
 )
 
-# README of tensorflow/tpu models/official/efficientnet (9397f99, 2020-03-19), which the paper's Table 3 takes over.
+# README of tensorflow/tpu models/official/efficientnet (9397f99, 2020-03-19), the source of the paper's Table 3.
 EFFICIENTNETS = (
     Published("EfficientNet-B0 (AutoAugment)", "tf_efficientnet_b0.aa_in1k", 5.3, 77.3),
     Published("EfficientNet-B0 (AdvProp)", "tf_efficientnet_b0.ap_in1k", 5.3, 77.6),

@@ -13,11 +13,11 @@ from kdaug.networks.staged import StagedNetwork, register
 EXPANSION = 4
 LAST_KEEP = 0.5
 SIZES = ((29, 48), (56, 84), (110, 200), (272, 200))
-"""Depth and alpha."""
+"""(depth, alpha)"""
 
 
 class PyramidBlock(nn.Module):
-    """BN-conv1x1-BN-ReLU-conv3x3-BN-ReLU-conv1x1-BN; a shortcut without parameters: means of 2x2, channels of zeros."""
+    """BN-conv1x1-BN-ReLU-conv3x3-BN-ReLU-conv1x1-BN, and a shortcut of 2x2 average pooling and zero-padded channels."""
 
     def __init__(self, inputs: int, width: int, stride: int, keep: float) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class PyramidBlock(nn.Module):
         self.new_channels = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = nn.functional.pad(self.pool(x), (0, 0, 0, 0, 0, self.new_channels))
-        result: Tensor = kept + self.drop(self.residual(x))
+        shortcut = nn.functional.pad(self.pool(x), (0, 0, 0, 0, 0, self.new_channels))
+        result: Tensor = shortcut + self.drop(self.residual(x))
         return result
 
 
 class PyramidNet(StagedNetwork):
-    """(depth - 2) / 9 blocks in each of three stages, whose widths grow from 16 by alpha in equal steps, rounded.
+    """Three stages of (depth - 2) / 9 blocks. The width grows from 16 to 16 + alpha in equal steps, rounded.
 
     shakedrop: the l-th of L blocks is kept with probability 1 - l / 2L.
     """

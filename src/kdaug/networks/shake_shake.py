@@ -13,7 +13,7 @@ _BLOCKS_PER_STAGE = 4
 
 
 class Shortcut(nn.Module):
-    """Half the channels from each of two samplings of the activated input, the second one pixel right and below."""
+    """Two 1x1 convolutions of the strided ReLU output, the second shifted by one pixel right and down, concatenated."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -24,14 +24,14 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = torch.relu(x)
-        moved = nn.functional.pad(active, (-1, 1, -1, 1))
-        halves = [half[:, :, :: self.stride, :: self.stride] for half in (active, moved)]
-        joined: Tensor = self.bn(torch.cat([self.left(halves[0]), self.right(halves[1])], dim=1))
-        return joined
+        shifted = nn.functional.pad(active, (-1, 1, -1, 1))
+        halves = [half[:, :, :: self.stride, :: self.stride] for half in (active, shifted)]
+        normalized: Tensor = self.bn(torch.cat([self.left(halves[0]), self.right(halves[1])], dim=1))
+        return normalized
 
 
 class ShakeBlock(nn.Module):
-    """Two branches ReLU-conv-BN-ReLU-conv-BN, mixed at random, plus the input or, if the shape changes, a shortcut."""
+    """Two branches ReLU-conv-BN-ReLU-conv-BN, mixed by ShakeShake, plus the input (a Shortcut if shapes differ)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Module:
 
 
 class ShakeShake26(StagedNetwork):
-    """Three stages of four blocks with `width`, twice and four times as many channels: 26 layers, 2 branches."""
+    """Three stages of four blocks with width, 2 * width and 4 * width channels: 26 layers, 2 branches."""
 
     def __init__(self, width: int, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg") -> None:
         stages, inputs = [], 16

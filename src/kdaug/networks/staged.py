@@ -1,4 +1,4 @@
-"""What our networks for images of about 32 pixels share: a stem, stages of blocks, a norm, a head, and timm's face."""
+"""The base class of kdaug's networks for images of about 32 pixels: stem, stages, norm, head, and timm's interface."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _INPUT = {"input_size": (3, 32, 32), "num_classes": 1000, "classifier": "fc", "f
 
 
 class StagedNetwork(nn.Module):
-    """Input [N,in_chans,H,W], any H and W. The options and methods are those of timm's networks.
+    """Takes [N,in_chans,H,W] with any H and W. Options and methods are those of timm's networks.
 
-    stages: the blocks of each, and the channels that leave it; from one stage to the next the sides halve. norm: what
-    follows the last block, before the pooling.
+    stages: (blocks, output channels) of each; every stage but the first halves height and width. norm: applied to the
+    output of the last block, before pooling.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class StagedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.in_chans, self.num_features, self.grad_checkpointing = in_chans, stages[-1][1], False
-        self.stem = stem  # in the order in which they act, which timm's feature extraction follows
+        self.stem = stem  # stem, stages and norm in forward order: timm's feature extraction relies on it
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks, _ in stages))
         self.norm = norm
         self.feature_info = [
@@ -52,13 +52,13 @@ class StagedNetwork(nn.Module):
         return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, 0 classes for none; the pooling stays as it is unless given."""
+        """Replaces the classifier (0 classes: none), and the pooling if `global_pool` is given."""
         self._create_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
         self.fc.to(next(self.stem.parameters())).train(self.training)
         _initialize(self.fc)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the blocks are computed again in the backward pass, which saves memory."""
+        """Enables gradient checkpointing: blocks are recomputed in the backward pass to save memory."""
         self.grad_checkpointing = enable
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class StagedNetwork(nn.Module):
         return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits of the features x, or with `pre_logits` what the classifier is given."""
+        """Logits of the features x, or with `pre_logits` the classifier's input."""
         pooled: Tensor = self.global_pool(x)
         return pooled if pre_logits else self.fc(pooled)
 
@@ -80,7 +80,7 @@ class StagedNetwork(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """As AutoAugment's release: convolutions normal, variance 2/(k k outputs); classifier uniform, ±1/sqrt(outputs)."""
+    """As in AutoAugment's code: convolutions normal, variance 2/(k k outputs); classifier uniform, ±1/sqrt(outputs)."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):
@@ -89,13 +89,15 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def register(kind: Callable[..., StagedNetwork], name: str, words: str, defined_in: str, **settings: Any) -> None:
-    """Puts `kind` with `settings` into timm's registry as `name`, described by `words`, as of module `defined_in`."""
+def register(
+    network_class: Callable[..., StagedNetwork], name: str, description: str, module: str, **settings: Any
+) -> None:
+    """Registers `network_class` with `settings` in timm as `name`. module: the one that defines the class."""
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         options["pretrained_cfg"] = options.get("pretrained_cfg") or {**_INPUT, "architecture": name}
         features = {"out_indices": (0, 1, 2), "flatten_sequential": True}
-        return build_model_with_cfg(kind, name, pretrained, feature_cfg=features, **settings, **options)
+        return build_model_with_cfg(network_class, name, pretrained, feature_cfg=features, **settings, **options)
 
-    create.__name__, create.__doc__, create.__module__ = name, words, defined_in
+    create.__name__, create.__doc__, create.__module__ = name, description, module
     register_model(create)

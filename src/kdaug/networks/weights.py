@@ -1,4 +1,4 @@
-"""Weight files: safetensors that say what network they belong to, and other people's files, never unpickled."""
+"""Weight files: safetensors with a description of the network, and files of other tools. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from kdaug.errors import InputError
 from kdaug.networks.create import InputFormat, create_network
-from kdaug.storage.atomic import atomic_write
+from kdaug.storage import atomic_write
 
 _METADATA_KEY = "kdaug"
 
 
 @dataclass(frozen=True)
 class NetworkCard:
-    """What one must know to use a weight file: written into the file itself."""
+    """The network, classes and input that weights belong to. Stored in the metadata of a weight file."""
 
     network: str
     classes: tuple[str, ...]
@@ -37,17 +37,17 @@ class NetworkCard:
 
 
 def save_weights(weights: Mapping[str, Tensor], card: NetworkCard, path: Path) -> None:
-    """Writes a network's `weights` (its state_dict) and card to `path` (safetensors): whole, or not at all."""
+    """Writes `weights` (a state_dict) and `card` to `path` (safetensors), atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
     atomic_write(path, content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
-    """The tensors by name, and the card if kdaug wrote the file.
+    """(tensors by name, card); the card is None if kdaug did not write the file.
 
-    safetensors by their content, else torch files in weights-only mode; a nested "state_dict", "model" or "model_ema"
-    and the prefix "module." are seen through. Raises InputError for anything that is not a weight file.
+    Reads safetensors (recognised by content), else torch files in weights-only mode: a nested "state_dict", "model" or
+    "model_ema" is unpacked, and the prefix "module." removed. Raises InputError if the file is not a weight file.
     """
     if not path.is_file():
         raise InputError(f"weight file {path} does not exist")
@@ -55,13 +55,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return tensors, _card(metadata, path)
+        return tensors, _parse_card(metadata, path)
     except safetensors.SafetensorError:
         return _read_torch_file(path), None
 
 
 def is_valid_weights_file(path: Path) -> bool:
-    """Whether `path` is a safetensors file of the length that its header says."""
+    """Whether `path` is a complete safetensors file: its length is as its header states."""
     try:
         with safetensors.safe_open(str(path), "pt"):
             return True
@@ -70,22 +70,22 @@ def is_valid_weights_file(path: Path) -> bool:
 
 
 def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
-    """The network in a weight file that kdaug wrote, and its card; InputError for any other file."""
+    """(network, card) from a weight file that kdaug wrote. Raises InputError for any other file."""
     tensors, card = read_weights(path)
     if card is None:
-        raise InputError(f"weight file {path} does not say its network; it was not written by kdaug")
+        raise InputError(f"weight file {path} does not name its network: it was not written by kdaug")
     network = create_network(card.network, len(card.classes), len(card.mean))
     load_state(network, tensors, len(card.classes), path)
     return network, card
 
 
 def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
-    """Loads `tensors` into `network`, which has `classes` outputs; InputError if names or shapes do not fit."""
+    """Loads `tensors` into `network`, which has `classes` outputs. InputError if names, shapes or dtypes differ."""
     own = network.state_dict()
     for name, tensor in tensors.items():
         if name in own and own[name].shape != tensor.shape:
-            of_classifier = own[name].shape[:1] == (classes,) and name in _last(own)
-            if of_classifier and tensor.ndim == own[name].ndim and own[name].shape[1:] == tensor.shape[1:]:
+            is_classifier = own[name].shape[:1] == (classes,) and name in _classifier_names(own)
+            if is_classifier and tensor.ndim == own[name].ndim and own[name].shape[1:] == tensor.shape[1:]:
                 raise InputError(f"weight file {path} is for {len(tensor)} classes, but the data have {classes}")
             raise InputError(
                 f"weight file {path}: {name} is {list(tensor.shape)}, but the network has {list(own[name].shape)}"
@@ -95,51 +95,55 @@ def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, pat
             raise InputError(f"weight file {path}: {name} is {tensor.dtype}, but must be floating point")
     missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unknown:
-        wrong = f"lacks {missing[0]}" if missing else f"holds {unknown[0]}, which the network has not"
-        raise InputError(f"weight file {path} {wrong}; is it of another network?")
+        difference = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the network does not have"
+        raise InputError(f"weight file {path} {difference}; is it of another network?")
     network.load_state_dict(tensors)
 
 
 def classifier_size(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
-    """How many classes `tensors`, weights for `network` but for the number of its classes, are for; 0 if unclear."""
-    classifier = tensors.get(_last(network.state_dict())[-1])
+    """The number of classes of `tensors`, weights for `network` with any number of classes; 0 if unknown."""
+    classifier = tensors.get(_classifier_names(network.state_dict())[-1])
     return 0 if classifier is None or classifier.ndim == 0 else len(classifier)
 
 
-def _last(own: dict[str, Tensor]) -> list[str]:
-    """The weight and bias of the classifier, which networks hold last."""
+def _classifier_names(own: dict[str, Tensor]) -> list[str]:
+    """The names of the classifier's weight and bias, which come last in a state_dict."""
     return list(own)[-2:]
 
 
-def _card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
+def _parse_card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
     if _METADATA_KEY not in metadata:
         return None
     try:
-        f = json.loads(metadata[_METADATA_KEY])
-        height, width = f["size"]
-        return NetworkCard(f["network"], tuple(f["classes"]), tuple(f["mean"]), tuple(f["std"]), (height, width))
+        fields = json.loads(metadata[_METADATA_KEY])
+        classes, mean, std = (tuple(fields[name]) for name in ("classes", "mean", "std"))
+        height, width = fields["size"]
+        return NetworkCard(fields["network"], classes, mean, std, (height, width))
     except (ValueError, TypeError, KeyError):
-        raise InputError(f"weight file {path} carries a description that cannot be read") from None
+        raise InputError(f"weight file {path} has kdaug metadata that cannot be read") from None
 
 
 def _is_plain(name: Any, value: Any) -> bool:
-    """Whether an entry of a file is a tensor with a name and all its values."""
+    """Whether an entry of a file is a named, dense tensor with data."""
     return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
 
 
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
-        with path.open("rb") as file, warnings.catch_warnings():  # by name, torch takes any *.safetensors for one
-            warnings.simplefilter("ignore")  # of pickle's protocol, which is no concern of the user
+        with (
+            path.open("rb") as file,
+            warnings.catch_warnings(),
+        ):  # opened here: torch.load decides by name whether a file is safetensors
+            warnings.simplefilter("ignore")  # about the pickle protocol, which the user cannot change
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged file makes torch's unpickler fail in any way
+    except Exception:  # torch's unpickler raises exceptions of any type for damaged files
         raise InputError(
-            f"{path} is not a weight file: neither safetensors nor a whole torch file of plain tensors "
-            "(one that would have to run code to be loaded is refused)"
+            f"{path} is not a weight file: neither safetensors nor a torch file of plain tensors "
+            "(one that would have to run code when loaded is refused)"
         ) from None
     for key in ("state_dict", "model", "model_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content or not all(_is_plain(*item) for item in content.items()):
-        raise InputError(f"{path} is not a weight file: it holds no plain tensors by name")
+        raise InputError(f"{path} is not a weight file: it has no plain tensors by name")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}

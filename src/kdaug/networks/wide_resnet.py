@@ -13,7 +13,7 @@ WIDTHS = (1, 2, 4, 8, 10)
 
 
 class PreActivationBlock(nn.Module):
-    """BN-ReLU-conv-BN-ReLU-conv; where the shape changes, the shortcut is a 1x1 convolution of the activated input."""
+    """BN-ReLU-conv-BN-ReLU-conv. If the shape changes, the shortcut is a 1x1 convolution of the first ReLU's output."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -27,15 +27,15 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = torch.relu(self.bn1(x))
-        kept = x if self.shortcut is None else self.shortcut(active)
+        shortcut = x if self.shortcut is None else self.shortcut(active)
         out = self.conv1(active)
         out = self.conv2(self.dropout(torch.relu(self.bn2(out))))
-        result: Tensor = kept + out
+        result: Tensor = shortcut + out
         return result
 
 
 class WideResNet(StagedNetwork):
-    """Three stages of (depth - 4) / 6 blocks, 16, 32, 64 x width channels; drop_rate is dropout within the blocks."""
+    """Three stages of (depth - 4) / 6 blocks with 16, 32 and 64 x width channels. drop_rate: dropout inside blocks."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class WideResNet(StagedNetwork):
         global_pool: str = "avg",
     ) -> None:
         if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"a Wide-ResNet's depth is 6n+4 with n at least 1, not {depth}")
+            raise ValueError(f"the depth of a Wide-ResNet must be 6n+4 with n at least 1, not {depth}")
         stages, inputs = [], 16
         for stage in range(3):
             blocks, outputs = [], 16 * width * 2**stage

@@ -1,4 +1,4 @@
-"""Named recipes: plain functions that return a Recipe, one file per family, with what is published about each."""
+"""Named recipes: functions that return a Recipe, one file per family, with the published result of each."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RECIPES: dict[str, NamedRecipe] = {
 
 
 def named_recipe(name: str) -> Recipe:
-    """The recipe called `name`; InputError with the nearest name if there is none."""
+    """The recipe called `name`. Raises InputError with the nearest known name if there is none."""
     if name not in RECIPES:
-        suggestion = nearest(name, list(RECIPES)) or "; kdaug recipes lists them"
-        raise InputError(f"there is no recipe {name!r}{suggestion}")
+        suggestion = nearest(name, list(RECIPES))
+        raise InputError(f"there is no recipe {name!r}{suggestion}", "" if suggestion else "kdaug recipes lists them")
     return RECIPES[name].make()
 
 

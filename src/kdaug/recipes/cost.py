@@ -1,4 +1,4 @@
-"""What a recipe will cost before it is trained: operations of its real networks, and hours at a stated rate."""
+"""The cost of training a recipe, estimated before it runs: operations, and GPU hours at an assumed rate."""
 
 from __future__ import annotations
 
@@ -8,44 +8,56 @@ from dataclasses import dataclass
 from kdaug.config import Recipe, derive_teacher_recipe
 
 GPU_OPERATIONS_PER_SECOND = 60e12
-"""A fifth of what an A100 multiplies in bfloat16 at best (312e12): a guess at what convolutions reach, not measured.
+"""Assumed, not measured: a fifth of an A100's peak of 312e12 in bfloat16, about what convolutions reach.
 
-EfficientNets, whose convolutions are depthwise, stay well below it; what your GPU reaches, benchmarks/training_step.py
-says.
+EfficientNets stay well below it, because their convolutions are depthwise. benchmarks/training_step.py measures a GPU.
 """
 
-Forward = Callable[[str, int], int]
-"""Operations of a forward pass of a network (by name) for one image of a side in pixels."""
+ForwardOperations = Callable[[str, int], int]
+"""(network name, image size in pixels) -> operations of one forward pass on one image."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations of a whole run, a teacher to be trained included; evaluations are not."""
+    """Floating-point operations of a run and of training its teacher, without evaluations."""
 
     operations: float
 
     @property
     def gpu_hours(self) -> float:
-        """At GPU_OPERATIONS_PER_SECOND."""
+        """Hours at GPU_OPERATIONS_PER_SECOND."""
         return self.operations / GPU_OPERATIONS_PER_SECOND / 3600
 
 
-def estimate(recipe: Recipe, images: int, side: int, forward: Forward, answers: tuple[str, int] | None = None) -> Cost:
-    """The cost of a recipe with `images` training images of `side` pixels.
+def estimate_cost(
+    recipe: Recipe,
+    images: int,
+    image_size: int,
+    forward: ForwardOperations,
+    existing_teacher: tuple[str, int] | None = None,
+) -> Cost:
+    """The cost of `recipe` with `images` training images of `image_size` pixels.
 
-    `answers`: network and side of the teacher, where the recipe names a run. A backward pass counts as two forward
-    ones, and each step of an adversary as one forward and, since only the image's gradient is wanted, one more.
+    existing_teacher: network and image size of a teacher that comes from a run. A backward pass counts as two forward
+    passes. A step of the adversary counts as two: forward, and the gradient of the image only.
     """
-    o, adversary = recipe.optimization, recipe.adversary
-    epochs = o.all_epochs
-    student = forward(recipe.student.name, side)
-    of_a_view = 3 * student * (2 if adversary.steps else 1) + 2 * adversary.steps * student
-    operations = float(of_a_view) * images * epochs
+    epochs, adversary_steps = recipe.optimization.all_epochs, recipe.adversary.steps
+    student = forward(recipe.student.name, image_size)
+    per_view = 3 * student * (2 if adversary_steps else 1) + 2 * adversary_steps * student
+    operations = float(per_view) * images * epochs
     if recipe.teacher.source == "none":
         return Cost(operations)
-    taught = {"all": epochs, "policy": o.epochs, "clean": o.clean_epochs}[recipe.supervision.when]
-    name, its_side = answers or (recipe.teacher.network or recipe.student.name, recipe.teacher.image_size or side)
-    operations += float(forward(name, its_side)) * images * taught
+    teacher_network = recipe.teacher.network or recipe.student.name
+    name, size = existing_teacher or (teacher_network, recipe.teacher.image_size or image_size)
+    operations += float(forward(name, size)) * images * _teacher_epochs(recipe)
     if recipe.teacher.source == "train":
-        operations += estimate(derive_teacher_recipe(recipe), images, side, forward).operations
+        operations += estimate_cost(derive_teacher_recipe(recipe), images, image_size, forward).operations
     return Cost(operations)
+
+
+def _teacher_epochs(recipe: Recipe) -> int:
+    """The number of epochs in which the teacher is used."""
+    optimization = recipe.optimization
+    return {"all": optimization.all_epochs, "policy": optimization.epochs, "clean": optimization.clean_epochs}[
+        recipe.supervision.when
+    ]

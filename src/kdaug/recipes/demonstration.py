@@ -1,4 +1,4 @@
-"""The demonstration's recipe: minutes on a laptop, on the bundled images."""
+"""The recipe of `kdaug demo`: minutes on a laptop, on the bundled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kdaug.recipes.named import NamedRecipe
 
 
 def demo() -> Recipe:
-    """Wide-ResNet-10-1 on 10,000 Fashion-MNIST images; the teacher sees plain ones, the student heavy views."""
+    """Wide-ResNet-10-1 on 10,000 Fashion-MNIST images; strong augmentation for the student, none for its teacher."""
     return Recipe(
         data=Data(name="bundled"),
         views=Views(policy="randaugment-n2-m5@paper-geometric", pad=2),
@@ -21,9 +21,9 @@ def demo() -> Recipe:
 DEMONSTRATION = (
     NamedRecipe(
         "demo",
-        "To begin with",
+        "Getting started",
         "Wide-ResNet-10-1 on the bundled Fashion-MNIST images under strong geometric RandAugment, with teacher",
-        "The paper's Table 1 in miniature; run by kdaug demo. Scale and epochs are ours.",
+        "A small version of the paper's Table 1, trained by kdaug demo. Network size and epochs are our choice.",
         demo,
         classes=10,
         images=10_000,

@@ -1,4 +1,4 @@
-"""What a named recipe is, and the tables of published settings and figures that the families are built from."""
+"""The type of a named recipe, and the tables of published settings and results that the families are built from."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from kdaug.config import Recipe
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe, and what is known of it before it is trained.
+    """A recipe with what is known about it before training.
 
-    family: what it belongs to, such as "Table 2, CIFAR-10". what: one line. source: where its settings are from, and
-    what of them is ours. published_error: top-1 error in percent that the paper reports, None if it has none. classes,
-    images: of its data; images for training, None for one's own. answers: network and side in pixels of the teacher if
-    the recipe names a run for one, which does not say so before it is there.
+    family: the group it belongs to, such as "Table 2, CIFAR-10". summary: one line. source: where the settings come
+    from, and which of them are our choice. make: builds the recipe. classes, images: numbers of classes and training
+    images; images is None for the user's own photos. published_error: top-1 error in percent in the paper, None if it
+    gives none. existing_teacher: network and image size in pixels of a teacher that the recipe loads from a run, which
+    may not exist yet; None for all other recipes.
     """
 
     name: str
     family: str
-    what: str
+    summary: str
     source: str
     make: Callable[[], Recipe]
     classes: int
     images: int | None
     published_error: float | None = None
-    answers: tuple[str, int] | None = None
+    existing_teacher: tuple[str, int] | None = None
 
     @property
-    def side(self) -> int:
-        """Of its images, in pixels."""
+    def image_size(self) -> int:
+        """Height and width of the images in pixels."""
         data = self.make().data
         if data.name == "folder":
             return data.image_size or 224
@@ -42,22 +43,23 @@ class NamedRecipe:
 
     @property
     def documentation(self) -> str:
-        """All that is known, in a few lines."""
+        """The summary, the family, the published error and the source, on a few lines."""
         published = [] if self.published_error is None else [f"Published error: {self.published_error:g} %."]
-        return "\n".join([f"{self.what}.", f"{self.family}.", *published, self.source])
+        return "\n".join([f"{self.summary}.", f"{self.family}.", *published, self.source])
 
 
 @cache
-def table(name: str) -> dict[str, Any]:
-    """The JSON file `name` in tables/: paper (its tables), settings (published recipes), operations (of networks)."""
+def load_table(name: str) -> dict[str, Any]:
+    """The content of tables/`name`.json: "paper" (its results), "settings" (published) or "operations"."""
     content: dict[str, Any] = json.loads((resources.files("kdaug.recipes") / "tables" / f"{name}.json").read_bytes())
     return content
 
 
-def counted_operations(network: str, side: int, classes: int) -> int:
-    """Operations of a forward pass of `network` for an image of `side` pixels, counted by tools/count_operations.py.
+def counted_operations(network: str, image_size: int, classes: int) -> int:
+    """Floating-point operations of one forward pass of `network` on one image of `image_size` pixels.
 
-    Read from a table, so that recipes are listed at once. KeyError for one that no named recipe uses.
+    Read from a table made by tools/count_operations.py, which is faster than building the network. Raises KeyError for
+    a network that no named recipe uses.
     """
-    count: int = table("operations")[f"{network} {side} {classes}"]
+    count: int = load_table("operations")[f"{network} {image_size} {classes}"]
     return count

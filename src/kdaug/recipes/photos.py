@@ -1,4 +1,4 @@
-"""One's own photos: a folder with a sub-folder per class."""
+"""The recipe for the user's own photos: a folder with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from kdaug.recipes.named import NamedRecipe
 
 
 def photos() -> Recipe:
-    """EfficientNet-B0 at 224 pixels; the teacher is the same network trained on plain views of the same photos."""
+    """EfficientNet-B0 at 224 pixels; the teacher is the same network, trained on the same photos without a policy."""
     return Recipe(
         data=Data(name="folder"),
         views=Views(policy="randaugment-n2-m9@tf-efficientnet", crop="random-resized"),
@@ -21,10 +21,10 @@ def photos() -> Recipe:
 PHOTOS = (
     NamedRecipe(
         "photos",
-        "To begin with",
+        "Getting started",
         "EfficientNet-B0 on an image folder at 224 pixels, RandAugment N=2 M=9 (the paper's for B0), with teacher",
-        "Give the folder with --data.root; --student.pretrained starts from timm's ImageNet weights. Sized for\n"
-        "hundreds to some ten thousand photos; epochs and learning rate are ours.",
+        "Set data.root to the folder; student.pretrained starts from timm's ImageNet weights. For hundreds to tens of\n"
+        "thousands of photos. Epochs and learning rate are our choice.",
         photos,
         classes=10,
         images=None,

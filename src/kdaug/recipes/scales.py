@@ -1,4 +1,4 @@
-"""The paper's recipes at smaller scales: the same method on fewer images, with smaller networks, for less long."""
+"""The paper's recipes at smaller scales: the same method with fewer images, smaller networks and fewer epochs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ Scale = Literal["smoke", "cpu", "gpu", "paper"]
 
 
 @dataclass(frozen=True)
-class _Small:
-    """What a scale puts in place of the paper's settings.
+class _ScaleSettings:
+    """What a scale uses instead of the paper's settings.
 
-    networks: by the paper's; one that is not here is `network`. image_size: of photos, in pixels. cutout: whether the
-    square of 16 pixels that the paper erases after the policy stays; it is much for a network that learns little.
+    images: training images, None for all. networks: replacements for some of the paper's networks; `network` replaces
+    all others. keep_cutout: whether the paper's Cutout of 16 pixels after the policy stays; small networks learn too
+    little with it. image_size: of ImageNet images, in pixels.
     """
 
     images: int | None
@@ -26,72 +27,73 @@ class _Small:
     clean_epochs: int
     batch: int
     learning_rate: float
-    cutout: bool = False
+    keep_cutout: bool = False
     image_size: int | None = None
 
 
 _CIFAR = {
-    "smoke": _Small(600, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 2, 1, 32, 0.05),
-    "cpu": _Small(10_000, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 12, 3, 32, 0.05),
-    "gpu": _Small(None, {"shake_shake26_2x96d": "shake_shake26_2x32d"}, "wide_resnet40_2", 30, 8, 128, 0.1, True),
+    "smoke": _ScaleSettings(600, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 2, 1, 32, 0.05),
+    "cpu": _ScaleSettings(10_000, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 12, 3, 32, 0.05),
+    "gpu": _ScaleSettings(
+        None, {"shake_shake26_2x96d": "shake_shake26_2x32d"}, "wide_resnet40_2", 30, 8, 128, 0.1, keep_cutout=True
+    ),
 }
 _IMAGENET = {
-    "smoke": _Small(400, {}, "tf_efficientnet_b0", 1, 0, 32, 0.02),
-    "cpu": _Small(None, {}, "tf_efficientnet_b0", 16, 0, 16, 0.02, image_size=64),
-    "gpu": _Small(100_000, {}, "tf_efficientnet_b0", 16, 0, 512, 0.1, image_size=128),
+    "smoke": _ScaleSettings(400, {}, "tf_efficientnet_b0", 1, 0, 32, 0.02),
+    "cpu": _ScaleSettings(None, {}, "tf_efficientnet_b0", 16, 0, 16, 0.02, image_size=64),
+    "gpu": _ScaleSettings(100_000, {}, "tf_efficientnet_b0", 16, 0, 512, 0.1, image_size=128),
 }
 _BUNDLED_PAD = 2
-"""Pixels; the bundled images have 28 on a side, and half the 4 of CIFAR's 32 is enough."""
+"""Pixels: half of CIFAR's 4, because the bundled images are 28 pixels wide instead of 32."""
 
 
 def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
-    """`recipe`, one of the paper's for CIFAR or ImageNet, at `scale`; what of it changes is ours and not tuned.
+    """One of the paper's recipes for CIFAR or ImageNet at `scale`. The changed settings are our choice, not tuned.
 
-    smoke: the bundled images. cpu: some thousand images, for hours on two cores; photos at 64 pixels. gpu: CIFAR whole,
-    100,000 ImageNet images at 128 pixels, for minutes to an hour on one GPU. paper: unchanged.
+    "smoke": the bundled images. "cpu": 10,000 CIFAR images, or photos at 64 pixels; hours on two cores. "gpu": all of
+    CIFAR, or 100,000 ImageNet images at 128 pixels; minutes to an hour on one GPU. "paper": unchanged.
     """
     if scale == "paper":
         return recipe
-    photos = recipe.data.name == "folder"
-    small = (_IMAGENET if photos else _CIFAR)[scale]
-    return _with_method(_with_optimization(recipe, small), scale, small)
+    settings = (_IMAGENET if recipe.data.name == "folder" else _CIFAR)[scale]
+    return _with_data_and_networks(_with_optimization(recipe, settings), scale, settings)
 
 
-def _with_optimization(recipe: Recipe, small: _Small) -> Recipe:
-    """A cosine to zero without warm-up, average of weights or parts of batches: all made for long training."""
-    settings = replace(
+def _with_optimization(recipe: Recipe, settings: _ScaleSettings) -> Recipe:
+    """SGD with a cosine schedule; without warm-up, EMA and gradient accumulation, which are made for long training."""
+    optimization = replace(
         recipe.optimization,
-        epochs=small.epochs,
-        clean_epochs=min(recipe.optimization.clean_epochs, small.clean_epochs),
+        epochs=settings.epochs,
+        clean_epochs=min(recipe.optimization.clean_epochs, settings.clean_epochs),
         optimizer="sgd",
         schedule="cosine",
         decay_epochs=2.4,
         warmup_epochs=0.0,
-        global_batch=small.batch,
-        learning_rate=small.learning_rate,
+        global_batch=settings.batch,
+        learning_rate=settings.learning_rate,
         ema_decay=None,
     )
-    run = replace(recipe.run, device_batch=None, evaluate_every=max(1, small.epochs // 4))
-    return replace(recipe, optimization=settings, run=run)
+    run = replace(recipe.run, device_batch=None, evaluate_every=max(1, settings.epochs // 4))
+    return replace(recipe, optimization=optimization, run=run)
 
 
-def _with_method(recipe: Recipe, scale: Scale, small: _Small) -> Recipe:
-    """Images, views, networks; what is added to the loss stays."""
-    data = replace(recipe.data, train_images=small.images, image_size=small.image_size)
-    views = replace(recipe.views, cutout=recipe.views.cutout if small.cutout else 0)
+def _with_data_and_networks(recipe: Recipe, scale: Scale, settings: _ScaleSettings) -> Recipe:
+    """Fewer images and smaller networks. The policy and the losses stay."""
+    data = replace(recipe.data, train_images=settings.images, image_size=settings.image_size)
+    views = replace(recipe.views, cutout=recipe.views.cutout if settings.keep_cutout else 0)
     teacher = recipe.teacher
     if scale == "smoke":
-        data = Data(train_images=small.images)
+        data = Data(train_images=settings.images)
         views = replace(views, crop="pad", pad=_BUNDLED_PAD)
     if teacher.source != "none":
         teacher = replace(
             teacher,
             source="train",
-            network=small.networks.get(teacher.network, small.network) if teacher.network else None,
-            cutout=teacher.cutout if small.cutout else 0,
+            network=settings.networks.get(teacher.network, settings.network) if teacher.network else None,
+            cutout=teacher.cutout if settings.keep_cutout else 0,
             epochs=None,
             learning_rate=None,
             weight_decay=None,
         )
-    name = small.networks.get(recipe.student.name, small.network)
+    name = settings.networks.get(recipe.student.name, settings.network)
     return replace(recipe, data=data, views=views, student=Network(name), teacher=teacher)

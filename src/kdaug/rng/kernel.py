@@ -1,4 +1,4 @@
-"""The rounds of Philox4x32, compiled: NumPy needs some hundred passes over the counters for them."""
+"""The rounds of Philox4x32, compiled by numba: NumPy would need about a hundred passes over the counters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROUNDS = 10
 
 @kernel
 def encrypt(counters, key_0, key_1, out):
-    """Ten rounds over `counters` uint32 [n,4] under a key of two words (uint64), into `out` uint32 [n,4]."""
+    """Ten rounds over `counters` uint32 [n,4], written to `out` uint32 [n,4]. key_0, key_1: 32-bit words, as uint64."""
     for i in range(len(counters)):
         c0, c1 = np.uint64(counters[i, 0]), np.uint64(counters[i, 1])
         c2, c3 = np.uint64(counters[i, 2]), np.uint64(counters[i, 3])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from kdaug.config import Recipe, read_recipe, to_yaml
+from kdaug.config import ResolvedRecipe, read_recipe, to_yaml
 from kdaug.errors import InputError
 from kdaug.networks import is_valid_weights_file
 from kdaug.runs.identity import recipe_differences
@@ -57,25 +57,24 @@ class RunDirectory:
         return any(line["kind"] == "end" for line in read_metrics(self.path))
 
 
-def find_run(recipe: Recipe) -> RunDirectory:
+def find_run(recipe: ResolvedRecipe) -> RunDirectory:
     """The directory recipe.run.dir, new or to be resumed. Nothing is written yet.
 
     Raises InputError if it exists and run.resume is off, if it is not a run directory, or if its recipe differs.
     """
-    assert recipe.run.dir is not None
     directory = RunDirectory(Path(recipe.run.dir))
     if directory.recipe.is_file():
         if not recipe.run.resume:
-            raise InputError(f"{directory.path} exists; continue it with --run.resume or choose another --run.dir")
+            raise InputError(f"{directory.path} exists", "continue it with run.resume or choose another run.dir")
         changed = "; ".join(recipe_differences(read_recipe(directory.recipe), recipe))
         if changed:
-            raise InputError(f"{directory.path} began with another recipe ({changed}); choose another --run.dir")
+            raise InputError(f"{directory.path} began with another recipe ({changed})", "choose another run.dir")
         if read_metrics(directory.path) and not directory.checkpoints.is_dir() and not directory.is_finished:
             raise InputError(
-                f"{directory.path} has lost its checkpoints/; restore it, or start a new run in another --run.dir"
+                f"{directory.path} has lost its checkpoints/", "restore it, or start a new run in another run.dir"
             )
     elif directory.path.exists() and (not directory.path.is_dir() or _has_unknown_files(directory.path)):
-        raise InputError(f"{directory.path} exists and is not a run directory; choose another --run.dir")
+        raise InputError(f"{directory.path} exists and is not a run directory", "choose another run.dir")
     return directory
 
 
@@ -87,7 +86,7 @@ def _has_unknown_files(folder: Path) -> bool:
     return not names <= {LOCK_NAME, "checkpoints"}
 
 
-def open_run(directory: RunDirectory, recipe: Recipe) -> IO[str]:
+def open_run(directory: RunDirectory, recipe: ResolvedRecipe) -> IO[str]:
     """Creates the directory of a new run and locks it for this process until the returned file is closed.
 
     Raises InputError if the directory is not writable, or another process is training in it.

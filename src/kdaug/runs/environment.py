@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from kdaug.runs.directory import RunDirectory
 from kdaug.runs.identity import recipe_fingerprint
 from kdaug.storage import atomic_write
 
+_logger = logging.getLogger(__name__)
 _PACKAGES = ("kdaug", "torch", "torchvision", "timm", "numpy", "pillow")
 
 
@@ -50,14 +51,12 @@ def read_environment(directory: RunDirectory) -> dict[str, Any]:
     except ValueError:
         environment = None
     if not environment or not isinstance(environment, dict) or not isinstance(environment.get("resumed", []), list):
-        raise InputError(f"{directory.environment} is damaged; restore it, or start a new run in another --run.dir")
+        raise InputError(f"{directory.environment} is damaged", "restore it, or start a new run in another run.dir")
     return environment
 
 
-def record_environment(
-    directory: RunDirectory, environment: dict[str, Any], step: int, report: Callable[[str], None]
-) -> None:
-    """Writes environment.json when a run begins. When it resumes at `step`, adds and reports what has changed.
+def record_environment(directory: RunDirectory, environment: dict[str, Any], step: int) -> None:
+    """Writes environment.json when a run begins. When it resumes at `step`, adds and logs what has changed.
 
     Raises InputError if the images or the recipe are not those that the run began with.
     """
@@ -66,18 +65,18 @@ def record_environment(
         return atomic_write(directory.environment, json.dumps(environment, indent=1) + "\n")
     if before.get("data") != environment["data"]:
         raise InputError(
-            f"the images are not those that {directory.path} began with (some were added, removed or renamed); restore "
-            "them, or start a new run in another --run.dir"
+            f"the images are not those that {directory.path} began with (some were added, removed or renamed)",
+            "restore them, or start a new run in another run.dir",
         )
     if before.get("recipe") != environment["recipe"]:
         raise InputError(
-            f"{directory.recipe} has changed since the run began; restore it, or start a new run from it in another "
-            "--run.dir"
+            f"{directory.recipe} has changed since the run began",
+            "restore it, or start a new run from it in another run.dir",
         )
     changed = {name: value for name, value in environment.items() if before.get(name) != value}
     if changed:
         shown = "; ".join(f"{name}: {before.get(name)} -> {value}" for name, value in changed.items())
-        report(f"note: resumed in another environment, so the last bits may differ ({shown})")
+        _logger.info(f"note: resumed in another environment, so the last bits may differ ({shown})")
         resumed = [*before.get("resumed", []), {"step": step, **changed}]
         atomic_write(directory.environment, json.dumps({**before, "resumed": resumed}, indent=1) + "\n")
 

@@ -22,8 +22,8 @@ def epochs_done(line: dict[str, Any]) -> int:
 class RunFollower:
     """The progress of a run. `update` reads only what was added to its metrics since the last call.
 
-    metrics: the run's metrics.jsonl. done: finished epochs, of `epochs`. error, best: top-1 error in percent of the last
-    evaluation and the lowest so far; None before the first. position: bytes read.
+    metrics: the run's metrics.jsonl. done: finished epochs, of `epochs`. error, best: top-1 error in percent of the
+    last evaluation and the lowest so far; None before the first. position: bytes read.
     """
 
     metrics: Path

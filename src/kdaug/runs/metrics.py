@@ -38,7 +38,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         if _is_valid(line):
             lines.append(line)
         elif number < len(texts):
-            raise InputError(f"{file}: line {number} is damaged; restore the file or start a new run")
+            raise InputError(f"{file}: line {number} is damaged", "restore it, or start a new run in another run.dir")
     return lines
 
 

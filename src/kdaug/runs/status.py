@@ -1,4 +1,4 @@
-"""Which runs there are below a folder, how far each has come, and how it goes on."""
+"""The status of runs: which runs are below a folder, how far each is, and how to continue it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from kdaug.errors import InputError
 from kdaug.runs.directory import RunDirectory, list_checkpoints
 from kdaug.runs.follow import epochs_done
 from kdaug.runs.metrics import read_metrics
-from kdaug.storage.lock import is_locked
+from kdaug.storage import is_locked
 
 RunState = Literal["finished", "training", "stopped", "damaged"]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run directory as it stands.
+    """The status of a run directory.
 
-    epochs_done of epochs; error and best: top-1 error in percent of the latest evaluation and the lowest so far, None
-    before the first. next: the command that goes on, or measures again; of a damaged run, what is wrong.
+    epochs_done: finished epochs, of `epochs`. error, best: top-1 error in percent of the latest evaluation and the
+    lowest so far; None before the first. next: the command that continues or evaluates the run; of a damaged run, what
+    is wrong.
     """
 
     path: Path
@@ -39,32 +40,32 @@ class RunStatus:
 
 
 def find_runs(folder: Path) -> Iterator[RunStatus]:
-    """The status of every run directory at or below `folder`, by path. InputError if there is no such folder."""
+    """The status of every run at or below `folder`, sorted by path. Raises InputError if there is no such folder."""
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"folder {folder} {what}; runs are written below runs/ unless --run.dir says otherwise")
-    for place, folders, files in os.walk(folder):
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"folder {folder} {problem}", "runs are written below runs/ unless run.dir is set")
+    for path, folders, files in os.walk(folder):
         folders.sort()
         if "recipe.yaml" in files and ("checkpoints" in folders or "metrics.jsonl" in files):
             folders.clear()
-            yield run_status(Path(place))
+            yield run_status(Path(path))
 
 
 def run_status(path: Path) -> RunStatus:
-    """The status of the run directory at `path`; nothing is changed there."""
+    """The status of the run directory at `path`. Nothing is changed there."""
     directory = RunDirectory(path)
-    newest = _newest_checkpoint(directory)  # before the log is read, which a run that trains has written first
+    newest_step = _newest_checkpoint_step(directory)  # before the metrics, which a training run writes first
     try:
         recipe, lines = read_recipe(directory.recipe), read_metrics(path)
-        finished = directory.is_finished
-        if not finished:
-            _check_that_it_can_go_on(directory, lines, newest)
+        is_finished = directory.is_finished
+        if not is_finished:
+            _check_resumable(directory, lines, newest_step)
     except (InputError, OSError) as error:
         return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
     errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
-    state: RunState = "finished" if finished else "training" if is_locked(path) else "stopped"
-    place = shlex.quote(str(path))
-    commands = {"finished": f"kdaug eval {place}", "stopped": f"kdaug train {place} --run.resume", "training": ""}
+    state: RunState = "finished" if is_finished else "training" if is_locked(path) else "stopped"
+    quoted = shlex.quote(str(path))
+    commands = {"finished": f"kdaug eval {quoted}", "stopped": f"kdaug train {quoted} --run.resume", "training": ""}
     return RunStatus(
         path,
         state,
@@ -78,14 +79,14 @@ def run_status(path: Path) -> RunStatus:
     )
 
 
-def _newest_checkpoint(directory: RunDirectory) -> int:
-    """Its step; 0 if there is none."""
+def _newest_checkpoint_step(directory: RunDirectory) -> int:
+    """The step of the newest checkpoint; 0 if there is none."""
     return max((int(path.name.removeprefix("step-")) for path in list_checkpoints(directory.checkpoints)), default=0)
 
 
-def _check_that_it_can_go_on(directory: RunDirectory, lines: list[dict[str, Any]], newest: int) -> None:
-    """InputError if the log or the checkpoints of an unfinished run are gone."""
+def _check_resumable(directory: RunDirectory, lines: list[dict[str, Any]], newest_step: int) -> None:
+    """Raises InputError if the metrics or the checkpoints of an unfinished run are missing."""
     if lines and not directory.checkpoints.is_dir():
-        raise InputError(f"{directory.path} has lost its checkpoints/; bring it back")
-    if newest > max((line["step"] for line in lines), default=0):
-        raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest}; bring back what is missing")
+        raise InputError(f"{directory.path} has lost its checkpoints/", "restore it")
+    if newest_step > max((line["step"] for line in lines), default=0):
+        raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest_step}", "restore it")

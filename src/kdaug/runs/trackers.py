@@ -1,12 +1,13 @@
-"""Where figures go besides metrics.jsonl: TensorBoard always, wandb, MLflow and trackio if asked. One small protocol.
+"""Experiment trackers: TensorBoard always; wandb, MLflow and trackio if the recipe names them.
 
-None of them is read again: metrics.jsonl is the truth, and a tracker that is lost loses nothing.
+kdaug never reads them again: metrics.jsonl has all figures, so nothing is lost with a tracker.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,23 +19,25 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kdaug import config
 from kdaug.errors import InputError
-from kdaug.storage.atomic import atomic_write
+from kdaug.storage import atomic_write
+
+_logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Anything that takes named figures at a step, in rising order of steps."""
+    """Receives named figures at each step, in ascending order of steps."""
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        """Notes figures such as {"step/loss": 1.2, "step/learning_rate": 0.1}."""
+        """Logs figures such as {"step/loss": 1.2, "step/learning_rate": 0.1}."""
         ...
 
     def close(self) -> None:
-        """Everything noted is handed over."""
+        """Sends what is still buffered and ends the tracker's run."""
         ...
 
 
 class TensorBoard:
-    """Event files in `folder`; what they say of steps after `first_step` no longer counts."""
+    """Event files in `folder`. Events of steps after `first_step` from before a resume are ignored."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
@@ -47,18 +50,11 @@ class TensorBoard:
         self._writer.close()
 
 
-class Wandb:
-    """A Weights & Biases run, in project `kdaug` unless WANDB_PROJECT says otherwise; resumed under its own id."""
+class WandbRun:
+    """A run of wandb, or of trackio, which has the same interface."""
 
-    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
-        self._run = _library("wandb").init(
-            project=os.environ.get("WANDB_PROJECT", "kdaug"),
-            name=folder.name,
-            id=_persistent_id(folder / "wandb.json", lambda: uuid4().hex),
-            dir=str(folder),
-            config=recipe,
-            resume="allow",
-        )
+    def __init__(self, run: Any) -> None:
+        self._run = run
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         self._run.log(figures, step=step)
@@ -67,32 +63,34 @@ class Wandb:
         self._run.finish()
 
 
-class Trackio:
-    """A trackio run, in project `kdaug` unless TRACKIO_PROJECT says otherwise; resumed under its own name."""
-
-    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
-        self._run = _library("trackio").init(
-            project=os.environ.get("TRACKIO_PROJECT", "kdaug"),
-            name=_persistent_id(folder / "trackio.json", lambda: f"{folder.name}-{uuid4().hex[:8]}"),
-            config=recipe,
-            resume="allow",
+def start_wandb(folder: Path, recipe: dict[str, Any]) -> WandbRun:
+    """A Weights & Biases run, in project `kdaug` or WANDB_PROJECT, resumed under the same id."""
+    project, run_id = (
+        os.environ.get("WANDB_PROJECT", "kdaug"),
+        _persistent_id(folder / "wandb.json", lambda: uuid4().hex),
+    )
+    return WandbRun(
+        _library("wandb").init(
+            project=project, name=folder.name, id=run_id, dir=str(folder), config=recipe, resume="allow"
         )
+    )
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        self._run.log(figures, step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+def start_trackio(folder: Path, recipe: dict[str, Any]) -> WandbRun:
+    """A trackio run, in project `kdaug` or TRACKIO_PROJECT, resumed under the same name."""
+    name = _persistent_id(folder / "trackio.json", lambda: f"{folder.name}-{uuid4().hex[:8]}")
+    project = os.environ.get("TRACKIO_PROJECT", "kdaug")
+    return WandbRun(_library("trackio").init(project=project, name=name, config=recipe, resume="allow"))
 
 
 class Mlflow:
-    """An MLflow run at MLFLOW_TRACKING_URI; resumed under its own id."""
+    """An MLflow run at MLFLOW_TRACKING_URI; resumed under the same id."""
 
     def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
         self._client = _library("mlflow").tracking.MlflowClient()
-        self._id = _persistent_id(folder / "mlflow.json", lambda: self._begun(folder.name, recipe))
+        self._id = _persistent_id(folder / "mlflow.json", lambda: self._create(folder.name, recipe))
 
-    def _begun(self, run: str, recipe: dict[str, Any]) -> str:
+    def _create(self, run: str, recipe: dict[str, Any]) -> str:
         """The id of a new run."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdaug")
         experiment = self._client.get_experiment_by_name(name)
@@ -111,22 +109,22 @@ class Mlflow:
         self._client.set_terminated(self._id)
 
 
-def _persistent_id(note: Path, begin: Callable[[], str]) -> str:
-    """The tracker's id of the run, kept in the run directory so that a resumed run goes on under it."""
-    if note.is_file():
-        kept: str = json.loads(note.read_text())["run_id"]
+def _persistent_id(file: Path, create: Callable[[], str]) -> str:
+    """The tracker's id of the run, stored in the run directory so that a resumed run uses it again."""
+    if file.is_file():
+        kept: str = json.loads(file.read_text())["run_id"]
         return kept
-    new = begin()
-    atomic_write(note, json.dumps({"run_id": new}))
+    new = create()
+    atomic_write(file, json.dumps({"run_id": new}))
     return new
 
 
 class FailSafeTracker:
-    """Another tracker, given up with a line to `report` when it fails: a server that is away must not end a run."""
+    """Wraps a tracker. If it fails, it is disabled with a warning: an unreachable server must not end a run."""
 
-    def __init__(self, name: str, tracker: Tracker, report: Callable[[str], None]) -> None:
-        self._name, self._tracker, self._report = name, tracker, report
-        self._given_up = False
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name, self._tracker = name, tracker
+        self._is_disabled = False
 
     def log(self, step: int, figures: dict[str, float]) -> None:
         self._attempt(lambda: self._tracker.log(step, figures))
@@ -135,35 +133,32 @@ class FailSafeTracker:
         self._attempt(self._tracker.close)
 
     def _attempt(self, action: Callable[[], None]) -> None:
-        if self._given_up:
+        if self._is_disabled:
             return
         try:
             action()
-        except Exception as error:  # whatever the tracker's own library raises
-            self._given_up = True
-            self._report(f"warning: nothing more is reported to {self._name}: {_in_one_line(error)}")
+        except Exception as error:  # the tracker's library may raise anything
+            self._is_disabled = True
+            _logger.warning(f"tracker {self._name} failed and is disabled: {_one_line(error)}")
 
 
-_TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": Mlflow, "trackio": Trackio}
+_TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {
+    "wandb": start_wandb, "mlflow": Mlflow, "trackio": start_trackio,
+}  # fmt: skip
 
 
 def check_trackers(names: Sequence[config.Tracker]) -> None:
-    """InputError if one of the trackers is not installed."""
+    """Raises InputError if one of the trackers is not installed."""
     for name in names:
         _library(name)
 
 
-def open_trackers(
-    names: Sequence[config.Tracker], folder: Path, recipe: dict[str, Any], report: Callable[[str], None]
-) -> list[Tracker]:
-    """The trackers `names`, for the run in `folder`.
-
-    Raises InputError if one cannot be opened; one that fails later is given up with a line to `report`.
-    """
+def open_trackers(names: Sequence[config.Tracker], folder: Path, recipe: dict[str, Any]) -> list[Tracker]:
+    """The trackers `names` for the run in `folder`. Raises InputError if one cannot be opened."""
     opened = list[Tracker]()
     try:
         for name in names:
-            opened.append(FailSafeTracker(name, _opened(name, folder, recipe), report))
+            opened.append(FailSafeTracker(name, _open(name, folder, recipe)))
     except InputError:
         for tracker in opened:
             tracker.close()
@@ -171,14 +166,14 @@ def open_trackers(
     return opened
 
 
-def _opened(name: config.Tracker, folder: Path, recipe: dict[str, Any]) -> Tracker:
+def _open(name: config.Tracker, folder: Path, recipe: dict[str, Any]) -> Tracker:
     try:
         return _TRACKERS[name](folder, recipe)
-    except Exception as error:  # whatever the tracker's own library raises
-        raise InputError(f"run.trackers {name} cannot be opened: {_in_one_line(error)}") from None
+    except Exception as error:  # the tracker's library may raise anything
+        raise InputError(f"run.trackers {name} cannot be opened: {_one_line(error)}") from None
 
 
-def _in_one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -186,4 +181,4 @@ def _library(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(f"run.trackers {name}: it is not installed; pip install 'kdaug[trackers]'") from None
+        raise InputError(f"run.trackers: {name} is not installed", "pip install 'kdaug[trackers]'") from None

@@ -1,4 +1,4 @@
-"""Atomic file writes: after a crash, a kill or a full disk a file has its old content or the new, never a part."""
+"""Atomic file writes: after a crash, a kill or with a full disk, a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Writes `content` to `path`: into a temporary file beside it, fsync, rename. Text is encoded as UTF-8.
+    """Writes `content` to a temporary file in the same directory, calls fsync, and renames it to `path`.
 
-    Several processes may write the same file; the last one's content remains. Raises OSError if it cannot be written;
-    the old content is then unchanged.
+    Text is encoded as UTF-8. Several processes may write the same file; the last one wins. Raises OSError if it cannot
+    be written; then the old content is unchanged.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -25,7 +25,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 
 def is_partial_file(path: Path) -> bool:
-    """Whether this is a temporary file of `atomic_write`, left behind by a process that was killed."""
+    """Whether `path` is a temporary file of `atomic_write`, as a killed process leaves behind."""
     return path.name.endswith(".part")
 
 

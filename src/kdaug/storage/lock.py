@@ -15,10 +15,10 @@ _ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.1
 
 
 def lock_directory(directory: Path, activity: str) -> IO[str]:
-    """Locks `directory` for this process until the returned file is closed. Temporary files left there are removed.
+    """Locks `directory` for this process until the returned file is closed. Removes files that a killed process left.
 
-    activity: what another process is doing if it has the lock ("trained" for a run), for the error message. Raises
-    InputError if another process has the lock, or the directory is not writable.
+    activity: for the error message, what the process with the lock does to the directory ("trained" for a run). Raises
+    InputError if another process has the lock, or if the directory is not writable.
     """
     try:
         lock = open(directory / LOCK_NAME, "a")
@@ -26,19 +26,19 @@ def lock_directory(directory: Path, activity: str) -> IO[str]:
         raise InputError(f"folder {directory} cannot be written: {error.strerror}") from None
     for _ in range(_ATTEMPTS):
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # per process: workers do not inherit it
-        except OSError:  # perhaps a short shared lock, see is_locked
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # child processes do not inherit it
+        except OSError:  # perhaps only the short shared lock of is_locked
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
         else:
             for partial in filter(is_partial_file, directory.iterdir()):
                 partial.unlink()
             return lock
     lock.close()
-    raise InputError(f"{directory} is being {activity} by another process; wait for it or stop it")
+    raise InputError(f"{directory} is being {activity} by another process", "wait for it or stop it")
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether another process has locked `directory`. Takes no lock itself."""
+    """Whether another process has locked `directory`. Takes a short shared lock, for which lock_directory waits."""
     try:
         with open(directory / LOCK_NAME) as lock:
             fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
-"""Supervision that adapts to each view: small functions of what the teacher sees in it, or of what was planned for it.
+"""Supervision that adapts to each view: top classes by mass, label trust, dropped views, divergence weight.
 
-The paper (arXiv 2003.11342) counts the same number of classes and weighs teacher and label alike for all views.
+The paper (arXiv 2003.11342) uses the same K and the same weights for all views.
 """
 
 from __future__ import annotations
@@ -11,40 +11,41 @@ from torch import Tensor
 from kdaug import config
 
 
-def nucleus_mask(log_probability: Tensor, mass: float) -> Tensor:
-    """Which classes belong to the fewest that hold at least `mass` of the teacher's probability: bool [N,K].
+def nucleus_mask(log_probs: Tensor, mass: float) -> Tensor:
+    """Mask of the smallest set of top classes whose total probability is at least `mass`: bool [N,K].
 
-    log_probability: [N,K], best first, of the probability over all C classes. All K if they do not hold that much.
-    The best one always belongs.
+    log_probs: of the teacher's top K classes in descending order, normalised over all C classes, [N,K]. All K classes
+    are kept if their total is below `mass`. The first class is always kept.
     """
-    probability = log_probability.exp()
-    held_by_better = probability.cumsum(1) - probability
-    held_by_better[:, 0] = 0
-    return held_by_better < mass
+    probs = log_probs.exp()
+    mass_before = probs.cumsum(1) - probs
+    mass_before[:, 0] = 0
+    return mass_before < mass
 
 
-def label_trust(view: Tensor, clean: Tensor) -> Tensor:
-    """min(1, p(label | view) / p(label | image as it is)), what the view kept of the label: [N], from 0 to 1.
+def label_trust(view_log_prob: Tensor, clean_log_prob: Tensor) -> Tensor:
+    """min(1, p(label | view) / p(label | unaugmented image)), from 0 to 1: [N].
 
-    view, clean: the teacher's log-probabilities of the label, [N]. A label that it sees in neither is trusted.
+    view_log_prob, clean_log_prob: the teacher's log-probabilities of the label, [N]. The trust is 1 where both
+    probabilities are 0 and where one of them is unknown (NaN).
     """
-    return torch.where(view >= clean, 1.0, (view - clean).exp()).nan_to_num(1.0)
+    return torch.where(view_log_prob >= clean_log_prob, 1.0, (view_log_prob - clean_log_prob).exp()).nan_to_num(1.0)
 
 
-def kept_views_mask(label: Tensor, dropped: float) -> Tensor:
-    """1 for the views that are learned, 0 for the share `dropped` in which the label is least probable: [N].
+def kept_views_mask(label_log_prob: Tensor, drop_worst: float) -> Tensor:
+    """0 for the fraction `drop_worst` of views in which the label is least probable, 1 for the others: [N].
 
-    label: the teacher's log-probabilities of the label, [N]. At least one view is learned.
+    label_log_prob: the teacher's log-probabilities of the label, [N]. At least one view is kept.
     """
-    count = min(round(dropped * len(label)), len(label) - 1)
-    worst = label.argsort(stable=True)[:count]
-    return torch.ones_like(label).index_fill(0, worst, 0)
+    count = min(round(drop_worst * len(label_log_prob)), len(label_log_prob) - 1)
+    worst = label_log_prob.argsort(stable=True)[:count]
+    return torch.ones_like(label_log_prob).index_fill(0, worst, 0)
 
 
 def divergence_weight(settings: config.Supervision, progress: float, magnitude: Tensor) -> Tensor:
-    """The weight of the divergence (the paper's lambda) for each view: [N].
+    """Weight of the divergence (the paper's lambda) for each view: [N].
 
-    progress: from 0 at the first step of the run to 1 at its end. magnitude: as planned for the views, [N].
+    progress: from 0 at the first step of the run to 1 at its end. magnitude: the planned magnitude of each view, [N].
     """
     scheduled = {"constant": 1.0, "rising": progress, "falling": 1 - progress}[settings.weight_schedule]
     weight = torch.full_like(magnitude, settings.weight * scheduled)

@@ -1,7 +1,7 @@
-"""How far a student is from its teacher: the paper's divergence over the top K classes, and those it is compared with.
+"""Divergences of a student from its teacher: top K classes (the paper's), hard, and decoupled.
 
-Paper (arXiv 2003.11342) Eq. 3, with the minus sign put back: D = sum over the teacher's top K of p ln(p / q), p the
-teacher's and q the student's softmax at temperature T.
+Paper (arXiv 2003.11342) Eq. 3, with the missing minus sign restored: D = sum of p ln(p / q) over the teacher's top K
+classes, where p and q are the softmax at temperature T of the teacher and of the student.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from kdaug.errors import InputError
 from kdaug.supervision.adaptive import nucleus_mask
 from kdaug.supervision.soft_labels import (
     SoftLabels,
-    log_sum_exp,
-    logsumexp_others,
+    logsumexp_outside,
     promote_to_float32,
+    safe_logsumexp,
     soft_labels_from_logits,
 )
 
@@ -33,90 +33,97 @@ def topk_divergence(
     reading: Reading = "as-written",
     scale_by_t2: bool = True,
 ) -> Tensor:
-    """Divergence of the student from the teacher over the teacher's `k` top classes: [N], one value per image.
+    """Divergence of the student from the teacher over the teacher's top `k` classes: [N].
 
-    student_logits, teacher_logits: floating [N,C]; computed in float32 at least, under autocast too. Classes are
-    ranked by the teacher. The gradient flows to the student only.
+    student_logits, teacher_logits: floating point [N,C]. Computed in float32 or float64, also under autocast. The
+    gradient flows to the student only.
 
-    reading: how Eq. 3's sum over K of C classes is understood.
-      "as-written":   softmax over all classes, summed over K of them; may be negative.
-      "renormalized": softmax over the K logits alone; a KL divergence, at least 0, free of the other classes.
-      "grouped":      the K classes and one more outcome for all others; a KL divergence, at least 0.
-    With k >= C all three are the ordinary KL(teacher || student). A logit of -inf rules its class out: a class without
-    probability for the teacher adds nothing, whatever the student gives it.
-    scale_by_t2: multiply by temperature squared (Hinton et al., arXiv 1503.02531, Section 2.1).
+    reading: how to understand Eq. 3, a sum over K of C classes.
+      "as-written":   softmax over all classes, sum over K of them; may be negative.
+      "renormalized": softmax over the K logits alone; a KL divergence (>= 0) that ignores the other classes.
+      "grouped":      the K classes plus one outcome for all other classes; a KL divergence (>= 0).
+    With k >= C all three equal KL(teacher || student). A logit of -inf excludes its class. A class with teacher
+    probability 0 adds nothing.
+    scale_by_t2: multiply by the temperature squared (Hinton et al., arXiv 1503.02531, Section 2.1).
 
-    Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of different or wrong shape.
+    Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of a different or wrong shape or dtype.
     """
     _check(student_logits, teacher_logits, k, temperature, reading)
     settings = config.Supervision(k=int(k), temperature=temperature, reading=reading, scale_by_t2=scale_by_t2)
+    unused_labels = torch.zeros(len(teacher_logits), dtype=torch.int64, device=teacher_logits.device)
     with torch.autocast(student_logits.device.type, enabled=False):
-        return compute_divergence(student_logits, soft_labels_from_logits(teacher_logits, settings), settings)
+        soft_labels = soft_labels_from_logits(teacher_logits, settings, unused_labels)
+        return compute_divergence(student_logits, soft_labels, unused_labels, settings)
 
 
 def compute_divergence(
-    student_logits: Tensor, answer: SoftLabels, settings: config.Supervision, labels: Tensor | None = None
+    student_logits: Tensor, soft_labels: SoftLabels, labels: Tensor, settings: config.Supervision
 ) -> Tensor:
-    """The divergence [N] that `settings` name, of student_logits [N,C] from a teacher's `answer` to the same settings.
+    """The divergence [N] selected by `settings` of student_logits [N,C] from soft_labels made with the same settings.
 
-    labels: int64 [N]; needed by "decoupled".
+    labels: int64 [N], used by "decoupled" only.
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         student = promote_to_float32(student_logits)
         if settings.divergence == "hard":
-            return functional.cross_entropy(student, answer.first, reduction="none")
+            return functional.cross_entropy(student, soft_labels.top1, reduction="none")
         student = student / settings.temperature
         if settings.divergence == "decoupled":
-            assert labels is not None
-            divergence = decoupled_divergence(student, answer.logits, labels, settings.non_target_weight)
+            divergence = decoupled_divergence(student, soft_labels.logits, labels, settings.non_target_weight)
         else:
-            divergence = _over_top(student, answer, settings)
+            divergence = _topk_divergence(student, soft_labels, settings)
         return divergence * settings.temperature**2 if settings.scale_by_t2 else divergence
 
 
-def _over_top(student: Tensor, answer: SoftLabels, settings: config.Supervision) -> Tensor:
-    """The paper's divergence [N]; student: logits [N,C] divided by the temperature."""
-    top, teacher = answer.top, answer.logits
-    if top is None and settings.mass is None:
+def _topk_divergence(student: Tensor, soft_labels: SoftLabels, settings: config.Supervision) -> Tensor:
+    """The paper's divergence [N], not multiplied by T squared. student: logits [N,C] divided by the temperature."""
+    classes, teacher = soft_labels.classes, soft_labels.logits
+    if classes is None and settings.mass is None:
         return _kl(student.log_softmax(1), teacher.log_softmax(1))
-    if top is None:
-        teacher, top = teacher.sort(dim=1, descending=True)
-    kept = torch.ones_like(top, dtype=torch.bool)
+    if classes is None:
+        teacher, classes = teacher.sort(dim=1, descending=True)
+    mask = torch.ones_like(classes, dtype=torch.bool)
     if settings.mass is not None:
-        kept = nucleus_mask(teacher * settings.temperature, settings.mass)
-    of_top, of_teacher = student.gather(1, top).masked_fill(~kept, -math.inf), teacher.masked_fill(~kept, -math.inf)
+        mask = nucleus_mask(teacher * settings.temperature, settings.mass)
+    student_top = student.gather(1, classes).masked_fill(~mask, -math.inf)
+    teacher_top = teacher.masked_fill(~mask, -math.inf)
     if settings.reading == "renormalized":
-        return _kl(of_top.log_softmax(1), of_teacher.log_softmax(1))
+        return _kl(student_top.log_softmax(1), teacher_top.log_softmax(1))
     if settings.reading == "as-written":
-        return _kl(of_top - student.logsumexp(1, keepdim=True), of_teacher - answer.everything[:, None])
-    others = logsumexp_others(student, top, kept)
-    others_of_teacher = torch.logaddexp(answer.others, log_sum_exp(teacher.masked_fill(kept, -math.inf)))
-    student = torch.cat([of_top, others[:, None]], dim=1).log_softmax(1)
-    return _kl(student, torch.cat([of_teacher, others_of_teacher[:, None]], dim=1).log_softmax(1))
+        student_log_probs = student_top - student.logsumexp(1, keepdim=True)
+        return _kl(student_log_probs, teacher_top - soft_labels.logsumexp_all[:, None])
+    student_others = logsumexp_outside(student, classes, mask)
+    beyond_mass = safe_logsumexp(teacher.masked_fill(mask, -math.inf))
+    teacher_others = torch.logaddexp(soft_labels.logsumexp_others, beyond_mass)
+    student_grouped = torch.cat([student_top, student_others[:, None]], dim=1)
+    teacher_grouped = torch.cat([teacher_top, teacher_others[:, None]], dim=1)
+    return _kl(student_grouped.log_softmax(1), teacher_grouped.log_softmax(1))
 
 
 def decoupled_divergence(student: Tensor, teacher: Tensor, labels: Tensor, non_target_weight: float) -> Tensor:
     """Decoupled knowledge distillation (Zhao et al., arXiv 2203.08679, Eq. 7): [N].
 
-    The divergence over label or not, plus non_target_weight times that among the other classes, each KL(teacher ||
-    student). student, teacher: logits [N,C] divided by the temperature; labels int64 [N]. Not multiplied by T squared.
+    KL(teacher || student) over two outcomes, label or not, plus non_target_weight times KL(teacher || student) over
+    the classes other than the label. student, teacher: logits [N,C] divided by the temperature. labels: int64 [N]. Not
+    multiplied by T squared.
     """
-    target = functional.one_hot(labels, student.shape[1]).bool()
+    is_label = functional.one_hot(labels, student.shape[1]).bool()
 
-    def both(logits: Tensor) -> tuple[Tensor, Tensor]:
-        logits = logits.log_softmax(1)
-        others = logits.masked_fill(target, -math.inf)
-        binary = torch.stack([logits.masked_select(target), others.logsumexp(1)], dim=1)
+    def binary_and_others(logits: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs = logits.log_softmax(1)
+        others = log_probs.masked_fill(is_label, -math.inf)
+        binary = torch.stack([log_probs.masked_select(is_label), others.logsumexp(1)], dim=1)
         return binary, others.log_softmax(1)
 
-    (binary, others), (binary_of_teacher, others_of_teacher) = both(student), both(teacher)
-    return _kl(binary, binary_of_teacher) + non_target_weight * _kl(others, others_of_teacher)
+    student_binary, student_others = binary_and_others(student)
+    teacher_binary, teacher_others = binary_and_others(teacher)
+    return _kl(student_binary, teacher_binary) + non_target_weight * _kl(student_others, teacher_others)
 
 
 def _kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sum over classes of p ln(p / q), of log-probabilities [N,K]; a class that the teacher rules out adds nothing."""
-    share = teacher.exp()
-    return (share * (teacher - student)).masked_fill(share == 0, 0).sum(1)  # 0 ln(0 / q) is 0, for q = 0 as well
+    """Sum of p ln(p / q) over log-probabilities [N,K], q the student's; classes with p = 0 add 0. Returns [N]."""
+    p = teacher.exp()
+    return (p * (teacher - student)).masked_fill(p == 0, 0).sum(1)  # 0 ln(0 / q) is 0, also for q = 0
 
 
 def _check(student: Tensor, teacher: Tensor, k: int, temperature: float, reading: Reading) -> None:
@@ -127,8 +134,8 @@ def _check(student: Tensor, teacher: Tensor, k: int, temperature: float, reading
     if not (student.is_floating_point() and teacher.is_floating_point()):
         raise InputError(f"logits must be floating point, not {student.dtype} and {teacher.dtype}")
     if not 1 <= k < math.inf or k != int(k):
-        raise InputError(f"k is {k}, but must be a whole number of at least 1")
+        raise InputError(f"k is {k}, but must be an integer of at least 1")
     if not 0 < temperature < math.inf:
         raise InputError(f"temperature is {temperature}, but must be above 0")
     if reading not in ("as-written", "renormalized", "grouped"):
-        raise InputError(f"reading is {reading!r}; there are as-written, renormalized, grouped")
+        raise InputError(f"reading is {reading!r}, but must be one of as-written, renormalized, grouped")

@@ -1,10 +1,11 @@
-"""What the student is told: cross-entropy with the label, plus its divergence from the teacher.
+"""The student's loss: cross-entropy with the label plus the weighted divergence from the teacher.
 
-Paper (arXiv 2003.11342) Eq. 2, with the minus signs put back: L = CE + weight * D.
+Paper (arXiv 2003.11342) Eq. 2, with the missing minus signs restored: L = CE + weight * D.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -19,19 +20,23 @@ from kdaug.supervision.soft_labels import SoftLabels, promote_to_float32
 
 @dataclass(frozen=True)
 class MixedLabels:
-    """What views of two images show besides their own: `labels` int64 [N] of the partners, and the own `share` [N]."""
+    """Second label of views mixed from two images (mixup, CutMix).
 
-    labels: Tensor
-    share: Tensor
+    partner_labels: labels of the second images, int64 [N]. own_weight: weight of each image's own label, from 0 to 1,
+    [N]; the partner's label has the rest.
+    """
+
+    partner_labels: Tensor
+    own_weight: Tensor
 
 
 @dataclass(frozen=True)
 class LossOutput:
-    """The loss and its parts, image by image: [N] each. The loss of a batch is their mean.
+    """Loss and its parts for each image, [N] each. The loss of a batch is the mean.
 
-    divergence: before weighting. agreement: 1 where student and teacher put the same class first, else 0. trust: what
-    the view has kept of the label, from 0 to 1; None unless it was asked for. All None without a teacher.
-    adversarial: the cross-entropy for the image as an adversary has moved it; None without one.
+    divergence: unweighted. agreement: 1 where student and teacher predict the same class, else 0. trust: the label's
+    trust, from 0 to 1 (`kdaug.supervision.adaptive.label_trust`); None unless `supervision.label_trust` is set. All
+    three are None without a teacher. adversarial: cross-entropy on the adversarial images; None without an adversary.
     """
 
     loss: Tensor
@@ -42,60 +47,73 @@ class LossOutput:
     adversarial: Tensor | None = None
 
     @property
-    def total(self) -> Tensor:
-        """The loss of the batch, a scalar."""
+    def mean(self) -> Tensor:
+        """Loss of the batch, a scalar."""
         return self.loss.mean()
 
-    def values(self) -> dict[str, Tensor]:
-        """What there is, [N] each, by its field's name."""
-        everything = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in everything.items() if value is not None}
+    def fields_present(self) -> dict[str, Tensor]:
+        """The fields that are not None, [N] each, by field name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
-    def parts(self) -> dict[str, Tensor]:
-        """[N] each, by the name it is logged under and detached from the graph; agreement and trust in percent."""
-        named = {name: value.detach() for name, value in self.values().items()}
-        for name, logged in (("agreement", "teacher_agreement"), ("trust", "label_trust")):
-            if name in named:
-                named[logged] = 100 * named.pop(name)
-        return named
+    def log_values(self) -> dict[str, Tensor]:
+        """The fields that are not None, by their name in the log, detached; agreement and trust in percent."""
+        values = {name: value.detach() for name, value in self.fields_present().items()}
+        for name, log_name in (("agreement", "teacher_agreement"), ("trust", "label_trust")):
+            if name in values:
+                values[log_name] = 100 * values.pop(name)
+        return values
+
+
+def concat_losses(outputs: Sequence[LossOutput]) -> LossOutput:
+    """The losses of consecutive parts of a batch as one. All outputs must have the same fields."""
+    if len(outputs) == 1:
+        return outputs[0]
+    parts = [output.fields_present() for output in outputs]
+    return LossOutput(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def distillation_loss(
     settings: config.Supervision,
     student_logits: Tensor,
-    answer: SoftLabels | None,
+    soft_labels: SoftLabels | None,
     labels: Tensor,
     weight: Tensor | None = None,
-    mixture: MixedLabels | None = None,
+    mixed_labels: MixedLabels | None = None,
 ) -> LossOutput:
-    """label_weight times the cross-entropy at temperature 1 plus `weight` times the divergence, for every image.
+    """label_weight times the cross-entropy at temperature 1 plus `weight` times the divergence, for each image.
 
-    student_logits [N,C], the teacher's answer for the same views to the same settings, labels int64 [N]. weight: [N];
-    None: settings.weight for all. mixture: what else the views show. Without a teacher: the cross-entropy alone.
+    student_logits: [N,C]. soft_labels: the teacher's for the same views and settings; None: the cross-entropy alone.
+    labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two
+    images.
+
+    Raises ValueError if settings.label_trust is set and soft_labels has no clean_label_log_prob.
     """
-    cross_entropy = _cross_entropy(student_logits, labels, settings.label_smoothing)
-    if mixture is not None:
-        of_partner = _cross_entropy(student_logits, mixture.labels, settings.label_smoothing)
-        cross_entropy = mixture.share * cross_entropy + (1 - mixture.share) * of_partner
-    if answer is None:
+    cross_entropy = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing)
+    if soft_labels is None:
         return LossOutput(cross_entropy, cross_entropy)
-    divergence = compute_divergence(student_logits, answer, settings, labels)
+    divergence = compute_divergence(student_logits, soft_labels, labels, settings)
     weight = torch.full_like(divergence, settings.weight) if weight is None else weight
     label_weight, trust = torch.full_like(divergence, settings.label_weight), None
     if settings.label_trust:
-        assert answer.label is not None
-        assert answer.clean is not None
-        trust = label_trust(answer.label, answer.clean)
+        if soft_labels.clean_label_log_prob is None:
+            raise ValueError("supervision.label_trust is set, but soft_labels.clean_label_log_prob is None")
+        trust = label_trust(soft_labels.label_log_prob, soft_labels.clean_label_log_prob)
         weight, label_weight = weight + (1 - trust) * label_weight, trust * label_weight
     loss = label_weight * cross_entropy + weight * divergence
     if settings.drop_worst:
-        assert answer.label is not None
-        learned = kept_views_mask(answer.label, settings.drop_worst)
-        loss = loss * learned / learned.mean()
-    agreement = (student_logits.detach().argmax(1) == answer.first).to(cross_entropy.dtype)
+        kept = kept_views_mask(soft_labels.label_log_prob, settings.drop_worst)
+        loss = loss * kept / kept.mean()
+    agreement = (student_logits.detach().argmax(1) == soft_labels.top1).to(cross_entropy.dtype)
     return LossOutput(loss, cross_entropy, divergence, agreement, trust)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, mixed_labels: MixedLabels | None, smoothing: float) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
-        return functional.cross_entropy(promote_to_float32(logits), labels, reduction="none", label_smoothing=smoothing)
+        logits = promote_to_float32(logits)
+        own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        if mixed_labels is None:
+            return own
+        partner_labels, own_weight = mixed_labels.partner_labels, mixed_labels.own_weight
+        partner = functional.cross_entropy(logits, partner_labels, reduction="none", label_smoothing=smoothing)
+        return own_weight * own + (1 - own_weight) * partner

@@ -1,4 +1,4 @@
-"""What a teacher says of a batch of views, as far as a student is told of it."""
+"""Soft labels: a teacher's prediction for a batch of views, reduced to what the losses need."""
 
 from __future__ import annotations
 
@@ -13,86 +13,90 @@ from kdaug import config
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """What a teacher says of N views, as far as a divergence over its top K classes at temperature T needs it.
+    """A teacher's prediction for N views, for a divergence over its top K classes at temperature T.
 
-    first: the class it puts first, int64 [N]. top: its K classes, best first, int64 [N,K]; None: all C, in the data's
-    order. logits: of these classes, divided by T, [N,K] or [N,C]. others, everything: log-sum-exp of all other classes'
-    logits, and of all, divided by T, [N]. label: logit of each image's label, [N]; None if no labels were given. clean:
-    the same for the image as it is, without augmentation; None unless it was looked at.
-    All logits of a view are shifted to be log-probabilities at temperature 1, as a label store holds them.
+    All logits are log-probabilities at temperature 1 (the teacher's logits, shifted), as in a label store.
+
+    top1: the most probable class, int64 [N].
+    classes: the K most probable classes in descending order, int64 [N,K]; None: all C classes in the dataset's order.
+    logits: of `classes`, divided by T, [N,K] or [N,C].
+    logsumexp_others: log-sum-exp of the logits of all other classes, divided by T, [N].
+    logsumexp_all: log-sum-exp of the logits of all C classes, divided by T, [N].
+    label_log_prob: of each image's label, [N].
+    clean_label_log_prob: of the label on the unaugmented image, [N]; None unless `supervision.label_trust` is set.
     """
 
-    first: Tensor
-    top: Tensor | None
+    top1: Tensor
+    classes: Tensor | None
     logits: Tensor
-    others: Tensor
-    everything: Tensor
-    label: Tensor | None = None
-    clean: Tensor | None = None
+    logsumexp_others: Tensor
+    logsumexp_all: Tensor
+    label_log_prob: Tensor
+    clean_label_log_prob: Tensor | None = None
 
     def to(self, device: torch.device) -> SoftLabels:
-        """The same on a device."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        there = {name: column.to(device, non_blocking=True) for name, column in columns.items() if column is not None}
-        return replace(self, **there)
+        """A copy on `device`; the transfer is asynchronous where possible."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **moved)
 
 
 def required_classes(settings: config.Supervision, classes: int) -> int:
-    """How many of the teacher's classes the divergence needs."""
+    """Number of the teacher's top classes that the divergence uses, of `classes` in the dataset."""
     return {"top-k": min(settings.k, classes), "hard": 1, "decoupled": classes}[settings.divergence]
 
 
-def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels: Tensor | None = None) -> SoftLabels:
-    """The answer of a teacher whose `logits` [N,C] are there; in float32 at least, no gradient flows back.
+def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels: Tensor) -> SoftLabels:
+    """Soft labels from a teacher's `logits` [N,C] and the labels int64 [N].
 
-    labels: int64 [N].
+    Computed in float32 or float64. No gradient flows back to `logits`.
     """
-    log_probability = promote_to_float32(logits.detach()).log_softmax(1)
-    scaled, k = log_probability / settings.temperature, required_classes(settings, logits.shape[1])
-    label = None if labels is None else log_probability.gather(1, labels[:, None])[:, 0]
-    everything = logsumexp_all(scaled, settings.temperature)
+    log_probs = promote_to_float32(logits.detach()).log_softmax(1)
+    scaled, k = log_probs / settings.temperature, required_classes(settings, logits.shape[1])
+    label_log_prob = log_probs.gather(1, labels[:, None])[:, 0]
+    total = logsumexp_scaled(scaled, settings.temperature)
     if k >= logits.shape[1]:
-        none = torch.full_like(everything, -math.inf)
-        return SoftLabels(_first(log_probability), None, scaled, none, everything, label)
-    top = top_classes(log_probability, k)
-    return SoftLabels(top[:, 0], top, scaled.gather(1, top), logsumexp_others(scaled, top), everything, label)
+        none = torch.full_like(total, -math.inf)
+        return SoftLabels(_top1(log_probs), None, scaled, none, total, label_log_prob)
+    top = top_classes(log_probs, k)
+    return SoftLabels(top[:, 0], top, scaled.gather(1, top), logsumexp_outside(scaled, top), total, label_log_prob)
 
 
-def logsumexp_all(scaled: Tensor, temperature: float) -> Tensor:
-    """log-sum-exp [N] of log-probabilities [N,C] divided by `temperature`; at 1 it is 0, not what rounding makes it."""
+def top_classes(log_probs: Tensor, k: int) -> Tensor:
+    """The k most probable classes of [N,C] in descending order, int64 [N,k]. Ties: the lower class index first.
+
+    torch.topk orders ties differently for different k, and logits computed in half precision have many ties.
+    """
+    return log_probs.sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+
+def _top1(log_probs: Tensor) -> Tensor:
+    """`top_classes(log_probs, 1)[:, 0]` without sorting, int64 [N]."""
+    is_best = log_probs == log_probs.amax(1, keepdim=True)
+    classes = torch.arange(is_best.shape[1], device=is_best.device)
+    return torch.where(is_best, classes, is_best.shape[1]).amin(1).clamp(max=is_best.shape[1] - 1)
+
+
+def logsumexp_scaled(scaled: Tensor, temperature: float) -> Tensor:
+    """log-sum-exp [N] of log-probabilities [N,C] divided by `temperature`; exactly 0 at temperature 1."""
     return scaled.new_zeros(len(scaled)) if temperature == 1 else scaled.logsumexp(1)
 
 
-def top_classes(log_probability: Tensor, k: int) -> Tensor:
-    """The k most probable classes of [N,C], best first, int64 [N,k]; of equal ones the lower number comes first.
+def logsumexp_outside(logits: Tensor, classes: Tensor, mask: Tensor | None = None) -> Tensor:
+    """log-sum-exp [N] of `logits` [N,C] over the classes that are not in `classes` [N,K]; -inf if all of them are -inf.
 
-    torch's topk settles ties otherwise for every k, and logits computed in half precision are full of them.
+    mask: bool [N,K], which of `classes` to exclude from the sum; None: all.
     """
-    return log_probability.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    excluded = -math.inf if mask is None else logits.gather(1, classes).masked_fill(mask, -math.inf)
+    return safe_logsumexp(logits.scatter(1, classes, excluded))
 
 
-def _first(log_probability: Tensor) -> Tensor:
-    """The first of `top_classes`, int64 [N], without ranking all."""
-    best = log_probability == log_probability.amax(1, keepdim=True)
-    numbers = torch.arange(best.shape[1], device=best.device)
-    return torch.where(best, numbers, best.shape[1]).amin(1).clamp(max=best.shape[1] - 1)
-
-
-def logsumexp_others(logits: Tensor, top: Tensor, counted: Tensor | None = None) -> Tensor:
-    """log-sum-exp [N] over the classes of `logits` [N,C] that are not among `top` [N,K]; -inf if all are ruled out.
-
-    counted: bool [N,K], which of `top` are meant; None: all.
-    """
-    removed = -math.inf if counted is None else logits.gather(1, top).masked_fill(counted, -math.inf)
-    return log_sum_exp(logits.scatter(1, top, removed))
-
-
-def log_sum_exp(logits: Tensor) -> Tensor:
-    """torch.logsumexp over the classes of [N,C], with a slope of 0, not nan, where all are -inf."""
-    none = logits.isneginf().all(1)
-    return logits.masked_fill(none[:, None], 0).logsumexp(1).masked_fill(none, -math.inf)
+def safe_logsumexp(logits: Tensor) -> Tensor:
+    """torch.logsumexp over dimension 1 of [N,C], with gradient 0 instead of nan in rows that are all -inf."""
+    is_empty = logits.isneginf().all(1)
+    return logits.masked_fill(is_empty[:, None], 0).logsumexp(1).masked_fill(is_empty, -math.inf)
 
 
 def promote_to_float32(logits: Tensor) -> Tensor:
-    """The same in float32, unless it is in float64."""
+    """`logits` in float32; float64 stays float64."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

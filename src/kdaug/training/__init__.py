@@ -1,7 +1,7 @@
-"""From a recipe to a finished run directory: the loop, optimisation, checkpoints, metrics, evaluation."""
+"""Training: from a recipe to a finished run directory. `loop.py` has the whole story."""
 
 from kdaug.runs import RunDirectory, read_metrics
 from kdaug.training.interrupt import Interrupted
 from kdaug.training.loop import TrainResult, train
 
-__all__ = ["Interrupted", "TrainResult", "RunDirectory", "read_metrics", "train"]
+__all__ = ["Interrupted", "RunDirectory", "TrainResult", "read_metrics", "train"]

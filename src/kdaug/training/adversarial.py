@@ -1,7 +1,8 @@
-"""AdvProp (Xie et al., arXiv 1911.09665): images moved to mislead the student, learned with batch norms of their own.
+"""AdvProp (Xie et al., arXiv 1911.09665): training on adversarial images too, with separate batch norms for them.
 
-The attack is projected gradient descent (Madry et al., arXiv 1706.06083) towards a class drawn at random among the
-wrong ones, through the auxiliary norms with their running statistics, as the Fast AdvProp paper says of AdvProp.
+The attack is targeted projected gradient descent (Madry et al., arXiv 1706.06083). The target is a random wrong class.
+The attack runs through the auxiliary batch norms with their running statistics, as the Fast AdvProp paper describes
+AdvProp.
 """
 
 from __future__ import annotations
@@ -23,60 +24,62 @@ _AUXILIARY = ".aux_bn.0."
 
 
 def add_auxiliary_norms(network: nn.Module, name: str) -> nn.Module:
-    """`network` with a second batch norm beside each: in training, the second half of a batch goes through that.
+    """Adds an auxiliary batch norm to each batch norm of `network`; in training, the second half of a batch uses those.
 
-    In evaluation all goes through the main ones. Raises InputError if the network called `name` has no batch norms.
+    In evaluation only the main ones are used. Raises InputError if the network called `name` has no batch norms.
     """
     split: nn.Module = convert_splitbn_model(network, num_splits=2)  # type: ignore[no-untyped-call]
     if not any(isinstance(module, SplitBatchNorm2d) for module in split.modules()):
         raise InputError(
-            f"network {name} has no batch norms, of which AdvProp keeps two kinds; leave adversary.steps 0"
+            f"network {name} has no batch norms, which AdvProp needs",
+            "set adversary.steps to 0 or choose another network",
         )
     return split
 
 
 def drop_auxiliary_norms(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is left of a network's weights (by name) for those who only evaluate it."""
+    """The weights (by name) without those of the auxiliary norms, which evaluation does not use."""
     return {name: value for name, value in weights.items() if _AUXILIARY not in name}
 
 
 def pgd_attack(
     network: nn.Module, images: Tensor, labels: Tensor, settings: config.Adversary, input_format: InputFormat
 ) -> Tensor:
-    """Each of `images` moved, within settings.epsilon and 0..255, to look to `network` like a class that it is not.
+    """Adversarial versions of `images`, which `network` is to classify as a wrong class.
 
-    images: float [N,C,H,W], normalised as `input_format` says; labels int64 [N]. The start, anywhere within epsilon,
-    and the wrong classes are drawn by torch's generator. Nothing of the network changes, and no gradient flows back.
+    images: float [N,C,H,W], normalised by `input_format`; the result has the same shape and stays within
+    settings.epsilon of them and within 0..255. labels: int64 [N]. The start (anywhere within epsilon) and the target
+    classes are drawn from torch's generator. The network is not changed, and no gradient flows back.
     """
-    lowest, highest, unit = _range_of(input_format, images.device, images.dtype)
-    reach = settings.epsilon * unit
-    nearest, furthest = (images - reach).clamp(lowest, highest), (images + reach).clamp(lowest, highest)
-    moved = nearest + torch.rand_like(images) * (furthest - nearest)
-    weights, was_training, targets = _auxiliary_in_place_of_main(network), network.training, None
+    lowest, highest, unit = _pixel_range(input_format, images.device, images.dtype)
+    epsilon = settings.epsilon * unit
+    lower, upper = (images - epsilon).clamp(lowest, highest), (images + epsilon).clamp(lowest, highest)
+    attacked = lower + torch.rand_like(images) * (upper - lower)
+    weights, was_training, targets = _weights_with_auxiliary_norms(network), network.training, None
     network.eval()
     for _ in range(settings.steps):
-        moved.requires_grad_()
-        logits = functional_call(network, weights, (moved,)).float()
-        targets = _wrong(labels, logits.shape[1]) if targets is None else targets
-        (slope,) = torch.autograd.grad(functional.cross_entropy(logits, targets, reduction="sum"), moved)
-        moved = (moved.detach() - settings.step_size * unit * slope.sign()).clamp(nearest, furthest)
+        attacked.requires_grad_()
+        logits = functional_call(network, weights, (attacked,)).float()
+        targets = _wrong_classes(labels, logits.shape[1]) if targets is None else targets
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, targets, reduction="sum"), attacked)
+        attacked = (attacked.detach() - settings.step_size * unit * gradient.sign()).clamp(lower, upper)
     network.train(was_training)
-    return moved
+    return attacked
 
 
 @cache
-def _range_of(form: InputFormat, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """What pixels 0 and 255 are as input, and how much one more is: [C,1,1] each. Made once, as a GPU is to go on."""
+def _pixel_range(form: InputFormat, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixel values 0 and 255 and a difference of 1 as network input, [C,1,1] each. Cached, to not wait for a GPU."""
     mean, std = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (form.mean, form.std))
     return -mean / std, (1 - mean) / std, 1 / (255 * std)
 
 
-def _wrong(labels: Tensor, classes: int) -> Tensor:
-    """For each of `labels` another of the classes, all of them equally likely."""
+def _wrong_classes(labels: Tensor, classes: int) -> Tensor:
+    """For each of `labels` one of the other classes, all with the same probability."""
     return (labels + torch.randint_like(labels, 1, classes)) % classes
 
 
-def _auxiliary_in_place_of_main(network: nn.Module) -> dict[str, Tensor]:
-    """The auxiliary norms' parameters and statistics, by the names of the main ones' that they stand beside."""
-    everything = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    return {name.replace(_AUXILIARY, "."): value for name, value in everything.items() if _AUXILIARY in name}
+def _weights_with_auxiliary_norms(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and statistics of the auxiliary norms under the names of the main norms that they replace."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    return {name.replace(_AUXILIARY, "."): value for name, value in tensors.items() if _AUXILIARY in name}

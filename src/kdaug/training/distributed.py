@@ -1,4 +1,4 @@
-"""The processes that train together: started by torchrun, one for each device; or this one alone."""
+"""The processes that train together: started by torchrun, one per device; or this process alone."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistContext:
-    """This process is the `rank`-th of `size`, on its machine the `local_rank`-th of `local_size`.
+    """This process has rank `rank` of `size`, and rank `local_rank` of `local_size` on its machine.
 
-    Whatever communicates must be called by all ranks, in the same order. Alone (size 1, no process group) nothing does.
+    Methods that communicate must be called by all ranks in the same order. A process that is not distributed (size 1,
+    no process group) does not communicate.
     """
 
     rank: int = 0
@@ -38,50 +39,50 @@ class DistContext:
 
     @property
     def is_rank0(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def shard(self, key: BatchKey) -> BatchKey:
-        """The part of a batch that falls to this rank: the `rank`-th of `size` equal pieces."""
+        """This rank's share of a batch: one of `size` equal parts."""
         share = len(key.indices) // self.size
         return replace(key, indices=key.indices[self.rank * share : (self.rank + 1) * share])
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all ranks, element by element; `values` lie in main memory or on the rank's device."""
+        """The element-wise sum over all ranks; `values` are in main memory or on the rank's device."""
         if self.is_distributed:
             values = values.clone()
             torch_dist.all_reduce(values)
         return values
 
     def gather(self, value: T) -> list[T]:
-        """What every rank has to say, in the order of ranks."""
+        """The values of all ranks, in the order of ranks."""
         if not self.is_distributed:
             return [value]
         values: list[Any] = [None] * self.size
         torch_dist.all_gather_object(values, value)
         return values
 
-    def run_on_rank0(self, find: Callable[[], T]) -> T:
-        """What `find` returns on the first rank, where alone it is called. If it fails there, all ranks stop."""
+    def run_on_rank0(self, function: Callable[[], T]) -> T:
+        """Calls `function` on rank 0 only and returns its result on all ranks. If it raises, all ranks raise."""
         if not self.is_distributed:
-            return find()
-        found: list[Any] = [None, None]
+            return function()
+        result: list[Any] = [None, None]
         error: Exception | None = None
         if self.is_rank0:
             try:
-                found[0] = find()
+                result[0] = function()
             except Exception as raised:
-                error, found = raised, [None, str(raised)]
-        torch_dist.broadcast_object_list(found, device=torch.device("cpu"))
+                error, result = raised, [None, str(raised)]
+        torch_dist.broadcast_object_list(result, device=torch.device("cpu"))
         if error is not None:
             raise error
-        if found[1] is not None:
-            raise InputError(found[1])
-        told: T = found[0]
-        return told
+        if result[1] is not None:
+            raise InputError(result[1])
+        returned: T = result[0]
+        return returned
 
     def broadcast_buffers(self, network: nn.Module) -> None:
-        """Gives every rank the buffers (batch-norm's running statistics) of the first, by which networks are judged."""
+        """Copies the buffers (batch-norm's running statistics) of rank 0 to all ranks."""
         if self.is_distributed:
             for buffer in network.buffers():
                 torch_dist.broadcast(buffer, 0)
@@ -89,55 +90,53 @@ class DistContext:
 
 @contextmanager
 def distributed_context() -> Iterator[DistContext]:
-    """The world that torchrun started this process in, left at the end; without torchrun, this process alone."""
+    """Joins the processes that torchrun started, and leaves them at the end. Without torchrun, this process alone."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield DistContext()
         return
     needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     missing = [name for name in needed if name not in os.environ]
     if missing:
-        raise InputError(
-            f"RANK is set, but not {' and '.join(missing)}; start kdaug with torchrun, which sets them all"
-        )
+        raise InputError(f"RANK is set, but not {' and '.join(missing)}", "start kdaug with torchrun, which sets all")
     rank, size, local_rank, local_size = (int(os.environ[name]) for name in needed)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    torch_dist.init_process_group(backend, store=_fresh_store(rank, size), rank=rank, world_size=size)
+    torch_dist.init_process_group(backend, store=_new_store(rank, size), rank=rank, world_size=size)
     try:
         yield DistContext(rank, size, local_rank, local_size, is_distributed=True)
     finally:
         torch_dist.destroy_process_group()
 
 
-def _fresh_store(rank: int, size: int) -> Store:
-    """The store in which torchrun's processes find each other, under a prefix that no earlier start has used.
+def _new_store(rank: int, size: int) -> Store:
+    """torchrun's key-value store, under a prefix that no earlier start of this job has used.
 
-    torchrun keeps the store when it starts its processes again, and gloo would wait for ever for those whose addresses
-    are left there. The first rank makes up the prefix; every other asks for it under a name that is new as well, so
-    that no answer to an earlier asking can be taken for it.
+    torchrun keeps its store when it restarts the processes, and gloo would wait forever for the processes whose
+    addresses are still in it. Rank 0 chooses the prefix. Each other rank asks for it under a new name, so that an
+    answer to a rank of an earlier start is not taken for it.
     """
     store, _, _ = next(iter(rendezvous("env://")))
     if rank == 0:
         prefix = uuid4().hex
-        _hand_out(prefix, store, size)
+        _send_prefix(prefix, store, size)
     else:
-        asking = uuid4().hex
-        store.set(f"kdaug/asking/{rank}", asking)
-        prefix = store.get(f"kdaug/answer/{asking}").decode()
-        store.set(f"kdaug/knows/{prefix}/{rank}", b"")
+        request = uuid4().hex
+        store.set(f"kdaug/request/{rank}", request)
+        prefix = store.get(f"kdaug/prefix/{request}").decode()
+        store.set(f"kdaug/received/{prefix}/{rank}", b"")
     return PrefixStore(prefix, store)
 
 
-def _hand_out(prefix: str, store: Store, size: int) -> None:
-    """Answers whoever asks, until all know: who asked in an earlier start, too, which nobody hears."""
-    unaware = set(range(1, size))
-    while unaware:
-        for rank in sorted(unaware):
-            if store.check([f"kdaug/asking/{rank}"]):
-                store.set(f"kdaug/answer/{store.get(f'kdaug/asking/{rank}').decode()}", prefix)
-            if store.check([f"kdaug/knows/{prefix}/{rank}"]):
-                unaware.remove(rank)
+def _send_prefix(prefix: str, store: Store, size: int) -> None:
+    """Answers requests until all ranks have the prefix. Requests of an earlier start are answered too, unread."""
+    waiting = set(range(1, size))
+    while waiting:
+        for rank in sorted(waiting):
+            if store.check([f"kdaug/request/{rank}"]):
+                store.set(f"kdaug/prefix/{store.get(f'kdaug/request/{rank}').decode()}", prefix)
+            if store.check([f"kdaug/received/{prefix}/{rank}"]):
+                waiting.remove(rank)
         time.sleep(0.01)
 
 
@@ -147,40 +146,41 @@ def is_restarted_job() -> bool:
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
-    """Whether `error` says that another rank has gone."""
-    return isinstance(error, torch_dist.DistError) or bool(
-        re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error))
-    )
+    """Whether `error` means that another rank has ended."""
+    if isinstance(error, torch_dist.DistError):
+        return True
+    return bool(re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error)))
 
 
 class SyncFlags:
-    """What one rank asks for (to stop, to write a checkpoint), all do, after the same step.
+    """Flags (stop, save a checkpoint) that any rank may raise and all ranks act on after the same step.
 
-    The word goes round while the next step is computed, so what is asked in a world of several is done one step later.
+    The flags are exchanged while the next step runs, so with several ranks they take effect one step later.
     """
 
     def __init__(self, dist: DistContext) -> None:
         self._dist = dist
-        self._asked = torch.zeros(0)
-        self._under_way: torch_dist.Work | None = None
+        self._flags = torch.zeros(0)
+        self._exchange: torch_dist.Work | None = None
 
-    def on(self, *asked: bool) -> list[bool]:
-        """Which of the things that were asked for are to be done now; the same answer on every rank."""
+    def sync(self, *flags: bool) -> list[bool]:
+        """Sends this rank's `flags` and returns those that all ranks act on now, the same on every rank."""
         if not self._dist.is_distributed:
-            return list(asked)
-        agreed = self._arrived(len(asked))
-        self._asked = torch.tensor(asked, dtype=torch.uint8)
-        self._under_way = torch_dist.all_reduce(self._asked, torch_dist.ReduceOp.MAX, async_op=True)
+            return list(flags)
+        agreed = self._receive(len(flags))
+        self._flags = torch.tensor(flags, dtype=torch.uint8)
+        self._exchange = torch_dist.all_reduce(self._flags, torch_dist.ReduceOp.MAX, async_op=True)
         return agreed
 
-    def settled_on(self, *asked: bool) -> list[bool]:
-        """As `on`, for the last time: nothing that was asked for is left over."""
-        earlier, last = self.on(*asked), self._arrived(len(asked))
+    def sync_last(self, *flags: bool) -> list[bool]:
+        """As `sync`, for the last time: waits, so that no flag is lost."""
+        earlier, last = self.sync(*flags), self._receive(len(flags))
         return [one or other for one, other in zip(earlier, last, strict=True)]
 
-    def _arrived(self, count: int) -> list[bool]:
-        if self._under_way is None:
-            return [bool(flag) for flag in self._asked.tolist()] or [False] * count
-        self._under_way.wait()
-        self._under_way = None
-        return [bool(flag) for flag in self._asked.tolist()]
+    def _receive(self, count: int) -> list[bool]:
+        if self._exchange is not None:
+            self._exchange.wait()
+            self._exchange = None
+        elif not len(self._flags):
+            return [False] * count
+        return [bool(flag) for flag in self._flags.tolist()]

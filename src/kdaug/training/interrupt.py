@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the loop to stop at the next step, a second Ctrl-C does what it did before."""
+"""Ctrl-C and SIGTERM: training stops after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-_FIRST = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)\n"
+_NOTICE = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)\n"
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, or had to, and has left a resumable run in `directory`."""
+    """Training was stopped and can be resumed from `directory`. reason: why, in a few words."""
 
-    def __init__(self, directory: Path, why: str = "interrupted") -> None:
+    def __init__(self, directory: Path, reason: str = "interrupted") -> None:
         recipe = shlex.quote(str(directory / "recipe.yaml"))
         program = "kdaug" if "RANK" not in os.environ else "torchrun (as before) -m kdaug"
-        super().__init__(f"{why}; continue with: {program} train {recipe} --run.resume")
-        self.directory, self.why = directory, why
+        super().__init__(f"{reason}; continue with: {program} train {recipe} --run.resume")
+        self.directory, self.reason = directory, reason
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that is set once a stop is asked for. Outside the main thread nothing is listened to."""
-    asked, owner = threading.Event(), os.getpid()
+    """An event that Ctrl-C or SIGTERM sets. A second Ctrl-C does what it did before.
 
-    def note(signum: int, crop: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker forked a moment ago
+    Outside the main thread, where Python allows no signal handlers, the event is never set.
+    """
+    stop, owner = threading.Event(), os.getpid()
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker process that was just forked
             return
-        if asked.is_set() and signum == signal.SIGINT:
-            signal.signal(signum, before[signal.SIGINT])
+        if stop.is_set() and signum == signal.SIGINT:
+            signal.signal(signum, previous[signal.SIGINT])
             signal.raise_signal(signum)
-        already, speaks = asked.is_set(), os.environ.get("RANK", "0") == "0"
-        asked.set()
-        if already or not speaks:
-            return
-        after_the_caret = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
-        os.write(2, after_the_caret + _FIRST)  # not print: the signal may have come in the middle of one
+        is_first, is_rank0 = not stop.is_set(), os.environ.get("RANK", "0") == "0"
+        stop.set()
+        if is_first and is_rank0:
+            newline = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
+            os.write(2, newline + _NOTICE)  # not print: the signal may have interrupted one
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield stop
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

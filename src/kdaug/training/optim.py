@@ -1,4 +1,4 @@
-"""Optimiser, schedule, averaged weights and number format: timm's and torch's, chosen by a recipe's words."""
+"""Optimiser, learning rate schedule, weight averaging and gradient scaling, from timm and torch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _TIMM_NAMES = {"sgd": "sgd", "rmsprop-tf": "rmsproptf", "adamw": "adamw"}
 def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, RMSProp as TensorFlow's (smoothing 0.9, epsilon 0.001 within the root), or AdamW.
 
-    With decay_on "weights", parameters of one dimension (biases, norms), and those that the network itself excepts,
-    do not decay; "all" means all, batch-norm included, as the CIFAR codes do.
+    With decay_on "weights", one-dimensional parameters (biases, norms) and those that the network itself excludes are
+    not decayed. With "all", everything is, batch norms included, as in the published CIFAR code.
     """
     own: dict[str, dict[str, Any]] = {
         "sgd": {"momentum": settings.momentum},
@@ -39,7 +39,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
 
 
 class LearningRate:
-    """The learning rate as a function of the steps done: warm-up, the schedule, then that of the clean epochs."""
+    """The learning rate as a function of finished steps: warm-up, schedule, then that of the clean epochs."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: config.Optimization, steps_per_epoch: int) -> None:
         self._optimizer = optimizer
@@ -53,49 +53,48 @@ class LearningRate:
         self.set(0)
 
     def set(self, step: int) -> None:
-        """The rate for the step that follows `step` finished ones."""
+        """Sets the rate for the step after `step` finished ones."""
         if step < self._clean_from:
             self._main.step_update(step)
         else:
             self._clean.step_update(step - self._clean_from)
 
     def now(self) -> float:
-        """The rate in force."""
+        """The current learning rate."""
         return float(self._optimizer.param_groups[0]["lr"])
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, steps_per_epoch: int) -> Scheduler:
-    """timm's schedule for the epochs under the policy, counted in steps; the warm-up is a part of it, not before it."""
+    """timm's schedule for the epochs under the policy, in steps. The warm-up is part of it, not added before it."""
     common: dict[str, Any] = {
         "warmup_t": round(settings.warmup_epochs * steps_per_epoch), "warmup_prefix": False, "t_in_epochs": False,
     }  # fmt: skip
     if settings.schedule == "cosine":
-        # of a single step timm says that its rate will not change: it need not
+        # at least 2: timm warns about a schedule of one step, in which the rate cannot change
         return CosineLRScheduler(optimizer, max(settings.epochs * steps_per_epoch, 2), **common)
     if settings.schedule == "staircase":
         stair = settings.decay_epochs * steps_per_epoch
         return StepLRScheduler(optimizer, stair, settings.decay_rate, **common)
-    at = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]  # timm lowers it at m - 1
+    at = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]  # timm lowers the rate at step m - 1
     return MultiStepLRScheduler(optimizer, at, settings.decay_rate, **common)
 
 
 def create_ema(network: nn.Module, settings: config.Optimization, sharded: bool = False) -> ModelEmaV3 | None:
-    """The exponential moving average of weights and statistics, as TensorFlow's: the first steps count for more.
+    """The exponential moving average of weights and batch-norm statistics, or None if optimization.ema_decay is None.
 
-    sharded: whether the network will be spread over processes, whose tensors torch averages only one by one.
+    As in TensorFlow, the decay is smaller in the first steps. sharded: whether the network will be sharded over
+    processes (torch averages such tensors only one by one).
 
-    `average.update(network, step)`, with step one more than the steps done, takes decay min(ema_decay, s / (s + 9)), s
-    the steps done: TensorFlow's (1 + n) / (10 + n) with its n counted from zero.
+    `ema.update(network, s + 1)` after s steps uses the decay min(ema_decay, s / (s + 9)). That is TensorFlow's
+    (1 + n) / (10 + n) with n counted from zero.
     """
     if settings.ema_decay is None:
         return None
-    average = ModelEmaV3(
-        network, settings.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1, foreach=not sharded
-    )
-    average.module.requires_grad_(False)
-    return average
+    ema = ModelEmaV3(network, settings.ema_decay, use_warmup=True, warmup_gamma=9, warmup_power=1, foreach=not sharded)
+    ema.module.requires_grad_(False)
+    return ema
 
 
 def create_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
-    """Keeps float16's gradients from vanishing; for other types it does nothing."""
+    """A gradient scaler, which is active for float16 only."""
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

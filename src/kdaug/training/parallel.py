@@ -1,4 +1,4 @@
-"""How one network is trained by several processes: replicated (DDP) or spread over them (FSDP2)."""
+"""Training one network with several processes: replicated (DDP) or sharded (FSDP2)."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from kdaug.training.distributed import DistContext
 
 
 def check_parallel(recipe: Recipe, dist: DistContext, device: torch.device, precision: torch.dtype) -> None:
-    """InputError if the global batch does not divide over the processes, or they cannot do what the recipe asks."""
+    """Raises InputError if the batch is not divisible, or the processes do not support the recipe's settings."""
     batch, most = recipe.optimization.global_batch, recipe.run.device_batch
     if batch % dist.size:
         raise InputError(
-            f"optimization.global_batch {batch} does not divide evenly over {dist.size} processes; the nearest that "
-            f"does is {max(1, round(batch / dist.size)) * dist.size}"
+            f"optimization.global_batch {batch} is not divisible by the number of processes, {dist.size}",
+            f"the nearest that is, is {max(1, round(batch / dist.size)) * dist.size}",
         )
     share = batch // dist.size
     if most is not None and most < share and share % most:
         raise InputError(
-            f"run.device_batch {most} does not divide evenly the {share} images of a process "
-            f"(optimization.global_batch {batch} over {dist.size})"
+            f"the {share} images of a process (optimization.global_batch {batch} over {dist.size}) are not divisible "
+            f"by run.device_batch {most}"
         )
     if recipe.run.shard and not dist.is_distributed:
-        raise InputError("run.shard spreads a network over several processes; start them with torchrun")
+        raise InputError("run.shard needs several processes", "start them with torchrun")
     if recipe.adversary.steps and (recipe.run.shard or recipe.optimization.sync_batch_norm):
         asked = "run.shard" if recipe.run.shard else "optimization.sync_batch_norm"
-        raise InputError(f"adversary.steps and {asked} do not go together; leave one of them out")
+        raise InputError(f"adversary.steps and {asked} cannot be combined", "leave one of them out")
     if recipe.run.shard and precision == torch.float16:
-        raise InputError("run.shard and optimization.precision float16 do not go together; use bfloat16")
+        raise InputError("run.shard and optimization.precision float16 cannot be combined", "use bfloat16")
     if recipe.optimization.sync_batch_norm and device.type != "cuda":
-        raise InputError("optimization.sync_batch_norm needs GPUs; torch has it for no other device")
+        raise InputError("optimization.sync_batch_norm needs GPUs", "torch does not support it on other devices")
 
 
 def accumulation_steps(recipe: Recipe, dist: DistContext) -> int:
-    """In how many parts, one after the other, a process takes its share of a batch."""
+    """How many parts a process splits its share of a batch into, so that no part exceeds run.device_batch."""
     share = recipe.optimization.global_batch // dist.size
     return max(1, share // (recipe.run.device_batch or share))
 
 
 def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
-    """The student as the recipe wants it computed, before it is copied, moved or spread."""
+    """`network` with the recipe's batch norms and gradient checkpointing. Call it before moving or sharding."""
     if recipe.optimization.sync_batch_norm:
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if recipe.adversary.steps:
@@ -60,41 +60,43 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
         try:
             switch(True)  # type: ignore[misc]
         except (TypeError, AssertionError) as error:  # timm's: "gradient checkpointing not supported"
-            raise InputError(f"network {recipe.student.name} cannot do run.grad_checkpointing ({error})") from None
+            raise InputError(
+                f"network {recipe.student.name} does not support run.grad_checkpointing ({error})"
+            ) from None
         _count_batches_once(network)
     return network
 
 
 def _count_batches_once(network: nn.Module) -> None:
-    """Keeps batch norms from moving their statistics a second time when activations are computed again."""
+    """Keeps batch norms from updating their statistics a second time when activations are recomputed."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            _Recomputation(module)
+            _UndoUpdate(module)
 
 
-class _Recomputation:
-    """Takes back what a batch norm notes of a batch in the backward pass, where it can only be one seen before."""
+class _UndoUpdate:
+    """Undoes the update of a batch norm's statistics in the backward pass, where the batch was counted before."""
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
-        self._noted: tuple[float | None, Tensor] | None = None
+        self._saved: tuple[float | None, Tensor] | None = None
         norm.register_forward_pre_hook(self._before)
         norm.register_forward_hook(self._after, always_call=True)  # checkpointing may end a forward by an exception
 
     def _before(self, norm: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         if torch._C._current_graph_task_id() != -1:  # in a backward pass, as torch.utils.checkpoint itself asks
             assert norm.num_batches_tracked is not None
-            self._noted = norm.momentum, norm.num_batches_tracked.clone()
+            self._saved = norm.momentum, norm.num_batches_tracked.clone()
             norm.momentum = 0.0
 
     def _after(self, norm: nn.modules.batchnorm._BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if self._noted is not None and norm.num_batches_tracked is not None:
-            norm.momentum = self._noted[0]
-            norm.num_batches_tracked.copy_(self._noted[1])
-            self._noted = None
+        if self._saved is not None and norm.num_batches_tracked is not None:
+            norm.momentum = self._saved[0]
+            norm.num_batches_tracked.copy_(self._saved[1])
+            self._saved = None
 
 
 def place_network(network: nn.Module, shard: bool, dist: DistContext, device: torch.device) -> nn.Module:
-    """The network on its device, in channels-last memory; with `shard`, only this rank's part of its parameters."""
+    """The network on `device`, channels-last; with `shard`, only this rank's shard of its parameters."""
     if not shard:
         return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     mesh = init_device_mesh(device.type, (dist.size,))
@@ -105,7 +107,7 @@ def place_network(network: nn.Module, shard: bool, dist: DistContext, device: to
 
 
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """What is gathered and let go one after the other: the modules within the network's innermost sequences."""
+    """The units of sharding: the modules within the network's innermost nn.Sequential or nn.ModuleList."""
     for child in network.children():
         if isinstance(child, nn.Sequential | nn.ModuleList):
             if any(isinstance(part, nn.Sequential | nn.ModuleList) for part in child):
@@ -115,23 +117,23 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def wrap_ddp(network: nn.Module, example: Tensor, dist: DistContext) -> nn.Module:
-    """What to call instead of `network` in training, so that the gradients of all ranks are averaged.
+    """DDP around `network`, which averages the gradients of all ranks; `network` itself if there is nothing to average.
 
-    `example` [N,C,H,W] is an input of the kind that it will get, on its device.
+    example: an input [N,C,H,W] like those in training, on the network's device.
     """
     if not dist.is_distributed or isinstance(network, FSDPModule):
         return network
     on_gpu = example.device.type == "cuda"
     replica = DistributedDataParallel(network, device_ids=[example.device] if on_gpu else None)
-    _settle_buckets(replica, example)
+    _order_buckets(replica, example)
     return replica
 
 
-def _settle_buckets(replica: DistributedDataParallel, example: Tensor) -> None:
-    """Lets DDP order its buckets, as it does by the first backward pass, before anything is learned or loaded.
+def _order_buckets(replica: DistributedDataParallel, example: Tensor) -> None:
+    """Runs one backward pass, after which DDP orders its gradient buckets, before training starts or resumes.
 
-    Else a resumed run would take its first step with buckets in the order before that, and so add up the gradients of
-    three and more ranks in another order than the run that it continues. Nothing else remains of this pass.
+    Otherwise a resumed run would take its first step with the initial order of buckets, and would add the gradients of
+    three or more ranks in another order than the original run. The pass leaves no other trace.
     """
     before = {name: value.clone() for name, value in replica.module.state_dict().items()}
     with torch.random.fork_rng(devices=[example.device] if example.device.type == "cuda" else []):
@@ -142,7 +144,7 @@ def _settle_buckets(replica: DistributedDataParallel, example: Tensor) -> None:
 
 @contextmanager
 def gradient_sync(network: nn.Module, now: bool) -> Iterator[None]:
-    """Around forward and backward: whether the ranks' gradients are averaged now, or `network` only gathers its own."""
+    """Around forward and backward: whether gradients are averaged over the ranks `now`, or only accumulated locally."""
     if isinstance(network, FSDPModule):
         network.set_requires_gradient_sync(now)
     if isinstance(network, DistributedDataParallel) and not now:

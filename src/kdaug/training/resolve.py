@@ -1,11 +1,19 @@
-"""From what the user wrote to what will be done: shorthands spelt out, defaults that depend on others filled in."""
+"""From the recipe that the user wrote to the one that is trained: shorthands replaced, dependent defaults filled in."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from kdaug.config import Recipe, check, derive_teacher_recipe
+from kdaug.config import (
+    Recipe,
+    ResolvedRecipe,
+    ResolvedRun,
+    ResolvedViews,
+    check,
+    derive_teacher_recipe,
+    read_recipe,
+)
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.runs import recipe_fingerprint
@@ -14,52 +22,91 @@ from kdaug.training.distributed import is_restarted_job
 from kdaug.views.policies import CIFAR_MEAN, create_policy, pin_policy_files, policy_from_views, spec_with_magnitude
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe as it is written into the run directory: full policy specification, seed of the views, run.dir.
+def resolve(recipe: Recipe) -> ResolvedRecipe:
+    """The recipe as it is trained and written into the run directory.
 
-    Raises InputError for any setting that cannot be, before anything is read or allocated.
+    The magnitude is part of the policy's specification, policy files are pinned by a fingerprint, views.seed is set,
+    and run.resume is on if torchrun or SLURM restarted the job. Raises InputError for any setting that is not possible,
+    before data are read or memory is allocated.
     """
     check(recipe)
     if recipe.run.dir is None:
-        raise InputError("run.dir is missing; say where the run is to be written")
-    run = replace(recipe.run, resume=recipe.run.resume or is_restarted_job())
+        raise InputError("run.dir is missing", "set it to the directory that the run is written to")
+    _check_names(recipe)
+    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
+        _check_teacher_training(recipe)
+    check_trackers(recipe.run.trackers)
+    views = _resolve_views(recipe)
+    run = {**vars(recipe.run), "dir": recipe.run.dir, "resume": recipe.run.resume or is_restarted_job()}
+    return ResolvedRecipe(
+        data=recipe.data,
+        views=views,
+        student=recipe.student,
+        teacher=replace(recipe.teacher, policy=pin_policy_files(recipe.teacher.policy)),
+        supervision=recipe.supervision,
+        adversary=recipe.adversary,
+        optimization=recipe.optimization,
+        run=ResolvedRun(**run),
+    )
+
+
+def _resolve_views(recipe: Recipe) -> ResolvedViews:
     views = recipe.views
-    if views.magnitude is not None:
-        views = replace(views, policy=spec_with_magnitude(views.policy, views.magnitude), magnitude=None)
-    if views.seed is None:
-        views = replace(views, seed=recipe.run.seed)
-    epochs = recipe.optimization.epochs
-    views = replace(views, policy=pin_policy_files(views.policy))
-    teacher = replace(recipe.teacher, policy=pin_policy_files(recipe.teacher.policy))
-    encoded = recipe.data.encoded
-    policy_from_views(
-        views, CIFAR_MEAN, cropped_at_decoding=encoded, epochs=epochs
-    )  # made to be refused here, if at all
-    create_policy(teacher.policy, epochs=teacher.epochs or epochs)
+    policy = views.policy if views.magnitude is None else spec_with_magnitude(views.policy, views.magnitude)
+    seed = recipe.run.seed if views.seed is None else views.seed
+    resolved = ResolvedViews(**{**vars(views), "policy": pin_policy_files(policy), "magnitude": None, "seed": seed})
+    # Created only for its errors; the real one needs the dataset's mean.
+    policy_from_views(resolved, CIFAR_MEAN, recipe.data.encoded, epochs=recipe.optimization.epochs)
+    return resolved
+
+
+def _check_names(recipe: Recipe) -> None:
+    create_policy(recipe.teacher.policy, epochs=recipe.teacher.epochs or recipe.optimization.epochs)
     check_network_name(recipe.student.name)
     if recipe.teacher.network is not None:
         check_network_name(recipe.teacher.network)
-    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
-        _check_its_teacher(recipe)
-    check_trackers(recipe.run.trackers)
-    return replace(recipe, views=views, teacher=teacher, run=run)
 
 
-def _check_its_teacher(recipe: Recipe) -> None:
-    """InputError if the teacher of a recipe cannot be trained as the recipe says, before the student's run begins."""
+def _check_teacher_training(recipe: Recipe) -> None:
+    """Raises InputError if the teacher cannot be trained, before the student's run directory is created."""
     try:
         check(derive_teacher_recipe(recipe))
     except InputError as error:
-        raise InputError(f"the teacher's training: {error}") from None
+        raise InputError(f"the teacher's training: {error.problem}", error.way_out) from None
 
 
-def teacher_run_recipe(recipe: Recipe, images: str | None = None) -> Recipe:
-    """How the teacher of a resolved recipe is trained, and where.
+def teacher_run_name(recipe: Recipe, images: str | None = None) -> str:
+    """The name of the run that trains the teacher of `recipe`, from everything that its result depends on.
 
-    Its directory stands beside the student's, under teachers/, and is named after everything it depends on, so that all
-    students that want this teacher share it; `images` stands for the place of an image folder, as in `fingerprint`.
+    images: replaces the path of an image folder, see `recipe_fingerprint`.
     """
-    alone = derive_teacher_recipe(recipe)
-    assert recipe.run.dir is not None
-    name = f"{alone.data.name}-{alone.student.name}-{recipe_fingerprint(alone, images)}"
-    return replace(alone, run=replace(alone.run, dir=str(Path(recipe.run.dir).parent / "teachers" / name)))
+    teacher = derive_teacher_recipe(recipe)
+    return f"{teacher.data.name}-{teacher.student.name}-{recipe_fingerprint(teacher, images)}"
+
+
+def teacher_run_recipe(recipe: ResolvedRecipe, images: str | None = None) -> Recipe:
+    """The recipe by which the teacher of `recipe` is trained.
+
+    Its run.dir is teachers/NAME next to the student's directory, so all students that need the same teacher share it.
+    images: see `teacher_run_name`.
+    """
+    teacher = derive_teacher_recipe(recipe)
+    directory = Path(recipe.run.dir).parent / "teachers" / teacher_run_name(recipe, images)
+    return replace(teacher, run=replace(teacher.run, dir=str(directory)))
+
+
+def read_resolved_recipe(path: Path) -> ResolvedRecipe:
+    """The recipe that kdaug wrote to `path`, in a run directory or a label store, without resolving it again.
+
+    So it can be read after its policy file has gone. Raises InputError if it is missing, or was not written by kdaug.
+    """
+    recipe = read_recipe(path)
+    if recipe.run.dir is None or recipe.views.seed is None or recipe.views.magnitude is not None:
+        raise InputError(f"recipe {path} is not a run's: run.dir or views.seed is missing", "train it first")
+    return ResolvedRecipe(
+        **{
+            **vars(recipe),
+            "views": ResolvedViews(**vars(recipe.views)),
+            "run": ResolvedRun(**vars(recipe.run)),
+        }
+    )

@@ -1,4 +1,4 @@
-"""What changes while training: weights, optimiser, schedule and position."""
+"""What changes while training: weights, optimiser, learning rate and position."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from kdaug.training.optim import LearningRate
+from kdaug.training.context import TrainContext, create_student, example_input
+from kdaug.training.optim import LearningRate, create_ema, create_optimizer, create_scaler
+from kdaug.training.parallel import place_network, wrap_ddp
 
 
 class Diverged(Exception):
-    """Training has lost its way: a loss, weight or statistic is no longer finite. The message says which, and when."""
+    """Training has diverged: a loss, weight or batch-norm statistic is no longer finite. The message says which."""
 
 
 @dataclass
 class TrainState:
-    """What changes while training. `step` counts the optimisation steps done; `rate` follows from it.
+    """What changes while training. `step` counts finished steps; the learning rate follows from it.
 
-    network: the student, whose weights these are. forward: what to call in training, the network itself or what
-    averages the gradients of several processes around it. average: the moving average of its weights, or None. seconds:
-    what these steps took, evaluations included, over all stretches of a run that was stopped and continued.
+    network: the student. forward: what to call in training: the network itself, or DDP around it. ema: the moving
+    average of its weights, or None. seconds: training time so far, evaluations included, over all parts of a run that
+    was resumed.
     """
 
     network: nn.Module
@@ -36,5 +38,21 @@ class TrainState:
 
     @property
     def eval_model(self) -> nn.Module:
-        """The network that is evaluated and kept: the averaged one if there is one."""
+        """The network that is evaluated and saved: the moving average if there is one."""
         return self.ema.module if self.ema is not None else self.network
+
+
+def init_state(context: TrainContext) -> TrainState:
+    """The state before the first step: the student with initial weights on its device, its optimiser and the rest."""
+    settings, run, device = context.recipe.optimization, context.recipe.run, context.device
+    network = create_student(context)
+    ema = create_ema(network, settings, run.shard)
+    if ema is not None:
+        ema.module = place_network(ema.module, run.shard, context.dist, device)
+    network = place_network(network, run.shard, context.dist, device)
+    optimizer = create_optimizer(network, settings)
+    rate = LearningRate(optimizer, settings, context.steps_per_epoch)
+    if run.compile:
+        network.compile()
+    forward = wrap_ddp(network, example_input(context), context.dist)
+    return TrainState(network, forward, optimizer, rate, create_scaler(device, context.precision), ema)

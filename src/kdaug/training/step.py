@@ -1,24 +1,14 @@
-"""One optimisation step: what the student is told of a batch, and how its weights follow."""
+"""One training step: soft labels, loss, gradients, optimiser."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from kdaug import config
 from kdaug.device import autocast
-from kdaug.supervision import (
-    LabelStore,
-    LossOutput,
-    SoftLabels,
-    Teacher,
-    distillation_loss,
-    divergence_weight,
-    soft_labels_from_logits,
-)
+from kdaug.supervision import LossOutput, SoftLabelSource, concat_losses, distillation_loss, divergence_weight
 from kdaug.training.adversarial import pgd_attack
 from kdaug.training.batches import ViewBatch
 from kdaug.training.context import TrainContext
@@ -26,61 +16,62 @@ from kdaug.training.parallel import gradient_sync
 from kdaug.training.state import TrainState
 
 
-def train_step(
-    context: TrainContext, state: TrainState, teacher: Teacher | LabelStore | None, view_batch: ViewBatch
-) -> LossOutput:
-    """One step on this rank's share of a batch, taken in setup.parts; what the student was told, image by image.
+@dataclass(frozen=True)
+class TrainStep:
+    """The step that training repeats; also what the smoke test of recipes and the benchmarks run.
 
-    Nothing here waits for the device.
+    soft_labels: a teacher or a label store; None: the student learns from the labels alone.
     """
-    state.forward.train()
-    state.rate.set(state.step)
-    told: list[LossOutput] = []
-    for number, part in enumerate(view_batch.chunk(context.parts)):
-        seen = part.to(context.device)
-        with gradient_sync(state.forward, number + 1 == context.parts):
-            with autocast(context.device, context.precision):
-                told.append(_tell(context, state, seen, _asked(teacher, seen, context.recipe.supervision)))
-            state.scaler.scale(told[-1].loss.sum() / len(view_batch.labels)).backward()  # type: ignore[no-untyped-call]
-    optimizer_step(state, context.recipe.optimization.clip_norm)
-    return concat(told)
 
+    context: TrainContext
+    state: TrainState
+    soft_labels: SoftLabelSource | None
 
-def _asked(teacher: Teacher | LabelStore | None, seen: ViewBatch, settings: config.Supervision) -> SoftLabels | None:
-    """What the teacher says of these views, or said when its answers were stored."""
-    if teacher is None:
-        return None
-    if isinstance(teacher, LabelStore):
-        return teacher.answer(settings, seen.key.view_epoch, seen.key.indices).to(seen.pixels.device)
-    answer = soft_labels_from_logits(teacher(seen.pixels), settings, seen.labels)
-    if teacher.clean is None:
-        return answer
-    clean = teacher.clean[torch.from_numpy(seen.key.indices)]
-    return replace(answer, clean=clean.to(seen.pixels.device, non_blocking=True))
+    def __call__(self, batch: ViewBatch) -> LossOutput:
+        """Takes one step on this rank's share of a batch; the losses of each image. Nothing here waits for the device.
 
+        The share is split into context.accumulation_steps parts whose gradients are accumulated.
+        """
+        context, state = self.context, self.state
+        state.forward.train()
+        state.rate.set(state.step)
+        outputs: list[LossOutput] = []
+        for number, part in enumerate(batch.chunk(context.accumulation_steps)):
+            with gradient_sync(state.forward, number + 1 == context.accumulation_steps):
+                with autocast(context.device, context.precision):
+                    outputs.append(self._losses(part.to(context.device)))
+                state.scaler.scale(outputs[-1].loss.sum() / len(batch.labels)).backward()  # type: ignore[no-untyped-call]
+        optimizer_step(state, context.recipe.optimization.clip_norm)
+        return concat_losses(outputs)
 
-def _tell(context: TrainContext, state: TrainState, seen: ViewBatch, answer: SoftLabels | None) -> LossOutput:
-    """What the student is told of these views and, with an adversary, of what that makes of them.
+    def _losses(self, batch: ViewBatch) -> LossOutput:
+        """The losses of the views and, with an adversary, of their adversarial versions.
 
-    Both go through the network at once, so that each half meets its own batch norms. What is moved is learned by its
-    label alone (paper of AdvProp, Equation 3: the sum of both losses).
-    """
-    settings, adversary = context.recipe.supervision, context.recipe.adversary
-    images, labels = context.card.input_format.prepare(seen.pixels), seen.labels
-    weight = divergence_weight(settings, state.step / context.steps, seen.magnitude)
-    if not adversary.steps:
-        return distillation_loss(settings, state.forward(images), answer, labels, weight, seen.mixture)
-    moved = pgd_attack(state.network, images, labels, adversary, context.card.input_format)
-    logits, logits_of_moved = state.forward(torch.cat([images, moved])).chunk(2)
-    told, of_moved = (
-        distillation_loss(settings, logits, answer, labels, weight),
-        distillation_loss(settings, logits_of_moved, None, labels),
-    )
-    return replace(told, loss=told.loss + of_moved.loss, adversarial=of_moved.loss)
+        Views and adversarial images go through the network in one forward pass, so that each half uses its own batch
+        norms. The adversarial ones have the cross-entropy alone (AdvProp, arXiv 1911.09665, Equation 3: sum of both).
+        """
+        context, state, labels = self.context, self.state, batch.labels
+        settings, adversary, input_format = (
+            context.recipe.supervision,
+            context.recipe.adversary,
+            context.card.input_format,
+        )
+        soft_labels = None
+        if self.soft_labels is not None and context.uses_teacher(batch.key.epoch):
+            soft_labels = self.soft_labels.soft_labels(batch.pixels, labels, batch.key.view_epoch, batch.key.indices)
+        images = input_format.prepare(batch.pixels)
+        weight = divergence_weight(settings, state.step / context.steps, batch.magnitude)
+        if not adversary.steps:
+            return distillation_loss(settings, state.forward(images), soft_labels, labels, weight, batch.mixed)
+        attacked = pgd_attack(state.network, images, labels, adversary, input_format)
+        logits, logits_attacked = state.forward(torch.cat([images, attacked])).chunk(2)
+        output = distillation_loss(settings, logits, soft_labels, labels, weight)
+        adversarial = distillation_loss(settings, logits_attacked, None, labels).loss
+        return replace(output, loss=output.loss + adversarial, adversarial=adversarial)
 
 
 def optimizer_step(state: TrainState, clip_norm: float | None) -> None:
-    """One step downhill along the gradients gathered, which are used up; the averaged weights follow."""
+    """Clips the accumulated gradients, updates the weights and their moving average, and clears the gradients."""
     if clip_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.network.parameters(), clip_norm)
@@ -90,11 +81,3 @@ def optimizer_step(state: TrainState, clip_norm: float | None) -> None:
     state.step += 1
     if state.ema is not None:
         state.ema.update(state.network, state.step + 1)
-
-
-def concat(told: Sequence[LossOutput]) -> LossOutput:
-    """What was told of the parts of a batch, as if of the whole."""
-    if len(told) == 1:
-        return told[0]
-    whole = {name: torch.cat([parts[name] for parts in (t.values() for t in told)]) for name in told[0].values()}
-    return LossOutput(**whole)

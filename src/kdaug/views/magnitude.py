@@ -1,4 +1,4 @@
-"""How strong a planned view is, in one number, whatever policy drew it."""
+"""The strength of each planned view as one number, for plans of any policy."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from kdaug.views.plan import Size, ViewPlan
 Floats = NDArray[np.float64]
 
 
-def _sheared(argument: Floats, size: Size) -> Floats:
-    """Of its angle's 90 degrees."""
+def _shear_fraction(argument: Floats, size: Size) -> Floats:
+    """The shear angle as a fraction of 90 degrees."""
     return np.arctan(np.abs(argument[:, 0])) * 2 / np.pi
 
 
-def _enhanced(argument: Floats, size: Size) -> Floats:
-    """How far the factor is from 1."""
+def _factor_distance(argument: Floats, size: Size) -> Floats:
+    """The distance of the factor from 1."""
     return np.abs(argument[:, 0] - 1)
 
 
-_SHARES: dict[str, Callable[[Floats, Size], Floats]] = {
-    "shear-x": _sheared,
-    "shear-y": _sheared,
+_FRACTIONS: dict[str, Callable[[Floats, Size], Floats]] = {
+    "shear-x": _shear_fraction,
+    "shear-y": _shear_fraction,
     "translate-x": lambda argument, size: np.abs(argument[:, 0]) / size[1],
     "translate-y": lambda argument, size: np.abs(argument[:, 0]) / size[0],
     "rotate": lambda argument, size: np.abs(argument[:, 0]) / 90,
     "invert": lambda argument, size: np.ones(len(argument)),
     "solarize": lambda argument, size: (256 - argument[:, 0]) / 256,
     "posterize": lambda argument, size: (8 - argument[:, 0]) / 8,
-    "contrast": _enhanced,
-    "color": _enhanced,
-    "brightness": _enhanced,
-    "sharpness": _enhanced,
+    "contrast": _factor_distance,
+    "color": _factor_distance,
+    "brightness": _factor_distance,
+    "sharpness": _factor_distance,
     "cutout": lambda argument, size: argument[:, 2] / min(size),
     "solarize-add": lambda argument, size: np.abs(argument[:, 0]) / 128,
     "erase": lambda argument, size: np.sqrt(argument[:, 2] * argument[:, 3] / (size[0] * size[1])),
 }
-"""What share an op has of what it could do at most, from its arguments [n,4]; cut to 0..1 afterwards."""
+"""For each op: its arguments [n,4] as a fraction of the strongest ones; clipped to 0..1 afterwards."""
 
 
 def planned_magnitude(plan: ViewPlan) -> Floats:
-    """The magnitude planned for each view: float64 [N], 0 for a view left as it is.
+    """The magnitude of each view in `plan`: float64 [N], 0 for an unchanged view.
 
-    Every op adds the share, from 0 to 1, of what it could do at most: shear its angle of 90 degrees, translate and
-    cutout of the side of the image, rotate of a quarter turn, the four enhancements how far their factor is from 1,
-    solarize and posterize of the levels they change, solarize-add of 128; invert adds 1. In the space paper-geometric
-    this is M / 10 at most for each op. Crop and flip, and autocontrast and equalize, which only spread what is there,
-    add nothing.
+    Each op adds a fraction 0..1: shear and rotate their angle / 90 degrees, translate its shift / the image's side,
+    cutout its side / the image's shorter side, erase the square root of its fraction of the area, invert 1, solarize
+    the fraction of values that it inverts, posterize the fraction of bits that it clears, solarize-add its addition /
+    128, and contrast, color, brightness and sharpness the distance of their factor from 1. Crop, flip, autocontrast and
+    equalize add 0. In space paper-geometric each op adds at most M / 10.
     """
-    shares = np.zeros(plan.op.shape)
+    fractions = np.zeros(plan.op.shape)
     for code in np.flatnonzero(np.bincount(plan.op.ravel(), minlength=len(NAMES))):
-        if NAMES[code] in _SHARES:
-            chosen = plan.op == code
-            shares[chosen] = _SHARES[NAMES[code]](plan.argument[chosen], plan.size)
-    magnitude: Floats = shares.clip(0, 1).sum(1)
+        if NAMES[code] in _FRACTIONS:
+            selected = plan.op == code
+            fractions[selected] = _FRACTIONS[NAMES[code]](plan.argument[selected], plan.size)
+    magnitude: Floats = fractions.clip(0, 1).sum(1)
     return magnitude

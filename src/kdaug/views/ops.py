@@ -1,7 +1,7 @@
-"""The operations: their names, codes and arguments. What they do to pixels is in `kernels`.
+"""The image ops: names, codes and arguments. `kdaug.views.kernels` implements them.
 
-An argument is the op's own: degrees counter-clockwise as in Pillow; shear factor and pixels as Pillow's affine
-coefficients (source x = x + factor * y + offset, source x = x + pixels); corners and sides in pixels.
+Units of the arguments: degrees are counter-clockwise, as in Pillow. Shear factor and pixels are Pillow's affine
+coefficients: source x = x + factor * y + offset, source x = x + pixels. Corners and sides are in pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kdaug.errors import InputError, nearest
 
 MAX_ARGUMENTS = 4
 
-# name -> (required, optional) arguments. The order is the code in stored plans: append, never reorder.
+# name -> (required, optional) arguments. The position is the code in plan files: append, never reorder.
 ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "none": ((), ()),
     "shear-x": (("factor",), ("offset",)),
@@ -40,7 +40,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 NAMES = tuple(ARGUMENTS)
 CODES = {name: code for code, name in enumerate(NAMES)}
 
-WHOLE = frozenset({"posterize", "cutout", "crop", "erase"})
+INTEGER_OPS = frozenset({"posterize", "cutout", "crop", "erase"})
 """Ops whose arguments must be whole numbers."""
 NON_NEGATIVE = {
     "posterize": ("bits",),
@@ -51,25 +51,28 @@ NON_NEGATIVE = {
 
 
 def code_of(name: str) -> int:
-    """The code of op `name`; InputError with the nearest name if there is none."""
+    """The code of op `name`. Raises InputError with the nearest name for an unknown op."""
     if name not in CODES:
         raise InputError(f"there is no op {name!r}{nearest(str(name), list(NAMES))}")
     return CODES[name]
 
 
-def arguments_of(name: str, given: Sequence[float]) -> list[float]:
-    """`given` as the MAX_ARGUMENTS floats of a plan, unused ones zero; InputError if they do not fit op `name`."""
+def arguments_of(name: str, values: Sequence[float]) -> list[float]:
+    """The arguments `values` of op `name` as in a plan: MAX_ARGUMENTS floats, unused ones 0.
+
+    Raises InputError for a wrong number of values, and for values that are no finite numbers or out of range.
+    """
     required, optional = ARGUMENTS[name]
-    if not len(required) <= len(given) <= len(required) + len(optional):
-        wanted = ", ".join([*required, *(f"[{o}]" for o in optional)]) or "no argument"
-        raise InputError(f"op {name} takes {wanted}; got {len(given)} value(s)")
-    for label, value in zip([*required, *optional], given, strict=False):
+    if not len(required) <= len(values) <= len(required) + len(optional):
+        expected = ", ".join([*required, *(f"[{o}]" for o in optional)]) or "no argument"
+        raise InputError(f"op {name} takes {expected}; got {len(values)} value(s)")
+    for label, value in zip([*required, *optional], values, strict=False):
         if not isinstance(value, int | float | np.number):
             raise InputError(f"op {name}: {label} is {value!r}, but must be a number")
         if not np.isfinite(value):
             raise InputError(f"op {name}: {label} is {value}, but must be finite")
-        if name in WHOLE and value != int(value):
+        if name in INTEGER_OPS and value != int(value):
             raise InputError(f"op {name}: {label} is {value}, but must be a whole number")
         if label in NON_NEGATIVE.get(name, ()) and value < 0:
             raise InputError(f"op {name}: {label} is {value}, but must not be negative")
-    return [float(value) for value in given] + [0.0] * (MAX_ARGUMENTS - len(given))
+    return [float(value) for value in values] + [0.0] * (MAX_ARGUMENTS - len(values))

@@ -1,4 +1,4 @@
-"""A plan: for every image of a batch, which ops with which arguments. Drawn by a policy, carried out by `apply`."""
+"""View plans: which ops with which arguments each image of a batch gets. A policy draws a plan, `apply` executes it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from kdaug.views import ops
 Resample = Literal["nearest", "bilinear", "bicubic"]
 RESAMPLES: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic")
 Size = tuple[int, int]
+"""(height, width) in pixels."""
 Color = tuple[int, int, int]
+"""0..255 per channel."""
 
 MAX_CROP = 1 << 16
-"""Largest side in pixels of a crop."""
-FORMAT = 1
-"""Version of the files that `ViewPlan.save` writes."""
-_RECTANGLES = ("crop", "cutout", "erase")
-_ARRAYS = ("op", "argument", "resample", "fill")
-_SIZES = ("size", "output_size")
+"""Largest side of a crop in pixels."""
+_FILE_FORMAT = 1
+_FILE_SIZES = ("size", "output_size")
+_FILE_ARRAYS = ("op", "argument", "resample", "fill")
+_FILE_NAMES = {"format", "op_names", *_FILE_SIZES, *_FILE_ARRAYS}
 
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """N images x S steps, carried out from the first step to the last.
+    """The ops of N images in S steps, applied from the first step to the last.
 
     op: uint8 [N,S], codes of `kdaug.views.ops`; 0 does nothing.
-    argument: float64 [N,S,4], the op's own arguments, unused ones 0.
-    resample: uint8 [N,S], position in RESAMPLES; used by shear, translate and rotate.
-    fill: uint8 [N,S,3], colour of what comes from outside the image (channel 0 for grey images).
-    size, output_size: (height, width) in pixels before and after.
+    argument: float64 [N,S,4], the arguments of each op, unused ones 0.
+    resample: uint8 [N,S], index into RESAMPLES; used by shear, translate and rotate.
+    fill: uint8 [N,S,3], colour of pixels from outside the image (grey images use channel 0).
+    size, output_size: (height, width) in pixels before and after all steps.
     """
 
     op: NDArray[np.uint8]
@@ -50,33 +51,88 @@ class ViewPlan:
         return len(self.op)
 
     def __getitem__(self, rows: slice) -> ViewPlan:
-        """The plan of a part of the batch."""
+        """The plan of some images of the batch."""
         return ViewPlan(
             self.op[rows], self.argument[rows], self.resample[rows], self.fill[rows], self.size, self.output_size
         )
 
     def steps(self, row: int) -> list[tuple[Any, ...]]:
-        """The ops of image `row` as `plan_of` takes them, without those that do nothing: [("rotate", 30.0), ...]."""
-        readable = []
+        """The steps of image `row` in the form that `plan_of` takes, without ops "none": [("rotate", 30.0), ...]."""
+        steps: list[tuple[Any, ...]] = []
         for code, argument in zip(self.op[row], self.argument[row], strict=True):
-            if code:
-                required, optional = ops.ARGUMENTS[ops.NAMES[code]]
-                given = tuple(argument[: len(required) + len(optional)].tolist())
-                readable.append((ops.NAMES[code], given[0] if len(given) == 1 else given)[: 1 + bool(given)])
-        return readable
+            name = ops.NAMES[code]
+            required, optional = ops.ARGUMENTS[name]
+            values = tuple(argument[: len(required) + len(optional)].tolist())
+            if len(values) > 1:
+                steps.append((name, values))
+            elif code:
+                steps.append((name, *values))
+        return steps
 
     def save(self, path: str | Path) -> None:
-        """Writes the plan to an npz file, without pickle."""
-        _save(self, path)
+        """Writes the plan to `path`: a compressed npz file without pickle, with the names of all ops."""
+        with open(path, "wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(_FILE_FORMAT),
+                op_names=np.array(ops.NAMES),
+                size=np.array(self.size),
+                output_size=np.array(self.output_size),
+                **{name: getattr(self, name) for name in _FILE_ARRAYS},
+            )
 
     @staticmethod
     def load(path: str | Path) -> ViewPlan:
-        """The plan that `save` wrote; InputError if the file is damaged or no plan."""
-        return _load(path)
+        """Reads a plan that `save` wrote. Raises InputError if the file cannot be read or is not a valid plan."""
+        try:
+            return _plan_from_arrays(_read_arrays(path))
+        except InputError as error:
+            raise InputError(f"plan {path}: {error.problem}", error.way_out) from None
 
 
-def blank(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample: Resample = "nearest") -> ViewPlan:
-    """A plan of `steps` steps that do nothing to `count` images of `size`, for a policy to fill in."""
+def plan_of(
+    ops_per_sample: Sequence[Sequence[tuple[Any, ...]]],
+    size: Size,
+    fill: int | Color = 0,
+    resample: Resample = "nearest",
+) -> ViewPlan:
+    """A plan with the given ops, without random draws.
+
+    ops_per_sample: one list of steps per image. A step is (op,), (op, argument) or (op, (argument, ...)), as in
+    [[("rotate", 30.0)], [("invert",), ("cutout", (x, y, side))]]; `kdaug.views.ops` lists ops and arguments.
+    size: (height, width) of the images in pixels. fill: 0..255, or three such values.
+
+    Raises InputError for an unknown op or resample, for an argument, fill or size out of range, and if the crops give
+    images of different sizes.
+    """
+    if resample not in RESAMPLES:
+        raise InputError(f"resample is {resample!r}, but must be one of {', '.join(RESAMPLES)}")
+    if np.shape(size) != (2,) or any(side != int(side) or side < 1 for side in size):
+        raise InputError(f"size is {size}, but must be height and width, whole numbers of at least 1")
+    size = int(size[0]), int(size[1])
+    longest = max((len(steps) for steps in ops_per_sample), default=0)
+    plan = empty_plan(len(ops_per_sample), longest, size, parse_color(fill), resample)
+    output_sizes = set()
+    for row, steps in enumerate(ops_per_sample):
+        output_size = size
+        for column, step in enumerate(steps):
+            if not step:
+                raise InputError(f"image {row}: step {column} is empty", "write (op,) or (op, argument)")
+            name, values = step[0], step[1:]
+            if values and isinstance(values[0], tuple | list):
+                values = values[0]
+            plan.op[row, column] = ops.code_of(name)
+            plan.argument[row, column] = ops.arguments_of(name, values)
+            if name == "crop":
+                output_size = int(values[3]), int(values[2])
+        output_sizes.add(output_size)
+    if len(output_sizes) > 1:
+        raise InputError(f"all images of a batch must end with one size, but their crops give {sorted(output_sizes)}")
+    return ViewPlan(plan.op, plan.argument, plan.resample, plan.fill, size, next(iter(output_sizes), size))
+
+
+def empty_plan(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample: Resample = "nearest") -> ViewPlan:
+    """A plan of `steps` ops "none" for `count` images of `size`; its arrays may be written to."""
     return ViewPlan(
         op=np.zeros((count, steps), np.uint8),
         argument=np.zeros((count, steps, ops.MAX_ARGUMENTS)),
@@ -87,178 +143,136 @@ def blank(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample:
     )
 
 
-def chain(plans: Sequence[ViewPlan]) -> ViewPlan:
-    """One plan that carries out `plans` in turn: for the same images, each starting at the size the last ended with."""
-    for before, after in pairwise(plans):
-        if before.output_size != after.size or len(before) != len(after):
-            raise InputError(f"plans do not follow each other: {before.output_size} is followed by {after.size}")
+def concat_plans(plans: Sequence[ViewPlan]) -> ViewPlan:
+    """One plan with the steps of all `plans` in order; all are for the same images.
+
+    Raises InputError if a plan's size is not the output size of the plan before.
+    """
+    for previous, plan in pairwise(plans):
+        if previous.output_size != plan.size or len(previous) != len(plan):
+            raise InputError(
+                f"plans do not fit: {len(previous)} images of {previous.output_size} pixels are followed by "
+                f"{len(plan)} images of {plan.size}"
+            )
     return ViewPlan(
-        op=np.concatenate([p.op for p in plans], axis=1),
-        argument=np.concatenate([p.argument for p in plans], axis=1),
-        resample=np.concatenate([p.resample for p in plans], axis=1),
-        fill=np.concatenate([p.fill for p in plans], axis=1),
+        op=np.concatenate([plan.op for plan in plans], axis=1),
+        argument=np.concatenate([plan.argument for plan in plans], axis=1),
+        resample=np.concatenate([plan.resample for plan in plans], axis=1),
+        fill=np.concatenate([plan.fill for plan in plans], axis=1),
         size=plans[0].size,
         output_size=plans[-1].output_size,
     )
 
 
 def parse_color(fill: int | Color) -> Color:
-    """`fill` (one value for all channels, or three) as three values; InputError if it is not that."""
+    """Three values 0..255 from one value or three. Raises InputError for anything else."""
     values = np.broadcast_to(np.asarray(fill), (3,)) if np.shape(fill) in ((), (3,)) else np.empty(0)
     if len(values) != 3 or values.dtype.kind not in "iu" or not all(0 <= value <= 255 for value in values):
         raise InputError(f"fill is {fill}, but must be 0..255, or three such values")
     return int(values[0]), int(values[1]), int(values[2])
 
 
-def plan_of(
-    ops_per_sample: Sequence[Sequence[tuple[Any, ...]]],
-    size: Size,
-    fill: int | Color = 0,
-    resample: Resample = "nearest",
-) -> ViewPlan:
-    """The plan that does exactly `ops_per_sample` to images of `size` (height, width).
-
-    One list per image, of (op,) or (op, argument) or (op, (argument, ...)): [[("rotate", 30.0)], [("invert",)]].
-    A cutout takes the top-left corner and the side: ("cutout", (x, y, side)). `fill` is 0..255, or one such value per
-    channel. Raises InputError for an unknown op, resample, or an argument that does not fit.
-    """
-    if resample not in RESAMPLES:
-        raise InputError(f"resample is {resample!r}; there are {', '.join(RESAMPLES)}")
-    if np.shape(size) != (2,) or any(side != int(side) or side < 1 for side in size):
-        raise InputError(f"size is {size}, but must be height and width, whole numbers of at least 1")
-    height, width = (int(side) for side in size)
-    color = parse_color(fill)
-    longest = max((len(sample) for sample in ops_per_sample), default=0)
-    plan = blank(len(ops_per_sample), longest, (height, width), color, resample)
-    outputs = set()
-    for row, sample in enumerate(ops_per_sample):
-        output = (height, width)
-        for step, op in enumerate(sample):
-            if not op:
-                raise InputError(f"image {row}: step {step} is empty; write (op,) or (op, argument)")
-            name, *given = op
-            values = given[0] if given and isinstance(given[0], tuple | list) else given
-            plan.op[row, step] = ops.code_of(name)
-            plan.argument[row, step] = ops.arguments_of(name, values)
-            if name == "crop":
-                output = (int(values[3]), int(values[2]))
-        outputs.add(output)
-    if len(outputs) > 1:
-        raise InputError(f"all images of a batch must end with one size, but their crops end with {sorted(outputs)}")
-    return ViewPlan(plan.op, plan.argument, plan.resample, plan.fill, plan.size, next(iter(outputs), plan.size))
-
-
 def check_plan(plan: ViewPlan) -> None:
-    """Everything that the kernels rely on and do not test themselves; InputError naming what is wrong."""
-    steps = plan.op.shape
-    parts = {"op": (steps, "uint8"), "argument": ((*steps, ops.MAX_ARGUMENTS), "float64")}
-    parts |= {"resample": (steps, "uint8"), "fill": ((*steps, 3), "uint8")}
-    for name, (shape, dtype) in parts.items():
-        part = getattr(plan, name)
-        if len(steps) != 2 or part.shape != shape or part.dtype != dtype:
-            raise InputError(f"the plan's {name} is {part.dtype} {list(part.shape)}, but must be {dtype} {list(shape)}")
-    # Of all tests only these few are made for every batch: small calls of NumPy take as long as some images.
+    """Checks everything that the kernels rely on and do not check themselves.
+
+    Raises InputError for wrong shapes or dtypes, unknown op or resample codes, non-finite arguments, rectangles that
+    are not in whole pixels, crops of a negative size or above MAX_CROP, and a wrong output_size.
+    """
+    _check_arrays(plan)
+    # This runs for every batch, and NumPy calls on small arrays take as long as some images: so there are few.
     counts = np.bincount(plan.op.ravel(), minlength=len(ops.NAMES))
     if len(counts) > len(ops.NAMES):
-        raise InputError(f"the plan holds op code {len(counts) - 1}, which is unknown")
+        raise InputError(f"the plan has op code {len(counts) - 1}, which is unknown")
     if plan.resample.size and plan.resample.max() >= len(RESAMPLES):
-        raise InputError(f"the plan holds resample code {plan.resample.max()}, which is unknown")
+        raise InputError(f"the plan has resample code {plan.resample.max()}, which is unknown")
     if not np.isfinite(plan.argument).all():
         row, step, _ = np.argwhere(~np.isfinite(plan.argument))[0]
         raise InputError(f"image {row} of the plan: op {ops.NAMES[plan.op[row, step]]} has a non-finite argument")
-    for name in _RECTANGLES:
+    for name in ("crop", "cutout", "erase"):
         if counts[ops.CODES[name]]:
             _check_rectangles(plan, name)
     if counts[ops.CODES["crop"]] or plan.size != plan.output_size:
         _check_output_size(plan)
 
 
+def _check_arrays(plan: ViewPlan) -> None:
+    """Checks the shapes and dtypes of all arrays."""
+    steps = plan.op.shape
+    expected = {"op": (steps, "uint8"), "argument": ((*steps, ops.MAX_ARGUMENTS), "float64")}
+    expected |= {"resample": (steps, "uint8"), "fill": ((*steps, 3), "uint8")}
+    for name, (shape, dtype) in expected.items():
+        array = getattr(plan, name)
+        if len(steps) != 2 or array.shape != shape or array.dtype != dtype:
+            raise InputError(
+                f"the plan's {name} is {array.dtype} {list(array.shape)}, but must be {dtype} {list(shape)}"
+            )
+
+
 def _check_rectangles(plan: ViewPlan, name: str) -> None:
+    """Checks that all arguments of op `name` are integers of 64 bits."""
     count = len(ops.ARGUMENTS[name][0])
-    at = np.argwhere(plan.op == ops.CODES[name])
-    given = plan.argument[at[:, 0], at[:, 1], :count]
-    wrong = (given != np.trunc(given)) | (abs(given) >= 2.0**63)
+    positions = np.argwhere(plan.op == ops.CODES[name])
+    arguments = plan.argument[positions[:, 0], positions[:, 1], :count]
+    wrong = (arguments != np.trunc(arguments)) | (abs(arguments) >= 2.0**63)
     if wrong.any():
         first = np.flatnonzero(wrong.any(axis=1))[0]
         raise InputError(
-            f"image {at[first, 0]} of the plan: op {name} has arguments {given[first].tolist()}, "
+            f"image {positions[first, 0]} of the plan: op {name} has arguments {arguments[first].tolist()}, "
             "but they must be whole numbers of 64 bits"
         )
 
 
 def _check_output_size(plan: ViewPlan) -> None:
-    """Every image must end with the plan's output size: that of its last crop, or its own."""
+    """Checks that every image ends with the plan's output size: that of its last crop, or its own size."""
     is_crop = plan.op == ops.CODES["crop"]
-    ends = np.tile(np.array(plan.size, np.float64), (len(plan), 1))
+    sizes = np.tile(np.array(plan.size, np.float64), (len(plan), 1))
     for step in np.flatnonzero(is_crop.any(axis=0)):
         rows = is_crop[:, step]
-        ends[rows] = plan.argument[rows, step][:, [3, 2]]
-        if (ends > MAX_CROP).any():
-            row = np.flatnonzero((ends > MAX_CROP).any(axis=1))[0]
-            raise InputError(f"image {row} of the plan: a crop of more than {MAX_CROP} pixels a side")
-        if (ends < 0).any():
-            raise InputError(f"image {np.flatnonzero((ends < 0).any(axis=1))[0]} of the plan: a crop of negative size")
-    wrong = np.flatnonzero((ends != plan.output_size).any(axis=1))
-    if len(wrong):
-        height, width = ends[wrong[0]].astype(int).tolist()
+        sizes[rows] = plan.argument[rows, step][:, [3, 2]]
+        for wrong, problem in (
+            (sizes > MAX_CROP, f"a crop of more than {MAX_CROP} pixels a side"),
+            (sizes < 0, "a crop of negative size"),
+        ):
+            if wrong.any():
+                raise InputError(f"image {np.flatnonzero(wrong.any(axis=1))[0]} of the plan: {problem}")
+    different = np.flatnonzero((sizes != plan.output_size).any(axis=1))
+    if len(different):
+        height, width = sizes[different[0]].astype(int).tolist()
         raise InputError(
-            f"image {wrong[0]} of the plan ends with {(height, width)} pixels, but output_size is {plan.output_size}"
+            f"image {different[0]} of the plan ends with {(height, width)} pixels, "
+            f"but output_size is {plan.output_size}"
         )
 
 
-def _save(plan: ViewPlan, path: str | Path) -> None:
-    """Writes `plan` to `path`, compressed and without pickle; the names of all ops go with it."""
-    with open(path, "wb") as file:
-        np.savez_compressed(
-            file,
-            format=np.array(FORMAT),
-            op_names=np.array(ops.NAMES),
-            size=np.array(plan.size),
-            output_size=np.array(plan.output_size),
-            **{name: getattr(plan, name) for name in _ARRAYS},
-        )
+def _read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file by name."""
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("not an npz file")
+        with file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file
+        raise InputError(f"cannot be read ({error.__class__.__name__}: {error})") from None
 
 
-def _load(path: str | Path) -> ViewPlan:
-    """The plan that was saved to `path`; it replays to the same bytes.
-
-    Raises InputError if the file cannot be read, is no plan, holds arrays of other types or shapes, or ops,
-    arguments, filters or sizes that there are not.
-    """
-    arrays = _read(path)
-
-    def refuse(why: str) -> InputError:
-        return InputError(f"plan {path}: {why}")
-
-    wanted = {"format", "op_names", *_SIZES, *_ARRAYS}
-    if set(arrays) != wanted:
-        raise refuse(f"holds {', '.join(sorted(arrays)) or 'nothing'}, but a plan holds {', '.join(sorted(wanted))}")
-    if arrays["format"].shape != () or arrays["format"] != FORMAT:
-        raise refuse(f"is of format {arrays['format']}, this kdaug reads {FORMAT}")
-    names = arrays["op_names"].tolist()
-    if names != list(ops.NAMES[: len(names)]):
-        raise refuse("was written with other ops than this kdaug has")
-    for name in _SIZES:
+def _plan_from_arrays(arrays: dict[str, NDArray[Any]]) -> ViewPlan:
+    """The plan in the arrays of a plan file, checked."""
+    if set(arrays) != _FILE_NAMES:
+        names = ", ".join(sorted(arrays)) or "no arrays"
+        raise InputError(f"the file has {names}, but a plan has {', '.join(sorted(_FILE_NAMES))}")
+    if arrays["format"].shape != () or arrays["format"] != _FILE_FORMAT:
+        raise InputError(f"the format is {arrays['format']}, but this version of kdaug reads format {_FILE_FORMAT}")
+    op_names = arrays["op_names"].tolist()
+    if op_names != list(ops.NAMES[: len(op_names)]):
+        raise InputError("the file was written by a version of kdaug with other ops")
+    for name in _FILE_SIZES:
         array = arrays[name]
         if array.shape != (2,) or array.dtype.kind != "i" or array.min() < 0:
-            raise refuse(f"{name} is {array.tolist()}, but must be height and width")
-    (height, width), (out_height, out_width) = (arrays[name].tolist() for name in _SIZES)
+            raise InputError(f"{name} is {array.tolist()}, but must be height and width")
+    (height, width), (out_height, out_width) = (arrays[name].tolist() for name in _FILE_SIZES)
     plan = ViewPlan(
-        **{name: arrays[name] for name in _ARRAYS}, size=(height, width), output_size=(out_height, out_width)
+        **{name: arrays[name] for name in _FILE_ARRAYS}, size=(height, width), output_size=(out_height, out_width)
     )
-    try:
-        check_plan(plan)
-    except InputError as error:
-        raise refuse(str(error)) from None
+    check_plan(plan)
     return plan
-
-
-def _read(path: str | Path) -> dict[str, NDArray[Any]]:
-    try:
-        stored = np.load(path, allow_pickle=False)
-        if not isinstance(stored, np.lib.npyio.NpzFile):
-            raise ValueError("not an npz file")
-        with stored:
-            return {name: stored[name] for name in stored.files}
-    except Exception as error:  # zipfile, zlib and NumPy raise all kinds of them over a damaged file
-        raise InputError(f"plan {path}: cannot be read ({error.__class__.__name__}: {error})") from None

@@ -1,4 +1,4 @@
-"""How a space reads levels: from an op and its level to the op's arguments. The spaces themselves are in `spaces`."""
+"""How a space turns an op and its level into the op's arguments. `kdaug.views.spaces` defines the spaces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError, nearest
-from kdaug.rng.philox import Words, below, uniform
+from kdaug.rng import Words, integers_below, uniform
 from kdaug.views.ops import CODES, MAX_ARGUMENTS
 from kdaug.views.plan import Color, Resample, Size
 
@@ -19,10 +19,10 @@ Unit = Literal[
     "shear",  # Pillow's coefficient
     "shear degrees",  # about the image's centre
     "pixels",
-    "sides",  # of the image along the op's axis; of a cutout: its shorter side, and the square lies wholly inside
-    "half side",  # of a square centred on any pixel
-    "side",  # of such a square; an odd one loses a pixel
-    "widths",  # side of a square as share of the image's width, drawn as Fast AutoAugment draws it
+    "side fraction",  # of the image's side along the op's axis; for cutout of the shorter side, square inside the image
+    "half side",  # pixels: half the side of a square centred on any pixel
+    "side",  # pixels: the side of such a square, rounded down to an even number
+    "width fraction",  # side of a square as a fraction of the image's width, drawn as in Fast AutoAugment
     "threshold",
     "bits",
     "factor",
@@ -33,30 +33,31 @@ Unit = Literal[
 
 @dataclass(frozen=True)
 class Range:
-    """An argument's value at level 0 and at the space's full level, linear between them (and past them).
+    """An argument's value at level 0 and at the space's full level; linear between and beyond them.
 
-    signed: negated with probability 1/2. whole: what lies above at_0 is truncated, or rounded, to a whole number.
+    signed: negated with probability 1/2. rounding: how the difference to at_0 becomes an integer.
     """
 
     at_0: float
     at_max: float
     unit: Unit
     signed: bool = False
-    whole: Literal["no", "truncated", "rounded"] = "no"
+    rounding: Literal["none", "truncate", "round"] = "none"
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """A system's reading of levels, and all else its ops have in common.
+    """The ops of one system and what their levels mean.
 
-    ops: the table; an op without argument has None. Its order is that in which RandAugment draws.
-    fill: colour from outside the image; "mean" is the data set's. cutout_fill: colour of cutouts, where it differs.
-    resample: the filter; where there are several, each op draws one.
-    full_level: where a range's at_max is reached. limit: largest level allowed; None: no limit. beyond: what the
-    system itself does past it, for the error. whole_levels: only 0, 1, 2, ... mean something.
-    strength: "exact" uses the level itself, "at most" draws uniformly between 0 and it.
-    probability: that RandAugment applies an op it has drawn.
-    linspace: values come from a float32 torch.linspace with a bin per whole level.
+    ops: range of each op's argument, None for ops without argument. RandAugment draws by position in this table.
+    fill: colour of pixels from outside the image; "mean" is the dataset's mean. cutout_fill: colour of cutouts; None:
+    `fill`.
+    resample: the filter; each op draws one if there are several.
+    full_level: the level at which ranges reach at_max. limit: the largest level allowed; None: any. limit_note: what
+    the system itself does above it, for error messages. integer_levels: whether levels must be integers.
+    level_mode: "exact" uses the given level, "uniform" draws uniformly between 0 and it.
+    probability: probability that RandAugment applies a drawn op.
+    linspace: values come from a float32 torch.linspace with one bin per integer level.
     """
 
     name: str
@@ -66,115 +67,123 @@ class Space:
     cutout_fill: Color | None = None
     full_level: float = 10
     limit: float | None = None
-    beyond: str = ""
-    whole_levels: bool = False
-    strength: Literal["exact", "at most"] = "exact"
+    limit_note: str = ""
+    integer_levels: bool = False
+    level_mode: Literal["exact", "uniform"] = "exact"
     probability: float = 1.0
     linspace: bool = False
 
     def check_op(self, name: str, where: str) -> None:
-        """InputError, beginning with `where`, if the space has no op `name`; "none" is in every space."""
+        """Raises InputError, starting with `where`, if the space has no op `name`; every space has "none"."""
         if name not in self.ops and name != "none":
             raise InputError(
                 f"{where}: there is no op {name!r} in space {self.name}{nearest(str(name), list(self.ops))}"
             )
 
     def check_level(self, level: float, what: str) -> None:
-        """InputError, beginning with `what`, if the space has no such level."""
+        """Raises InputError, starting with `what`, if `level` is out of range."""
         largest = np.finfo(np.float64).max if self.limit is None else self.limit
-        if not 0 <= level <= largest or (self.whole_levels and level != int(level)):
+        if not 0 <= level <= largest or (self.integer_levels and level != int(level)):
             allowed = f"from 0 to {self.limit:g}" if self.limit is not None else "at least 0"
-            whole = "a whole number " if self.whole_levels else ""
-            raise InputError(f"{what} is {level:g}, but must be {whole}{allowed} in {self.name}{self.beyond}")
+            whole = "a whole number " if self.integer_levels else ""
+            raise InputError(f"{what} is {level:g}, but must be {whole}{allowed} in {self.name}{self.limit_note}")
 
     def code_of(self, name: str) -> int:
-        """The code of the op that `name` stands for here."""
-        row = self.ops.get(name)
-        return CODES["erase"] if row is not None and row.unit == "widths" else CODES[name]
+        """The code of op `name` in plans; a cutout clipped to a rectangle is an "erase"."""
+        op_range = self.ops.get(name)
+        return CODES["erase"] if op_range is not None and op_range.unit == "width fraction" else CODES[name]
 
     def arguments(self, op: NDArray[np.integer], level: Floats, sign: Floats, size: Size) -> Floats:
-        """Arguments float64 [..., 4] for images of `size`, of ops at levels with signs (1 or -1), all of one shape.
+        """The arguments of ops for images of `size` (height, width), float64 [..., 4].
 
-        `op`: int, positions in the table. A cutout has no place yet: its arguments are 0, 0 and its strength.
+        op: int, positions in the table of ops. level, sign (1 or -1): float64. All three have the shape [...].
+        A cutout has no position yet: its arguments are 0, 0 and its value in the unit of its range.
         """
         argument = np.zeros((*op.shape, MAX_ARGUMENTS))
-        for position, (name, row) in enumerate(self.ops.items()):
-            chosen = op == position
-            if row is not None and chosen.any():
-                argument[chosen] = self._argument(name, row, level[chosen], sign[chosen], size)
+        for position, (name, op_range) in enumerate(self.ops.items()):
+            selected = op == position
+            if op_range is not None and selected.any():
+                argument[selected] = self._arguments_of(name, op_range, level[selected], sign[selected], size)
         return argument
 
-    def _argument(self, name: str, row: Range, level: Floats, sign: Floats, size: Size) -> Floats:
+    def _arguments_of(self, name: str, op_range: Range, level: Floats, sign: Floats, size: Size) -> Floats:
         height, width = size
-        scale = {"sides": width if name.endswith("x") else height, "widths": width}.get(row.unit, 1)
         argument = np.zeros((*level.shape, MAX_ARGUMENTS))
         if name == "cutout":
-            argument[..., 2] = self._value(row, level, width if row.unit == "widths" else 1)
+            argument[..., 2] = self._value(op_range, level, width if op_range.unit == "width fraction" else 1)
             return argument
-        value = self._value(row, level, scale)
-        if row.signed:
+        side = width if name.endswith("x") else height
+        value = self._value(op_range, level, side if op_range.unit == "side fraction" else 1)
+        if op_range.signed:
             value = value * sign
-        if row.unit == "shear degrees":
-            # rounded: the last bits of numpy's tangent depend on the processor, and a view must not
+        if op_range.unit == "shear degrees":
+            # float32, because the last bits of numpy's tangent depend on the processor
             argument[..., 0] = np.tan(np.radians(value)).astype(np.float32)
             argument[..., 1] = -argument[..., 0] * (height if name == "shear-x" else width) / 2
         else:
-            argument[..., 0] = 1 + value if row.unit == "1 ± factor" else value
+            argument[..., 0] = 1 + value if op_range.unit == "1 ± factor" else value
         return argument
 
-    def _value(self, row: Range, level: Floats, scale: int) -> Floats:
-        """The unsigned value of `row` at `level`, times `scale`."""
-        if self.linspace and row.unit == "bits":  # computed apart there, and not as a linspace
-            return row.at_0 + _rounded(level / (self.full_level / (row.at_max - row.at_0)), row)
+    def _value(self, op_range: Range, level: Floats, scale: int) -> Floats:
+        """The unsigned value of the range at `level`, times `scale`."""
+        at_0, at_max = op_range.at_0, op_range.at_max
+        if self.linspace and op_range.unit == "bits":  # torchvision computes bits without linspace
+            return at_0 + _round(level / (self.full_level / (at_max - at_0)), op_range)
         if self.linspace:
-            spread = _linspace(row.at_0 * scale, row.at_max * scale, int(self.full_level) + 1)
-            return _rounded(spread[level.astype(np.int64)], row)
-        span = level / self.full_level * (row.at_max - row.at_0)  # in this order: truncation depends on it
-        return (row.at_0 + _rounded(span, row)) * scale
+            bins = _linspace(at_0 * scale, at_max * scale, int(self.full_level) + 1)
+            return _round(bins[level.astype(np.int64)], op_range)
+        difference = level / self.full_level * (at_max - at_0)  # truncation depends on this order of operations
+        return (at_0 + _round(difference, op_range)) * scale
 
-    def place_cutouts(self, strength: Floats, x: Words, y: Words, size: Size) -> Floats:
-        """Arguments float64 [n,4] of cutouts (of an erase in "widths") of `strength` [n] at places drawn from words."""
+    def place_cutouts(self, value: Floats, x: Words, y: Words, size: Size) -> Floats:
+        """Arguments float64 [n,4] of cutouts on images of `size` (height, width).
+
+        value: float64 [n], as `arguments` returns it. x, y: random words [n] that give the position.
+        """
         height, width = size
-        row = self.ops["cutout"]
-        assert row is not None
-        argument = np.zeros((len(strength), MAX_ARGUMENTS))
-        side = cutout_side(row, strength, size)
-        if row.unit == "sides":
-            argument[:, 0], argument[:, 1] = below(x, width - side + 1), below(y, height - side + 1)
+        op_range = self.ops["cutout"]
+        assert op_range is not None
+        argument = np.zeros((len(value), MAX_ARGUMENTS))
+        side = cutout_side(op_range, value, size)
+        if op_range.unit == "side fraction":
+            argument[:, 0], argument[:, 1] = integers_below(x, width - side + 1), integers_below(y, height - side + 1)
             argument[:, 2] = side
-        elif row.unit == "widths":
+        elif op_range.unit == "width fraction":
             for axis, (word, length) in enumerate([(x, width), (y, height)]):
-                centre = length + (1 - length) * uniform(word)  # np.random.uniform(w) goes from w to 1
-                start = np.trunc(np.maximum(0, centre - strength / 2))
-                end = np.trunc(np.minimum(length, start + strength))  # and PIL's rectangle holds both its corners
-                argument[:, axis], argument[:, 2 + axis] = start, np.where(strength > 0, end - start + 1, 0)
+                centre = length + (1 - length) * uniform(word)  # np.random.uniform(w) draws from w to 1
+                start = np.trunc(np.maximum(0, centre - value / 2))
+                end = np.trunc(np.minimum(length, start + value))  # PIL's rectangle includes both corners
+                argument[:, axis], argument[:, 2 + axis] = start, np.where(value > 0, end - start + 1, 0)
         else:
-            argument[:, 0], argument[:, 1] = below(x, width) - side / 2, below(y, height) - side / 2
+            argument[:, 0], argument[:, 1] = integers_below(x, width) - side / 2, integers_below(y, height) - side / 2
             argument[:, 2] = side
         return argument
 
 
-def cutout_side(row: Range, strength: Floats, size: Size) -> Floats:
-    """Side in pixels of cutouts of `strength` on images of `size`; in "widths" of those away from the border."""
-    match row.unit:
+def cutout_side(op_range: Range, value: Floats, size: Size) -> Floats:
+    """Side in pixels of cutouts on images of `size`, from their value in the unit of `op_range`; same shape.
+
+    Cutouts in "width fraction" are smaller at the image border.
+    """
+    match op_range.unit:
         case "half side":
-            return 2 * strength
+            return 2 * value
         case "side":
-            return 2 * (strength // 2)
-        case "sides":
-            return np.floor(strength * min(size) + 0.5)
+            return 2 * (value // 2)
+        case "side fraction":
+            return np.floor(value * min(size) + 0.5)
         case _:
-            return np.where(strength > 0, np.trunc(strength) + 1, 0)
+            return np.where(value > 0, np.trunc(value) + 1, 0)
 
 
-def _rounded(value: Floats, row: Range) -> Floats:
-    if row.whole == "no":
+def _round(value: Floats, op_range: Range) -> Floats:
+    if op_range.rounding == "none":
         return value
-    return np.trunc(value) if row.whole == "truncated" else np.round(value)
+    return np.trunc(value) if op_range.rounding == "truncate" else np.round(value)
 
 
 def _linspace(start: float, end: float, count: int) -> Floats:
-    """torch.linspace(start, end, count) as float64 [count]: float32 steps from the nearer end."""
+    """torch.linspace(start, end, count) in float32, as float64 [count]."""
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(count - 1))
     position = np.arange(count)

@@ -1,6 +1,6 @@
-"""What a level or magnitude means: for each op, the argument at level 0 and at the full level, as each system has it.
+"""What a level or magnitude means: for each op of each system, the argument at level 0 and at the full level.
 
-Spaces are tables to be checked with a finger on their sources; how they are read is in `space`.
+The tables follow their sources line by line. `kdaug.views.space` turns them into arguments.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from dataclasses import replace
 from kdaug.errors import InputError, nearest
 from kdaug.views.space import Range, Space
 
-# The paper's own space (arXiv 2003.11342, Section 4.1). It gives only the ops, that M=0 changes nothing, that M=3
-# shifts by at most 30 % of the visible field and that M=10 of any op leaves nothing; the rest is our reading.
+# The paper's own space (arXiv 2003.11342, Section 4.1). The paper only states the ops, that M=0 changes nothing, that
+# M=3 shifts by at most 30 % of the visible field and that M=10 of any op leaves nothing of the image. The rest is our
+# choice.
 PAPER_GEOMETRIC = Space(
-    "paper-geometric", fill="mean", strength="at most", limit=10,
+    "paper-geometric", fill="mean", level_mode="uniform", limit=10,
     ops={
         "shear-x":     Range(0, 90, "shear degrees", signed=True),
         "shear-y":     Range(0, 90, "shear degrees", signed=True),
-        "translate-x": Range(0, 1, "sides", signed=True),
-        "translate-y": Range(0, 1, "sides", signed=True),
-        "cutout":      Range(0, 1, "sides"),
+        "translate-x": Range(0, 1, "side fraction", signed=True),
+        "translate-y": Range(0, 1, "side fraction", signed=True),
+        "cutout":      Range(0, 1, "side fraction"),
     },
 )  # fmt: skip
 
 # RandAugment of the TPU EfficientNet code: tensorflow/tpu 7dc921f, models/official/efficientnet/autoaugment.py,
-# whose M is 9, 15 and 28 in the paper. Levels go on past 10 unclipped; pixels are absolute whatever the image size.
-# Where that code is undefined (posterize past 8 bits, solarize past 256) ours changes nothing.
+# whose M is 9, 15 and 28 in the paper. Levels above 10 are not clipped. Pixels do not depend on the image size. Where
+# that code is undefined (posterize above 8 bits, solarize above 256), ours changes nothing.
 TF_EFFICIENTNET = Space(
     "tf-efficientnet", fill=(128, 128, 128),
     ops={
@@ -33,8 +34,8 @@ TF_EFFICIENTNET = Space(
         "equalize":     None,
         "invert":       None,
         "rotate":       Range(0, 30, "degrees", signed=True),
-        "posterize":    Range(0, 4, "bits", whole="truncated"),
-        "solarize":     Range(0, 256, "threshold", whole="truncated"),
+        "posterize":    Range(0, 4, "bits", rounding="truncate"),
+        "solarize":     Range(0, 256, "threshold", rounding="truncate"),
         "color":        Range(0.1, 1.9, "factor"),
         "contrast":     Range(0.1, 1.9, "factor"),
         "brightness":   Range(0.1, 1.9, "factor"),
@@ -43,8 +44,8 @@ TF_EFFICIENTNET = Space(
         "shear-y":      Range(0, 0.3, "shear", signed=True),
         "translate-x":  Range(0, 100, "pixels", signed=True),
         "translate-y":  Range(0, 100, "pixels", signed=True),
-        "cutout":       Range(0, 40, "half side", whole="truncated"),
-        "solarize-add": Range(0, 110, "addition", whole="truncated"),
+        "cutout":       Range(0, 40, "half side", rounding="truncate"),
+        "solarize-add": Range(0, 110, "addition", rounding="truncate"),
     },
 )  # fmt: skip
 
@@ -54,37 +55,37 @@ TF_EFFICIENTNET_AUTOAUGMENT = replace(
     ops=TF_EFFICIENTNET.ops | {
         "translate-x":  Range(0, 250, "pixels", signed=True),
         "translate-y":  Range(0, 250, "pixels", signed=True),
-        "cutout":       Range(0, 100, "half side", whole="truncated"),
+        "cutout":       Range(0, 100, "half side", rounding="truncate"),
     },
 )  # fmt: skip
 
 # AutoAugment on CIFAR and SVHN: tensorflow/models 245f66d, research/autoaugment/augmentation_transforms.py. Pixels are
-# those of 32-pixel images. There what comes from outside the image is marked by alpha 0 and becomes the mean at the
-# end, except that autocontrast, equalize, invert, posterize and solarize reset alpha, so that fill of an earlier op
-# stays black as they processed it. That subtlety is not reproduced: ours is the mean at once, and later ops process it.
+# for images of 32 pixels. That code marks pixels from outside the image by alpha 0 and sets them to the mean after all
+# ops. But autocontrast, equalize, invert, posterize and solarize reset alpha, so that the fill of an earlier op stays
+# black as they changed it. This is not reproduced: ours fills with the mean at once, and later ops change it.
 AUTOAUGMENT_CIFAR = Space(
     "autoaugment-cifar", fill="mean", limit=10,
     ops={
         "shear-x":      Range(0, 0.3, "shear", signed=True),
         "shear-y":      Range(0, 0.3, "shear", signed=True),
-        "translate-x":  Range(0, 10, "pixels", signed=True, whole="truncated"),
-        "translate-y":  Range(0, 10, "pixels", signed=True, whole="truncated"),
-        "rotate":       Range(0, 30, "degrees", signed=True, whole="truncated"),
+        "translate-x":  Range(0, 10, "pixels", signed=True, rounding="truncate"),
+        "translate-y":  Range(0, 10, "pixels", signed=True, rounding="truncate"),
+        "rotate":       Range(0, 30, "degrees", signed=True, rounding="truncate"),
         "autocontrast": None,
         "invert":       None,
         "equalize":     None,
-        "solarize":     Range(256, 0, "threshold", whole="truncated"),
-        "posterize":    Range(4, 0, "bits", whole="truncated"),
+        "solarize":     Range(256, 0, "threshold", rounding="truncate"),
+        "posterize":    Range(4, 0, "bits", rounding="truncate"),
         "contrast":     Range(0.1, 1.9, "factor"),
         "color":        Range(0.1, 1.9, "factor"),
         "brightness":   Range(0.1, 1.9, "factor"),
         "sharpness":    Range(0.1, 1.9, "factor"),
-        "cutout":       Range(0, 20, "side", whole="truncated"),
+        "cutout":       Range(0, 20, "side", rounding="truncate"),
     },
 )  # fmt: skip
 
-# PBA: arcelien/pba a9cc308, pba/augmentation_transforms.py and augmentation_transforms_hp.py, a copy of the above, its
-# fill included. The order of the ops is that in which its schedules list them.
+# PBA: arcelien/pba a9cc308, pba/augmentation_transforms.py and augmentation_transforms_hp.py, a copy of the above,
+# including the fill. The order of the ops is that of its schedules.
 PBA = replace(
     AUTOAUGMENT_CIFAR, name="pba",
     ops={name: AUTOAUGMENT_CIFAR.ops[name] for name in (
@@ -93,26 +94,26 @@ PBA = replace(
     )},
 )  # fmt: skip
 
-# Fast AutoAugment: kakaobrain/fast-autoaugment 2424224, FastAutoAugment/augmentations.py. Ranges have two sides and are
-# mirrored at random as well: at level 0.5 the geometric ops change nothing, 0 and 1 are equally strong.
+# Fast AutoAugment: kakaobrain/fast-autoaugment 2424224, FastAutoAugment/augmentations.py. Ranges go from negative to
+# positive values and the sign is random too: geometric ops change nothing at level 0.5 and are strongest at 0 and 1.
 FAST_AUTOAUGMENT = Space(
     "fast-autoaugment", fill=(0, 0, 0), cutout_fill=(125, 123, 114), full_level=1, limit=1,
     ops={
         "shear-x":      Range(-0.3, 0.3, "shear", signed=True),
         "shear-y":      Range(-0.3, 0.3, "shear", signed=True),
-        "translate-x":  Range(-0.45, 0.45, "sides", signed=True),
-        "translate-y":  Range(-0.45, 0.45, "sides", signed=True),
+        "translate-x":  Range(-0.45, 0.45, "side fraction", signed=True),
+        "translate-y":  Range(-0.45, 0.45, "side fraction", signed=True),
         "rotate":       Range(-30, 30, "degrees", signed=True),
         "autocontrast": None,
         "invert":       None,
         "equalize":     None,
         "solarize":     Range(0, 256, "threshold"),
-        "posterize":    Range(4, 8, "bits", whole="truncated"),
+        "posterize":    Range(4, 8, "bits", rounding="truncate"),
         "contrast":     Range(0.1, 1.9, "factor"),
         "color":        Range(0.1, 1.9, "factor"),
         "brightness":   Range(0.1, 1.9, "factor"),
         "sharpness":    Range(0.1, 1.9, "factor"),
-        "cutout":       Range(0, 0.2, "widths"),
+        "cutout":       Range(0, 0.2, "width fraction"),
     },
 )  # fmt: skip
 
@@ -120,68 +121,68 @@ FAST_AUTOAUGMENT = Space(
 # timm/data/auto_augment.py. It applies a drawn op with probability 1/2 and clamps magnitudes at 10.
 TIMM = Space(
     "timm", fill=(128, 128, 128), resample=("bilinear", "bicubic"), probability=0.5,
-    limit=10, beyond=" (timm clamps larger ones to 10)",
+    limit=10, limit_note=" (timm clamps larger ones to 10)",
     ops={
         "autocontrast": None,
         "equalize":     None,
         "invert":       None,
         "rotate":       Range(0, 30, "degrees", signed=True),
-        "posterize":    Range(0, 4, "bits", whole="truncated"),
-        "solarize":     Range(0, 256, "threshold", whole="truncated"),
-        "solarize-add": Range(0, 110, "addition", whole="truncated"),
+        "posterize":    Range(0, 4, "bits", rounding="truncate"),
+        "solarize":     Range(0, 256, "threshold", rounding="truncate"),
+        "solarize-add": Range(0, 110, "addition", rounding="truncate"),
         "color":        Range(0.1, 1.9, "factor"),
         "contrast":     Range(0.1, 1.9, "factor"),
         "brightness":   Range(0.1, 1.9, "factor"),
         "sharpness":    Range(0.1, 1.9, "factor"),
         "shear-x":      Range(0, 0.3, "shear", signed=True),
         "shear-y":      Range(0, 0.3, "shear", signed=True),
-        "translate-x":  Range(0, 0.45, "sides", signed=True),
-        "translate-y":  Range(0, 0.45, "sides", signed=True),
+        "translate-x":  Range(0, 0.45, "side fraction", signed=True),
+        "translate-y":  Range(0, 0.45, "side fraction", signed=True),
     },
 )  # fmt: skip
 
 # torchvision's RandAugment: pytorch/vision 0352a47, torchvision/transforms/autoaugment.py, 31 bins.
 TORCHVISION = Space(
-    "torchvision", fill=(0, 0, 0), full_level=30, limit=30, whole_levels=True, linspace=True,
-    beyond=", whose scale has 31 bins",
+    "torchvision", fill=(0, 0, 0), full_level=30, limit=30, integer_levels=True, linspace=True,
+    limit_note=" (31 bins)",
     ops={
         "none":         None,
         "shear-x":      Range(0, 0.3, "shear", signed=True),
         "shear-y":      Range(0, 0.3, "shear", signed=True),
-        "translate-x":  Range(0, 150 / 331, "sides", signed=True, whole="truncated"),
-        "translate-y":  Range(0, 150 / 331, "sides", signed=True, whole="truncated"),
+        "translate-x":  Range(0, 150 / 331, "side fraction", signed=True, rounding="truncate"),
+        "translate-y":  Range(0, 150 / 331, "side fraction", signed=True, rounding="truncate"),
         "rotate":       Range(0, 30, "degrees", signed=True),
         "brightness":   Range(0, 0.9, "1 ± factor", signed=True),
         "color":        Range(0, 0.9, "1 ± factor", signed=True),
         "contrast":     Range(0, 0.9, "1 ± factor", signed=True),
         "sharpness":    Range(0, 0.9, "1 ± factor", signed=True),
-        "posterize":    Range(8, 4, "bits", whole="rounded"),
+        "posterize":    Range(8, 4, "bits", rounding="round"),
         "solarize":     Range(255, 0, "threshold"),
         "autocontrast": None,
         "equalize":     None,
     },
 )  # fmt: skip
 
-# AutoAugment of the same file: the same ends over 10 bins, so that level 9 is the strongest; and invert.
+# AutoAugment of the same file: the same ranges over 10 bins, so that level 9 is the strongest, and op invert.
 TORCHVISION_AUTOAUGMENT = replace(
-    TORCHVISION, name="torchvision-autoaugment", full_level=9, limit=9, beyond=", whose scale has 10 bins",
+    TORCHVISION, name="torchvision-autoaugment", full_level=9, limit=9, limit_note=" (10 bins)",
     ops=TORCHVISION.ops | {"invert": None},
 )  # fmt: skip
 
-# TrivialAugmentWide of the same file (arXiv 2103.10158): ranges of its own, shifts in pixels.
+# TrivialAugmentWide of the same file (arXiv 2103.10158): larger ranges, shifts in pixels.
 TORCHVISION_WIDE = replace(
     TORCHVISION, name="torchvision-wide",
     ops=TORCHVISION.ops | {
         "shear-x":      Range(0, 0.99, "shear", signed=True),
         "shear-y":      Range(0, 0.99, "shear", signed=True),
-        "translate-x":  Range(0, 32, "pixels", signed=True, whole="truncated"),
-        "translate-y":  Range(0, 32, "pixels", signed=True, whole="truncated"),
+        "translate-x":  Range(0, 32, "pixels", signed=True, rounding="truncate"),
+        "translate-y":  Range(0, 32, "pixels", signed=True, rounding="truncate"),
         "rotate":       Range(0, 135, "degrees", signed=True),
         "brightness":   Range(0, 0.99, "1 ± factor", signed=True),
         "color":        Range(0, 0.99, "1 ± factor", signed=True),
         "contrast":     Range(0, 0.99, "1 ± factor", signed=True),
         "sharpness":    Range(0, 0.99, "1 ± factor", signed=True),
-        "posterize":    Range(8, 2, "bits", whole="rounded"),
+        "posterize":    Range(8, 2, "bits", rounding="round"),
     },
 )  # fmt: skip
 
@@ -199,20 +200,23 @@ RANDAUGMENT_PAPER_OPS = (
 )  # fmt: skip
 """The fourteen ops of the RandAugment paper (arXiv 1909.13719, Section 3)."""
 
-_READING_OF_SUB_POLICIES = {
+_SUB_POLICY_SPACES = {
     "tf-efficientnet": "tf-efficientnet-autoaugment",
     "torchvision": "torchvision-autoaugment",
 }
 
 
 def get_space(name: str) -> Space:
-    """The space called `name`; InputError with the nearest name if there is none."""
+    """The space called `name`. Raises InputError with the nearest name for an unknown space."""
     if name not in SPACES:
-        known = list(SPACES)
-        raise InputError(f"there is no space {name!r}{nearest(str(name), known) or '; there are ' + ', '.join(known)}")
+        hint = nearest(str(name), list(SPACES))
+        raise InputError(f"there is no space {name!r}{hint}", "" if hint else f"choose one of {', '.join(SPACES)}")
     return SPACES[name]
 
 
 def get_sub_policy_space(name: str) -> Space:
-    """The space in which system `name` reads its sub-policies, where that differs from its RandAugment."""
-    return get_space(_READING_OF_SUB_POLICIES.get(name, name))
+    """The space for levels of sub-policies in space `name`: some systems use other ranges than in RandAugment.
+
+    Raises InputError as `get_space`.
+    """
+    return get_space(_SUB_POLICY_SPACES.get(name, name))

@@ -1,4 +1,4 @@
-"""Views for torchvision pipelines: one image in, the same kind of image out."""
+"""Views in torchvision pipelines: a transform of single images, and a dataset wrapper."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-_LONGEST_BLOCK = 256
+_MAX_BLOCK = 256  # plans drawn ahead
 _SEEDS = 1 << 64
+_KEPT_MODES = frozenset({"L", "RGB"})
+_CONVERTED_MODES = frozenset({"1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 
 
 class ViewTransform:
-    """A policy as a torchvision-style transform: PIL image or uint8 tensor [C,H,W] in, the same kind out.
+    """A policy as a torchvision-style transform of one image.
 
-    `policy` is a specification or a Policy. PIL images of mode L and RGB keep their mode; 1, P, PA, LA, La, RGBA, RGBa,
-    RGBX, CMYK, YCbCr, LAB and HSV become RGB; other modes, float tensors, batches and other channel counts are
-    InputErrors.
+    policy: a specification or a Policy. seed: 0..2^64-1.
 
-    With `transform(image, index=i)` the view depends on (seed, epoch, i) alone; `Keyed` does this for a whole data
-    set. Without an index the views are numbered: each DataLoader worker takes numbers of its own, so no two give the
-    same sequence. `set_epoch` reaches running workers too and starts the numbers again. Until it is called, the
-    numbers just go on, and workers, which begin anew with every pass, mix in their loader's base seed (which
-    torch.manual_seed fixes), so that no two passes look alike.
+    Takes a PIL image or a uint8 tensor [C,H,W] with C 1 or 3, and returns the same type. PIL images keep the modes L
+    and RGB; 1, P, PA, LA, La, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB and HSV become RGB. Raises InputError for other modes,
+    dtypes and shapes.
+
+    `transform(image, index=i)` depends on (seed, epoch, i) only; `ViewDataset` uses it for all samples of a dataset.
+    Without an index, views are counted, and the count takes the place of the index. Each DataLoader worker counts
+    through other numbers, so workers do not repeat each other's views. `set_epoch` restarts the count, also in running
+    workers. Before the first `set_epoch`, the count continues, and workers, which restart it in every pass, add their
+    loader's base seed (fixed by torch.manual_seed), so that passes differ.
     """
 
     def __init__(self, policy: str | Policy, seed: int = 0) -> None:
@@ -44,61 +48,63 @@ class ViewTransform:
             raise InputError(f"ViewTransform: seed is {seed}, but must be from 0 to 2^64-1")
         self.policy = create_policy(policy) if isinstance(policy, str) else policy
         self.seed = seed
-        self._epoch = torch.full((1,), -1, dtype=torch.int64)  # -1: set_epoch was not called
+        self._epoch = torch.full((1,), -1, dtype=torch.int64)  # -1: set_epoch has not been called
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
-        self._numbered = _Numbered()
+        self._counter = _PlanCounter()
 
     def set_epoch(self, epoch: int) -> None:
-        """Views of `epoch` (0..2^32-1) from now on."""
+        """Sets the epoch (0..2^32-1) of the following views and restarts the count of views without an index."""
         if not is_integer(epoch) or not 0 <= epoch < 1 << 32:
             raise InputError(f"ViewTransform: epoch is {epoch}, but must be from 0 to 2^32-1")
         self._epoch[0] = epoch
-        self._numbered = _Numbered()
+        self._counter = _PlanCounter()
 
     @property
     def epoch(self) -> int:
-        """What set_epoch said last; 0 before."""
+        """The epoch of the last `set_epoch`; 0 before the first."""
         return max(int(self._epoch.item()), 0)
 
     def __call__(self, image: Image | Tensor, index: int | None = None) -> Any:
-        """The view of one image; `index` is the sample's position in the data set."""
-        pixels, restore = _opened(image)
+        """The view of one image. index: the sample's position in the dataset, at least 0; None: see the class."""
+        pixels, restore = _to_array(image)
         size = pixels.shape[1:3]
         if index is None:
-            plan = self._numbered.next_plan(self.policy, self.seed, int(self._epoch.item()), size)
-            return restore(apply_unchecked(pixels, plan, threads=1)[0])  # checked with its block
+            plan = self._counter.next_plan(self.policy, self.seed, int(self._epoch.item()), size)
+            return restore(apply_unchecked(pixels, plan, threads=1)[0])  # checked when it was drawn
         if index < 0:
             raise InputError(f"ViewTransform: index is {index}, but must be at least 0")
         return restore(apply(pixels, self.policy.plan(self.seed, self.epoch, [index], size), threads=1)[0])
 
     def views(self, images: Sequence[Image | Tensor], indices: Sequence[int]) -> list[Any]:
-        """The views of several images with their indices, as one by one, but drawn together: faster."""
-        opened = [_opened(image) for image in images]
-        seen: list[Any] = [None] * len(opened)
-        for size in {pixels.shape[1:] for pixels, _ in opened}:
-            rows = [row for row, (pixels, _) in enumerate(opened) if pixels.shape[1:] == size]
-            plan = self.policy.plan(self.seed, self.epoch, np.array([indices[row] for row in rows]), size[:2])
-            changed = apply(np.concatenate([opened[row][0] for row in rows]), plan, threads=1)
-            for row, view in zip(rows, changed, strict=True):
-                seen[row] = opened[row][1](view)
-        return seen
+        """The views of several images with their indices; the same as one call each, but faster."""
+        arrays = [_to_array(image) for image in images]
+        views: list[Any] = [None] * len(arrays)
+        for shape in {pixels.shape[1:] for pixels, _ in arrays}:
+            rows = [row for row, (pixels, _) in enumerate(arrays) if pixels.shape[1:] == shape]
+            plan = self.policy.plan(self.seed, self.epoch, np.array([indices[row] for row in rows]), shape[:2])
+            batch = apply(np.concatenate([arrays[row][0] for row in rows]), plan, threads=1)
+            for row, view in zip(rows, batch, strict=True):
+                restore = arrays[row][1]
+                views[row] = restore(view)
+        return views
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_numbered": _Numbered()}
+        return self.__dict__ | {"_counter": _PlanCounter()}
 
     def __repr__(self) -> str:
         return f"ViewTransform({self.policy!r}, seed={self.seed})"
 
 
-class Keyed:
-    """A data set whose samples (image, ...) get views keyed by their index: the same in any worker, order and batch.
+class ViewDataset:
+    """A map-style dataset whose images are replaced by views that depend on (seed, epoch, index) only.
 
-    `then` is applied to each view (ToTensor, say). Usable wherever a map-style data set is.
+    So views do not depend on workers, order or batches. dataset: map-style, with samples (image, ...). transform: its
+    `set_epoch` sets the epoch. then: a transform applied to each view afterwards, such as ToTensor().
     """
 
     def __init__(self, dataset: Any, transform: ViewTransform, then: Callable[[Any], Any] | None = None) -> None:
         if not isinstance(transform, ViewTransform):
-            raise InputError(f"Keyed takes a ViewTransform, not {type(transform).__name__}")
+            raise InputError(f"ViewDataset takes a ViewTransform, not {type(transform).__name__}")
         self.dataset = dataset
         self.transform = transform
         self.then = then
@@ -110,85 +116,85 @@ class Keyed:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Any, ...]]:
-        """The samples at `indices`, a whole batch for PyTorch's loader."""
+        """The samples of one batch; PyTorch's DataLoader calls this if it exists."""
         samples = [tuple(self.dataset[index]) for index in indices]
         positions = [range(len(self.dataset))[index] for index in indices]  # -1 is the last
         views = self.transform.views([sample[0] for sample in samples], positions)
-        finished = views if self.then is None else [self.then(view) for view in views]
-        return [(view, *sample[1:]) for view, sample in zip(finished, samples, strict=True)]
+        if self.then is not None:
+            views = [self.then(view) for view in views]
+        return [(view, *sample[1:]) for view, sample in zip(views, samples, strict=True)]
 
 
-class _Numbered:
-    """Plans for views that have a number instead of an index; drawn ahead in blocks while the size stays the same."""
+class _PlanCounter:
+    """Draws plans for images without an index: counts them, and draws ahead in blocks while the size stays the same."""
 
     def __init__(self) -> None:
-        self._drawn_for: tuple[int, Any] | None = None  # epoch and worker; a forked worker inherits its parent's
-        self._number = 0
+        self._key: tuple[int, Any] | None = None  # epoch and worker of the block; a forked worker inherits its parent's
+        self._count = 0
         self._block: ViewPlan | None = None
         self._row = 0
         self._length = 1
 
     def next_plan(self, policy: Policy, seed: int, epoch: int, size: Size) -> ViewPlan:
-        """The plan of the next number, for one image of `size`; an epoch of -1 stands for none."""
+        """The plan of the next image, of `size`. epoch: -1 if `set_epoch` has not been called."""
         worker = _worker_info()
-        if self._drawn_for != (epoch, worker):
-            self._drawn_for, self._number, self._block = (epoch, worker), 0, None
+        if self._key != (epoch, worker):
+            self._key, self._count, self._block = (epoch, worker), 0, None
         block = self._block
         if block is None or self._row == len(block) or block.size != size:
             same_size = block is not None and block.size == size
-            self._length = min(2 * self._length, _LONGEST_BLOCK) if same_size else 1
+            self._length = min(2 * self._length, _MAX_BLOCK) if same_size else 1
             block = self._block = self._draw(policy, seed, epoch, size, worker)
             self._row = 0
         row = self._row
         self._row += 1
-        self._number += 1
+        self._count += 1
         return block[row : row + 1]
 
     def _draw(self, policy: Policy, seed: int, epoch: int, size: Size, worker: Any) -> ViewPlan:
-        numbers = self._number + np.arange(self._length)
+        numbers = self._count + np.arange(self._length)
         if worker is not None:
             numbers = numbers * worker.num_workers + worker.id
             if epoch < 0:
                 seed = (seed + worker.seed - worker.id) % _SEEDS
         plan = policy.plan(seed, max(epoch, 0), numbers, size)
         if plan.size != size or len(plan) != len(numbers):
-            raise InputError(f"ViewTransform: {policy!r} plans for {len(plan)} images of {plan.size}, not as asked")
+            raise InputError(
+                f"ViewTransform: {policy!r} returns a plan for {len(plan)} images of {plan.size}, "
+                f"not for {len(numbers)} images of {size}"
+            )
         check_plan(plan)
         return plan
 
 
 def _worker_info() -> Any:
-    """Who we are among the workers of a DataLoader; None in the main process."""
+    """Information about this DataLoader worker; None in the main process."""
     from torch.utils.data import get_worker_info
 
     return get_worker_info()
 
 
-_KEPT = frozenset({"L", "RGB"})
-_CONVERTED = frozenset({"1", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
-
-
-def _opened(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:
-    """An image as uint8 [1,H,W,C], and what makes the same kind of image of uint8 [H,W,C]."""
+def _to_array(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:
+    """The image as uint8 [1,H,W,C], and a function that converts uint8 [H,W,C] to the same type of image."""
     mode = getattr(image, "mode", None)
-    if not isinstance(mode, str):  # a tensor has a method of that name
-        return _opened_tensor(image)
-    if mode not in _KEPT:
-        if mode not in _CONVERTED:
-            raise InputError(f"ViewTransform: an image of mode {mode} has no 8-bit colours; convert it to L or RGB")
+    if not isinstance(mode, str):  # Tensor.mode is a method
+        return _tensor_to_array(image)
+    if mode not in _KEPT_MODES:
+        if mode not in _CONVERTED_MODES:
+            raise InputError(f"ViewTransform: an image of mode {mode} has no 8-bit colours", "convert it to L or RGB")
         image = image.convert("RGB")
     channels = 1 if mode == "L" else 3
     width, height = image.size
     return np.frombuffer(image.tobytes(), np.uint8).reshape(1, height, width, channels), _to_pillow
 
 
-def _opened_tensor(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:
+def _tensor_to_array(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:
     import torch
 
     if not isinstance(image, torch.Tensor):
         raise InputError(f"ViewTransform takes a PIL image or a uint8 tensor [C,H,W], not {type(image).__name__}")
     if image.dtype != torch.uint8:
-        raise InputError(f"ViewTransform takes uint8 tensors, not {image.dtype}; put it before ToTensor or ToDtype")
+        raise InputError(f"ViewTransform takes uint8 tensors, not {image.dtype}", "use it before ToTensor or ToDtype")
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise InputError(f"ViewTransform takes one image [C,H,W] with C 1 or 3, not {list(image.shape)}")
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())[None]
@@ -200,5 +206,5 @@ def _to_pillow(view: NDArray[np.uint8]) -> Image:
 
     height, width, channels = view.shape
     image = Image.new("L" if channels == 1 else "RGB", (width, height), None)
-    image.frombytes(view.tobytes())  # quicker than Image.frombytes, and than Image.frombuffer, which copies too
+    image.frombytes(view.tobytes())  # faster than Image.frombytes and Image.frombuffer
     return image

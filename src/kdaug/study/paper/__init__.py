@@ -1,6 +1,7 @@
-"""The paper's tables and figures: the runs each needs, and our results beside the published ones."""
+"""The paper's tables and figures: the runs that each needs, and our results next to the published ones."""
 
 from kdaug.study.paper.reproduce import write_reproduction
-from kdaug.study.paper.studies import STUDIES, paper_study
+from kdaug.study.paper.results import study_recipes
+from kdaug.study.paper.studies import STUDIES, PaperStudy, paper_study
 
-__all__ = ["STUDIES", "paper_study", "write_reproduction"]
+__all__ = ["STUDIES", "PaperStudy", "paper_study", "study_recipes", "write_reproduction"]

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as studies: which runs each needs, and what the paper reports of them."""
+"""The paper's tables and figures as studies: the runs that each needs, and the published results."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kdaug.errors import InputError, nearest
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.runs import result_settings
-from kdaug.study.report.compare import is_teacher_setting
+from kdaug.study.report.finished import is_teacher_setting
 from kdaug.study.sweep.grid import Settings
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of the paper's, and the recipe that reproduces it.
+    """One number of a table or figure, and the recipe that reproduces it.
 
-    name: of its run, without the seed. row, column: where it stands. recipe: at the study's scale; original: the
-    paper's. published: top-1 error in percent; None if the paper has no number there. over: name of the cell that its
-    gain is over; None if it is no gain.
+    name: of its runs, without the seed. row, column: its position. recipe: at the study's scale. original: the paper's
+    recipe. published: top-1 error in percent, None if the paper gives none. baseline: name of the cell that its gain is
+    relative to, None if it has no gain.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class PaperStudy:
-    """A table or figure of the paper at a scale. claims: what the paper claims of it in words, a sentence each."""
+    """A table or figure of the paper at a scale. claims: what the paper concludes from it, one sentence each."""
 
     title: str
     scale: Scale
@@ -43,19 +43,19 @@ class PaperStudy:
     claims: tuple[str, ...] = ()
 
 
-LABEL, TAUGHT = "label only", "with the teacher"
+LABEL_ONLY, WITH_TEACHER = "label only", "with the teacher"
 
 
 def paper_study(name: str, scale: Scale) -> PaperStudy:
-    """The table or figure called `name` (in STUDIES) at `scale`; InputError if there is none."""
+    """The study called `name` (in STUDIES) at `scale`. Raises InputError if there is none."""
     if name in ("figure1", "figure3"):
         raise InputError(
-            f"the paper's {name} shows images: kdaug views show draws those of any policy, and the page of kdaug demo "
-            "views with what a teacher sees in them"
+            f"the paper's {name} shows images and needs no study",
+            "kdaug views show draws the views of any policy; the page of kdaug demo shows a teacher's predictions for them",
         )
     if name not in STUDIES:
         known = ", ".join(STUDIES)
-        raise InputError(f"the paper's {name!r} cannot be reproduced{nearest(name, list(STUDIES))}; known are {known}")
+        raise InputError(f"there is no study {name!r}{nearest(name, list(STUDIES))}", f"choose one of {known}")
     return STUDIES[name](scale)
 
 
@@ -69,11 +69,10 @@ def _cell(
     name: str | None = None,
     settings: Settings | None = None,
 ) -> Cell:
-    """Of a named recipe with other values of some `settings`, for which the paper's figure does not hold."""
-    named = RECIPES[recipe]
-    original, ours = (
-        with_settings(each, settings or {}, recipe) for each in (named.make(), at_scale(named.make(), scale))
-    )
+    """A cell of a named recipe. With other `settings`, the recipe's published error does not apply."""
+    named, changes = RECIPES[recipe], settings or {}
+    original = with_settings(named.make(), changes, recipe)
+    ours = with_settings(at_scale(named.make(), scale), changes, recipe)
     return Cell(name or recipe, row, column, ours, original, None if settings else named.published_error, baseline)
 
 
@@ -81,10 +80,10 @@ def _table1(scale: Scale) -> PaperStudy:
     cells = list[Cell]()
     for magnitude in (0, 3, 7) if scale == "smoke" else range(8):
         name = f"cifar100-table1-m{magnitude}"
-        cells.append(_cell(name, f"M = {magnitude}", LABEL, scale))
-        cells.append(_cell(f"{name}-kd", f"M = {magnitude}", TAUGHT, scale, baseline=name))
-    claims = ("Without a teacher the error rises fast with M; with it less, so that the gain grows.",)
-    return PaperStudy("Table 1: what the teacher gains at each magnitude", scale, tuple(cells), claims)
+        cells.append(_cell(name, f"M = {magnitude}", LABEL_ONLY, scale))
+        cells.append(_cell(f"{name}-kd", f"M = {magnitude}", WITH_TEACHER, scale, baseline=name))
+    claims = ("Without a teacher the error rises fast with M. With a teacher it rises less, so the gain grows with M.",)
+    return PaperStudy("Table 1: gain from the teacher at each magnitude", scale, tuple(cells), claims)
 
 
 _TABLE2_COLUMNS = {
@@ -93,7 +92,7 @@ _TABLE2_COLUMNS = {
     "fast-autoaugment": "Fast AutoAugment",
     "pba": "PBA",
     "randaugment": "RandAugment",
-    "kd": "AutoAugment, " + TAUGHT,
+    "kd": "AutoAugment, " + WITH_TEACHER,
 }
 _TABLE2_ROWS: dict[Scale, tuple[tuple[str, str], ...]] = {
     "smoke": (("cifar10", "wide_resnet28_10"),),
@@ -103,19 +102,19 @@ _TABLE2_ROWS: dict[Scale, tuple[tuple[str, str], ...]] = {
 
 
 def _table2(scale: Scale) -> PaperStudy:
-    rows = _TABLE2_ROWS.get(scale) or _rows_of("Table 2", "-none")
+    rows = _TABLE2_ROWS.get(scale) or _table_rows("Table 2", "-none")
     cells = list[Cell]()
     for dataset, network in rows:
         for method, column in _TABLE2_COLUMNS.items():
             name = f"{dataset}-{network}-{method}"
             baseline = f"{dataset}-{network}-autoaugment" if method == "kd" else None
             cells.append(_cell(name, f"{dataset}, {network}", column, scale, baseline))
-    claims = ("AutoAugment with the teacher is as good as the best of the others or better, in every row.",)
-    return PaperStudy("Table 2: CIFAR, against other augmentation", scale, tuple(cells), claims)
+    claims = ("In every row, AutoAugment with the teacher is as good as the best other method or better.",)
+    return PaperStudy("Table 2: CIFAR, compared with other augmentation", scale, tuple(cells), claims)
 
 
-def _rows_of(family: str, ending: str) -> list[tuple[str, str]]:
-    """Data set and network of each row of a table, from the names of its recipes."""
+def _table_rows(family: str, ending: str) -> list[tuple[str, str]]:
+    """Dataset and network of each row of a table, from the recipes of `family` whose names have this ending."""
     names = [name for name, named in RECIPES.items() if named.family.startswith(family) and name.endswith(ending)]
     return [(name.partition("-")[0], name.partition("-")[2].removesuffix(ending)) for name in names]
 
@@ -124,14 +123,13 @@ _TABLE3_COLUMNS = {
     "autoaugment": "AutoAugment",
     "randaugment": "RandAugment",
     "advprop": "AdvProp",
-    "kd": "RandAugment, " + TAUGHT,
+    "kd": "RandAugment, " + WITH_TEACHER,
 }
 
 
 def _table3(scale: Scale) -> PaperStudy:
-    networks = (
-        [network for _, network in _rows_of("Table 3", "-autoaugment")] if scale == "paper" else ["efficientnet_b0"]
-    )
+    all_networks = [network for _, network in _table_rows("Table 3", "-autoaugment")]
+    networks = all_networks if scale == "paper" else ["efficientnet_b0"]
     cells = list[Cell]()
     for network in networks:
         for method, column in _TABLE3_COLUMNS.items():
@@ -141,61 +139,65 @@ def _table3(scale: Scale) -> PaperStudy:
         doubled, larger = "imagenet-efficientnet_b4-doubled", "imagenet-efficientnet_b8-kd-800"
         cells.append(_cell(doubled, "efficientnet_b4, twice the epochs", _TABLE3_COLUMNS["randaugment"], scale))
         cells.append(_cell(larger, "efficientnet_b8, tested at 800 pixels", _TABLE3_COLUMNS["kd"], scale))
-    claims = ("In every row RandAugment with the teacher is best.",)
-    return PaperStudy("Table 3: ImageNet, against other augmentation", scale, tuple(cells), claims)
+    claims = ("In every row, RandAugment with the teacher is best.",)
+    return PaperStudy("Table 3: ImageNet, compared with other augmentation", scale, tuple(cells), claims)
 
 
 _FIGURE2_MAGNITUDES = (9, 15, 28, 36)
-"""The paper claims from none to 36; these are those it uses elsewhere."""
+"""The paper plots magnitudes up to 36. These are the ones that it uses elsewhere."""
 
 
 def _figure2(scale: Scale) -> PaperStudy:
-    claims = ("The training loss rises with M; the accuracy first rises, and at M = 36 ends below that without any.",)
-    title = "Figure 2: training loss and validation error under ever stronger augmentation"
-    if scale == "paper":
-        network = "imagenet-efficientnet_b0"
-        recipe = f"{network}-randaugment"
+    claims = (
+        "The training loss rises with M. The accuracy rises first, and at M = 36 falls below that without augmentation.",
+    )
+    title = "Figure 2: training loss and validation error as augmentation becomes stronger"
+    network = "imagenet-efficientnet_b0"
+    recipe = f"{network}-randaugment"
+    if scale != "paper":
+        original = RECIPES[recipe].make()
         cells = [
-            _cell(recipe, "none", LABEL, scale, name=f"{network}-none", settings={"views.policy": "none"}),
-            *(
-                _cell(recipe, f"M = {m}", LABEL, scale, name=f"{network}-m{m}", settings={"views.magnitude": float(m)})
-                for m in _FIGURE2_MAGNITUDES
-            ),
+            replace(cell, original=original, published=None)
+            for cell in _table1(scale).cells
+            if cell.column == LABEL_ONLY
         ]
         return PaperStudy(title, scale, tuple(cells), claims)
-    original = RECIPES["imagenet-efficientnet_b0-randaugment"].make()
-    alone = [cell for cell in _table1(scale).cells if cell.column == LABEL]
-    return PaperStudy(title, scale, tuple(replace(cell, original=original, published=None) for cell in alone), claims)
+    cells = [_cell(recipe, "none", LABEL_ONLY, scale, name=f"{network}-none", settings={"views.policy": "none"})]
+    for magnitude in _FIGURE2_MAGNITUDES:
+        name, settings = f"{network}-m{magnitude}", {"views.magnitude": float(magnitude)}
+        cells.append(_cell(recipe, f"M = {magnitude}", LABEL_ONLY, scale, name=name, settings=settings))
+    return PaperStudy(title, scale, tuple(cells), claims)
 
 
 _FIGURE4 = (*((weight, 10) for weight in (0.1, 0.2, 0.5, 1.0, 2.0)), *((0.5, k) for k in (2, 5, 25, 50)))
-"""λ and K of the paper's points: λ at K = 10, K at λ = 0.5."""
+"""(λ, K) of the paper's points: λ varies at K = 10, K varies at λ = 0.5."""
 _FIGURE4_ERRORS = {(0.1, 10): 22.3, (0.5, 5): 22.0}
-"""Those that its text gives (top-1 77.7 and 78.0); the baseline is Table 3's 77.4."""
+"""The errors that the paper's text gives (accuracies 77.7 and 78.0). The baseline is 77.4 in Table 3."""
 
 
 def _figure4(scale: Scale) -> PaperStudy:
-    """On ImageNet as the paper; smaller on CIFAR-100 at M = 5 of the geometric space, where the teacher gains much."""
+    """At the scale "paper" on ImageNet; else on CIFAR-100 at M = 5 of the geometric space, where the gain is large."""
     published = "imagenet-efficientnet_b0-randaugment", "imagenet-efficientnet_b0-kd"
-    alone, taught = published if scale == "paper" else ("cifar100-table1-m5", "cifar100-table1-m5-kd")
+    baseline, with_teacher = published if scale == "paper" else ("cifar100-table1-m5", "cifar100-table1-m5-kd")
     points = (point for point in _FIGURE4 if scale != "smoke" or point in ((0.5, 10), (2.0, 10), (0.5, 2)))
-    cells = [_cell(alone, "no teacher", "error", scale)]
+    cells = [_cell(baseline, "no teacher", "error", scale)]
     for weight, k in points:
-        row, name = f"λ = {weight:g}, K = {k}", f"{taught}-weight{weight:g}-k{k}"
+        row, name = f"λ = {weight:g}, K = {k}", f"{with_teacher}-weight{weight:g}-k{k}"
         settings = {"supervision.weight": weight, "supervision.k": k}
-        cell = _cell(taught, row, "error", scale, alone, name=name, settings=settings)
+        cell = _cell(with_teacher, row, "error", scale, baseline, name=name, settings=settings)
         cells.append(replace(cell, published=_FIGURE4_ERRORS.get((weight, k))))
     if scale != "paper":
-        cells = [_instead_of(published[cell.baseline is not None], cell) for cell in cells]
+        cells = [_with_original(cell, published[cell.baseline is not None]) for cell in cells]
     claims = (
-        "On ImageNet with EfficientNet-B0 all λ from 0.1 to 2 and all K from 2 to 50 beat the 22.6 % without teacher.",
-        "λ = 0.1 gains 0.3 points; λ = 0.5, K = 5 is best with 22.0 %; above K = 10 it slowly gets worse.",
+        "On ImageNet with EfficientNet-B0, all λ from 0.1 to 2 and all K from 2 to 50 improve on the error of 22.6 % "
+        "without teacher.",
+        "λ = 0.1 gains 0.3 points. λ = 0.5, K = 5 is best with 22.0 %. Above K = 10 the error rises slowly.",
     )
-    return PaperStudy("Figure 4: how λ and K matter", scale, tuple(cells), claims)
+    return PaperStudy("Figure 4: effect of λ and K", scale, tuple(cells), claims)
 
 
-def _instead_of(recipe: str, cell: Cell) -> Cell:
-    """A cell of one experiment in the place of another, whose λ and K it has and whose figure it cannot have."""
+def _with_original(cell: Cell, recipe: str) -> Cell:
+    """A cell that reproduces another experiment of the paper: its original is `recipe` with the cell's λ and K."""
     original = RECIPES[recipe].make()
     if cell.baseline is not None:
         ours = cell.recipe.supervision
@@ -204,21 +206,21 @@ def _instead_of(recipe: str, cell: Cell) -> Cell:
 
 
 def _section34(scale: Scale) -> PaperStudy:
-    network, weak = "cifar100-wide_resnet28_10", "cifar100-shake_shake26_2x96d-autoaugment"
+    network, strong = "cifar100-wide_resnet28_10", "cifar100-shake_shake26_2x96d-autoaugment"
     plain, clean = f"{network}-autoaugment", "cifar100-clean-epochs"
     first, second = "Wide-ResNet under AutoAugment", "the same, then clean epochs"
-    third = "a better network, whose teacher is that Wide-ResNet"
+    third = "a better network, with that Wide-ResNet as teacher"
     cells = (
-        _cell(plain, first, LABEL, scale),
-        _cell(f"{network}-kd", first, TAUGHT, scale, baseline=plain),
-        _cell(clean, second, LABEL, scale, baseline=plain),
-        _cell(f"{clean}-kd", second, f"{TAUGHT} in the clean epochs", scale, baseline=clean),
-        _cell(weak, third, LABEL, scale),
-        _cell("cifar100-weak-teacher", third, TAUGHT, scale, baseline=weak),
+        _cell(plain, first, LABEL_ONLY, scale),
+        _cell(f"{network}-kd", first, WITH_TEACHER, scale, baseline=plain),
+        _cell(clean, second, LABEL_ONLY, scale, baseline=plain),
+        _cell(f"{clean}-kd", second, f"{WITH_TEACHER} in the clean epochs", scale, baseline=clean),
+        _cell(strong, third, LABEL_ONLY, scale),
+        _cell("cifar100-weak-teacher", third, WITH_TEACHER, scale, baseline=strong),
     )
     claims = (
         "A teacher that is worse than its student still helps.",
-        "Clean epochs gain a little, with the teacher in them more.",
+        "Clean epochs gain a little, and more with the teacher.",
     )
     return PaperStudy("Section 3.4: a weak teacher, and clean epochs at the end", scale, cells, claims)
 
@@ -234,16 +236,18 @@ STUDIES: dict[str, Callable[[Scale], PaperStudy]] = {
 
 
 def paper_differences(cells: Iterable[Cell]) -> dict[str, list[tuple[Any, Any]]]:
-    """What is not as in the paper: by setting, the pairs of its value there and here, each once.
+    """Settings that differ from the paper's: for each, the distinct pairs (value in the paper, value in the cell).
 
-    Not where data lie, nor what a recipe without a teacher claims of one.
+    data.root is left out, and so are teacher settings of cells without a teacher.
     """
-    found = dict[str, list[tuple[Any, Any]]]()
+    differences = dict[str, list[tuple[Any, Any]]]()
     for cell in cells:
-        there, here = result_settings(cell.original), result_settings(cell.recipe)
-        taught = {there["teacher.source"], here["teacher.source"]} != {"none"}
-        for name in (name for name in there if name != "data.root" and (taught or not is_teacher_setting(name))):
-            pair = there[name], here[name]
-            if pair[0] != pair[1] and pair not in found.setdefault(name, []):
-                found[name].append(pair)
-    return {name: pairs for name, pairs in found.items() if pairs}
+        paper, ours = result_settings(cell.original), result_settings(cell.recipe)
+        has_teacher = {paper["teacher.source"], ours["teacher.source"]} != {"none"}
+        for name in paper:
+            if name == "data.root" or (is_teacher_setting(name) and not has_teacher):
+                continue
+            pair = paper[name], ours[name]
+            if pair[0] != pair[1] and pair not in differences.setdefault(name, []):
+                differences[name].append(pair)
+    return {name: pairs for name, pairs in differences.items() if pairs}

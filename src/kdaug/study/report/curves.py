@@ -1,61 +1,63 @@
-"""Curves of several runs over their epochs, from their metrics.jsonl."""
+"""Training curves: the cross-entropy and the validation error of runs over epochs."""
 
 from __future__ import annotations
 
-import io
-import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kdaug.training import read_metrics
-
-COLORS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce")
-
-
-def curves_svg(runs: dict[str, Path]) -> str:
-    """SVG of validation error and training cross-entropy against epochs, one line per run (title: directory)."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    error, cross_entropy = figure.subplots(1, 2)
-    for (title, directory), color in zip(runs.items(), itertools.cycle(COLORS), strict=False):
-        errors, means = errors_by_epoch(directory), cross_entropy_by_epoch(directory)
-        error.plot(list(errors), list(errors.values()), "o-", ms=4, color=color, label=title)
-        cross_entropy.plot(list(means), list(means.values()), "o-", ms=4, color=color, label=title)
-    _finish(error, "Error on the validation images, %")
-    _finish(cross_entropy, "Cross-entropy on the training views, nats")
-    error.legend(frameon=False)
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "kdaug"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+from kdaug.runs import read_metrics
+from kdaug.study.report.plotting import add_legend, style_axes
 
 
-def errors_by_epoch(directory: Path) -> dict[int, float]:
-    """Top-1 error in percent of a run at each evaluation, by epoch from 1."""
-    return {line["epoch"] + 1: line["top1_error"] for line in read_metrics(directory) if line["kind"] == "eval"}
+@dataclass(frozen=True)
+class Curve:
+    """A line of the figure: the mean over `runs`, which are directories. style: arguments of matplotlib's plot()."""
+
+    label: str
+    runs: Sequence[Path]
+    style: Mapping[str, Any]
 
 
-def cross_entropy_by_epoch(directory: Path) -> dict[int, float]:
-    """Mean cross-entropy of a run's training steps in nats, by epoch from 1."""
+def curves_figure(curves: Sequence[Curve]) -> Figure:
+    """Training cross-entropy (left) and validation error (right) over epochs, as in the paper's Figure 2."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    for curve in curves:
+        epochs, values = _mean([cross_entropy_by_epoch(run) for run in curve.runs])
+        loss.plot(epochs, values, marker="o", ms=3, **curve.style)
+        epochs, values = _mean([errors_by_epoch(run) for run in curve.runs])
+        error.plot(epochs, values, marker="o", ms=3, label=curve.label, **curve.style)
+    loss.set_ylabel("cross-entropy on the training views, nats")
+    error.set_ylabel("error, %")
+    for axes in (loss, error):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style_axes(axes)
+    add_legend(figure, len(curves))
+    return figure
+
+
+def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
+    """The epochs that all runs have, and the mean over the runs at each."""
+    epochs = sorted(set.intersection(*(set(run) for run in runs)))
+    return epochs, [statistics.fmean(run[epoch] for run in runs) for epoch in epochs]
+
+
+def errors_by_epoch(run: Path) -> dict[int, float]:
+    """Top-1 error in percent at each evaluation of a run, by epoch from 1."""
+    return {line["epoch"] + 1: line["top1_error"] for line in read_metrics(run) if line["kind"] == "eval"}
+
+
+def cross_entropy_by_epoch(run: Path) -> dict[int, float]:
+    """Mean cross-entropy in nats of the training steps of each epoch, by epoch from 1."""
     by_epoch: dict[int, list[float]] = {}
-    for line in read_metrics(directory):
+    for line in read_metrics(run):
         if line["kind"] == "step":
             by_epoch.setdefault(line["epoch"] + 1, []).append(line["cross_entropy"])
     return {epoch: sum(values) / len(values) for epoch, values in by_epoch.items()}
-
-
-def style_axes(axes: Axes) -> None:
-    """No box, faint lines to read values by."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-
-
-def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel("epoch")
-    style_axes(axes)
-    axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,5 +1,6 @@
 """Sweeps: a recipe trained with every combination of some settings, on this machine or on a Ray cluster."""
 
+from kdaug.study.sweep.failures import read_failures
 from kdaug.study.sweep.grid import grid, read_run_list, run_names
 from kdaug.study.sweep.jobs import Job, plan_jobs
 from kdaug.study.sweep.local import LocalWorkers
@@ -14,6 +15,7 @@ __all__ = [
     "Workers",
     "grid",
     "plan_jobs",
+    "read_failures",
     "read_run_list",
     "run_jobs",
     "run_names",

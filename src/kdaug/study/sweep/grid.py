@@ -1,4 +1,4 @@
-"""Which runs a sweep is of: every combination of some settings' values, or one run for each line of a file."""
+"""The runs of a sweep: every combination of values of some settings, or one run per line of a file."""
 
 from __future__ import annotations
 
@@ -17,54 +17,58 @@ from kdaug.config import parse_plain_yaml
 from kdaug.errors import InputError
 
 Settings = Mapping[str, Any]
-"""Values of a recipe's settings by dotted name, as YAML would have them."""
+"""Values of recipe settings by dotted name, of the types that YAML gives them."""
 
-_LONGEST_NAME = 150
+_MAX_NAME_LENGTH = 150
 
 
 def grid(axes: Sequence[str]) -> list[Settings]:
-    """Every combination of the values in `axes`, each as views.magnitude=0,1,2 or run.seed=0..2; the last varies first.
+    """Every combination of the values in `axes`, such as "views.magnitude=0,1,2" or "run.seed=0..2".
 
-    Values are read as YAML, so that 'a,b' in quotes is one and [1, 2] is a list; None is none. No axes: one run,
-    unchanged. Raises InputError for what cannot be read, no value, or a setting that is given twice.
+    The last axis varies fastest. Without axes the result is one run without changes. Values are YAML: quotes allow a
+    comma in a value, brackets make a list, None is null. Raises InputError for text that is not an axis, for an empty
+    range, and for a value or setting that appears twice.
     """
     values = dict[str, list[Any]]()
     for axis in axes:
-        name, given = parse_axis(axis)
+        name, axis_values = parse_axis(axis)
         if name in values:
-            raise InputError(f"{name} is given twice; give all its values together, as {name}=1,2")
-        values[name] = given
+            raise InputError(f"{name} is given twice", "write all its values in one list, separated by commas")
+        values[name] = axis_values
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
 def parse_axis(text: str) -> tuple[str, list[Any]]:
-    """The setting's name and its values; InputError if it is not like views.magnitude=0,1,2."""
-    name, equals, given = text.partition("=")
-    if not (equals and given and re.fullmatch(r"\w+\.\w+", name.replace("-", "_"))):
-        raise InputError(f"{text!r} is not like views.magnitude=0,1,2")
+    """Name and values of the setting in "views.magnitude=0,1,2". Raises InputError for any other text."""
+    name, equals, values_text = text.partition("=")
+    if not (equals and values_text and re.fullmatch(r"\w+\.\w+", name.replace("-", "_"))):
+        raise InputError(f"{text!r} is not a setting with values, such as views.magnitude=0,1,2")
     try:
-        values = parse_plain_yaml(f"[{given}]")
+        items = parse_plain_yaml(f"[{values_text}]")
     except (yaml.YAMLError, ValueError):
-        raise InputError(f"{text!r} cannot be read; put a value with brackets or commas in quotes") from None
-    spread = [each for value in values for each in _spread(value)]
-    if len({repr(value) for value in spread}) < len(spread):
+        raise InputError(f"{text!r} cannot be read", "put values with brackets or commas in quotes") from None
+    values = [value for item in items for value in _expand_range(item)]
+    if len({repr(value) for value in values}) < len(values):
         raise InputError(f"{text!r} has a value twice")
-    return name.replace("-", "_"), spread
+    return name.replace("-", "_"), values
 
 
-def _spread(value: Any) -> list[Any]:
-    """0..2 is 0, 1, 2; None is none, as on the command line; anything else is itself."""
-    ends = re.fullmatch(r"(\d+)\.\.(\d+)", value) if isinstance(value, str) else None
-    if ends is None:
+def _expand_range(value: Any) -> list[Any]:
+    """[0, 1, 2] for "0..2", [None] for "None", and [value] for any other value."""
+    match = re.fullmatch(r"(\d+)\.\.(\d+)", value) if isinstance(value, str) else None
+    if match is None:
         return [None if value == "None" else value]
-    first, last = int(ends[1]), int(ends[2])
+    first, last = int(match[1]), int(match[2])
     if last < first:
-        raise InputError(f"{value} has no value, its end comes before its beginning")
+        raise InputError(f"the range {value} is empty: its end is less than its start")
     return list(range(first, last + 1))
 
 
 def read_run_list(path: Path) -> list[Settings]:
-    """The runs of a list file: one a line, as `views.magnitude=5 run.seed=1`; what follows a # is not read."""
+    """The runs in a text file, one per line, such as `views.magnitude=5 run.seed=1`. # starts a comment.
+
+    Raises InputError for a file that cannot be read or has no runs, and for a line that is not one run.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -73,35 +77,35 @@ def read_run_list(path: Path) -> list[Settings]:
     runs = list[Settings]()
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            words = shlex.split(line, comments=True)
-            if words:
-                (run,) = grid(words)
+            axes = shlex.split(line, comments=True)
+            if axes:
+                (run,) = grid(axes)
                 runs.append(run)
         except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from None
+            raise InputError(f"{path}, line {number}: {error.problem}", error.way_out) from None
         except ValueError:
-            raise InputError(f"{path}, line {number}: must be one run, as views.magnitude=5 run.seed=1") from None
+            raise InputError(f"{path}, line {number}: must be one run, such as views.magnitude=5 run.seed=1") from None
     if not runs:
         raise InputError(f"list of runs {path} is empty")
     return runs
 
 
 def run_names(runs: Sequence[Settings]) -> list[str]:
-    """A name for each run, fit for a file: magnitude=5_seed=1. InputError if two are the same."""
-    known = list(dict.fromkeys(name for run in runs for name in run))
-    lasts = [name.partition(".")[2] for name in known]
-    short = {name: last if lasts.count(last) == 1 else name for name, last in zip(known, lasts, strict=True)}
-    names = ["_".join(f"{short[name]}={_in_file_name(run[name])}" for name in run) or "run" for run in runs]
-    names = [name if len(name) <= _LONGEST_NAME else _shortened(name) for name in names]
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise InputError(f"two runs would both be called {name}; give each run once")
+    """A file name for each run, such as "magnitude=5_seed=1". Raises InputError if two are the same."""
+    settings = list(dict.fromkeys(name for run in runs for name in run))
+    fields = [name.partition(".")[2] for name in settings]
+    short = {name: field if fields.count(field) == 1 else name for name, field in zip(settings, fields, strict=True)}
+    names = ["_".join(f"{short[name]}={_to_file_name(run[name])}" for name in run) or "run" for run in runs]
+    names = [name if len(name) <= _MAX_NAME_LENGTH else _shorten(name) for name in names]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"two runs have the name {name}", "list each run once")
     return names
 
 
-def _in_file_name(value: Any) -> str:
+def _to_file_name(value: Any) -> str:
     return re.sub(r"[^\w.@+-]+", "-", str(value))
 
 
-def _shortened(name: str) -> str:
-    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _shorten(name: str) -> str:
+    return f"{name[:_MAX_NAME_LENGTH]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

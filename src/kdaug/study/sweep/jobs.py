@@ -1,4 +1,4 @@
-"""What a sweep has to do: teachers to train once, labels to store once, and the runs themselves."""
+"""The jobs of a sweep: teachers to train once, labels to store once, and the runs themselves."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from kdaug.config import Data, Recipe, read_recipe, to_yaml
+from kdaug.config import Data, Recipe, ResolvedRecipe, read_recipe, to_yaml
 from kdaug.data import Dataset, load_dataset
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, read_environment, result_settings
-from kdaug.storage.atomic import atomic_write
-from kdaug.supervision.label_store import bytes_per_view
+from kdaug.storage import atomic_write
+from kdaug.supervision.manifest import bytes_per_view
 from kdaug.supervision.soft_labels import required_classes
 from kdaug.training.resolve import resolve, teacher_run_recipe
 
-_STORES = "labels"
-"""In the folder of a sweep: where its label stores are."""
-_SHARE_OF_DISK = 0.5
-"""Of what is free, that all label stores together may take."""
+_LABEL_FOLDER = "labels"
+"""Folder of the label stores, inside the sweep's folder."""
+_MAX_DISK_SHARE = 0.5
+"""Fraction of the free disk space that all new labels together may take."""
+_USE_ANOTHER_FOLDER = "choose another folder for the sweep"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One kdaug command of a sweep: a training, or a labelling for several of them.
+    """One kdaug command of a sweep: it trains a run or a teacher, or stores labels for several runs.
 
-    name: how it is called in tables and files. path: the run directory, or label store, that it fills. arguments: what
-    follows `kdaug`. after: the name of the job that must be done first; None if none has to be.
+    name: identifies the job in tables and file names. path: the run directory or label store that it writes. arguments:
+    the command line after `kdaug`. depends_on: name of the job that must finish first, or None.
     """
 
     name: str
@@ -40,158 +41,161 @@ class Job:
 
     @property
     def trains(self) -> bool:
+        """Whether it writes a run directory."""
         return self.arguments[0] == "train"
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A run of the sweep, resolved, in its directory `place`.
+class _PlannedRun:
+    """A run of the sweep.
 
-    teacher: how its teacher is trained; None if it needs no training. begun: the recipe that is there already, as
-    which it goes on; None if none is.
+    teacher: recipe of the teacher that has to be trained for it, or None. existing: the recipe in its run directory if
+    the run has begun, or None.
     """
 
     name: str
-    recipe: Recipe
-    place: Path
-    teacher: Recipe | None
-    begun: Recipe | None
+    recipe: ResolvedRecipe
+    teacher: ResolvedRecipe | None
+    existing: Recipe | None
+
+    @property
+    def teacher_job(self) -> str | None:
+        """Name of the job that trains its teacher."""
+        return None if self.teacher is None else _teacher_job_name(self.teacher)
+
+
+def _teacher_job_name(teacher: ResolvedRecipe) -> str:
+    return f"teacher-{Path(teacher.run.dir).name}"
 
 
 def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -> list[Job]:
-    """The jobs of the runs named in `recipes`, in an order to go by; all is below `folder`, where recipes are written.
+    """The jobs that train `recipes` (by run name), each after the job it depends on. Writes their recipes to `folder`.
 
-    A teacher that several runs want is trained once. If several are to see the same views under the same teacher, it
-    looks once and its answers are stored, where the disk has room and `share_labels`. Raises InputError for a recipe
-    that cannot be, for images that are not there, and for a run directory that began with another.
+    Runs with the same teacher share one training of it. With `share_labels`, runs with the same views and teacher also
+    share one label store, if the disk has space for it. Raises InputError for an invalid recipe, missing images, and a
+    run directory that belongs to another recipe or other images.
     """
-    runs = [_run(name, recipe, folder) for name, recipe in recipes.items()]
+    runs = [_plan_run(name, recipe, folder) for name, recipe in recipes.items()]
     for run in runs:
-        _check_that_it_goes_on(run)
-        if not RunDirectory(run.place).is_finished:
-            _dataset(run.recipe.data)
+        _check_run_directory(run)
+        if not RunDirectory(Path(run.recipe.run.dir)).is_finished:
+            _load_dataset(run.recipe.data)
     folder.mkdir(parents=True, exist_ok=True)
-    teachers = {_name_of(run.teacher): run.teacher for run in runs if run.teacher is not None}
-    stores = _stores(runs, folder) if share_labels else {}
-    students = [_student(run, folder, stores.get(run.name)) for run in runs]
-    before = {job.depends_on for job in (*students, *stores.values())}
-    first = [_training(name, recipe, folder, None) for name, recipe in teachers.items() if name in before]
-    return [*first, *{store.name: store for store in stores.values()}.values(), *students]
+    label_jobs = _plan_label_jobs(runs, folder) if share_labels else {}
+    run_jobs = [_run_job(run, folder, label_jobs.get(run.name)) for run in runs]
+    shared = {job.name: job for job in label_jobs.values()}.values()
+    needed = {job.depends_on for job in (*run_jobs, *shared)}
+    teachers = {_teacher_job_name(run.teacher): run.teacher for run in runs if run.teacher is not None}
+    teacher_jobs = [_training_job(name, recipe, folder, None) for name, recipe in teachers.items() if name in needed]
+    return [*teacher_jobs, *shared, *run_jobs]
 
 
-def _run(name: str, recipe: Recipe, folder: Path) -> _Run:
-    place = folder / name
-    begun = read_recipe(place / "recipe.yaml") if (place / "recipe.yaml").is_file() else None
+def _plan_run(name: str, recipe: Recipe, folder: Path) -> _PlannedRun:
+    directory = RunDirectory(folder / name)
+    existing = read_recipe(directory.recipe) if directory.recipe.is_file() else None
     try:
-        resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(place), resume=False)))
+        resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(directory.path), resume=False)))
     except InputError as error:
-        raise InputError(f"run {name}: {error}") from None
+        raise InputError(f"run {name}: {error.problem}", error.way_out) from None
     teacher = None
     if resolved.teacher.source == "train" and resolved.teacher.labels is None:
-        teacher = teacher_run_recipe(resolved, _dataset(resolved.data).content if resolved.data.encoded else None)
-    if begun is not None:
-        resolved = with_shared_labels(resolved, begun)
-    return _Run(name, resolved, place, teacher, begun)
+        images = _load_dataset(resolved.data).content if resolved.data.encoded else None
+        teacher = resolve(teacher_run_recipe(resolved, images))
+    if existing is not None:
+        resolved = with_shared_labels(resolved, existing)
+    return _PlannedRun(name, resolved, teacher, existing)
 
 
-def with_shared_labels(recipe: Recipe, begun: Recipe) -> Recipe:
-    """`recipe`, learning from the label store that its run, which has `begun`, learns from, if a sweep made that."""
-    labels, teacher = begun.teacher.labels, recipe.teacher
-    is_shared = labels is not None and Path(labels).parent.name == _STORES
+def with_shared_labels(recipe: ResolvedRecipe, existing: Recipe) -> ResolvedRecipe:
+    """`recipe` with the label store of `existing`, the recipe in its run directory, if a sweep made that store."""
+    labels, teacher = existing.teacher.labels, recipe.teacher
+    is_shared = labels is not None and Path(labels).parent.name == _LABEL_FOLDER
     if not is_shared or teacher.source == "none" or teacher.labels is not None:
         return recipe
     return replace(recipe, teacher=replace(teacher, labels=labels))
 
 
-def _check_that_it_goes_on(run: _Run) -> None:
-    """InputError if its directory is of another run, or of other images; what helps is another folder for all."""
+def _check_run_directory(run: _PlannedRun) -> None:
+    """Raises InputError if the run directory belongs to another recipe or other images."""
+    recipe = run.recipe
     try:
-        find_run(replace(run.recipe, run=replace(run.recipe.run, resume=True)))
+        find_run(replace(recipe, run=replace(recipe.run, resume=True)))
     except InputError as error:
-        raise InputError(str(error).replace("another --run.dir", "another --dir")) from None
-    if run.begun is None or not run.recipe.data.encoded or run.begun.data.root == run.recipe.data.root:
+        raise InputError(error.problem, _USE_ANOTHER_FOLDER) from None
+    if run.existing is None or not recipe.data.encoded or run.existing.data.root == recipe.data.root:
         return
-    there = read_environment(RunDirectory(run.place)).get("data")
-    if there is not None and there != _dataset(run.recipe.data).content:
+    content = read_environment(RunDirectory(Path(recipe.run.dir))).get("data")
+    if content is not None and content != _load_dataset(recipe.data).content:
         raise InputError(
-            f"{run.place} began with other images than those in {run.recipe.data.root}; choose another --dir"
+            f"{recipe.run.dir} began with other images than those in {recipe.data.root}", _USE_ANOTHER_FOLDER
         )
 
 
 @cache
-def _dataset(data: Data) -> Dataset:
+def _load_dataset(data: Data) -> Dataset:
     return load_dataset(data)
 
 
-def _name_of(teacher: Recipe) -> str:
-    assert teacher.run.dir is not None
-    return f"teacher-{Path(teacher.run.dir).name}"
-
-
-def _student(run: _Run, folder: Path, store: Job | None) -> Job:
+def _run_job(run: _PlannedRun, folder: Path, label_job: Job | None) -> Job:
     recipe = run.recipe
-    if store is not None:
-        stored = replace(recipe, teacher=replace(recipe.teacher, labels=str(store.path)))
-        return _training(run.name, stored, folder, store.name)
-    needs_teacher = run.teacher is not None and recipe.teacher.labels is None
-    return _training(run.name, recipe, folder, _name_of(run.teacher) if run.teacher and needs_teacher else None)
+    if label_job is not None:
+        recipe = replace(recipe, teacher=replace(recipe.teacher, labels=str(label_job.path)))
+        return _training_job(run.name, recipe, folder, label_job.name)
+    return _training_job(run.name, recipe, folder, run.teacher_job if recipe.teacher.labels is None else None)
 
 
-def _training(name: str, recipe: Recipe, folder: Path, depends_on: str | None) -> Job:
-    assert recipe.run.dir is not None
-    file = _written(name, recipe, folder)
+def _training_job(name: str, recipe: ResolvedRecipe, folder: Path, depends_on: str | None) -> Job:
+    file = _write_recipe(name, recipe, folder)
     return Job(name, Path(recipe.run.dir), ("train", str(file), "--run.resume"), depends_on)
 
 
-def _written(name: str, recipe: Recipe, folder: Path) -> Path:
-    """The file in which a job finds its recipe."""
+def _write_recipe(name: str, recipe: Recipe, folder: Path) -> Path:
+    """Writes the recipe file that a job reads; its path."""
     file = folder / "recipes" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, to_yaml(recipe))
     return file
 
 
-def _stores(runs: Iterable[_Run], folder: Path) -> dict[str, Job]:
-    """By the name of each run that has not begun, the labelling that it is to learn from, if it shares one."""
-    groups = dict[str, list[_Run]]()
+def _plan_label_jobs(runs: Iterable[_PlannedRun], folder: Path) -> dict[str, Job]:
+    """The labelling job of each run that has not begun and shares its views and teacher with another, by run name."""
+    groups = dict[str, list[_PlannedRun]]()
     for run in runs:
         if run.recipe.teacher.source != "none" and run.recipe.supervision.when == "all":
-            groups.setdefault(_views_and_teacher(run), []).append(run)
-    stores, room = dict[str, Job](), _SHARE_OF_DISK * shutil.disk_usage(folder).free
-    for digits, group in groups.items():
-        waiting = [run.name for run in group if run.begun is None]
-        if len(group) > 1 and waiting:
-            store, size = _labelling(digits, group, folder)
-            if size <= room:
-                room -= size
-                stores |= dict.fromkeys(waiting, store)
-    return stores
+            groups.setdefault(_sharing_key(run), []).append(run)
+    jobs, free_bytes = dict[str, Job](), _MAX_DISK_SHARE * shutil.disk_usage(folder).free
+    for key, group in groups.items():
+        new_runs = [run.name for run in group if run.existing is None]
+        if len(group) > 1 and new_runs:
+            job, missing_bytes = _label_job(key, group, folder)
+            if missing_bytes <= free_bytes:
+                free_bytes -= missing_bytes
+                jobs |= dict.fromkeys(new_runs, job)
+    return jobs
 
 
-def _views_and_teacher(run: _Run) -> str:
-    """Ten hexadecimal digits that differ where labels cannot be shared."""
-    learned = result_settings(replace(run.recipe, teacher=replace(run.recipe.teacher, labels=None)))
-    seen = {
+def _sharing_key(run: _PlannedRun) -> str:
+    """Ten hexadecimal digits, equal for runs that can use the same stored labels."""
+    settings = result_settings(replace(run.recipe, teacher=replace(run.recipe.teacher, labels=None)))
+    relevant = {
         name: value
-        for name, value in learned.items()
+        for name, value in settings.items()
         if name.startswith(("data.", "views.", "teacher.")) or name.endswith(("epochs", ".precision"))
     }
-    teacher = None if run.teacher is None else _name_of(run.teacher)
-    return hashlib.sha256(json.dumps([seen, teacher], sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps([relevant, run.teacher_job], sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _labelling(digits: str, group: Sequence[_Run], folder: Path) -> tuple[Job, int]:
-    """Stores what all runs of a group ask of their teacher, exactly; and the bytes on disk that it has yet to take."""
-    first, dataset = group[0], _dataset(group[0].recipe.data)
+def _label_job(key: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Job, int]:
+    """The job that stores labels which serve all runs of `group` exactly, and how many bytes it has yet to write."""
+    first, dataset = group[0], _load_dataset(group[0].recipe.data)
     k = max(required_classes(run.recipe.supervision, len(dataset.classes)) for run in group)
     temperatures = sorted({run.recipe.supervision.temperature for run in group})
-    epochs = first.recipe.optimization.all_epochs
-    size = bytes_per_view(k, len(temperatures), "float32") * len(dataset.train) * epochs
-    name = f"labels-{digits}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
+    store_name = f"{key}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
+    name, store = f"labels-{store_name}", folder / _LABEL_FOLDER / store_name
     recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
-    asked = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
-    place = folder / _STORES / name.removeprefix("labels-")
-    there = sum(part.stat().st_size for part in place.glob("epoch-*.safetensors"))
-    arguments = ("label", str(_written(name, recipe, folder)), "--out", str(place), *asked)
-    job = Job(name, place, arguments, _name_of(first.teacher) if first.teacher else None)
-    return job, max(0, size - there)
+    options = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
+    arguments = ("label", str(_write_recipe(name, recipe, folder)), "--out", str(store), *options)
+    views = len(dataset.train) * first.recipe.optimization.all_epochs
+    total_bytes = bytes_per_view(k, len(temperatures), "float32") * views
+    written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
+    return Job(name, store, arguments, first.teacher_job), max(0, total_bytes - written_bytes)

@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep run: processes of this machine."""
+"""Runs the jobs of a sweep as processes on this machine."""
 
 from __future__ import annotations
 
@@ -16,54 +16,58 @@ from kdaug.study.sweep.workers import job_command
 
 
 def count_gpus() -> int:
-    """GPUs of this machine."""
+    """The number of GPUs of this machine."""
     return torch.cuda.device_count()
 
 
 class LocalWorkers:
-    """So many processes at once on this machine: each with a GPU of its own, in turn, or its share of the cores."""
+    """Up to `max_jobs` processes on this machine. Each gets its own GPU, or without GPUs an equal share of the cores.
 
-    def __init__(self, at_once: int) -> None:
+    Raises InputError if `max_jobs` is not from 1 to the number of GPUs or cores, whichever is larger.
+    """
+
+    def __init__(self, max_jobs: int) -> None:
         self._cores, self._gpus = sorted(os.sched_getaffinity(0)), count_gpus()
-        if not 1 <= at_once <= max(self._gpus, len(self._cores)):
-            raise InputError(f"--jobs is {at_once}, but must be from 1 to {max(self._gpus, len(self._cores))} here")
-        self._running: list[tuple[Job, subprocess.Popen[bytes]] | None] = [None] * at_once
+        limit = max(self._gpus, len(self._cores))
+        if not 1 <= max_jobs <= limit:
+            raise InputError(f"the number of jobs at once is {max_jobs}, but must be from 1 to {limit} on this machine")
+        self._slots: list[tuple[Job, subprocess.Popen[bytes]] | None] = [None] * max_jobs
 
     def has_room(self) -> bool:
-        """Whether fewer processes run than may."""
-        return None in self._running
+        """Whether fewer than `max_jobs` processes run."""
+        return None in self._slots
 
     def start(self, job: Job, log: Path) -> None:
-        """Starts it in a session of its own, so that Ctrl-C comes to it from here and not twice."""
-        place = self._running.index(None)
+        """Starts `job` in its own session, so that Ctrl-C in the terminal does not reach it a second time."""
+        slot = self._slots.index(None)
         with open(log, "ab") as out:
             process = subprocess.Popen(
-                job_command(job), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment(place),
+                job_command(job), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment(slot),
                 start_new_session=True,
             )  # fmt: skip
-        if self._gpus == 0 and len(self._running) > 1:
+        if self._gpus == 0 and len(self._slots) > 1:
             with contextlib.suppress(ProcessLookupError):  # it may have ended already
-                os.sched_setaffinity(process.pid, self._cores[place :: len(self._running)])
-        self._running[place] = job, process
+                os.sched_setaffinity(process.pid, self._cores[slot :: len(self._slots)])
+        self._slots[slot] = job, process
 
-    def _environment(self, place: int) -> dict[str, str]:
+    def _environment(self, slot: int) -> dict[str, str]:
         if self._gpus < 2:
             return dict(os.environ)
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(self._gpus)))).split(",")
-        return {**os.environ, "CUDA_VISIBLE_DEVICES": seen[place % self._gpus]}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(self._gpus)))).split(",")
+        return {**os.environ, "CUDA_VISIBLE_DEVICES": visible[slot % self._gpus]}
 
-    def ended(self) -> dict[str, int]:
-        """Name and exit code of each job whose process has ended since it was asked last."""
+    def poll(self) -> dict[str, int]:
+        """Exit codes, by job name, of the processes that have ended since the last call."""
         codes = dict[str, int]()
-        for place, running in enumerate(self._running):
+        for slot, running in enumerate(self._slots):
             if running is not None and running[1].poll() is not None:
                 codes[running[0].name] = running[1].returncode
-                self._running[place] = None
+                self._slots[slot] = None
         return codes
 
     def stop(self) -> None:
-        """Asks every process to stop, each with a checkpoint, and waits for it."""
-        processes = [running[1] for running in self._running if running is not None]
+        """Sends SIGTERM to every process, which makes it write a checkpoint, and waits for them."""
+        processes = [running[1] for running in self._slots if running is not None]
         for process in processes:
             process.send_signal(signal.SIGTERM)
         for process in processes:

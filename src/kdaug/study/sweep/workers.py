@@ -1,4 +1,4 @@
-"""What the scheduler needs of the machines that run its jobs."""
+"""The interface between the scheduler and the machines that run its jobs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from kdaug.study.sweep.jobs import Job
 
 
 class Workers(Protocol):
-    """Takes jobs, and says which have ended."""
+    """Runs jobs as processes and reports their exit codes."""
 
     def has_room(self) -> bool:
-        """Whether another job can be started."""
+        """Whether another job can be started now."""
 
     def start(self, job: Job, log: Path) -> None:
-        """Starts it; what it prints is added to `log`."""
+        """Starts `job` and appends its output to the file `log`."""
 
-    def ended(self) -> dict[str, int]:
-        """Name and exit code of each job that has ended since it was asked last."""
+    def poll(self) -> dict[str, int]:
+        """Exit codes, by job name, of the jobs that have ended since the last call."""
 
     def stop(self) -> None:
-        """Asks all jobs to stop, each with a checkpoint, and waits for them."""
+        """Tells all jobs to stop, each with a checkpoint, and waits for them."""
 
 
 def job_command(job: Job) -> list[str]:
-    """Of its process, with this Python."""
+    """The command line of `job`, for the current Python."""
     return [sys.executable, "-m", "kdaug", *job.arguments]

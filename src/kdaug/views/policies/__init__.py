@@ -1,6 +1,6 @@
-"""Policies: they draw which ops an image gets, and only draw. A policy's plan is a pure function of its arguments.
+"""Policies draw plans: which ops each image gets.
 
-`create_policy` makes one from a specification; `policy_from_views` puts the recipe's crop, flip and cutout around it.
+`create_policy` creates one from a specification, `policy_from_views` from the settings `views` of a recipe.
 """
 
 from kdaug.views.policies.composition import Policy, Sequential
@@ -33,8 +33,8 @@ __all__ = [
     "TrivialAugment",
     "create_policy",
     "follows_epoch",
-    "policy_from_views",
     "pin_policy_files",
+    "policy_from_views",
     "read_policy_file",
     "spec_with_magnitude",
 ]

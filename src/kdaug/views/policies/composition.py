@@ -1,4 +1,4 @@
-"""What a policy is, and several of them one after the other."""
+"""The interface of policies, and sequences of policies."""
 
 from __future__ import annotations
 
@@ -10,42 +10,50 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
-from kdaug.rng.philox import Stream
-from kdaug.views.plan import Size, ViewPlan, blank, chain
+from kdaug.rng import Stream
+from kdaug.views.plan import Size, ViewPlan, concat_plans, empty_plan
 
 
 class Policy(Protocol):
-    """Anything that plans."""
+    """Draws plans. A plan is a pure function of the arguments of `plan`."""
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        """The plan for samples `indices` (int64 [N], positions in the training set) of `size` (height, width)."""
+        """The plan for samples `indices` (int64 [N], positions in the dataset); `size` is their (height, width)."""
         ...
 
 
 @dataclass(frozen=True)
 class Sequential:
-    """Several policies, one after the other. Each stream of random words may serve one of them only."""
+    """Applies several policies in order.
+
+    Raises InputError if two of them use the same stream of random words, because they would draw the same numbers.
+    """
 
     parts: Sequence[Policy]
 
     def __post_init__(self) -> None:
-        drawing: dict[Stream | str, str] = {}
-        for part in flatten(self.parts):
+        users: dict[Stream | str, str] = {}
+        for part in flatten_policies(self.parts):
             kind = type(part).__name__
             stream = getattr(part, "stream", kind)
-            if stream in drawing:
-                other = drawing[stream]
-                trouble = f"{kind} stands twice" if other == kind else f"{other} and {kind} stand together"
-                raise InputError(f"{trouble} in a sequence; both would draw the same numbers")
-            drawing[stream] = kind
+            if stream in users:
+                raise InputError(
+                    f"a sequence has {users[stream]} and {kind}, which would draw the same random numbers",
+                    "use one of them",
+                )
+            users[stream] = kind
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        plans: list[ViewPlan] = [blank(np.size(indices), 0, size)]
+        plans: list[ViewPlan] = [empty_plan(np.size(indices), 0, size)]
         for part in self.parts:
             plans.append(part.plan(seed, epoch, indices, plans[-1].output_size))
-        return chain(plans)
+        return concat_plans(plans)
 
 
-def flatten(parts: Sequence[Policy]) -> list[Policy]:
-    """The parts, those of sequences among them included."""
-    return [single for part in parts for single in (flatten(part.parts) if isinstance(part, Sequential) else [part])]
+def flatten_policies(parts: Sequence[Policy]) -> list[Policy]:
+    """The policies with each Sequential replaced by its parts, at any depth."""
+    return [
+        policy
+        for part in parts
+        for policy in (flatten_policies(part.parts) if isinstance(part, Sequential) else [part])
+    ]

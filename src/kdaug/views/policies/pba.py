@@ -1,4 +1,4 @@
-"""PBA: population based augmentation, a schedule that follows the epoch."""
+"""PBA (population based augmentation): a schedule of policies over the epochs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError
-from kdaug.rng.philox import Stream, Words, below, uniform, words
+from kdaug.rng import Stream, Words, integers_below, random_words, uniform
 from kdaug.views.draw import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.spaces import get_sub_policy_space
 
 NAMES = ("pba-cifar10", "pba-svhn")
-MOST_EPOCHS = 100_000
-_COUNTS = (0.2, 0.5, 1.0)  # cumulative: no op with 0.2, one with 0.3, two with 0.5
+MAX_EPOCHS = 100_000
+_COUNTS = (0.2, 0.5, 1.0)  # cumulative probabilities of no op, one op and two ops
 
 
 @dataclass(frozen=True)
 class PopulationBasedAugmentation:
-    """Up to two of thirty entries per image, by a schedule over `epochs` (Ho et al., arXiv 1905.05393).
+    """Up to two of thirty entries per image, from a schedule over `epochs` (Ho et al., arXiv 1905.05393).
 
-    The code walks through the shuffled entries, applies each with its probability, and stops after the drawn count.
-    Here every entry's outcome is drawn, then an ordered pair among the successes: the same distribution. Epochs after
-    the last go on with the last segment. `space`, `mean` as in SubPolicies.
+    The published code goes through the shuffled entries, applies each with its probability, and stops after a drawn
+    number of ops. Here each entry draws whether it succeeds, then an ordered pair of the successes is drawn, which has
+    the same distribution.
+
+    name: one of NAMES. epochs: length of the run; later epochs use the last segment. space, mean: as in SubPolicies.
+    Raises InputError if epochs is not in 1..MAX_EPOCHS or the space lacks an op or level of the schedule.
     """
 
     name: str
@@ -37,15 +40,15 @@ class PopulationBasedAugmentation:
     space: str = "pba"
     mean: Color = CIFAR_MEAN
     stream: ClassVar[Stream] = Stream.POLICY
-    _entries: OpTable = field(init=False, repr=False, compare=False)
-    _ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
-    _threshold: NDArray[np.uint32] = field(init=False, repr=False, compare=False)
+    _table: OpTable = field(init=False, repr=False, compare=False)
+    _segment_ends: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    _thresholds: NDArray[np.uint32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.epochs <= MOST_EPOCHS:
-            raise InputError(f"policy {self.name}: epochs is {self.epochs}, but must be from 1 to {MOST_EPOCHS}")
+        if not 1 <= self.epochs <= MAX_EPOCHS:
+            raise InputError(f"policy {self.name}: epochs is {self.epochs}, but must be from 1 to {MAX_EPOCHS}")
         space = get_sub_policy_space(self.space)
-        ops, schedule = schedule_of(self.name)
+        ops, schedule = load_schedule(self.name)
         pairs = []
         for _, entries in schedule["segments"]:
             for op, (_, level) in zip(ops, entries, strict=True):
@@ -54,43 +57,49 @@ class PopulationBasedAugmentation:
                 pairs.append((op, float(level)))
         tenths = np.array([[tenth for tenth, _ in entries] for _, entries in schedule["segments"]])
         lengths = [length * self.epochs // schedule["search_epochs"] for length, _ in schedule["segments"]]
-        object.__setattr__(self, "_entries", OpTable(space, pairs, self.mean))
-        object.__setattr__(self, "_ends", np.cumsum(lengths))
-        object.__setattr__(self, "_threshold", np.round(tenths * 6553.6).astype(np.uint32))
+        object.__setattr__(self, "_table", OpTable(space, pairs, self.mean))
+        object.__setattr__(self, "_segment_ends", np.cumsum(lengths))
+        object.__setattr__(self, "_thresholds", np.round(tenths * 6553.6).astype(np.uint32))
 
     def segment_of(self, epoch: int) -> int:
-        """Which of the schedule's segments `epoch` (from 0) falls into."""
-        return min(int(np.searchsorted(self._ends, epoch, side="right")), len(self._ends) - 1)
+        """The index of the segment of the schedule that `epoch` (from 0) is in."""
+        return min(int(np.searchsorted(self._segment_ends, epoch, side="right")), len(self._segment_ends) - 1)
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         segment = self.segment_of(epoch)
-        drawn = words(seed, epoch, indices, Stream.POLICY, 24)
-        entry, applied = self._choose(drawn[:, :3], _halves(drawn[:, 3:18]) < self._threshold[segment])
-        signs = drawn[:, 18:20]  # its highest bit is the sign, the next one the filter
-        dice = RandomWords(sign=signs, x=drawn[:, 20:22], y=drawn[:, 22:24], resample=signs << np.uint32(1))
-        return self._entries.plan(entry + segment * self._threshold.shape[1], dice, size, applied)
+        words = random_words(seed, epoch, indices, Stream.POLICY, 24)
+        entry, applied = self._choose(words[:, :3], _split_in_16_bits(words[:, 3:18]) < self._thresholds[segment])
+        sign = words[:, 18:20]  # the highest bit is the sign, the next one the filter
+        remaining = RandomWords(sign=sign, x=words[:, 20:22], y=words[:, 22:24], resample=sign << np.uint32(1))
+        return self._table.plan(entry + segment * self._thresholds.shape[1], remaining, size, applied)
 
-    def _choose(self, drawn: Words, success: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Entries [N,2] in the order of application, and which of them count; from words [N,3], successes [N,30]."""
-        count = np.searchsorted(_COUNTS, uniform(drawn[:, 0]), side="right")
+    def _choose(self, words: Words, success: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Entries int64 [N,2] in the order of application, and whether each is applied, bool [N,2].
+
+        words: [N,3]. success: bool [N,30], one per entry.
+        """
+        count = np.searchsorted(_COUNTS, uniform(words[:, 0]), side="right")
         rank = success.cumsum(axis=1, dtype=np.int8)
         successes = rank[:, -1].astype(np.int64)
-        first = below(drawn[:, 1], successes)
-        second = below(drawn[:, 2], np.maximum(successes - 1, 0))
+        first = integers_below(words[:, 1], successes)
+        second = integers_below(words[:, 2], np.maximum(successes - 1, 0))
         second += second >= first
-        wanted = np.stack([first, second], axis=1) + 1
-        entry = (rank[:, None] >= wanted[..., None]).argmax(axis=2)
+        chosen = np.stack([first, second], axis=1) + 1
+        entry = (rank[:, None] >= chosen[..., None]).argmax(axis=2)
         return entry, np.arange(1, 3) <= np.minimum(count, successes)[:, None]
 
 
-def _halves(drawn: Words) -> NDArray[np.uint32]:
-    """Words [N,n] as their 16-bit halves [N,2n]: enough for probabilities that are tenths, which are off by 2^-18."""
-    return np.concatenate([drawn >> np.uint32(16), drawn & np.uint32(0xFFFF)], axis=1)
+def _split_in_16_bits(words: Words) -> NDArray[np.uint32]:
+    """The 16-bit halves [N,2n] of words [N,n]; precise enough for probabilities in tenths (error below 2^-17)."""
+    return np.concatenate([words >> np.uint32(16), words & np.uint32(0xFFFF)], axis=1)
 
 
 @cache
-def schedule_of(name: str) -> tuple[list[str], dict[str, Any]]:
-    """The ops of the thirty entries, and the schedule: search_epochs, segments of (epochs, [tenths, level] each)."""
+def load_schedule(name: str) -> tuple[list[str], dict[str, Any]]:
+    """The ops of the thirty entries and the schedule `name` of tables/pba.json.
+
+    The schedule has search_epochs, and segments: (epochs, for each entry [probability in tenths, level]).
+    """
     text = (resources.files("kdaug.views") / "tables" / "pba.json").read_text(encoding="utf-8")
     tables = json.loads(text)
     return tables["ops"] * 2, tables["policies"][name]

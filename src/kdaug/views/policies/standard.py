@@ -1,4 +1,4 @@
-"""The standard parts around a policy: nothing, pad-crop, flip, cutout, random erasing."""
+"""The standard augmentations: pad-crop, flip, cutout, random erasing; and no augmentation."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError, nearest
-from kdaug.rng.philox import Stream, Words, below, uniform, words
+from kdaug.rng import Stream, Words, integers_below, random_words, uniform
 from kdaug.views.ops import CODES
-from kdaug.views.plan import Color, Size, ViewPlan, blank
+from kdaug.views.plan import Color, Size, ViewPlan, empty_plan
 
 CIFAR_MEAN: Color = (125, 122, 113)
-"""Fill of the AutoAugment release, used where a space fills with the data's mean and none is given."""
+"""Mean of CIFAR-10 in the AutoAugment release: the default fill of spaces that fill with the dataset's mean."""
 
 
 @dataclass(frozen=True)
 class NoPolicy:
-    """Leaves every image as it is."""
+    """No augmentation."""
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        return blank(np.size(indices), 0, size)
+        return empty_plan(np.size(indices), 0, size)
 
 
 @dataclass(frozen=True)
 class PadCrop:
-    """Pads `pad` pixels of colour `fill` on each side, then crops back to size at a uniform offset."""
+    """Pads `pad` pixels of colour `fill` on each side, then crops to the original size at a uniform offset."""
 
     pad: int
     fill: Color
     stream: ClassVar[Stream] = Stream.CROP
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        offset = below(words(seed, epoch, indices, Stream.CROP, 2), 2 * self.pad + 1) - self.pad
-        plan = blank(len(offset), 1, size, self.fill)
+        offset = integers_below(random_words(seed, epoch, indices, Stream.CROP, 2), 2 * self.pad + 1) - self.pad
+        plan = empty_plan(len(offset), 1, size, self.fill)
         plan.op[:] = CODES["crop"]
         plan.argument[:, 0, :2] = offset
         plan.argument[:, 0, 2:] = size[1], size[0]
@@ -45,20 +45,20 @@ class PadCrop:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors left-right with probability one half."""
+    """Flips left-right with probability 1/2."""
 
     stream: ClassVar[Stream] = Stream.FLIP
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        heads = uniform(words(seed, epoch, indices, Stream.FLIP, 1)) < 0.5
-        plan = blank(len(heads), 1, size)
-        plan.op[heads] = CODES["flip"]
+        flipped = uniform(random_words(seed, epoch, indices, Stream.FLIP, 1)) < 0.5
+        plan = empty_plan(len(flipped), 1, size)
+        plan.op[flipped] = CODES["flip"]
         return plan
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """Erases a square of `side` pixels centred anywhere in the image, cut off at its border (arXiv 1708.04552)."""
+    """Fills a square of `side` pixels with `fill`; its centre is uniform over the pixels (arXiv 1708.04552)."""
 
     side: int
     fill: Color
@@ -66,8 +66,8 @@ class Cutout:
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         height, width = size
-        centre = below(words(seed, epoch, indices, Stream.CUTOUT, 2), (width, height))
-        plan = blank(len(centre), 1, size, self.fill)
+        centre = integers_below(random_words(seed, epoch, indices, Stream.CUTOUT, 2), (width, height))
+        plan = empty_plan(len(centre), 1, size, self.fill)
         plan.op[:] = CODES["cutout"]
         plan.argument[:, 0, :2] = centre - self.side // 2
         plan.argument[:, 0, 2] = self.side
@@ -75,20 +75,21 @@ class Cutout:
 
 
 ERASING_SPACES = {
-    #               share of the area   aspect ratio
+    #               fraction of area    aspect ratio
     "timm":        ((0.02, 1 / 3),      (0.3, 1 / 0.3)),  # aa4b585, timm/data/random_erasing.py
     "torchvision": ((0.02, 0.33),       (0.3, 3.3)),      # 0352a47, torchvision/transforms/transforms.py
 }  # fmt: skip
-_ATTEMPTS = 10
+_MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """With `probability`, erases a rectangle of random area and aspect ratio (arXiv 1708.04896).
+    """With `probability`, fills a rectangle of random area and aspect ratio (arXiv 1708.04896).
 
-    Area uniform, ratio log-uniform within the ranges of `space`, ten attempts to find one smaller than the image, as
-    in timm and torchvision. Views are uint8, so it is filled with a colour (the mean) before normalisation, where
-    those fill with 0 after it.
+    As in timm and torchvision, the area is uniform and the aspect ratio log-uniform within the ranges of `space` (one
+    of ERASING_SPACES), and up to ten rectangles are drawn until one is smaller than the image. Those libraries fill
+    normalised images with 0. Views are uint8, so here `fill` (the mean) is set before normalisation. Raises InputError
+    for a probability outside 0..1 and for an unknown space.
     """
 
     probability: float
@@ -100,30 +101,32 @@ class RandomErasing:
         if not 0 <= self.probability <= 1:
             raise InputError(f"random-erasing: the probability is {self.probability:g}, but must be from 0 to 1")
         if self.space not in ERASING_SPACES:
-            known = list(ERASING_SPACES)
-            hint = nearest(self.space, known) or "; there are " + ", ".join(known)
-            raise InputError(f"random-erasing: there is no space {self.space!r} for it{hint}")
+            hint = nearest(self.space, list(ERASING_SPACES))
+            raise InputError(
+                f"random-erasing: there is no space {self.space!r}{hint}",
+                "" if hint else f"choose one of {', '.join(ERASING_SPACES)}",
+            )
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        drawn = words(seed, epoch, indices, Stream.ERASING, 3 + 2 * _ATTEMPTS)
-        plan = blank(len(drawn), 1, size, self.fill)
-        rows = np.flatnonzero(uniform(drawn[:, 0]) < self.probability)
-        sides = self._sides(drawn[rows, 3:], size)  # height and width
+        words = random_words(seed, epoch, indices, Stream.ERASING, 3 + 2 * _MAX_ATTEMPTS)
+        plan = empty_plan(len(words), 1, size, self.fill)
+        rows = np.flatnonzero(uniform(words[:, 0]) < self.probability)
+        sides = self._draw_sides(words[rows, 3:], size)
         plan.op[rows, 0] = np.where(sides[:, 0] > 0, CODES["erase"], 0)
-        plan.argument[rows, 0, 0] = below(drawn[rows, 1], size[1] - sides[:, 1] + 1)
-        plan.argument[rows, 0, 1] = below(drawn[rows, 2], size[0] - sides[:, 0] + 1)
+        plan.argument[rows, 0, 0] = integers_below(words[rows, 1], size[1] - sides[:, 1] + 1)
+        plan.argument[rows, 0, 1] = integers_below(words[rows, 2], size[0] - sides[:, 0] + 1)
         plan.argument[rows, 0, 2:] = sides[:, ::-1]
         plan.argument[plan.op == 0] = 0
         return plan
 
-    def _sides(self, drawn: Words, size: Size) -> NDArray[np.float64]:
-        """Height and width, float64 [n,2], from the first attempt that fits; 0, 0 where none does."""
-        shares, ratios = ERASING_SPACES[self.space]
+    def _draw_sides(self, words: Words, size: Size) -> NDArray[np.float64]:
+        """Height and width, float64 [n,2], of the first attempt that fits into the image; 0, 0 if none does."""
+        areas, ratios = ERASING_SPACES[self.space]
         low, high = math.log(ratios[0]), math.log(ratios[1])
-        area = (shares[0] + (shares[1] - shares[0]) * uniform(drawn[:, 0::2])) * (size[0] * size[1])
-        ratio = np.exp(low + (high - low) * uniform(drawn[:, 1::2]))
+        area = (areas[0] + (areas[1] - areas[0]) * uniform(words[:, 0::2])) * (size[0] * size[1])
+        ratio = np.exp(low + (high - low) * uniform(words[:, 1::2]))
         sides = np.round(np.sqrt(np.stack([area * ratio, area / ratio], axis=-1)))  # [n, attempts, 2]
         fits = (sides[..., 0] < size[0]) & (sides[..., 1] < size[1])
         first = fits.argmax(axis=1)
-        rows = np.arange(len(drawn))
+        rows = np.arange(len(words))
         return np.where(fits[rows, first][:, None], sides[rows, first], 0.0)

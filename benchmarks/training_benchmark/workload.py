@@ -1,18 +1,17 @@
-"""What is trained: images, a recipe made ready, student and teacher. The same for every contender."""
+"""What all contenders train: images, a recipe with its context, student and teacher."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-import kdaug.training.context
 from kdaug.config import Network, Optimization, Recipe, Run, Supervision, Views
 from kdaug.data import ArrayImages, Dataset
 from kdaug.data.images import channel_mean_std
@@ -26,29 +25,29 @@ from kdaug.training.resolve import resolve
 
 RANDOM_IMAGES = 50_000
 EPOCHS = 10_000
-"""More than any benchmark takes, so that no loop comes to its end."""
+"""More than any benchmark trains, so that the training loop never ends."""
 TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set held in memory and, in words, where it is from."""
+    """A data set in memory, and its source for the report."""
 
     dataset: Dataset
     source: str
 
 
 @dataclass(frozen=True)
-class Work:
-    """A recipe made ready for its device, where its images are from, and a folder for what runs write.
+class TrainWorkload:
+    """A training context, the source of its images, and a folder for run directories.
 
-    held: what is to be closed when everything has been measured.
+    resources: what must be closed after measuring.
     """
 
     context: TrainContext
     source: str
     folder: Path
-    held: ExitStack
+    resources: ExitStack
 
     @property
     def on_gpu(self) -> bool:
@@ -56,18 +55,18 @@ class Work:
 
     @property
     def workers(self) -> int:
-        """Processes beside the network that a peer may use: as many as kdaug uses threads for its views."""
+        """The number of worker processes of a peer: as many as kdaug uses threads for views."""
         return available_cores() if self.on_gpu else 1
 
 
-def images_of(folder: Path | None) -> Images:
-    """CIFAR-100 if it lies in `folder` in one of its official forms, otherwise random images of its kind."""
-    read = read_cifar("cifar-100", folder) if folder else None
-    train, val = read or (_random_images(RANDOM_IMAGES), _random_images(1))
+def load_images(folder: Path | None) -> Images:
+    """CIFAR-100 from `folder` if it is there in an official format, otherwise random images of the same shape."""
+    cifar = read_cifar("cifar-100", folder) if folder else None
+    train, val = cifar or (_random_images(RANDOM_IMAGES), _random_images(1))
     mean, std = channel_mean_std(train.images)
-    name = "cifar-100" if read else "random"
+    name = "cifar-100" if cifar else "random"
     dataset = Dataset(name, class_names("cifar-100"), train, val, (32, 32), mean, std, content=name)
-    source = "CIFAR-100" if read else "random bytes, of CIFAR-100's number, size and classes"
+    source = "CIFAR-100" if cifar else "random bytes in the number, size and classes of CIFAR-100"
     return Images(dataset, f"{len(train):,} training images: {source}")
 
 
@@ -77,8 +76,10 @@ def _random_images(count: int) -> ArrayImages:
     return ArrayImages(images, generator.integers(0, 100, count))
 
 
-def recipe_of(network: str, batch: int, device: str, compiled: bool, policy: str, k: int, folder: Path) -> Recipe:
-    """The recipe that everything is measured with; all else as a recipe has it by default."""
+def bench_recipe(
+    network: str, batch: int, policy: str, k: int, folder: Path, device: str = "cpu", compiled: bool = False
+) -> Recipe:
+    """The recipe of all contenders; other settings have their defaults."""
     return Recipe(
         views=Views(policy=policy),
         student=Network(network),
@@ -88,29 +89,33 @@ def recipe_of(network: str, batch: int, device: str, compiled: bool, policy: str
     )
 
 
-def work_of(recipe: Recipe, images: Images, folder: Path, held: ExitStack) -> Work:
-    """`recipe` on `images`, which no recipe can name. InputError if the device, the network or the batch cannot be."""
-    with mock.patch.object(kdaug.training.context, "load_dataset", return_value=images.dataset):
-        context = build_context(resolve(recipe), Console(quiet=True))
+def prepare_workload(recipe: Recipe, images: Images, folder: Path, resources: ExitStack) -> TrainWorkload:
+    """The context of `recipe` on `images`. Raises InputError if device, network or batch cannot be used."""
+    context = build_context(resolve(recipe), Console(quiet=True), dataset=images.dataset)
     check_trainable(context)
-    return Work(context, images.source, folder, held)
+    return TrainWorkload(context, images.source, folder, resources)
 
 
-def student_of(context: TrainContext) -> nn.Module:
-    """The student with the weights that every contender begins with, on the device, in channels-last memory."""
-    return create_student(context).to(context.device, memory_format=torch.channels_last)
+def student_network(context: TrainContext) -> nn.Module:
+    """The student with the initial weights of all contenders, on the device, channels last."""
+    return _to_device(create_student(context), context)
 
 
 def teacher_network(context: TrainContext) -> nn.Module:
-    """A network of the student's architecture with other random weights, frozen, in evaluation mode."""
+    """A network of the student's architecture with other random weights, on the device, frozen, in eval mode."""
     torch.manual_seed(1)
     dataset = context.dataset
     network = create_network(context.recipe.student.name, len(dataset.classes), dataset.channels)
-    return network.to(context.device, memory_format=torch.channels_last).requires_grad_(False).eval()
+    return _to_device(network, context).requires_grad_(False).eval()
 
 
-def teacher_of(context: TrainContext) -> Teacher:
-    """The same as kdaug's teacher."""
+def _to_device(network: Any, context: TrainContext) -> nn.Module:
+    moved: nn.Module = network.to(context.device, memory_format=torch.channels_last)
+    return moved
+
+
+def bench_teacher(context: TrainContext) -> Teacher:
+    """The teacher network as kdaug's Teacher."""
     teacher = Teacher(teacher_network(context), InputFormat(context.dataset.mean, context.dataset.std, None))
     teacher.to(context.device)
     if context.recipe.run.compile:
@@ -118,7 +123,7 @@ def teacher_of(context: TrainContext) -> Teacher:
     return teacher
 
 
-def batch_in_place(context: TrainContext) -> tuple[Tensor, Tensor]:
+def first_batch(context: TrainContext) -> tuple[Tensor, Tensor]:
     """The first batch on the device: views normalised, float32 [N,C,H,W] channels last, and labels int64 [N]."""
     view_batch = next(training_batches(context, 0)).to(context.device)
     return context.card.input_format.prepare(view_batch.pixels), view_batch.labels

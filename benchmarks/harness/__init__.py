@@ -1,0 +1,1 @@
+"""The parts that all benchmark scripts share: rounds, reports, the machine, Markdown and flags."""

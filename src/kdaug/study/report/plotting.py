@@ -1,0 +1,40 @@
+"""The common look of all figures, and how they are written."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_MAX_LEGEND_LINES = 24
+"""A longer legend would be higher than the figure."""
+
+
+def style_axes(axes: Axes) -> None:
+    """Removes the box and adds faint horizontal lines."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def add_legend(figure: Figure, lines: int) -> None:
+    """Puts a legend to the right of the axes, unless there are too many `lines`."""
+    if lines <= _MAX_LEGEND_LINES:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    else:
+        figure.suptitle(f"{lines} lines; the tables name them", fontsize=8)
+
+
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG; equal figures give equal bytes."""
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "kdaug"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def save_pdf(figure: Figure, path: Path) -> None:
+    """Writes the figure as PDF; equal figures give equal bytes."""
+    figure.savefig(path, metadata={"CreationDate": None})

@@ -1,0 +1,87 @@
+"""Sources of soft labels: a teacher that computes them or a label store that reads them, behind one interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdaug import config
+from kdaug.supervision.label_store import LabelStore
+from kdaug.supervision.soft_labels import SoftLabels, soft_labels_from_logits
+from kdaug.supervision.teacher import Teacher
+
+
+class SoftLabelSource(Protocol):
+    """Gives the training step the soft labels of each batch of views."""
+
+    @property
+    def view_cycle(self) -> int | None:
+        """Number of epochs whose views are used in turn; None: every epoch has its own views."""
+        ...
+
+    def prepare(self) -> None:
+        """Does the work that is needed once, before the first step. Raises InputError if a stored file is damaged."""
+        ...
+
+    def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
+        """Soft labels for a batch, on the device of `views`.
+
+        views: uint8 [N,H,W,C], the training images `indices` [N] as augmented in `epoch`. labels: int64 [N].
+        """
+        ...
+
+
+class TeacherSoftLabels:
+    """Soft labels computed by a teacher, under the autocast of the caller.
+
+    clean_label_log_probs: returns the teacher's log-probability of the label of every training image, unaugmented,
+    float32 [all training images] in main memory. `prepare` calls it if settings.label_trust is set.
+    """
+
+    view_cycle: int | None = None
+
+    def __init__(
+        self, teacher: Teacher, settings: config.Supervision, clean_label_log_probs: Callable[[], Tensor]
+    ) -> None:
+        self._teacher, self._settings, self._compute_clean = teacher, settings, clean_label_log_probs
+        self._clean: Tensor | None = None
+
+    def prepare(self) -> None:
+        """Computes the clean label log-probabilities if settings.label_trust is set."""
+        if self._settings.label_trust:
+            self._clean = self._compute_clean()
+
+    def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
+        """See SoftLabelSource; `epoch` is not used."""
+        soft_labels = soft_labels_from_logits(self._teacher(views), self._settings, labels)
+        if self._clean is None:
+            return soft_labels
+        clean = self._clean[torch.from_numpy(indices)].to(views.device, non_blocking=True)
+        return replace(soft_labels, clean_label_log_prob=clean)
+
+
+class StoredSoftLabels:
+    """Soft labels read from a label store."""
+
+    def __init__(self, store: LabelStore, settings: config.Supervision) -> None:
+        self._store, self._settings = store, settings
+
+    @property
+    def view_cycle(self) -> int | None:
+        """The cycle of the store."""
+        return self._store.cycle
+
+    def prepare(self) -> None:
+        """Reads the clean label log-probabilities if settings.label_trust is set, to find damage before training."""
+        if self._settings.label_trust:
+            self._store.clean_label_log_probs  # noqa: B018 - cached by the store
+
+    def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
+        """See SoftLabelSource; only the device of `views` is used."""
+        return self._store.soft_labels(self._settings, epoch, indices).to(views.device)

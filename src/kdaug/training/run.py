@@ -1,0 +1,224 @@
+"""A run in progress: its log, progress bar, checkpoints and evaluations."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Event
+from typing import TypeVar
+
+from kdaug.config import to_dict
+from kdaug.data.loader import BatchKey, prefetch
+from kdaug.errors import InputError
+from kdaug.networks import count_parameters, save_weights
+from kdaug.runs import (
+    MetricsWriter,
+    RunDirectory,
+    describe_environment,
+    read_metrics,
+    record_environment,
+    truncate_metrics,
+)
+from kdaug.runs.trackers import TensorBoard, Tracker, open_trackers
+from kdaug.supervision import LossOutput
+from kdaug.training.adversarial import drop_auxiliary_norms
+from kdaug.training.batches import ViewBatch, training_batches
+from kdaug.training.checkpoints import (
+    full_state_dict,
+    load_newest_checkpoint,
+    remove_checkpoint,
+    require_finite,
+    save_checkpoint,
+)
+from kdaug.training.context import TrainContext
+from kdaug.training.distributed import SyncFlags
+from kdaug.training.evaluation import Scores
+from kdaug.training.interrupt import Interrupted
+from kdaug.training.progress import RunProgress, progress_bar
+from kdaug.training.state import Diverged, TrainState
+from kdaug.training.step_log import StepLog
+from kdaug.training.validation import evaluate_on_validation
+
+_logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@contextmanager
+def start_or_resume(
+    context: TrainContext, state: TrainState, directory: RunDirectory, stop: Event
+) -> Iterator[TrainingRun]:
+    """The run in `directory`, from its newest checkpoint (then loaded into `state`) or from the first step.
+
+    stop: is set when the user asks the run to stop. Raises InputError if files of the run are missing or damaged.
+    """
+    resumed = load_newest_checkpoint(state, directory.checkpoints, context.dist)
+    context.dist.run_on_rank0(lambda: _prepare_files(context, directory, state.step, resumed))
+    if resumed:
+        _logger.info(f"continuing at step {state.step} of {context.steps}")
+    _logger.info(_describe(context, state, directory))
+    trackers = _open_trackers(context, directory, state.step)
+    with (
+        MetricsWriter(directory.path, trackers, context.dist.rank) as metrics,
+        progress_bar(context.console) as bar,
+    ):
+        log = StepLog(metrics, context.dist, context.dataset.train.name_of)
+        batch = context.recipe.optimization.global_batch
+        progress = RunProgress(bar, directory.path.name, context.steps, state.step, batch)
+        yield TrainingRun(context, state, directory, stop, metrics, log, progress)
+
+
+def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, resumed: bool) -> None:
+    """Checks that the files of the run match a start at `step`, and drops metrics of later steps."""
+    lines = read_metrics(directory.path)
+    evaluations = sum(line["kind"] == "eval" for line in lines)
+    if not resumed and directory.best_weights.exists() and evaluations > 1:
+        raise InputError(
+            f"{directory.path} has lost its checkpoints", "restore them, or start a new run in another run.dir"
+        )
+    if step > max((line["step"] for line in lines), default=0):
+        raise InputError(
+            f"{directory.metrics} ends before the checkpoint at step {step}",
+            "restore the missing lines, or start a new run in another run.dir",
+        )
+    environment = describe_environment(
+        context.recipe, context.device, context.precision, context.dataset, context.dist.size
+    )
+    record_environment(directory, environment, step)
+    truncate_metrics(directory.path, step)
+
+
+def _describe(context: TrainContext, state: TrainState, directory: RunDirectory) -> str:
+    recipe, dataset = context.recipe, context.dataset
+    processes = f" x {context.dist.size}" if context.dist.size > 1 else ""
+    return (
+        f"{directory.path}: {recipe.student.name} ({count_parameters(state.network):,} parameters) on "
+        f"{len(dataset.train):,} images of {len(dataset.classes)} classes ({dataset.name}), views "
+        f"{recipe.views.policy}, {context.epochs} epochs, {context.device.type}{processes} "
+        f"{str(context.precision).removeprefix('torch.')}"
+    )
+
+
+def _open_trackers(context: TrainContext, directory: RunDirectory, step: int) -> list[Tracker]:
+    """On rank 0, TensorBoard and the trackers of the recipe."""
+    if not context.dist.is_rank0:
+        return []
+    others = open_trackers(context.recipe.run.trackers, directory.path, to_dict(context.recipe))
+    return [TensorBoard(directory.tensorboard, step), *others]
+
+
+class TrainingRun:
+    """A run in progress. The loop calls its methods after each step, in the same order on all ranks."""
+
+    def __init__(
+        self,
+        context: TrainContext,
+        state: TrainState,
+        directory: RunDirectory,
+        stop: Event,
+        metrics: MetricsWriter,
+        log: StepLog,
+        progress: RunProgress,
+    ) -> None:
+        self._context, self._state, self._directory, self._stop = context, state, directory, stop
+        self._metrics, self._log, self._progress = metrics, log, progress
+        self._flags = SyncFlags(context.dist)
+        self._saved_at, self._saved_step = time.monotonic(), state.step
+        self._started_at = time.monotonic() - state.seconds  # as if the run had never been stopped
+
+    def batches(self, view_cycle: int | None) -> Generator[ViewBatch]:
+        """This rank's share of all remaining batches, prepared ahead in a thread. view_cycle: see `training_batches`.
+
+        If images turn out to be unreadable beyond what the recipe allows, a checkpoint is saved before the error ends
+        the run. With several ranks that is not possible, as no rank may wait for the others.
+        """
+        try:
+            with closing(prefetch(training_batches(self._context, self._state.step, view_cycle))) as batches:
+                yield from batches
+        except InputError:
+            if not self._context.dist.is_distributed and self._state.step > self._saved_step:
+                self._save_checkpoint()
+            raise
+
+    def log_step(self, key: BatchKey, losses: LossOutput) -> None:
+        """Logs the losses of the step that was just taken, and moves the progress bar."""
+        step, learning_rate = self._state.step, self._state.rate.now()
+        self._log.add(step, key, losses.log_values(), learning_rate)
+        self._progress.step(step, {**self._log.epoch_means(), "learning_rate": learning_rate})
+
+    def save_or_stop_if_due(self) -> None:
+        """Saves a checkpoint if due (by time, steps, evaluation or end); raises Interrupted if asked to stop."""
+        stopping, saving = self._flags.sync(self._stop.is_set(), self._checkpoint_due())
+        if stopping or saving or self._evaluation_due() or self._state.step == self._context.steps:
+            self._save_checkpoint()
+        if stopping:
+            raise Interrupted(self._directory.path)
+
+    def evaluate_if_due(self) -> None:
+        """Evaluates after every run.evaluate_every epochs, except the last one, which `finish` evaluates."""
+        if self._evaluation_due():
+            self._evaluate()
+
+    def finish(self) -> None:
+        """The last evaluation, the final weights, and the last line of the metrics."""
+        context, state = self._context, self._state
+        scores, seconds = self._evaluate(), time.monotonic() - self._started_at
+        self._save_weights(self._directory.last_weights)
+        unreadable = context.count_unreadable()
+        figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": seconds}
+        self._metrics.write("end", state.step, context.epochs - 1, {**figures, "unreadable": unreadable})
+        if unreadable:
+            _logger.info(f"{unreadable} unreadable image(s) were left out")
+        if self._flags.sync_last(self._stop.is_set(), False)[0]:
+            raise Interrupted(self._directory.path)
+
+    def _evaluation_due(self) -> bool:
+        every = self._context.steps_per_epoch * self._context.recipe.run.evaluate_every
+        return self._state.step % every == 0 and 0 < self._state.step < self._context.steps
+
+    def _checkpoint_due(self) -> bool:
+        """By steps, or by the clock of rank 0."""
+        minutes, steps = self._context.recipe.run.checkpoint_minutes, self._context.recipe.run.checkpoint_steps
+        by_clock = self._context.dist.is_rank0 and time.monotonic() - self._saved_at > 60 * minutes
+        return by_clock or (steps is not None and self._state.step % steps == 0)
+
+    def _save_checkpoint(self) -> None:
+        """Saves a checkpoint, after the metrics up to it. Raises Diverged if the network is not finite."""
+        dist, state = self._context.dist, self._state
+        self._log.flush(fsync=True)
+        require_finite(state, dist)
+        state.seconds = time.monotonic() - self._started_at
+        save_checkpoint(state, self._directory.checkpoints, dist)
+        self._saved_at, self._saved_step = time.monotonic(), state.step
+
+    def _evaluate(self) -> Scores:
+        """Evaluates and logs; keeps the weights if they are the best so far."""
+        context, state = self._context, self._state
+        self._log.flush()
+        speed = self._progress.speed()  # all steps are finished, as their losses were read
+        require_finite(state, context.dist)
+        scores = evaluate_on_validation(context, state.eval_model, self._progress.bar, self._until_stopped)
+        if not math.isfinite(scores.val_loss):
+            context.dist.run_on_rank0(lambda: remove_checkpoint(self._directory.checkpoints, state.step))
+            raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
+        epoch = max(state.step - 1, 0) // context.steps_per_epoch
+        self._metrics.write("eval", state.step, epoch, scores.figures())
+        self._progress.log_evaluation(epoch, context.epochs, self._log.epoch_means(), scores, speed)
+        if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
+            state.best_top1_error = scores.top1_error
+            self._save_weights(self._directory.best_weights)
+        return scores
+
+    def _until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
+        """Ends an evaluation when asked to stop. Several ranks finish it, as they could not agree in the middle."""
+        for batch in batches:
+            if self._stop.is_set() and self._context.dist.size == 1:
+                raise Interrupted(self._directory.path)
+            yield batch
+
+    def _save_weights(self, path: Path) -> None:
+        weights = drop_auxiliary_norms(full_state_dict(self._state.eval_model))
+        self._context.dist.run_on_rank0(lambda: save_weights(weights, self._context.card, path))

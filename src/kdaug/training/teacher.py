@@ -1,0 +1,72 @@
+"""The soft labels of a run: from a teacher that is loaded or a label store that is opened before training."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+from kdaug.device import autocast
+from kdaug.errors import InputError
+from kdaug.networks import check_forward
+from kdaug.supervision import (
+    SoftLabelSource,
+    StoredSoftLabels,
+    Teacher,
+    TeacherSoftLabels,
+    load_teacher,
+    open_label_store,
+)
+from kdaug.training.batches import dataset_fingerprint
+from kdaug.training.clean_log_probs import clean_label_log_probs
+from kdaug.training.context import TrainContext
+from kdaug.training.evaluation import evaluate
+from kdaug.training.progress import progress_bar, track
+from kdaug.training.validation import validation_batches
+
+_logger = logging.getLogger(__name__)
+
+
+def existing_soft_labels(context: TrainContext) -> SoftLabelSource | None:
+    """The label store or the teacher that the recipe names; None if there is none, or it has yet to be trained."""
+    source, labels = context.recipe.teacher.source, context.recipe.teacher.labels
+    if labels is not None:
+        supervision, epochs = context.recipe.supervision, filter(context.uses_teacher, range(context.epochs))
+        store = open_label_store(Path(labels), dataset_fingerprint(context), supervision, epochs)
+        return StoredSoftLabels(store, supervision)
+    if source in ("none", "train"):
+        return None
+    return teacher_soft_labels(context, load_checked_teacher(context, source))
+
+
+def teacher_soft_labels(context: TrainContext, teacher: Teacher) -> TeacherSoftLabels:
+    """The soft labels that `teacher` computes for the views of a run."""
+    return TeacherSoftLabels(teacher, context.recipe.supervision, lambda: clean_label_log_probs(context, teacher))
+
+
+def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
+    """The teacher at `source` (run:DIR, file:PATH or timm:NAME) on the device. Its validation error is logged.
+
+    Warns if it is close to guessing: its classes or its normalisation are then probably wrong. Raises InputError if it
+    cannot be loaded, does not accept the images, or gives values that are not finite.
+    """
+    dataset = context.dataset
+    teacher = load_teacher(context.recipe.teacher, source, dataset, context.recipe.student.name)
+    size = teacher.input_format.size or dataset.size
+    check_forward(teacher.network, f"of the teacher {source}", 1, dataset.channels, size)
+    teacher.to(context.device)
+    if context.recipe.run.compile:
+        teacher.network.compile()
+    with progress_bar(context.console) as bar, autocast(context.device, context.precision):
+        images = track(bar, "teacher", validation_batches(context), len(dataset.val) // context.dist.size)
+        scores = evaluate(teacher, images, context.device, context.dist)
+    if not math.isfinite(scores.val_loss):
+        raise InputError(f"the outputs of the teacher {source} are not finite", "use other weights")
+    _logger.info(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")
+    error_of_guessing = 100 - 100 / len(dataset.classes)
+    if scores.top1_error > 0.9 * error_of_guessing:
+        _logger.warning(
+            "the teacher is little better than guessing; check that its classes are in the dataset's order and that "
+            "its normalisation (teacher.mean, teacher.std) is right"
+        )
+    return teacher

@@ -1,0 +1,100 @@
+"""Rules between settings: combinations that have no effect or exclude each other are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdaug import InputError
+from kdaug.config import Adversary, Optimization, Recipe, Run, Supervision, Teacher, Views, check, from_yaml
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_weight": 0.0}, "label_weight is 0, but there is no teacher; set teacher.source"),
+        ({"label_weight": 0.0, "label_trust": True}, "label_trust has no effect if supervision.label_weight is 0"),
+        ({"divergence": "hard", "mass": 0.5}, "mass is 0.5, but has no effect with supervision.divergence hard"),
+        ({"divergence": "hard", "scale_by_t2": False}, "scale_by_t2 is False"),
+        ({"divergence": "decoupled", "reading": "grouped"}, "reading is grouped"),
+        ({"non_target_weight": 2.0}, "non_target_weight is 2.0, but has no effect with .* top-k, only with decoupled"),
+        ({"when": "clean"}, "when is clean, but there are no clean epochs"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_unused_supervision_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^supervision.{message}"):
+        check(Recipe(supervision=Supervision(**settings)))
+
+
+@pytest.mark.parametrize("teacher", [Teacher("run:x"), Teacher(labels="x")])
+def test_label_weight_may_be_0_with_a_teacher(teacher: Teacher) -> None:
+    check(Recipe(teacher=teacher, supervision=Supervision(label_weight=0.0)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clean_learning_rate": 0.3}, "clean_learning_rate has no effect without clean epochs"),
+        (
+            {"warmup_epochs": 2.0, "epochs": 2},
+            "warmup_epochs is 2.0, but must be below optimization.epochs, which is 2",
+        ),
+        ({"schedule": "milestones", "milestones": (1.0, 7.0), "epochs": 2}, "milestones is .* must be below"),
+        ({"schedule": "milestones", "milestones": (2.0, 2.0)}, "milestones is .* but must be in increasing order"),
+        ({"schedule": "milestones"}, "schedule is milestones, but optimization.milestones is empty"),
+        ({"milestones": (1.0,)}, "milestones has no effect with optimization.schedule cosine"),
+        ({"decay_rate": 0.5}, "decay_rate is 0.5, but has no effect with optimization.schedule cosine"),
+        ({"schedule": "milestones", "milestones": (1.0,), "decay_epochs": 1.0}, "decay_epochs .*; leave it at 2.4"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_unused_schedule_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^optimization.{message}"):
+        check(Recipe(optimization=Optimization(**settings)))
+
+
+@pytest.mark.parametrize("source", ["trian", "run:", "http://x", "file", ""])
+def test_unknown_teacher_source(source: str) -> None:
+    with pytest.raises(InputError, match=r"^teacher\.source is .* none, train, run:DIR, file:PATH or timm:NAME"):
+        check(Recipe(teacher=Teacher(source)))
+
+
+@pytest.mark.parametrize("std", [(0.5,), (0.5, 0.0), (0.5, -1.0), (0.5, 0.5, 0.5), ()])
+def test_teacher_std_is_positive_and_as_long_as_mean(std: tuple[float, ...]) -> None:
+    with pytest.raises(InputError, match=r"^teacher\.std"):
+        check(Recipe(teacher=Teacher(mean=(0.5, 0.5), std=std)))
+
+
+def test_teacher_mean_and_std_are_not_empty() -> None:
+    with pytest.raises(InputError, match=r"^teacher\.std"):
+        check(Recipe(teacher=Teacher(mean=(), std=())))
+
+
+@pytest.mark.parametrize("settings", [{"mean": (0.5,)}, {"std": (0.5,)}])
+def test_teacher_mean_and_std_come_together(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"teacher\.mean and teacher\.std"):
+        check(Recipe(teacher=Teacher(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        (Views(mixup=0.2), "views.mixup"),
+        (Views(cutmix=0.2), "views.cutmix"),
+        (Supervision(label_weight=0.5), "supervision.label_weight"),
+        (Supervision(label_trust=True), "supervision.label_trust"),
+        (Supervision(drop_worst=0.2), "supervision.drop_worst"),
+    ],
+)
+def test_advprop_excludes_mixtures_and_label_weights(part: Views | Supervision, name: str) -> None:
+    recipe = Recipe(adversary=Adversary(steps=1), **{"views" if isinstance(part, Views) else "supervision": part})
+    with pytest.raises(InputError, match=f"^{name} is .*, but AdvProp"):
+        check(recipe)
+
+
+def test_each_tracker_is_named_once() -> None:
+    with pytest.raises(InputError, match=r"^recipe: run\.trackers is wandb, wandb, but must name each tracker once"):
+        from_yaml("run: {trackers: [wandb, wandb]}")
+    check(Recipe(run=Run(trackers=("wandb", "mlflow"))))
