@@ -1,6 +1,6 @@
-# kdaug. Every target first sets up what it needs in .venv; nothing has to be installed or activated by hand.
+# kdaug. Every target first installs what it needs into .venv; nothing has to be activated.
 #
-# PYTHON  the Python that .venv is made from (default: the first below that runs and is 3.11 or newer)
+# PYTHON  the Python that creates .venv (default: the first of CANDIDATES that runs and is 3.11 or newer)
 
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3)
@@ -17,10 +17,10 @@ help: ## print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed ## train and look at results on the bundled images; writes runs/demo
+demo: $(VENV)/.installed ## train a teacher and two students on bundled images; write runs/demo
 	$(BIN)/kdaug demo --out runs/demo
 
-test: $(VENV)/.installed-dev ## run the tests, without the slow ones, on up to eight cores
+test: $(VENV)/.installed-dev ## run the tests without the slow ones, on up to eight cores
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test-all: $(VENV)/.installed-dev ## run all tests
@@ -42,35 +42,35 @@ bench: $(VENV)/.installed-bench ## run every benchmark: benchmarks/NAME.py --jso
 docs: $(VENV)/.installed-docs ## build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -b html -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
-# A candidate counts only if it runs (a pyenv shim may not) and can make an environment with pip.
+# A candidate must run (a pyenv shim may not) and be able to create an environment with pip.
 $(VENV)/.created:
 	@for candidate in $(CANDIDATES); do \
 	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
-	        echo "kdaug: making $(VENV) with $$candidate ($$("$$candidate" --version))"; \
+	        echo "kdaug: creating $(VENV) with $$candidate ($$("$$candidate" --version))"; \
 	        "$$candidate" -m venv $(VENV) && touch $@; exit; \
 	    fi; \
 	done; \
 	echo "kdaug: found no Python 3.11 or newer that runs and has its venv module (tried: $(CANDIDATES))." >&2; \
-	echo "Install one (on Debian and Ubuntu also python3-venv), or name it: make PYTHON=/path/to/python3.12 demo" >&2; \
+	echo "Install one (on Debian and Ubuntu also python3-venv), or set its path: make PYTHON=/path/to/python3.12 demo" >&2; \
 	exit 1
 
-# The stamps depend on pyproject.toml: nothing is installed again until it changes.
+# The stamps depend on pyproject.toml, so packages are installed again only when it changes.
 $(VENV)/.installed: pyproject.toml $(VENV)/.created
-	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
+	@echo "kdaug: installing into $(VENV) (the first time this downloads torch, which takes minutes)"
 	$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.created
-	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
+	@echo "kdaug: installing into $(VENV) (the first time this downloads torch, which takes minutes)"
 	$(PIP) install --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-bench: pyproject.toml $(VENV)/.created
-	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
+	@echo "kdaug: installing into $(VENV) (the first time this downloads torch, which takes minutes)"
 	$(PIP) install --editable '.[bench]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: pyproject.toml $(VENV)/.created
-	@echo "kdaug: installing into $(VENV) (the first time torch is downloaded, which takes minutes)"
+	@echo "kdaug: installing into $(VENV) (the first time this downloads torch, which takes minutes)"
 	$(PIP) install --editable '.[docs]'
 	@touch $(VENV)/.installed $@

@@ -52,9 +52,9 @@ CHUNK = 1 << 16
 
 
 def random_store(folder: Path, views: int, k: int) -> LabelStore:
-    """A store of one epoch with random predictions for `views` views, in float16, with one log-sum-exp per view."""
+    """A store with random predictions in float16 for `views` views of one epoch, which is used in every epoch."""
     dataset = DatasetFingerprint(views, tuple(map(str, range(CLASSES))), "random", {})
-    manifest = Manifest(dataset, "random", k, (TEMPERATURE,), "float16")
+    manifest = Manifest(dataset, "random", k, (TEMPERATURE,), "float16", cycle=1)
     generator = torch.Generator().manual_seed(0)
     write_manifest(manifest, folder)
     for part in epoch_files(manifest, [0]):
@@ -104,7 +104,7 @@ def measure_steps(args: argparse.Namespace, folder: Path, resources: ExitStack) 
     recipe = bench_recipe(args.network, args.batch, POLICY, 5, folder)
     workload = prepare_workload(recipe, load_images(None), folder, resources)
     context = workload.context
-    store = random_store(folder / "steps", len(context.dataset.train), 5)  # less than one epoch is trained
+    store = random_store(folder / "steps", len(context.dataset.train), 5)
     sources: dict[str, SoftLabelSource | None] = {
         "without teacher": None,
         "stored labels": StoredSoftLabels(store, context.recipe.supervision),
@@ -210,7 +210,9 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=positive_int, default=11, help="default: %(default)s")
     parser.add_argument("--steps", type=positive_int, default=6, help="timed steps per turn (default: %(default)s)")
-    parser.add_argument("--views", type=positive_int, default=1_000_000, help="views in the store that is read")
+    parser.add_argument(
+        "--views", type=positive_int, default=1_000_000, help="views in the store (default: %(default)s)"
+    )
     parser.add_argument("--sweep-images", type=positive_int, default=2000, help="default: %(default)s")
     parser.add_argument("--sweep-epochs", type=positive_int, default=2, help="default: %(default)s")
     args = parser.parse_args()

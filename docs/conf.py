@@ -19,6 +19,7 @@ myst_heading_anchors = 3
 default_role = "code"  # `name` in docstrings
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "NDArray": "NDArray"}
 autodoc_preserve_defaults = True
 
 html_theme = "furo"

@@ -3,8 +3,9 @@
 #
 #     sbatch docs/slurm.sh RECIPE DIR [--more.flags ...]
 #
-# DIR is the run directory; it must lie where all nodes see it. Two minutes before the time limit a checkpoint is written
-# and the job queues itself again; started again (also after a preemption, or by hand), the run goes on until it is finished.
+# DIR is the run directory, on a file system shared by all nodes. Two minutes before the time limit the run writes a
+# checkpoint and the job requeues itself. Started again (also after a preemption, or by hand), the run resumes until it is
+# finished.
 #SBATCH --job-name=kdaug
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -15,18 +16,18 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-# Activate the environment that has kdaug here, if it is not on PATH already:
+# Activate the environment with kdaug here if it is not on PATH:
 # source ~/kdaug/.venv/bin/activate
 
-recipe=${1:?which recipe? sbatch docs/slurm.sh RECIPE DIR} dir=${2:?where to? sbatch docs/slurm.sh RECIPE DIR}
+recipe=${1:?usage: sbatch docs/slurm.sh RECIPE DIR} dir=${2:?usage: sbatch docs/slurm.sh RECIPE DIR}
 shift 2
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 time_is_up=
-trap 'time_is_up=yes; kill -TERM $step' TERM # srun hands it on to every process
-export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-} # which srun does not take over by itself
+trap 'time_is_up=yes; kill -TERM $step' TERM # srun forwards the signal to every process
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-} # srun does not inherit this from sbatch
 
-# torchrun starts one process per GPU on every node, and all of them again if one is lost, three times at most
+# torchrun starts one process per GPU on every node, and restarts all of them up to three times if one is lost
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" \
     --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \

@@ -1,17 +1,27 @@
-"""What all tests share: reproducible property tests, one thread for torch, and one measure of uniformity."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import support.networks  # noqa: F401  (registers the networks)
 import torch
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
+from rich.console import Console
+from support import chi_square
+from support.commands import CommandResult, call_kdaug
+from support.recipes import TINY, WITH_TEACHER, with_settings
 
 from kdaug import apply, plan_of
+from kdaug.config import Recipe
+from kdaug.training import train
 
 settings.register_profile(
     "reproducible", derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
@@ -21,7 +31,7 @@ settings.load_profile("reproducible")
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """The networks of the tests are too small to share, and the processor may be busy."""
+    """One thread for torch: the networks of the tests are too small for several."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,8 +39,8 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernels_are_compiled() -> None:
-    """Here, once, so that no test that counts lines or seconds is the first to need them."""
+def _compiled_kernels() -> None:
+    """Compiles the kernels once, so that no message about it appears in the output that a test compares."""
     plan = plan_of([[("rotate", 1.0)]], (2, 2))
     for resample in range(3):
         apply(np.zeros((1, 2, 2, 1), np.uint8), replace(plan, resample=np.full_like(plan.resample, resample)))
@@ -38,16 +48,42 @@ def _kernels_are_compiled() -> None:
 
 @pytest.fixture
 def assert_uniform() -> Callable[[ArrayLike], None]:
-    """Fails when counts of equally likely outcomes are further apart than chance allows (chi-square, 5 sigma)."""
+    """See `support.chi_square.assert_uniform`."""
+    return chi_square.assert_uniform
 
-    def check(counts: ArrayLike) -> None:
-        seen = np.asarray(counts, float).ravel()
-        expected = seen.sum() / seen.size
-        assert expected >= 20, "too few draws to tell"
-        freedom = seen.size - 1
-        chi_square = ((seen - expected) ** 2 / expected).sum()
-        # Wilson-Hilferty: the cube root of chi-square over its freedom is normal.
-        z = ((chi_square / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / np.sqrt(2 / (9 * freedom))
-        assert z < 5, f"chi-square {chi_square:.1f} with {freedom} degrees of freedom: {seen.astype(int).tolist()}"
 
-    return check
+@pytest.fixture
+def kdaug(capfd: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
+    """`kdaug ARGUMENTS` in this process."""
+    return partial(call_kdaug, capfd)
+
+
+@pytest.fixture
+def console() -> Console:
+    """A console that keeps what is printed, see `console.file.getvalue()`."""
+    return Console(file=io.StringIO(), soft_wrap=True)
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Callable[..., Recipe]:
+    """TINY in tmp_path/run, with some settings (by dotted name) changed."""
+    return lambda settings=None: with_settings(TINY, {"run.dir": str(tmp_path / "run"), **(settings or {})})
+
+
+@pytest.fixture(scope="session")
+def recipe_with_teacher(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """WITH_TEACHER in a directory of the session."""
+    return with_settings(WITH_TEACHER, {"run.dir": str(tmp_path_factory.mktemp("runs") / "student")})
+
+
+@pytest.fixture(scope="session")
+def run_with_teacher(recipe_with_teacher: Recipe) -> Path:
+    """The finished run of `recipe_with_teacher`; read only. Its teacher is in teachers/ next to it."""
+    return train(recipe_with_teacher, Console(file=io.StringIO())).directory
+
+
+@pytest.fixture(scope="session")
+def teacher_run(run_with_teacher: Path) -> Path:
+    """The finished run of the teacher of `run_with_teacher`; read only."""
+    (directory,) = (run_with_teacher.parent / "teachers").iterdir()
+    return directory

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from threading import Event
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.data.loader import prefetch
 from kdaug.device import autocast
-from kdaug.runs import MetricsWriter, RunDirectory
-from kdaug.runs.trackers import TensorBoard
-from kdaug.supervision import SoftLabelSource, TeacherSoftLabels
+from kdaug.runs import RunDirectory
+from kdaug.supervision import SoftLabelSource
 from kdaug.training.batches import ViewBatch, training_batches
 from kdaug.training.context import TrainContext
-from kdaug.training.progress import RunProgress, progress_bar
+from kdaug.training.run import start_or_resume
 from kdaug.training.state import init_state
 from kdaug.training.step import TrainStep
-from kdaug.training.step_log import StepLog
+from kdaug.training.teacher import teacher_soft_labels
 from training_benchmark.turns import OpenStep, Step, always
 from training_benchmark.workload import TrainWorkload, bench_teacher, first_batch, teacher_network
 
@@ -54,39 +52,32 @@ class BareStep:
 
 
 class TrainLoop:
-    """kdaug's training loop without evaluation and checkpoints: prefetched views, step, log, progress."""
+    """kdaug's training loop; the recipe's schedule leaves out evaluations and checkpoints."""
 
     def __init__(self, workload: TrainWorkload, name: str, soft_labels: SoftLabelSource | None) -> None:
         """Creates the run directory `name` in the folder of `workload`."""
         directory, context = RunDirectory(workload.folder / name), workload.context
         directory.path.mkdir()
-        self._context, self._state = context, init_state(context)
-        self._train_step = TrainStep(context, self._state, soft_labels)
-        metrics = MetricsWriter(directory.path, [TensorBoard(directory.tensorboard, 0)])
-        self._log = StepLog(workload.resources.enter_context(metrics), context.dist)
-        batch = context.recipe.optimization.global_batch
-        self._progress = RunProgress(progress_bar(Console(quiet=True)), name, context.steps, 0, batch)
+        state = init_state(context)
+        self._step = TrainStep(context, state, soft_labels)
+        self._run = workload.resources.enter_context(start_or_resume(context, state, directory, Event()))
+        self._view_cycle = soft_labels.view_cycle if soft_labels is not None else None
 
     @contextmanager
     def open_step(self) -> Iterator[Step]:
-        """A step that continues where the last turn ended."""
-        with closing(prefetch(training_batches(self._context, self._state.step))) as batches:
-            yield lambda: self._step(next(batches))
+        """A step that continues where the last turn ended; as in kdaug.training.loop.train_run."""
+        with closing(self._run.batches(self._view_cycle)) as batches:
+            yield lambda: self._take_step(next(batches))
 
-    def _step(self, view_batch: ViewBatch) -> None:
-        state, log = self._state, self._log
-        losses = self._train_step(view_batch)
-        log.add(state.step, view_batch.key, losses.log_values(), state.rate.now())
-        self._progress.step(state.step, {**log.epoch_means(), "learning_rate": state.rate.now()})
+    def _take_step(self, batch: ViewBatch) -> None:
+        self._run.log_step(batch.key, self._step(batch))
+        self._run.save_or_stop_if_due()
+        self._run.evaluate_if_due()
 
 
 def online_soft_labels(context: TrainContext) -> SoftLabelSource:
-    """Soft labels computed by the teacher of all contenders."""
-
-    def no_clean_labels() -> Tensor:
-        raise AssertionError("the recipe does not use label trust")
-
-    return TeacherSoftLabels(bench_teacher(context), context.recipe.supervision, no_clean_labels)
+    """Soft labels that the teacher of all contenders computes."""
+    return teacher_soft_labels(context, bench_teacher(context))
 
 
 def bare_step(workload: TrainWorkload) -> OpenStep:

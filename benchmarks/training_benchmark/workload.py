@@ -25,7 +25,7 @@ from kdaug.training.resolve import resolve
 
 RANDOM_IMAGES = 50_000
 EPOCHS = 10_000
-"""More than any benchmark trains, so that the training loop never ends."""
+"""More than any benchmark trains: the training loop never ends, evaluates or saves a checkpoint."""
 TEMPERATURE = 2.0
 
 
@@ -85,13 +85,15 @@ def bench_recipe(
         student=Network(network),
         supervision=Supervision(weight=1.0, k=k, temperature=TEMPERATURE),
         optimization=Optimization(epochs=EPOCHS, global_batch=batch),
-        run=Run(dir=str(folder / "run"), device=device, compile=compiled),
+        run=Run(
+            dir=str(folder / "run"), device=device, compile=compiled, evaluate_every=EPOCHS, checkpoint_minutes=1e6
+        ),
     )
 
 
 def prepare_workload(recipe: Recipe, images: Images, folder: Path, resources: ExitStack) -> TrainWorkload:
     """The context of `recipe` on `images`. Raises InputError if device, network or batch cannot be used."""
-    context = build_context(resolve(recipe), Console(quiet=True), dataset=images.dataset)
+    context = build_context(resolve(recipe), Console(quiet=True, force_terminal=False), dataset=images.dataset)
     check_trainable(context)
     return TrainWorkload(context, images.source, folder, resources)
 

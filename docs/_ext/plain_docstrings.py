@@ -16,19 +16,24 @@ NAMES = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (.*)")
 def to_rest(lines: list[str]) -> list[str]:
     """The lines of a docstring as reStructuredText."""
     result: list[str] = []
-    in_item = False
+    item: str | None = None  # the kind of list item that the line before belongs to
     for line in lines:
-        text = line.strip()
+        text, indented = line.strip(), line.startswith(" ")
         named = NAMES.fullmatch(text)
-        if named or (line.startswith(" ") and not line.startswith("    ")):
-            item = f"- **{named[1]}**: {named[2]}" if named else f"- {text}"
-            result += ["", item]
-            in_item = True
-        elif not text:
+        if not text:
             result.append("")
-            in_item = False
+            item = None
+        elif named and not indented:
+            result += ["", f"- **{named[1]}**: {named[2]}"]
+            item = "name"
+        elif indented and not line.startswith("   "):
+            result += ["", f"- {text}"]
+            item = "indented"
+        elif item == "name" or (item == "indented" and indented):
+            result.append(f"  {text}")
         else:
-            result.append(f"  {text}" if in_item else text)
+            result += ["", text] if item else [text]
+            item = None
     return result
 
 

@@ -1,4 +1,4 @@
-"""Sphinx directive `settings-reference`: one table per section of a recipe, made from the dataclasses of kdaug.config."""
+"""Sphinx directive `settings-reference`: a table for each section of a recipe, from the dataclasses of kdaug.config."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class SettingsReference(SphinxDirective):
     """Headings and tables for all settings: name, type and range, default, meaning."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(inspect.getfile(Recipe))
         sections = typing.get_type_hints(Recipe)
         text = "\n\n".join(section_markdown(name, kind) for name, kind in sections.items())
         return self.parse_text_to_nodes(text, allow_section_headings=True)

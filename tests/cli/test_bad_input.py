@@ -16,13 +16,14 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from support.commands import assert_one_line
 
 from kdaug.networks import create_network
 
-DEMO = "train demo {tiny} --teacher.source none --run.dir {tmp}/new"
-PHOTOS = "train photos {photos} --teacher.source none --run.dir {tmp}/new"
+DEMO = "train demo {demo_flags} --teacher.source none --run.dir {tmp}/new"
+PHOTOS = "train photos {photos_flags} --teacher.source none --run.dir {tmp}/new"
 
-# command line (over the paths of `paths`), what the line must say
+# name -> command line with the names of `paths`, parts of the error message
 CASES = {
     "missing folder": (f"{PHOTOS} --data.root {{tmp}}/nowhere", "image folder {tmp}/nowhere does not exist"),
     "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty has no images"),
@@ -30,12 +31,12 @@ CASES = {
     "one class": (f"{PHOTOS} --data.root {{tmp}}/one-class", "one class only (disc)"),
     "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "class ring has 1 image"),
     "missing data set": (f"{DEMO} --data.name cifar-100 --data.root {{tmp}}/empty", "cifar-100 is not in {tmp}/empty"),
-    "more images than the dataset has": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
+    "too many images": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
     "batch larger than the data": (f"{DEMO} --optimization.global-batch 257", "but there are 256 training images"),
     "negative weight": (f"{DEMO} --supervision.weight -0.5", "supervision.weight is -0.5, but must be at least 0"),
     "K below 1": (f"{DEMO} --supervision.k 0", "supervision.k is 0, but must be at least 1"),
     "T of 0": (f"{DEMO} --supervision.temperature 0", "supervision.temperature is 0.0, but must be above 0"),
-    "T not finite": (f"{DEMO} --supervision.temperature nan", "supervision.temperature is nan, but must be a finite number"),
+    "T not finite": (f"{DEMO} --supervision.temperature nan", "temperature is nan, but must be a finite number"),
     "unknown command": ("trian demo", "there is no command 'trian'; did you mean train?"),
     "unknown recipe": ("train dmeo", "there is no recipe 'dmeo'", "did you mean demo?"),
     "no recipe": ("train", "a recipe is missing"),
@@ -44,7 +45,11 @@ CASES = {
     "unknown words for recipes": ("recipes delete demo", "no recipe has delete and demo in its name"),
     "flag one letter short": (f"{DEMO} --optimization.epoch 2", "did you mean --optimization.epochs?"),
     "unsupported drop-path": (f"{DEMO} --student.drop-path 0.2", "wide_resnet10_1 does not support student.drop_path"),
-    "milestones of another schedule": (f"{DEMO} --optimization.milestones 1", "no effect with optimization.schedule cosine", "set --optimization.schedule to"),
+    "milestones of another schedule": (
+        f"{DEMO} --optimization.milestones 1",
+        "no effect with optimization.schedule cosine",
+        "set --optimization.schedule to",
+    ),
     "empty directory name": ("train demo --run.dir=", "run.dir is '', but must be at least 1 character(s) long"),
     "unknown network": (f"{DEMO} --student.name wide_resnet16_3", "did you mean wide_resnet16_"),
     "unknown teacher network": (
@@ -68,7 +73,7 @@ CASES = {
         "network resnet18 cannot take 1 image(s) of 28x28 pixels",
     ),
     "device without memory": (f"{DEMO} --run.device meta", "run.device meta cannot be used"),
-    "cutout beyond any image": (f"{DEMO} --views.cutout 1000000000000000000000000", "must be at least 0 and at most 16384"),
+    "cutout beyond any image": (f"{DEMO} --views.cutout 100000000000000000", "must be at least 0 and at most 16384"),
     "padding beyond any image": (f"{DEMO} --views.pad 5000000000", "must be at least 0 and at most 16384"),
     "unknown device": (f"{DEMO} --run.device gpu", "run.device gpu cannot be used"),
     "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "{tmp}/nowhere is not a finished run"),
@@ -90,10 +95,10 @@ CASES = {
         "is it of another network?",
     ),
     "teacher without weights in timm": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
-    "existing run": ("train demo {tiny} --run.dir {taught}", "{taught} exists; continue it with --run.resume"),
+    "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} exists; continue it with --run.resume"),
     "resumed with another recipe": (
-        "train demo {tiny} --run.resume --run.dir {taught}",
-        "{taught} began with another recipe",
+        "train demo {demo_flags} --run.resume --run.dir {demo_run}",
+        "{demo_run} began with another recipe",
         "optimization.epochs: 2 -> 1",
     ),
     "directory of something else": (f"{DEMO} --run.dir {{tmp}}/one-class", "is not a run directory"),
@@ -112,7 +117,7 @@ CASES = {
 
 @pytest.fixture
 def paths(
-    tmp_path: Path, shapes: Path, taught: Path, photos_run: Path, tiny: list[str], photos: list[str]
+    tmp_path: Path, shapes: Path, demo_run: Path, photos_run: Path, demo_flags: list[str], photos_flags: list[str]
 ) -> dict[str, str]:
     """Invalid folders and files, by their names in CASES."""
     (tmp_path / "empty").mkdir()
@@ -132,8 +137,8 @@ def paths(
     (tmp_path / "damaged.safetensors").write_bytes((tmp_path / "three.safetensors").read_bytes()[:5000])
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     return {
-        "tmp": str(tmp_path), "taught": str(taught), "photos_run": str(photos_run), "tiny": " ".join(tiny),
-        "photos": " ".join(photos),
+        "tmp": str(tmp_path), "demo_run": str(demo_run), "photos_run": str(photos_run), "demo_flags": " ".join(demo_flags),
+        "photos_flags": " ".join(photos_flags),
     }  # fmt: skip
 
 
@@ -141,62 +146,54 @@ def content(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def assert_one_line(err: str, *fragments: str) -> None:
-    assert err.startswith("kdaug: ")
-    assert err.endswith("\n")
-    assert err.count("\n") == 1, err
-    for fragment in fragments:
-        assert fragment in err
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_line_and_writes_nothing(
-    kdaug: Callable, paths: dict[str, str], tmp_path: Path, taught: Path, case: str
+    kdaug: Callable, paths: dict[str, str], tmp_path: Path, demo_run: Path, case: str
 ) -> None:
     command, *fragments = (text.format(**paths) for text in CASES[case])
-    before = content(tmp_path), content(taught)
+    before = content(tmp_path), content(demo_run)
     result = kdaug(*command.split())
     assert_one_line(result.err, *fragments)
     assert result.code == 2
-    assert (content(tmp_path), content(taught)) == before
+    assert (content(tmp_path), content(demo_run)) == before
     assert not (tmp_path / "new").exists()
 
 
-def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
     for number in range(4):
-        (own_shapes / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
-    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--run.dir", own_shapes.with_name("run")]
-    result = kdaug("train", "photos", *photos, *flags)
+        (shapes_copy / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
+    flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--run.dir", shapes_copy.with_name("run")]
+    result = kdaug("train", "photos", *photos_flags, *flags)
     assert result.code == 2
-    assert_one_line(result.err, f"unreadable, first {own_shapes}/disc/0", "data.max_unreadable 0.01")
+    assert_one_line(result.err, f"unreadable, first {shapes_copy}/disc/0", "data.max_unreadable 0.01")
     assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", result.out)
 
 
 def test_unreadable_validation_images_stop_the_run(
-    kdaug: Callable, photos: list[str], own_shapes: Path, tmp_path: Path
+    kdaug: Callable, photos_flags: list[str], shapes_copy: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "split"
-    shutil.copytree(own_shapes, root / "train")
+    shutil.copytree(shapes_copy, root / "train")
     for name in ("disc", "square"):
         (root / "val" / name).mkdir(parents=True)
         (root / "val" / name / "a.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", root, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
-    result = kdaug("train", "photos", *photos, *flags, "--data.max-unreadable", "1")
+    result = kdaug("train", "photos", *photos_flags, *flags, "--data.max-unreadable", "1")
     assert result.code == 2
     assert_one_line(result.err, "unreadable")
 
 
-def test_a_non_finite_loss_stops_the_run(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
     flags = ["--teacher.source", "none", "--optimization.learning-rate", "1e30", "--run.dir", tmp_path / "run"]
-    result = kdaug("train", "demo", *tiny, *flags)
+    result = kdaug("train", "demo", *demo_flags, *flags)
     assert result.code == 2
     assert_one_line(result.err, "(epoch 0)", "lower --optimization.learning-rate")
     assert re.search(r"the loss is (nan|inf) at step [2-4] ", result.err)
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_corrected_command_works(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
-    flags = [*tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
+def test_a_corrected_command_works(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
+    flags = [*demo_flags, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_3").code == 2
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_1").code == 0
 
@@ -227,12 +224,12 @@ def test_a_misspelt_flag_is_named_with_a_suggestion(kdaug: Callable) -> None:
     )
 
 
-def test_a_full_disk_is_one_line(kdaug: Callable, tiny: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_is_one_line(kdaug: Callable, demo_flags: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
     monkeypatch.setattr(os, "fsync", full)
-    result = kdaug("train", "demo", *tiny, "--teacher.source", "none", "--run.dir", tmp_path / "run")
+    result = kdaug("train", "demo", *demo_flags, "--teacher.source", "none", "--run.dir", tmp_path / "run")
     assert result.code == 2
     assert_one_line(result.err, "the disk is full (disk)", "free some space, then continue")
 

@@ -26,7 +26,7 @@ def evaluations(run: Path) -> list[dict]:
     return [{name: line[name] for name in FIGURES} for line in lines if line["kind"] == "eval"]
 
 
-@pytest.mark.parametrize("run", ["taught", "photos_run"])
+@pytest.mark.parametrize("run", ["demo_run", "photos_run"])
 def test_last_weights_have_the_final_error(kdaug: Callable, run: str, request: pytest.FixtureRequest) -> None:
     directory = request.getfixturevalue(run)
     before = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
@@ -36,39 +36,39 @@ def test_last_weights_have_the_final_error(kdaug: Callable, run: str, request: p
     assert {p: p.stat().st_mtime_ns for p in directory.rglob("*")} == before, "evaluation writes nothing"
 
 
-def test_best_weights_have_the_lowest_error(kdaug: Callable, taught: Path) -> None:
-    result = json.loads(kdaug("eval", taught, "--weights", "best", "--json", *CPU).out)
-    assert result == min(evaluations(taught), key=lambda figures: figures["top1_error"])
+def test_best_weights_have_the_lowest_error(kdaug: Callable, demo_run: Path) -> None:
+    result = json.loads(kdaug("eval", demo_run, "--weights", "best", "--json", *CPU).out)
+    assert result == min(evaluations(demo_run), key=lambda figures: figures["top1_error"])
 
 
-def test_the_chosen_weights_are_evaluated(kdaug: Callable, taught: Path, tmp_path: Path) -> None:
-    run, (teacher,) = shutil.copytree(taught, tmp_path / "run"), (taught.parent / "teachers").iterdir()
+def test_the_chosen_weights_are_evaluated(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
+    run, (teacher,) = shutil.copytree(demo_run, tmp_path / "run"), (demo_run.parent / "teachers").iterdir()
     shutil.copy(teacher / "last.safetensors", run / "best.safetensors")
-    for weights, directory in (("last", taught), ("best", teacher)):
+    for weights, directory in (("last", demo_run), ("best", teacher)):
         result = json.loads(kdaug("eval", run, "--weights", weights, "--json", *CPU).out)
         assert result == evaluations(directory)[-1]
 
 
-def test_the_result_is_one_line(kdaug: Callable, taught: Path) -> None:
-    figures = evaluations(taught)[-1]
-    assert kdaug("eval", taught, *CPU).out == (
-        f"{taught} (last weights): error {figures['top1_error']:.2f} %, top-5 {figures['top5_error']:.2f} %, "
+def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
+    figures = evaluations(demo_run)[-1]
+    assert kdaug("eval", demo_run, *CPU).out == (
+        f"{demo_run} (last weights): error {figures['top1_error']:.2f} %, top-5 {figures['top5_error']:.2f} %, "
         f"loss {figures['val_loss']:.4f}, on 2,000 images\n"
     )
 
 
-def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, own_shapes: Path) -> None:
-    run = shutil.copytree(photos_run, own_shapes.with_name("moved"))
-    result = kdaug("eval", run, "--data.root", own_shapes, "--json", *CPU)
+def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, shapes_copy: Path) -> None:
+    run = shutil.copytree(photos_run, shapes_copy.with_name("moved"))
+    result = kdaug("eval", run, "--data.root", shapes_copy, "--json", *CPU)
     assert json.loads(result.out) == evaluations(photos_run)[-1]
 
 
-def test_the_policy_file_is_not_needed(kdaug: Callable, taught: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(taught, tmp_path / "run")
+def test_the_policy_file_is_not_needed(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(demo_run, tmp_path / "run")
     recipe = read_recipe(run / "recipe.yaml")
     views = replace(recipe.views, policy="file:gone.yaml#0123456789")
     (run / "recipe.yaml").write_text(to_yaml(replace(recipe, views=views)))
-    assert json.loads(kdaug("eval", run, "--json", *CPU).out) == evaluations(taught)[-1]
+    assert json.loads(kdaug("eval", run, "--json", *CPU).out) == evaluations(demo_run)[-1]
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_the_policy_file_is_not_needed(kdaug: Callable, taught: Path, tmp_path: 
     ids=["no run", "unfinished", "damaged weights", "misspelt recipe"],
 )
 def test_a_run_that_cannot_be_evaluated_is_one_line(
-    kdaug: Callable, taught: Path, tmp_path: Path, damage: Callable[[Path], None], problem: str
+    kdaug: Callable, demo_run: Path, tmp_path: Path, damage: Callable[[Path], None], problem: str
 ) -> None:
-    run = shutil.copytree(taught, tmp_path / "run")
+    run = shutil.copytree(demo_run, tmp_path / "run")
     damage(run)
     result = kdaug("eval", run, *CPU)
     assert (result.code, result.out) == (2, "")
@@ -93,9 +93,9 @@ def test_a_run_that_cannot_be_evaluated_is_one_line(
     assert result.err.count("\n") == 1
 
 
-def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, own_shapes: Path) -> None:
-    (own_shapes / "disc").rename(own_shapes / "ring")
-    result = kdaug("eval", photos_run, "--data.root", own_shapes, *CPU)
+def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, shapes_copy: Path) -> None:
+    (shapes_copy / "disc").rename(shapes_copy / "ring")
+    result = kdaug("eval", photos_run, "--data.root", shapes_copy, *CPU)
     assert result.code == 2
     note, line = result.err.splitlines()
     assert note.startswith("note: these are not all the images")
@@ -110,7 +110,7 @@ def imagenet_folder(tmp_path: Path) -> Path:
         for split in ("train", "val"):
             folder = tmp_path / "imagenet" / split / f"n{number:08d}"
             folder.mkdir(parents=True)
-            Image.new("RGB", (80, 64), (number * 20 % 256, 0, 0)).save(folder / "1.png")
+            Image.new("RGB", (20, 16), (number * 20 % 256, 0, 0)).save(folder / "1.png")
     return tmp_path / "imagenet"
 
 
@@ -125,15 +125,15 @@ def test_timm_weights_are_evaluated_at_their_image_size(
             return functional.one_hot(torch.full((len(x),), 7), 1000).float()
 
     def create(name: str, classes: int, channels: int, pretrained: bool) -> nn.Module:
-        assert (name, classes, channels, pretrained) == ("tf_efficientnet_b4.aa_in1k", 1000, 3, True)
+        assert (name, classes, channels, pretrained) == ("test_efficientnet.r160_in1k", 1000, 3, True)
         return AlwaysClassSeven()
 
     monkeypatch.setattr(teacher, "create_network", create)
-    result = kdaug("eval", "timm:tf_efficientnet_b4.aa_in1k", "--data.root", imagenet_folder, "--json", *CPU)
+    result = kdaug("eval", "timm:test_efficientnet.r160_in1k", "--data.root", imagenet_folder, "--json", *CPU)
     assert result.code == 0, result.err
     result = json.loads(result.out)
     assert (result["images"], result["top1_error"]) == (1000, 99.9)
-    assert set(sizes) == {(3, 380, 380)}
+    assert set(sizes) == {(3, 160, 160)}
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_timm_weights_are_evaluated_at_their_image_size(
     ],
 )
 def test_timm_weights_that_do_not_fit_are_refused(
-    kdaug: Callable, own_shapes: Path, source: str, flags: list[str], problem: str
+    kdaug: Callable, shapes_copy: Path, source: str, flags: list[str], problem: str
 ) -> None:
-    result = kdaug("eval", source, *(flag.format(own_shapes) for flag in flags), *CPU)
+    result = kdaug("eval", source, *(flag.format(shapes_copy) for flag in flags), *CPU)
     assert result.code == 2
     assert problem in result.err
     assert result.err.count("\n") == 1

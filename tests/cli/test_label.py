@@ -1,8 +1,7 @@
-"""kdaug label: photos labelled once, metrics_without_times from without the teacher, verified; what is wrong is one line."""
+"""kdaug label: photos are labelled once, trained without the teacher, verified; and errors."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,38 +10,34 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.runs import read_lines, without_seconds
 
 from kdaug.training import Interrupted, labelling
 
 EXACT = ("--precision", "float32")
 
 
-def metrics_without_times(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos: list[str]) -> Path:
+def labelled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos_flags: list[str]) -> Path:
     """The store of the teacher of `photos_run`; look only."""
     from kdaug.cli.main import main
 
     store = tmp_path_factory.mktemp("labels") / "store"
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     flags = ["--data.root", str(shapes), "--teacher.source", f"run:{teacher}", "--out", str(store), *EXACT]
-    assert main(["label", "photos", *photos, *flags]) == 0
+    assert main(["label", "photos", *photos_flags, *flags]) == 0
     return store
 
 
 def test_stored_labels_train_like_the_teacher(
-    labelled: Path, photos_run: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+    labelled: Path, photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
     flags = ("--teacher.source", "none", "--teacher.labels", labelled, "--run.dir", tmp_path / "run")
-    result = kdaug("train", "photos", *photos, "--data.root", shapes, *flags)
+    result = kdaug("train", "photos", *photos_flags, "--data.root", shapes, *flags)
     assert result.code == 0, result.err
     assert "training the teacher first" not in result.out + result.err
     # up to rounding: on some processors a convolution's last bits depend on how many images it is given
-    for read, asked in zip(metrics_without_times(tmp_path / "run"), metrics_without_times(photos_run), strict=True):
+    for read, asked in zip(*(without_seconds(read_lines(r)) for r in (tmp_path / "run", photos_run)), strict=True):
         assert read.pop("kind") == asked.pop("kind")
         assert read == pytest.approx(asked, rel=1e-3)
     read, asked = (load_file(run / "last.safetensors") for run in (tmp_path / "run", photos_run))
@@ -50,13 +45,13 @@ def test_stored_labels_train_like_the_teacher(
 
 
 def test_size_and_training_command_are_printed(
-    photos_run: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+    photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     flags = ("--data.root", shapes, "--teacher.source", f"run:{teacher}", "--out", tmp_path / "s", "--epochs", "0:1")
-    result = kdaug("label", "photos", *photos, *flags)
+    result = kdaug("label", "photos", *photos_flags, *flags)
     assert result.code == 0, result.err
-    assert "18 bytes a view, 33 images, 1 epoch(s) to be written: 0.0 MB" in result.out + result.err
+    assert "18 bytes per view, 33 images, 1 epoch(s) to write, 0.0 MB" in result.out + result.err
     command = result.out.splitlines()[-1].partition(":  kdaug ")[2].split()
     assert command == [
         "train",
@@ -68,9 +63,9 @@ def test_size_and_training_command_are_printed(
     ]
     trained = kdaug(*command[:-1], tmp_path / "run", "--optimization.epochs", "1")
     assert trained.code == 0, trained.err
-    again = kdaug("label", "photos", *photos, *flags)
+    again = kdaug("label", "photos", *photos_flags, *flags)
     assert again.code == 0
-    assert "bytes a view" not in again.out + again.err, "it is complete already"
+    assert "bytes per view" not in again.out + again.err, "it is complete already"
 
 
 def test_verify_a_label_store(labelled: Path, kdaug: Callable) -> None:
@@ -101,33 +96,39 @@ def test_verify_finds_wrong_labels(labelled: Path, kdaug: Callable, tmp_path: Pa
     ("command", "problem"),
     [
         ("label", "a recipe is missing"),
-        ("label photos {photos} --data.root {shapes}", "--out STR Folder to write to. (required)"),
+        ("label photos {photos_flags} --data.root {shapes}", "--out STR Folder to write to. (required)"),
         ("label --out {tmp}/s photos", "the recipe comes first, then the flags: RECIPE --out ..."),
-        ("label photos {photos} --data.root {shapes} --teacher.source none --out {tmp}/s", "teacher.source is none"),
         (
-            "label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 9",
+            "label photos {photos_flags} --data.root {shapes} --teacher.source none --out {tmp}/s",
+            "teacher.source is none",
+        ),
+        (
+            "label photos {photos_flags} --data.root {shapes} --out {tmp}/s --epochs 9",
             "--epochs is '9', but must be like 0:90",
         ),
-        ("label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 0:9", "epochs 0:9 are not within"),
-        ("label photos {photos} --data.root {shapes} --out {tmp}/s --epochs 0:1 --cycle 1", "exclude each other"),
-        ("label photos {photos} --data.root {shapes} --out {tmp}/s --cycle 0", "cycle is 0, but must be from 1"),
-        ("label photos {photos} --data.root {shapes} --out {tmp}/s --k 0", "k is 0, but"),
-        ("label photos {photos} --data.root {shapes} --out {tmp}/s --precison float32", "--precison"),
+        ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --epochs 0:9", "epochs 0:9 are not within"),
+        ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --epochs 0:1 --cycle 1", "exclude each other"),
+        ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --cycle 0", "cycle is 0, but must be from 1"),
+        ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --k 0", "k is 0, but"),
+        ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --precison float32", "--precison"),
         ("label verify {tmp}/nothing", "is not a label store"),
         ("label verify {shapes}", "is not a label store"),
         ("label verify {labelled} --seed=-1", "seed is -1, but"),
         ("label verify {labelled} --views 0", "views is 0, but"),
-        ("train photos {photos} --data.root {shapes} --teacher.labels {tmp}/no --run.dir {tmp}/r", "not a label store"),
         (
-            "train photos {photos} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}/r",
+            "train photos {photos_flags} --data.root {shapes} --teacher.labels {tmp}/no --run.dir {tmp}/r",
+            "not a label store",
+        ),
+        (
+            "train photos {photos_flags} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}/r",
             "views.seed: 0 -> 3",
         ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    command: str, problem: str, labelled: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path
+    command: str, problem: str, labelled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
-    paths = {"photos": " ".join(photos), "shapes": shapes, "labelled": labelled, "tmp": tmp_path}
+    paths = {"photos_flags": " ".join(photos_flags), "shapes": shapes, "labelled": labelled, "tmp": tmp_path}
     result = kdaug(*command.format(**paths).split())
     assert result.code == 2, result.err
     assert problem in result.err
@@ -137,7 +138,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 @pytest.mark.parametrize("stop", [Interrupted(Path("x")), KeyboardInterrupt()])
 def test_interruption_names_the_way_to_resume(
-    stop: BaseException, labelled: Path, shapes: Path, photos: list[str], kdaug: Callable, tmp_path: Path,
+    stop: BaseException, labelled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def stopped(*_: object) -> None:
@@ -145,6 +146,6 @@ def test_interruption_names_the_way_to_resume(
 
     monkeypatch.setattr(labelling, "find_teacher", stopped)
     result = kdaug(
-        "label", "photos", *photos, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
+        "label", "photos", *photos_flags, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
     )
     assert (result.code, result.err) == (130, "kdaug: interrupted; the same command resumes\n")

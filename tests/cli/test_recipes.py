@@ -1,4 +1,4 @@
-"""kdaug recipes: what it prints can be trained from, selected, and checked."""
+"""kdaug recipes: list, search, show and smoke test."""
 
 from __future__ import annotations
 
@@ -50,10 +50,13 @@ def test_show_prints_yaml_with_the_source(kdaug: Callable, name: str) -> None:
 
 
 def test_check_reports_passed_and_failed_smoke_tests(kdaug: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = smoke_test_module.SmokeTestResult(1.25, 0.5, 3 << 29, 2.5)
+    monkeypatch.setattr(smoke_test_module, "smoke_test_in_subprocess", lambda *_: passed)
     result = kdaug("recipes", "--check", "bundled")
-    assert result.code == 0
-    assert result.out.splitlines()[1].startswith("demo ")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[1].split() == ["demo", "1.2", "s", "0.5", "s", "1.5", "GiB", "2.50"]
     assert "the smoke tests of all 1 recipes passed" in result.out
+    assert json.loads(kdaug("recipes", "--check", "bundled", "--json").out) == {"name": "demo", **vars(passed)}
 
     monkeypatch.setattr(smoke_test_module, "smoke_test_in_subprocess", lambda *_: "InputError: no such thing")
     result = kdaug("recipes", "--check", "demo", "bundled")

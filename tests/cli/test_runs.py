@@ -17,10 +17,10 @@ from kdaug.runs.status import find_runs, run_status
 
 
 @pytest.fixture
-def stopped(taught: Path, tmp_path: Path) -> Path:
+def stopped(demo_run: Path, tmp_path: Path) -> Path:
     """A run stopped in its second epoch, in a directory whose name needs quoting in a shell."""
     run = tmp_path / "runs" / "two words [bold]"
-    shutil.copytree(taught, run)
+    shutil.copytree(demo_run, run)
     (run / "last.safetensors").unlink()
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["step"] <= 5]
@@ -31,19 +31,19 @@ def stopped(taught: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_every_run_is_listed_with_state_and_errors(kdaug: Callable, taught: Path) -> None:
-    result = kdaug("runs", taught.parent, "--json")
+def test_every_run_is_listed_with_state_and_errors(kdaug: Callable, demo_run: Path) -> None:
+    result = kdaug("runs", demo_run.parent, "--json")
     assert (result.code, result.err) == (0, "")
     listed = {Path(line["path"]): line for line in map(json.loads, result.out.splitlines())}
-    (teacher,) = (taught.parent / "teachers").iterdir()
-    assert set(listed) == {taught, teacher}
+    (teacher,) = (demo_run.parent / "teachers").iterdir()
+    assert set(listed) == {demo_run, teacher}
     errors = [
         line["top1_error"]
-        for line in map(json.loads, (taught / "metrics.jsonl").read_text().splitlines())
+        for line in map(json.loads, (demo_run / "metrics.jsonl").read_text().splitlines())
         if line["kind"] == "eval"
     ]
-    assert listed[taught] == {
-        "path": str(taught),
+    assert listed[demo_run] == {
+        "path": str(demo_run),
         "state": "finished",
         "student": "wide_resnet10_1",
         "policy": "randaugment-n2-m5@paper-geometric",
@@ -51,7 +51,7 @@ def test_every_run_is_listed_with_state_and_errors(kdaug: Callable, taught: Path
         "epochs": 2,
         "error": errors[-1],
         "best": min(errors),
-        "next": f"kdaug eval {taught}",
+        "next": f"kdaug eval {demo_run}",
     }
 
 

@@ -11,19 +11,13 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
+from support.runs import read_lines, without_seconds
 
 ALONE = ("--teacher.source", "none", "--data.workers", "0")
 
 
-def metrics_without_times(run: Path) -> list[dict]:
-    """The metrics of a run without times."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    timed = ("images_per_second", "seconds", "time")
-    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
-
-
 def pack(photos: Path, root: Path, per_shard: int) -> Path:
-    """The photos of train/ and val/ as shards of at most so many samples, the last photo first."""
+    """The photos of train/ and val/ as shards of at most `per_shard` samples, the last photo first."""
     root.mkdir()
     for split in ("train", "val"):
         paths = sorted((photos / split).rglob("*.jpg"), reverse=True)
@@ -34,37 +28,50 @@ def pack(photos: Path, root: Path, per_shard: int) -> Path:
     return root
 
 
-def test_hub_and_folder_train_alike(kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path) -> None:
+def test_hub_and_folder_train_alike(
+    kdaug: Callable, photos_flags: list[str], split_shapes: Path, tmp_path: Path
+) -> None:
     written = datasets.load_dataset("imagefolder", data_dir=str(split_shapes), cache_dir=str(tmp_path / "hf"))
     written.save_to_disk(tmp_path / "written")
     runs = {"folder": split_shapes, "hub": tmp_path / "written"}
     for name, root in runs.items():
         result = kdaug(
-            "train", "photos", *photos, *ALONE, "--data.name", name, "--data.root", root, "--run.dir", tmp_path / name
+            "train",
+            "photos",
+            *photos_flags,
+            *ALONE,
+            "--data.name",
+            name,
+            "--data.root",
+            root,
+            "--run.dir",
+            tmp_path / name,
         )
         assert result.code == 0, result.err
     assert "on 36 images of 3 classes" in result.err + result.out
-    assert metrics_without_times(tmp_path / "folder") == metrics_without_times(tmp_path / "hub")
+    assert without_seconds(read_lines(tmp_path / "folder")) == without_seconds(read_lines(tmp_path / "hub"))
     assert (tmp_path / "folder" / "last.safetensors").read_bytes() == (
         tmp_path / "hub" / "last.safetensors"
     ).read_bytes()
 
 
-def test_shards_of_any_size_train_alike(kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path) -> None:
+def test_shards_of_any_size_train_alike(
+    kdaug: Callable, photos_flags: list[str], split_shapes: Path, tmp_path: Path
+) -> None:
     for name, per_shard in (("large", 100), ("small", 5)):
         root = pack(split_shapes, tmp_path / f"shards-{name}", per_shard)
         flags = ("--data.name", "shards", "--data.root", root, "--run.dir", tmp_path / name)
-        result = kdaug("train", "photos", *photos, *ALONE, *flags)
+        result = kdaug("train", "photos", *photos_flags, *ALONE, *flags)
         assert result.code == 0, result.err
-    assert metrics_without_times(tmp_path / "large") == metrics_without_times(tmp_path / "small")
+    assert without_seconds(read_lines(tmp_path / "large")) == without_seconds(read_lines(tmp_path / "small"))
     result = json.loads(kdaug("eval", tmp_path / "large", "--json", "--run.device", "cpu").out)
     assert result["images"] == 12
-    assert result["top1_error"] == metrics_without_times(tmp_path / "large")[-1]["top1_error"]
+    assert result["top1_error"] == read_lines(tmp_path / "large")[-1]["top1_error"]
     assert yaml.safe_load((tmp_path / "large" / "recipe.yaml").read_text())["data"]["name"] == "shards"
 
 
 def test_a_damaged_photo_in_a_shard_is_left_out(
-    kdaug: Callable, photos: list[str], split_shapes: Path, tmp_path: Path
+    kdaug: Callable, photos_flags: list[str], split_shapes: Path, tmp_path: Path
 ) -> None:
     split = shutil.copytree(split_shapes, tmp_path / "split")
     (split / "train" / "disc" / "03.jpg").write_bytes(b"no image")
@@ -79,7 +86,7 @@ def test_a_damaged_photo_in_a_shard_is_left_out(
         "--run.dir",
         tmp_path / "run",
     )
-    result = kdaug("train", "photos", *photos, *ALONE, *flags, "--optimization.epochs", "2")
+    result = kdaug("train", "photos", *photos_flags, *ALONE, *flags, "--optimization.epochs", "2")
     assert result.code == 0, result.err
     assert (
         f"unreadable image left out: {root / 'shapes-train-0000.tar'}:disc/03 (cannot identify"
@@ -88,8 +95,8 @@ def test_a_damaged_photo_in_a_shard_is_left_out(
 
 
 @pytest.mark.parametrize("name", ["shards", "hub"])
-def test_missing_data_are_one_line(name: str, kdaug: Callable, photos: list[str], tmp_path: Path) -> None:
-    result = kdaug("train", "photos", *photos, "--data.name", name, "--data.root", tmp_path / "nothing")
+def test_missing_data_are_one_line(name: str, kdaug: Callable, photos_flags: list[str], tmp_path: Path) -> None:
+    result = kdaug("train", "photos", *photos_flags, "--data.name", name, "--data.root", tmp_path / "nothing")
     assert result.code == 2
     assert result.err.count("\n") == 1
     assert f"{tmp_path / 'nothing'}" in result.err

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -17,9 +16,20 @@ from kdaug.storage import is_locked
 from kdaug.training import RunDirectory, read_metrics
 
 
-def test_failed_jobs_are_reported_and_finished_ones_skipped(tiny: list[str], kdaug: Callable, tmp_path: Path) -> None:
+def test_failed_jobs_are_reported_and_finished_ones_skipped(
+    demo_flags: list[str], kdaug: Callable, tmp_path: Path
+) -> None:
     folder = tmp_path / "sweep"
-    command = ("sweep", "demo", "optimization.global_batch=64,9999", "--dir", folder, *tiny, "--teacher.source", "none")
+    command = (
+        "sweep",
+        "demo",
+        "optimization.global_batch=64,9999",
+        "--dir",
+        folder,
+        *demo_flags,
+        "--teacher.source",
+        "none",
+    )
     result = kdaug(*command)
     assert result.code == 1
     assert (
@@ -27,7 +37,7 @@ def test_failed_jobs_are_reported_and_finished_ones_skipped(tiny: list[str], kda
     )
     assert "[1/2] global_batch=64: finished, error " in result.out
     run = RunDirectory(folder / "global_batch=64")
-    assert run.finished
+    assert run.is_finished
     before = run.metrics.read_bytes()
     again = kdaug(*command)
     assert again.code == 1
@@ -37,8 +47,8 @@ def test_failed_jobs_are_reported_and_finished_ones_skipped(tiny: list[str], kda
     assert kdaug("runs", folder).out.count("finished") == 1
 
 
-def test_two_runs_share_a_teacher_and_its_labels(tiny: list[str], kdaug: Callable, tmp_path: Path) -> None:
-    flags = [*tiny, "--teacher.epochs", "1"]
+def test_two_runs_share_a_teacher_and_its_labels(demo_flags: list[str], kdaug: Callable, tmp_path: Path) -> None:
+    flags = [*demo_flags, "--teacher.epochs", "1"]
     assert kdaug("sweep", "demo", "supervision.weight=1,2", "--dir", tmp_path / "s", *flags, "--jobs", "2").code == 0
     (store,) = (tmp_path / "s/labels").iterdir()
     (teacher,) = (tmp_path / "s/teachers").iterdir()
@@ -50,27 +60,59 @@ def test_two_runs_share_a_teacher_and_its_labels(tiny: list[str], kdaug: Callabl
     assert str(store) in (tmp_path / "s/weight=2/recipe.yaml").read_text()
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_leaves_a_checkpoint(tiny: list[str], tmp_path: Path, sent: signal.Signals) -> None:
-    folder = tmp_path / "sweep"
-    flags = [*tiny, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none"]
-    command = [sys.executable, "-m", "kdaug", "sweep", "demo", "run.seed=0,1", "--dir", str(folder), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    run = folder / "seed=0"
-    deadline = time.monotonic() + 120
-    while not read_metrics(run) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.kill(process.pid, sent)
-    assert process.wait(60) == 130
-    assert process.stderr is not None
-    result = process.stderr.read()
-    assert b"Traceback" not in result
-    assert b"the same command resumes them" in result
+def when_training(run: Path, action: Callable[[], None]) -> Thread:
+    """A started thread that calls `action` as soon as `run` has logged a step."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 120
+        while not read_metrics(run) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        action()
+
+    thread = Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def child_of_this_process(argument: str) -> int:
+    """The id of the child process that has `argument` in its command line."""
+    children = " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children")).split()
+    (child,) = (pid for pid in children if argument.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return int(child)
+
+
+@pytest.fixture
+def long_sweep(demo_flags: list[str], tmp_path: Path) -> tuple[str | Path, ...]:
+    """The arguments of a sweep in tmp_path that takes much longer than a test."""
+    flags = (*demo_flags, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none")
+    return ("sweep", "demo", "run.seed=0,1", "--dir", tmp_path, *flags)
+
+
+def test_ctrl_c_leaves_a_checkpoint(kdaug: Callable, long_sweep: tuple[str | Path, ...], tmp_path: Path) -> None:
+    run = tmp_path / "seed=0"
+    thread = when_training(run, lambda: os.kill(os.getpid(), signal.SIGINT))
+    result = kdaug(*long_sweep)
+    thread.join()
+    assert result.code == 130
+    assert "the same command resumes them" in result.err
     assert not is_locked(run)
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert int(checkpoint.name.removeprefix("step-")) == read_metrics(run)[-1]["step"] > 0
-    assert not (folder / "seed=1").exists()
-    assert json.loads((folder / "failed.json").read_text()) == {}
+    assert not (tmp_path / "seed=1").exists()
+    assert json.loads((tmp_path / "failed.json").read_text()) == {}
+
+
+def test_a_run_stopped_from_outside_is_not_finished(
+    kdaug: Callable, long_sweep: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    only_one = [argument.replace("=0,1", "=0") if isinstance(argument, str) else argument for argument in long_sweep]
+    run = tmp_path / "seed=0"
+    thread = when_training(run, lambda: os.kill(child_of_this_process(str(tmp_path)), signal.SIGTERM))
+    result = kdaug(*only_one)
+    thread.join()
+    assert result.code == 1
+    assert "0 of 1 jobs finished" in result.out
+    assert "seed=0 stopped: interrupted" in result.err
 
 
 @pytest.mark.parametrize(
@@ -83,7 +125,7 @@ def test_a_stopped_sweep_leaves_a_checkpoint(tiny: list[str], tmp_path: Path, se
         ("sweep demo run.seeed=0", "run seeed=0: run.seeed is not a setting; did you mean run.seed?"),
         ("sweep demo run.seed=x", "run seed=x: run.seed must be a whole number, not 'x' (str)"),
         ("sweep demo supervision.weight=-1", "supervision.weight is -1"),
-        ("sweep demo run.seed=0 --jobs 0", "--jobs is 0"),
+        ("sweep demo run.seed=0 --jobs 0", "jobs at once is 0"),
         ("sweep demo run.seed=0 --run.dir {tmp}/r", "use --dir"),
         ("sweep demo --dir {tmp}/s run.seed=0", "must come before all flags, but run.seed=0 comes after --dir"),
         ("sweep demo run.dir=a,b", "run.dir cannot vary"),
@@ -100,19 +142,3 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert problem in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_stopped_from_outside_is_not_finished(tiny: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "sweep"
-    flags = [*tiny, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none"]
-    command = [sys.executable, "-m", "kdaug", "sweep", "demo", "run.seed=0", "--dir", str(folder), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not read_metrics(folder / "seed=0") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    (child,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    os.kill(child, signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "0 of 1 jobs finished" in out
-    assert "seed=0 stopped: interrupted" in err

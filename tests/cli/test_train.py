@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.runs import read_lines
 
 from kdaug.config import read_recipe
 from kdaug.recipes import named_recipe
@@ -20,12 +20,8 @@ FILES = set(
 )
 
 
-def lines_of(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_teacher_and_student_are_trained(tiny: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kdaug", "train", "demo", *tiny, "--run.dir", "runs/a"]
+def test_teacher_and_student_are_trained(demo_flags: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdaug", "train", "demo", *demo_flags, "--run.dir", "runs/a"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     (teacher,) = (tmp_path / "runs" / "teachers").iterdir()
@@ -33,18 +29,18 @@ def test_teacher_and_student_are_trained(tiny: list[str], tmp_path: Path) -> Non
     assert {p.name for p in tmp_path.iterdir()} == {"runs"}
     for run in (tmp_path / "runs" / "a", teacher):
         assert {p.name for p in run.iterdir()} == FILES
-    end = lines_of(tmp_path / "runs" / "a")[-1]
+    end = read_lines(tmp_path / "runs" / "a")[-1]
     assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in result.stdout
     assert "files in runs/a:\n" in result.stdout
     for command in ("kdaug eval runs/a", "tensorboard --logdir runs/a/tensorboard", "kdaug train runs/a/recipe.yaml"):
         assert command in result.stdout
     assert f"training the teacher first: runs/teachers/{teacher.name}" in result.stdout
-    assert f"error {lines_of(teacher)[-1]['top1_error']:.2f} % on the validation images" in result.stdout
+    assert f"error {read_lines(teacher)[-1]['top1_error']:.2f} % on the validation images" in result.stdout
 
 
-def test_flags_change_only_their_settings(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_flags_change_only_their_settings(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
     flags = "--teacher.source none --views.magnitude 3 --supervision.k 2 --optimization.clip-norm None --run.seed 4"
-    assert kdaug("train", "demo", *tiny, *flags.split(), "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", "demo", *demo_flags, *flags.split(), "--run.dir", tmp_path / "run").code == 0
     written, named = read_recipe(tmp_path / "run" / "recipe.yaml"), named_recipe("demo")
     assert (written.teacher.source, written.supervision.k) == ("none", 2)
     assert written.views.policy == "randaugment-n2-m3@paper-geometric"
@@ -55,33 +51,33 @@ def test_flags_change_only_their_settings(kdaug: Callable, tiny: list[str], tmp_
 
 
 def test_the_default_directory_is_recipe_and_fingerprint(
-    kdaug: Callable, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdaug: Callable, demo_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for learning_rate in ("0.1", "0.2"):
         flags = ["--teacher.source", "none", "--optimization.learning-rate", learning_rate]
-        assert kdaug("train", "demo", *tiny, *flags).code == 0
+        assert kdaug("train", "demo", *demo_flags, *flags).code == 0
     names = [run.name for run in (tmp_path / "runs").iterdir()]
     assert len(names) == 2
     assert all(re.fullmatch("demo-[0-9a-f]{10}", name) for name in names)
-    again = kdaug("train", "demo", *tiny, *flags)
+    again = kdaug("train", "demo", *demo_flags, *flags)
     assert again.code == 2
     assert "exists; continue it with --run.resume or choose another --run.dir" in again.err
 
 
-def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, tiny: list[str], tmp_path: Path) -> None:
+def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yml"
     recipe.write_text("student: {name: wide_resnet10_1}\noptimization: {learning_rate: 1e-2}\n")
-    assert kdaug("train", recipe, *tiny, "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", recipe, *demo_flags, "--run.dir", tmp_path / "run").code == 0
     assert read_recipe(tmp_path / "run" / "recipe.yaml").optimization.learning_rate == 0.01
 
 
-def test_resuming_a_finished_run_changes_nothing(kdaug: Callable, taught: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in taught.rglob("*")}
-    result = kdaug("train", taught / "recipe.yaml", "--run.resume")
+def test_resuming_a_finished_run_changes_nothing(kdaug: Callable, demo_run: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in demo_run.rglob("*")}
+    result = kdaug("train", demo_run / "recipe.yaml", "--run.resume")
     assert (result.code, result.err) == (0, "")
-    assert f"{taught} is already finished" in result.out
-    assert {p: p.stat().st_mtime_ns for p in taught.rglob("*")} == before
+    assert f"{demo_run} is already finished" in result.out
+    assert {p: p.stat().st_mtime_ns for p in demo_run.rglob("*")} == before
 
 
 # Photos
@@ -91,38 +87,38 @@ def test_photos_are_trained_with_a_teacher(photos_run: Path) -> None:
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     for run in (photos_run, teacher):
         assert {p.name for p in run.iterdir()} == FILES
-        steps = [line for line in lines_of(run) if line["kind"] == "step"]
+        steps = read_lines(run, "step")
         assert [line["step"] for line in steps] == [1, 2, 3, 4]  # 33 of 36 images to train on, in batches of 8
-        assert lines_of(run)[-1]["images"] == 3
-    assert all(line["divergence"] != 0 for line in lines_of(photos_run) if line["kind"] == "step")
+        assert read_lines(run)[-1]["images"] == 3
+    assert all(line["divergence"] != 0 for line in read_lines(photos_run, "step"))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_weights_do_not_depend_on_workers(
-    kdaug: Callable, photos: list[str], photos_run: Path, shapes: Path, workers: str
+    kdaug: Callable, photos_flags: list[str], photos_run: Path, shapes: Path, workers: str
 ) -> None:
     run = photos_run.with_name(f"workers-{workers}")  # beside the first, to share its teacher
     flags = ["--data.root", shapes, "--run.dir", run, "--data.workers", workers]
-    assert kdaug("train", "photos", *photos, *flags).code == 0
+    assert kdaug("train", "photos", *photos_flags, *flags).code == 0
     assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
 
 
 def test_a_moved_image_folder_is_the_same_data(
-    kdaug: Callable, photos: list[str], photos_run: Path, own_shapes: Path
+    kdaug: Callable, photos_flags: list[str], photos_run: Path, shapes_copy: Path
 ) -> None:
-    flags = ["--teacher.source", f"run:{next((photos_run.parent / 'teachers').iterdir())}", "--data.root", own_shapes]
-    run = own_shapes.with_name("run")
-    assert kdaug("train", "photos", *photos, *flags, "--run.dir", run).code == 0
+    flags = ["--teacher.source", f"run:{next((photos_run.parent / 'teachers').iterdir())}", "--data.root", shapes_copy]
+    run = shapes_copy.with_name("run")
+    assert kdaug("train", "photos", *photos_flags, *flags, "--run.dir", run).code == 0
     assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("network", ["test_efficientnet", "test_vit"])
 def test_timm_networks_can_be_the_student(
-    kdaug: Callable, photos: list[str], shapes: Path, tmp_path: Path, network: str
+    kdaug: Callable, photos_flags: list[str], shapes: Path, tmp_path: Path, network: str
 ) -> None:
     size = "160" if network == "test_vit" else "64"
     flags = ["--student.name", network, "--data.image-size", size, "--teacher.source", "none", "--data.root", shapes]
-    assert kdaug("train", "photos", *photos, *flags, "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", "photos", *photos_flags, *flags, "--run.dir", tmp_path / "run").code == 0
     assert kdaug("eval", tmp_path / "run").code == 0
 
 
@@ -135,39 +131,41 @@ def truncate(folder: Path, names: list[str]) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_unreadable_images_are_left_out(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
-    broken = truncate(own_shapes, ["disc/half.jpg", "square/rest.jpg"])
-    run = own_shapes.with_name("run")
-    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
-    result = kdaug("train", "photos", *photos, *flags, "--optimization.epochs", "2", "--run.dir", run)
+def test_unreadable_images_are_left_out(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
+    broken = truncate(shapes_copy, ["disc/half.jpg", "square/rest.jpg"])
+    run = shapes_copy.with_name("run")
+    flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
+    result = kdaug("train", "photos", *photos_flags, *flags, "--optimization.epochs", "2", "--run.dir", run)
     assert (result.code, result.err) == (0, "")
     for path in broken:
         assert result.out.count(f"unreadable image left out: {path}") == 1
-    assert lines_of(run)[-1]["kind"] == "end"
+    assert read_lines(run)[-1]["kind"] == "end"
 
 
-def test_unreadable_images_with_markup_in_their_names(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
-    shutil.copytree(own_shapes / "disc", own_shapes / "ring[")
-    broken = truncate(own_shapes, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
-    flags = ["--data.root", own_shapes, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
+def test_unreadable_images_with_markup_in_their_names(
+    kdaug: Callable, photos_flags: list[str], shapes_copy: Path
+) -> None:
+    shutil.copytree(shapes_copy / "disc", shapes_copy / "ring[")
+    broken = truncate(shapes_copy, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
+    flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
     flags += ["--optimization.epochs", "2", "--optimization.global-batch", "40"]
-    result = kdaug("train", "photos", *photos, *flags, "--run.dir", own_shapes.with_name("run"))
+    result = kdaug("train", "photos", *photos_flags, *flags, "--run.dir", shapes_copy.with_name("run"))
     assert (result.code, result.err) == (0, "")
     for path in broken:
         assert f"unreadable image left out: {path}" in result.out
 
 
-def test_resume_refuses_added_photos(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+def test_resume_refuses_added_photos(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
     """They would change the sample order, and the teacher was not trained on them."""
-    command = ["train", "photos", *photos, "--data.root", own_shapes, "--run.dir"]
-    run = own_shapes.with_name("run")
+    command = ["train", "photos", *photos_flags, "--data.root", shapes_copy, "--run.dir"]
+    run = shapes_copy.with_name("run")
     assert kdaug(*command, run).code == 0
     (run / "last.safetensors").unlink()
-    shutil.copy(own_shapes / "disc" / "00.jpg", own_shapes / "disc" / "new.jpg")
+    shutil.copy(shapes_copy / "disc" / "00.jpg", shapes_copy / "disc" / "new.jpg")
     result = kdaug(*command, run, "--run.resume")
     assert result.code == 2
     assert f"the images are not those that {run} began with" in result.err
-    teachers = list(own_shapes.with_name("teachers").iterdir())
+    teachers = list(shapes_copy.with_name("teachers").iterdir())
     assert len(teachers) == 2, "a new teacher is trained on the new images"
     result = kdaug("eval", run.parent / "teachers" / teachers[0].name)
     other = kdaug("eval", run.parent / "teachers" / teachers[1].name)
@@ -175,14 +173,14 @@ def test_resume_refuses_added_photos(kdaug: Callable, photos: list[str], own_sha
     assert (result.err == "") != (other.err == "")
 
 
-def test_resume_with_moved_photos(kdaug: Callable, photos: list[str], own_shapes: Path) -> None:
+def test_resume_with_moved_photos(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
     """The teacher is not trained again: the images are the same."""
-    run = own_shapes.with_name("run")
-    assert kdaug("train", "photos", *photos, "--data.root", own_shapes, "--run.dir", run).code == 0
+    run = shapes_copy.with_name("run")
+    assert kdaug("train", "photos", *photos_flags, "--data.root", shapes_copy, "--run.dir", run).code == 0
     before = (run / "last.safetensors").read_bytes()
     (run / "last.safetensors").unlink()
-    moved = own_shapes.rename(own_shapes.with_name("moved"))
-    assert "does not exist; set --data.root" in kdaug("train", run, "--run.resume").err
+    moved = shapes_copy.rename(shapes_copy.with_name("moved"))
+    assert "does not exist; give it with --data.root" in kdaug("train", run, "--run.resume").err
     result = kdaug("train", run, "--run.resume", "--data.root", moved)
     assert (result.code, result.err) == (0, "")
     assert (run / "last.safetensors").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Small image files on disk, made by the tests themselves."""
+"""Small image files on disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Tree = Callable[[dict[str, int]], Path]
 
 @pytest.fixture
 def image_tree(tmp_path: Path) -> Tree:
-    """Makes folders of so many 4 x 4 PNG files each, named 0.png, 1.png, ...; each image has a grey of its own."""
+    """image_tree({"cat": 2, ...}) writes folders of 4 x 4 PNG files 0.png, 1.png, ...; all images are different."""
 
-    def make(counts: dict[str, int]) -> Path:
+    def write(counts: dict[str, int]) -> Path:
         root = tmp_path / "photos"
         grey = 0
         for folder, count in counts.items():
@@ -26,4 +26,4 @@ def image_tree(tmp_path: Path) -> Tree:
                 grey += 1
         return root
 
-    return make
+    return write

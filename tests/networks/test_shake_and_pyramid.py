@@ -1,4 +1,4 @@
-"""Shake-Shake and PyramidNet: published sizes, forward passes written out a second time, noise in the right places."""
+"""Shake-Shake and PyramidNet: published sizes, reference forward passes, noise in the right layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from kdaug.networks import count_parameters, create_network
 from kdaug.networks.noise import ShakeDrop, ShakeShake
 
-# Published in the tables of osmr/imgclsmob, or computed from the layer lists of the AutoAugment release.
+# From the tables of osmr/imgclsmob, or computed from the layer lists of AutoAugment's code.
 SIZES = [
     ("shake_shake26_2x32d", 10, 2_923_162),
     ("shake_shake26_2x96d", 10, 26_192_922),
@@ -23,13 +23,13 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("name", "classes", "published"), SIZES)
-def test_size_is_the_published_one(name: str, classes: int, published: int) -> None:
+def test_parameters_are_as_published(name: str, classes: int, published: int) -> None:
     with torch.device("meta"):
         assert count_parameters(create_network(name, classes, 3)) == published
 
 
 def randomised(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A network in float64 and evaluation mode whose every weight and statistic differs from its start."""
+    """A float64 network in evaluation mode with random weights and running statistics, and its state_dict."""
     torch.manual_seed(0)
     network = create_network(name, 5, 3).double().eval()
     for key, value in network.state_dict().items():
@@ -47,7 +47,7 @@ def norm(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * scale + shift
 
 
-def shake_shake_written_out(x: Tensor, state: dict[str, Tensor]) -> Tensor:
+def reference_shake_shake(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     x = norm(functional.conv2d(x, state["stem.0.weight"], padding=1), state, "stem.1")
     for stage in range(3):
         for block in range(4):
@@ -60,7 +60,7 @@ def shake_shake_written_out(x: Tensor, state: dict[str, Tensor]) -> Tensor:
                     functional.conv2d(out, state[f"{name}.{side}.4.weight"], padding=1), state, f"{name}.{side}.5"
                 )
                 outs.append(out)
-            kept = x
+            shortcut = x
             if f"{name}.shortcut.bn.weight" in state:
                 moved = torch.zeros_like(active)
                 moved[:, :, :-1, :-1] = active[:, :, 1:, 1:]
@@ -68,12 +68,12 @@ def shake_shake_written_out(x: Tensor, state: dict[str, Tensor]) -> Tensor:
                     functional.conv2d(sampled[:, :, ::stride, ::stride], state[f"{name}.shortcut.{side}.weight"])
                     for side, sampled in (("left", active), ("right", moved))
                 ]
-                kept = norm(torch.cat(halves, 1), state, f"{name}.shortcut.bn")
-            x = kept + (outs[0] + outs[1]) / 2
+                shortcut = norm(torch.cat(halves, 1), state, f"{name}.shortcut.bn")
+            x = shortcut + (outs[0] + outs[1]) / 2
     return x.clamp(min=0).mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
 
-def pyramid_written_out(x: Tensor, state: dict[str, Tensor], keeps: list[float]) -> Tensor:
+def reference_pyramidnet(x: Tensor, state: dict[str, Tensor], keeps: list[float]) -> Tensor:
     x = norm(functional.conv2d(x, state["stem.0.weight"], padding=1), state, "stem.1")
     per_stage, remaining = len(keeps) // 3, list(keeps)
     for stage in range(3):
@@ -85,29 +85,29 @@ def pyramid_written_out(x: Tensor, state: dict[str, Tensor], keeps: list[float])
             )
             out = functional.conv2d(norm(out, state, f"{name}.5").clamp(min=0), state[f"{name}.7.weight"])
             out = norm(out, state, f"{name}.8")
-            kept = torch.zeros_like(out)
-            shrunk = x.unflatten(2, (-1, stride)).unflatten(4, (-1, stride)).mean((3, 5))
-            kept[:, : x.shape[1]] = shrunk
-            x = kept + remaining.pop(0) * out
+            shortcut = torch.zeros_like(out)
+            pooled = x.unflatten(2, (-1, stride)).unflatten(4, (-1, stride)).mean((3, 5))
+            shortcut[:, : x.shape[1]] = pooled
+            x = shortcut + remaining.pop(0) * out
     return norm(x, state, "norm").clamp(min=0).mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
 
 
-def test_shake_shake_in_evaluation_is_the_one_written_out() -> None:
+def test_shake_shake_equals_the_reference() -> None:
     network, state = randomised("shake_shake26_2x32d")
     images = torch.randn(2, 3, 12, 8, dtype=torch.float64)
-    torch.testing.assert_close(network(images), shake_shake_written_out(images, state))
+    torch.testing.assert_close(network(images), reference_shake_shake(images, state))
 
 
 @pytest.mark.parametrize("shakedrop", [False, True])
-def test_pyramidnet_in_evaluation_is_the_one_written_out(shakedrop: bool) -> None:
+def test_pyramidnet_equals_the_reference(shakedrop: bool) -> None:
     network, state = randomised("pyramidnet29_a48" + "_shakedrop" * shakedrop)
     images = torch.randn(2, 3, 12, 8, dtype=torch.float64)
     keeps = [1 - block / 18 if shakedrop else 1.0 for block in range(1, 10)]
-    torch.testing.assert_close(network(images), pyramid_written_out(images, state, keeps))
+    torch.testing.assert_close(network(images), reference_pyramidnet(images, state, keeps))
 
 
-def test_the_widths_of_a_pyramid_grow_evenly_and_its_blocks_are_kept_less_and_less() -> None:
-    """Paper of ShakeDrop, Equation 6: from 1 down to one half at the last of 90 blocks."""
+def test_widths_and_keep_probabilities_of_pyramidnet() -> None:
+    """ShakeDrop paper, Equation 6: the keep probability falls linearly from 1 to 1/2 at the last of 90 blocks."""
     with torch.device("meta"):
         network = create_network("pyramidnet272_a200_shakedrop", 100, 3)
     keeps = [module.keep for module in network.modules() if isinstance(module, ShakeDrop)]
@@ -118,19 +118,19 @@ def test_the_widths_of_a_pyramid_grow_evenly_and_its_blocks_are_kept_less_and_le
     assert len(widths) == 90
 
 
-def test_every_shake_shake_block_mixes_at_random() -> None:
+def test_every_shake_shake_block_has_noise() -> None:
     with torch.device("meta"):
         network = create_network("shake_shake26_2x96d", 100, 3)
     assert sum(isinstance(module, ShakeShake) for module in network.modules()) == 12
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert len(convolutions) == 1 + 2 * 24  # 26 layers deep: the stem, two a block on either side, the classifier
+    assert len(convolutions) == 1 + 2 * 24  # 26 layers: stem, two per block and branch, classifier
 
 
 noisy = pytest.mark.parametrize("name", ["shake_shake26_2x16d", "pyramidnet29_a48_shakedrop"])
 
 
 @noisy
-def test_noise_is_torchs_own_generators(name: str) -> None:
+def test_noise_is_from_torchs_generator(name: str) -> None:
     network, images = create_network(name, 4, 3).train(), torch.randn(3, 3, 8, 8)
     outputs = []
     for seed in (1, 1, 2):
@@ -141,7 +141,7 @@ def test_noise_is_torchs_own_generators(name: str) -> None:
 
 
 @noisy
-def test_recomputed_in_the_backward_pass_the_same_noise_is_drawn(name: str) -> None:
+def test_gradient_checkpointing_draws_the_same_noise(name: str) -> None:
     network, images = create_network(name, 4, 3).train(), torch.randn(3, 3, 8, 8)
     gradients = []
     for enable in (False, True):
@@ -154,7 +154,7 @@ def test_recomputed_in_the_backward_pass_the_same_noise_is_drawn(name: str) -> N
 
 
 @noisy
-def test_autocast_learns_nearly_the_same(name: str) -> None:
+def test_gradients_under_autocast_are_similar(name: str) -> None:
     torch.manual_seed(0)
     network, images = create_network(name, 4, 3).train(), torch.randn(16, 3, 16, 16)
     gradients = []
@@ -171,7 +171,7 @@ def test_autocast_learns_nearly_the_same(name: str) -> None:
 
 @pytest.mark.slow
 @noisy
-def test_a_compiled_network_answers_the_same_and_draws_its_noise(name: str) -> None:
+def test_a_compiled_network_has_equal_output_and_noise(name: str) -> None:
     torch.manual_seed(0)
     network, images = create_network(name, 4, 3), torch.randn(3, 3, 8, 8)
     compiled = torch.compile(network)

@@ -1,4 +1,4 @@
-"""Weight files: what is saved comes back, other people's files are read, and nothing in a file is ever run."""
+"""Weight files: saved weights are restored, files of other tools are read, and code in a file is never run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CARD = NetworkCard("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (
 
 @pytest.fixture
 def network() -> nn.Module:
-    """Weights, running statistics and counters of their own."""
+    """A network whose running statistics and counters are not the initial ones."""
     torch.manual_seed(0)
     network = create_network(CARD.network, len(CARD.classes), len(CARD.mean))
     network(torch.randn(4, 1, 8, 8))
@@ -37,7 +37,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
         assert torch.equal(tensor, other[name]), name
 
 
-def test_a_saved_network_comes_back_with_its_card(network: nn.Module, tmp_path: Path) -> None:
+def test_a_saved_network_is_restored_with_its_card(network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.to(memory_format=torch.channels_last).state_dict(), CARD, tmp_path / "w.safetensors")
     restored, card = load_network(tmp_path / "w.safetensors")
     assert card == CARD
@@ -81,7 +81,7 @@ def test_a_failed_save_leaves_the_old_file(network: nn.Module, tmp_path: Path, m
     ],
     ids=["plain", "state_dict", "model", "model_ema", "module.", "module. in state_dict"],
 )
-def test_torch_files_are_read_as_trainers_write_them(
+def test_torch_files_of_other_trainers_are_read(
     wrap: Callable[[dict[str, Any]], Any], zipped: bool, network: nn.Module, tmp_path: Path
 ) -> None:
     torch.save(wrap(network.state_dict()), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
@@ -90,19 +90,19 @@ def test_torch_files_are_read_as_trainers_write_them(
     assert_same(network.state_dict(), tensors)
 
 
-def test_the_content_decides_what_a_file_is_not_its_name(network: nn.Module, tmp_path: Path) -> None:
+def test_the_format_is_recognised_by_content_not_by_name(network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "w.pth")
     torch.save(network.state_dict(), tmp_path / "w.safetensors")
     assert read_weights(tmp_path / "w.pth")[1] == CARD
     assert_same(network.state_dict(), read_weights(tmp_path / "w.safetensors")[0])
 
 
-def assert_gives_no_bad_advice(message: str) -> None:
-    """torch's own message tells, in bold, how to load such a file without the guard; ours must not repeat it."""
+def assert_gives_no_unsafe_advice(message: str) -> None:
+    """torch's own message explains, in bold, how to load such a file without protection; ours must not repeat it."""
     assert not any(part in message for part in ("`weights_only`", "can still be loaded", "\x1b"))
 
 
-class _Runs:
+class _RunsCommand:
     def __init__(self, command: str) -> None:
         self.command = command
 
@@ -111,26 +111,26 @@ class _Runs:
 
 
 @pytest.mark.parametrize("form", ["torch zip", "torch legacy", "plain pickle"])
-def test_a_file_that_would_run_code_is_refused_and_runs_nothing(form: str, tmp_path: Path) -> None:
+def test_a_file_that_would_run_code_is_refused(form: str, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / "w.pth"
-    content = {"weight": torch.zeros(2), "bomb": _Runs(f"touch {canary}")}
+    content = {"weight": torch.zeros(2), "command": _RunsCommand(f"touch {canary}")}
     if form == "plain pickle":
-        path.write_bytes(pickle.dumps({"bomb": content["bomb"]}, protocol=2))
+        path.write_bytes(pickle.dumps({"command": content["command"]}, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch zip")
     with pytest.raises(InputError, match="not a weight file") as error:
         read_weights(path)
     assert not canary.exists()
     assert str(path) in str(error.value)
-    assert_gives_no_bad_advice(str(error.value))
+    assert_gives_no_unsafe_advice(str(error.value))
     if form == "plain pickle":
         pickle.loads(path.read_bytes())
     else:
         torch.load(path, weights_only=False)
-    assert canary.exists(), "the bomb was no bomb, so this test showed nothing"
+    assert canary.exists(), "the file of this test runs its command if it is loaded without protection"
 
 
-FOREIGN = {
+OTHER_CONTENT = {
     "empty": b"",
     "text": b"hello\n",
     "text that pickle takes for an opcode": b"a list of networks\n",
@@ -145,18 +145,18 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_a_file_of_anything_else_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", OTHER_CONTENT.values(), ids=OTHER_CONTENT)
+def test_a_file_of_another_format_is_refused(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"{name} is not a weight file") as error:
         read_weights(tmp_path / name)
-    assert_gives_no_bad_advice(str(error.value))
+    assert_gives_no_unsafe_advice(str(error.value))
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"a": 1}, torch.zeros(3), {"state_dict": {}}, {"model": {"a": "b"}}])
-def test_a_torch_file_without_tensors_by_name_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_torch_file_without_named_tensors_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w\.pth is not a weight file: it holds no plain tensors by name"):
+    with pytest.raises(InputError, match=r"w\.pth is not a weight file: it has no plain tensors by name"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -173,7 +173,7 @@ def saved(form: str) -> bytes:
 @pytest.mark.parametrize(
     ("form", "ending"), [("safetensors", ".safetensors"), ("torch zip", ".pth"), ("torch legacy", ".pth")]
 )
-def test_a_damaged_file_is_refused_or_holds_tensors(form: str, ending: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_or_has_tensors(form: str, ending: str, tmp_path: Path) -> None:
     whole, path = saved(form), tmp_path / f"w{ending}"
     rng, reasons = np.random.default_rng(0), []
     for attempt in range(150):
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_refused_or_holds_tensors(form: str, ending: str, tmp_
     assert all(str(path) in reason for reason in reasons)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.pth", tmp_path):
         with pytest.raises(InputError, match=f"weight file {path} does not exist"):
             read_weights(path)
@@ -200,65 +200,65 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     "card", ["not json", "[]", "{}", '{"network": "x", "classes": 3, "mean": [], "std": [], "size": [1, 1]}',
              '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1]}'],
 )  # fmt: skip
-def test_a_card_that_cannot_be_read_is_refused(card: str, tmp_path: Path) -> None:
+def test_an_unreadable_card_is_an_error(card: str, tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"kdaug": card})
-    with pytest.raises(InputError, match=r"w\.safetensors carries a description that cannot be read"):
+    with pytest.raises(InputError, match=r"w\.safetensors has kdaug metadata that cannot be read"):
         read_weights(tmp_path / "w.safetensors")
 
 
-def test_a_file_without_a_card_is_not_restored(network: nn.Module, tmp_path: Path) -> None:
+def test_a_file_without_a_card_is_not_a_network(network: nn.Module, tmp_path: Path) -> None:
     safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
     tensors, card = read_weights(tmp_path / "w.safetensors")
     assert card is None
     assert_same(network.state_dict(), tensors)
-    with pytest.raises(InputError, match="does not say its network; it was not written by kdaug"):
+    with pytest.raises(InputError, match="does not name its network: it was not written by kdaug"):
         load_network(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
-    ("other", "classes", "channels", "says"),
+    ("other", "classes", "channels", "message"),
     [
         ("wide_resnet10_1", 7, 1, "is for 7 classes, but the data have 3"),
         ("wide_resnet10_1", 3, 3, r"stem.weight is \[16, 3, 3, 3\], but the network has \[16, 1, 3, 3\]"),
         ("wide_resnet10_2", 3, 1, r"is \[.*\], but the network has \[.*\]"),
-        ("wide_resnet16_1", 3, 1, "holds stages.0.1.*, which the network has not; is it of another network"),
+        ("wide_resnet16_1", 3, 1, "has stages.0.1.*, which the network does not have; is it of another network"),
         ("mobilenetv3_small_050", 3, 1, "lacks .*; is it of another network"),
     ],
 )
-def test_weights_of_another_network_are_refused(
-    other: str, classes: int, channels: int, says: str, network: nn.Module
+def test_weights_of_another_network_are_an_error(
+    other: str, classes: int, channels: int, message: str, network: nn.Module
 ) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     theirs = create_network(other, classes, channels).state_dict()
-    with pytest.raises(InputError, match=f"weight file w.pth.*{says}"):
+    with pytest.raises(InputError, match=f"weight file w.pth.*{message}"):
         load_state(network, theirs, 3, Path("w.pth"))
     assert_same(before, network.state_dict())
 
 
-def test_a_width_that_happens_to_be_the_number_of_classes_is_not_taken_for_it() -> None:
+def test_a_width_equal_to_the_number_of_classes_is_not_confused() -> None:
     network = create_network("wide_resnet10_1", 16, 3)
     theirs = network.state_dict() | {"stem.weight": torch.zeros(24, 3, 3, 3)}
     with pytest.raises(InputError, match=r"stem.weight is \[24, 3, 3, 3\], but the network has \[16, 3, 3, 3\]"):
         load_state(network, theirs, 16, Path("w.pth"))
 
 
-def test_a_bare_number_in_place_of_a_vector_is_refused() -> None:
+def test_a_scalar_instead_of_a_vector_is_an_error() -> None:
     network = create_network("wide_resnet10_1", 16, 3)
     with pytest.raises(InputError, match=r"fc.bias is \[\], but the network has \[16\]"):
         load_state(network, network.state_dict() | {"fc.bias": torch.tensor(0.0)}, 16, Path("w.pth"))
 
 
-@pytest.mark.parametrize("spoil", [lambda t: t.to(torch.int8), lambda t: t.to(torch.complex64)])
-def test_weights_of_another_kind_of_number_are_refused(tmp_path: Path, spoil: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64])
+def test_weights_that_are_not_floating_point_are_an_error(tmp_path: Path, dtype: torch.dtype) -> None:
     network = create_network("wide_resnet10_1", 10, 1)
-    torch.save({name: spoil(value) for name, value in network.state_dict().items()}, tmp_path / "w.pth")
+    torch.save({name: value.to(dtype) for name, value in network.state_dict().items()}, tmp_path / "w.pth")
     tensors, _ = read_weights(tmp_path / "w.pth")
     with pytest.raises(InputError, match="but must be floating point"):
         load_state(network, tensors, 10, tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("value", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")])
-def test_tensors_without_plain_values_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+def test_sparse_and_meta_tensors_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
     torch.save({"weight": value}, tmp_path / "w.pth")
-    with pytest.raises(InputError, match="it holds no plain tensors by name"):
+    with pytest.raises(InputError, match="it has no plain tensors by name"):
         read_weights(tmp_path / "w.pth")

@@ -1,4 +1,4 @@
-"""Wide-ResNets: published sizes, and the forward pass written out a second time."""
+"""Wide-ResNet: published sizes, a reference forward pass, initialisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdaug.networks.wide_resnet import DEPTHS, WIDTHS, WideResNet
 
 
 def closed_form(depth: int, width: int, classes: int, channels: int) -> int:
-    """Weights of stem, blocks (two BN, two 3 x 3, a 1 x 1 shortcut where channels change), last BN and classifier."""
+    """Parameters of stem, blocks (two BN, two 3x3, a 1x1 shortcut where channels change), last BN and classifier."""
     total, inputs = 9 * channels * 16, 16
     for outputs in (16 * width, 32 * width, 64 * width):
         for _ in range((depth - 4) // 6):
@@ -26,14 +26,14 @@ def closed_form(depth: int, width: int, classes: int, channels: int) -> int:
 @pytest.mark.parametrize(
     ("name", "classes", "published"), [("wide_resnet28_10", 10, 36_479_194), ("wide_resnet28_10", 100, 36_536_884)]
 )
-def test_size_is_the_published_one(name: str, classes: int, published: int) -> None:
+def test_parameters_are_as_published(name: str, classes: int, published: int) -> None:
     with torch.device("meta"):
         assert count_parameters(create_network(name, classes, 3)) == published
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_every_registered_size_has_the_parameters_of_the_closed_form(depth: int, width: int) -> None:
+def test_parameters_of_every_registered_size(depth: int, width: int) -> None:
     for classes, channels in ((10, 3), (100, 1)):
         with torch.device("meta"):
             network = create_network(f"wide_resnet{depth}_{width}", classes, channels)
@@ -51,8 +51,8 @@ def test_depth_is_6n_plus_4(depth: int, allowed: bool) -> None:
             WideResNet(depth, 1)
 
 
-def written_out(x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """WRN-10-1 in evaluation mode: one pre-activation block in each of three stages."""
+def reference(x: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """The forward pass of WRN-10-1 in evaluation mode: three stages of one pre-activation block."""
 
     def activated(x: Tensor, name: str) -> Tensor:
         mean, variance, scale, shift = (
@@ -66,13 +66,13 @@ def written_out(x: Tensor, state: dict[str, Tensor]) -> Tensor:
         active = activated(x, f"{block}.bn1")
         out = functional.conv2d(active, state[f"{block}.conv1.weight"], stride=stride, padding=1)
         out = functional.conv2d(activated(out, f"{block}.bn2"), state[f"{block}.conv2.weight"], padding=1)
-        kept = x if stage == 0 else functional.conv2d(active, state[f"{block}.shortcut.weight"], stride=stride)
-        x = kept + out
+        shortcut = x if stage == 0 else functional.conv2d(active, state[f"{block}.shortcut.weight"], stride=stride)
+        x = shortcut + out
     pooled = activated(x, "norm").flatten(2).mean(2)
     return pooled @ state["fc.weight"].T + state["fc.bias"]
 
 
-def test_forward_is_the_one_written_out() -> None:
+def test_forward_equals_the_reference() -> None:
     torch.manual_seed(0)
     network = create_network("wide_resnet10_1", 5, 3).double()
     for value in network.state_dict().values():
@@ -80,10 +80,10 @@ def test_forward_is_the_one_written_out() -> None:
             value.uniform_(0.1, 0.9)
     network.eval()
     images = torch.randn(3, 3, 13, 10, dtype=torch.float64)
-    torch.testing.assert_close(network(images), written_out(images, network.state_dict()))
+    torch.testing.assert_close(network(images), reference(images, network.state_dict()))
 
 
-def test_convolutions_start_normal_with_variance_2_over_outputs_and_the_classifier_uniform() -> None:
+def test_initial_weights_have_the_documented_distributions() -> None:
     torch.manual_seed(0)
     network = create_network("wide_resnet16_4", 100, 3)
     for name, module in network.named_modules():
@@ -93,7 +93,7 @@ def test_convolutions_start_normal_with_variance_2_over_outputs_and_the_classifi
             assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.03), name
             assert abs(weight.mean()) < 4 * weight.std() / weight.numel() ** 0.5
             fourth = (weight / weight.std()).pow(4).mean().item()
-            assert fourth == pytest.approx(3, abs=0.3), "a normal distribution's"
+            assert fourth == pytest.approx(3, abs=0.3), "kurtosis of a normal distribution"
         elif isinstance(module, nn.BatchNorm2d):
             assert (module.weight == 1).all()
             assert (module.bias == 0).all()
@@ -103,8 +103,8 @@ def test_convolutions_start_normal_with_variance_2_over_outputs_and_the_classifi
     assert (network.fc.bias == 0).all()
 
 
-def test_weights_of_a_seed_are_drawn_layer_by_layer() -> None:
-    """Once as torch makes the layers, then as ours are initialised; so that stored runs can be run again."""
+def test_initial_weights_of_a_seed_do_not_change() -> None:
+    """Drawn once when torch creates each layer, then again by our initialisation. Stored runs rely on this order."""
     torch.manual_seed(0)
     network = create_network("wide_resnet10_1", 5, 3)
     torch.manual_seed(0)
@@ -124,7 +124,7 @@ def test_weights_of_a_seed_are_drawn_layer_by_layer() -> None:
         assert torch.equal(value, layer.weight)
 
 
-def test_dropout_acts_in_training_only() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     network = timm.create_model("wide_resnet10_1", num_classes=4, drop_rate=0.5)
     images = torch.randn(2, 3, 8, 8)
     assert not torch.equal(network(images), network(images))

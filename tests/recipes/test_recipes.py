@@ -1,4 +1,4 @@
-"""Named recipes: each can be trained as it stands, and says what it says it says."""
+"""Named recipes: each resolves and survives YAML, and its settings are the published ones."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import pytest
 import torch
 
 from kdaug import InputError
-from kdaug.config import Recipe, derive_teacher_recipe, from_yaml, to_yaml
+from kdaug.config import ResolvedRecipe, derive_teacher_recipe, from_yaml, to_yaml
 from kdaug.networks import count_parameters, create_network
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.training.resolve import resolve, teacher_run_recipe
 
 
-def resolved(name: str) -> Recipe:
+def resolve_named(name: str) -> ResolvedRecipe:
     recipe = named_recipe(name)
     return resolve(replace(recipe, run=replace(recipe.run, dir="runs/x")))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_resolves_and_its_teacher_too(name: str) -> None:
-    recipe = resolved(name)
+def test_recipe_and_its_teacher_resolve(name: str) -> None:
+    recipe = resolve_named(name)
     if recipe.teacher.source == "train":
         teacher = teacher_run_recipe(recipe)
-        assert resolve(teacher) == teacher
+        assert to_yaml(resolve(teacher)) == to_yaml(teacher)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_survives_yaml_and_says_where_it_is_from(name: str) -> None:
+def test_recipe_survives_yaml_and_names_its_source(name: str) -> None:
     assert from_yaml(to_yaml(named_recipe(name))) == named_recipe(name)
     assert RECIPES[name].name == name
     assert RECIPES[name].source
-    assert named_recipe(name).run.dir is None, "where it is written is the user's to say"
+    assert named_recipe(name).run.dir is None, "the user chooses the run directory"
 
 
 NETWORKS = {
@@ -45,7 +45,7 @@ METHODS = ["none", "autoaugment", "fast-autoaugment", "pba", "randaugment", "kd"
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_cell_of_table_2_is_a_recipe_as_published(dataset: str, network: str, method: str) -> None:
+def test_recipe_of_each_cell_of_table_2(dataset: str, network: str, method: str) -> None:
     """Epochs and batch: AutoAugment (arXiv 1805.09501), appendix. Teacher, K, lambda, T: paper Section 4.1."""
     recipe = named_recipe(f"{dataset}-{network}-{method}")
     assert recipe.data.name == dataset.replace("cifar", "cifar-")
@@ -63,15 +63,15 @@ def test_every_cell_of_table_2_is_a_recipe_as_published(dataset: str, network: s
         expected = (1.0, 3 if dataset == "cifar10" else 5, 2.0)
         assert (supervision.weight, supervision.k, supervision.temperature) == expected
         teacher = derive_teacher_recipe(recipe)
-        itself = network == "pyramidnet272_a200_shakedrop" and dataset == "cifar100"
-        assert teacher.student.name == (network if itself else "wide_resnet28_10")
+        same_network = network == "pyramidnet272_a200_shakedrop" and dataset == "cifar100"
+        assert teacher.student.name == (network if same_network else "wide_resnet28_10")
         assert teacher.views.policy == "autoaugment-cifar10"
         per_image = teacher.optimization.learning_rate / teacher.optimization.global_batch
-        assert per_image == pytest.approx(0.025 / 64 if itself else 0.1 / 128)
-        assert teacher.optimization.epochs == (1800 if itself else 200)
+        assert per_image == pytest.approx(0.025 / 64 if same_network else 0.1 / 128)
+        assert teacher.optimization.epochs == (1800 if same_network else 200)
 
 
-# Typed from the paper's tables, as a check of the file they are read from.
+# Copied by hand from the paper's tables, to check the JSON file that the recipes read.
 PUBLISHED = {
     "cifar100-table1-m0": 18.4, "cifar100-table1-m4-kd": 21.9, "cifar100-table1-m7": 55.1,
     "cifar100-table1-m7-kd": 48.0,
@@ -87,14 +87,14 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_published_figure_of_a_recipe_is_the_papers(name: str) -> None:
+def test_published_error_is_the_papers(name: str) -> None:
     assert RECIPES[name].published_error == PUBLISHED[name]
 
 
 @pytest.mark.parametrize(
     ("size", "magnitude", "k", "weight"), [("b0", 9, 5, 0.5), ("b4", 15, 50, 2.0), ("b7", 28, 50, 2.0)]
 )
-def test_imagenet_with_a_teacher_is_told_what_the_paper_says(size: str, magnitude: int, k: int, weight: float) -> None:
+def test_imagenet_recipes_have_the_papers_settings(size: str, magnitude: int, k: int, weight: float) -> None:
     recipe = named_recipe(f"imagenet-efficientnet_{size}-kd")
     assert recipe.views.policy == f"randaugment-n2-m{magnitude}@tf-efficientnet"
     assert (recipe.supervision.k, recipe.supervision.weight, recipe.supervision.temperature) == (k, weight, 10.0)
@@ -104,10 +104,10 @@ def test_imagenet_with_a_teacher_is_told_what_the_paper_says(size: str, magnitud
     assert (o.ema_decay, o.weight_decay, recipe.supervision.label_smoothing) == (0.9999, 1e-5, 0.1)
 
 
-def test_b8_is_taught_by_b7_and_b4_trains_twice_as_long() -> None:
+def test_b8_has_teacher_b7_and_b4_doubles_the_epochs() -> None:
     recipe = named_recipe("imagenet-efficientnet_b8-kd")
     assert recipe.teacher.source == "run:runs/imagenet-efficientnet_b7-kd"
-    assert RECIPES["imagenet-efficientnet_b8-kd"].answers == ("tf_efficientnet_b7", 600)
+    assert RECIPES["imagenet-efficientnet_b8-kd"].existing_teacher == ("tf_efficientnet_b7", 600)
     assert named_recipe("imagenet-efficientnet_b8-kd-800") == replace(
         recipe, run=replace(recipe.run, evaluate_size=800)
     )
@@ -115,15 +115,16 @@ def test_b8_is_taught_by_b7_and_b4_trains_twice_as_long() -> None:
     assert (twice.epochs, twice.decay_epochs) == (2 * once.epochs, 2 * once.decay_epochs)
 
 
-def test_in_the_clean_epochs_of_section_3_4_a_teacher_looks_on_or_not() -> None:
-    alone, taught = (named_recipe(f"cifar100-clean-epochs{kd}") for kd in ("", "-kd"))
-    assert alone.optimization == taught.optimization
-    assert (alone.optimization.epochs, alone.optimization.clean_epochs) == (200, 50)
-    assert (alone.teacher.source, taught.teacher.source, taught.supervision.when) == ("none", "train", "clean")
+def test_clean_epochs_recipes_with_and_without_teacher() -> None:
+    label_only, with_teacher = (named_recipe(f"cifar100-clean-epochs{kd}") for kd in ("", "-kd"))
+    assert label_only.optimization == with_teacher.optimization
+    assert (label_only.optimization.epochs, label_only.optimization.clean_epochs) == (200, 50)
+    assert label_only.teacher.source == "none"
+    assert (with_teacher.teacher.source, with_teacher.supervision.when) == ("train", "clean")
 
 
 @pytest.mark.parametrize("name", ["cifar100-table1", "cifar100-table1-small"])
-def test_table_1_is_trained_as_the_paper_and_the_autoaugment_release_say(name: str) -> None:
+def test_table_1_has_the_published_settings(name: str) -> None:
     """Paper Section 4.1: two geometric ops, lambda 1, K 5, T 2; the release of arXiv 1805.09501 for the rest."""
     recipe = named_recipe(name)
     assert recipe.data.name == "cifar-100"
@@ -136,7 +137,7 @@ def test_table_1_is_trained_as_the_paper_and_the_autoaugment_release_say(name: s
         assert (optimization.global_batch, optimization.learning_rate) == (128, 0.1)
 
 
-def test_the_full_table_1_is_a_wide_resnet_28_10_of_the_published_size_for_200_epochs() -> None:
+def test_table_1_network_has_the_published_size() -> None:
     recipe = named_recipe("cifar100-table1")
     assert (recipe.optimization.epochs, recipe.views.cutout, recipe.data.train_images) == (200, 16, None)
     with torch.device("meta"):
@@ -152,6 +153,6 @@ def test_the_full_table_1_is_a_wide_resnet_28_10_of_the_published_size_for_200_e
         ("xyz", "kdaug recipes lists them"),
     ],
 )
-def test_a_recipe_that_there_is_not_is_named_with_the_nearest(name: str, hint: str) -> None:
+def test_unknown_recipe_error_names_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(InputError, match=f"there is no recipe '{name}'.*{hint}"):
         named_recipe(name)

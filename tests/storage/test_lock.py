@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,35 +16,64 @@ from kdaug.storage import is_locked, lock_directory
 
 
 @contextmanager
-def process_running(code: str, directory: Path) -> Iterator[None]:
-    """Another process runs `code`, with `directory` as a Path. It has printed a line when this context is entered."""
-    program = f"from pathlib import Path; from kdaug.storage import *; directory = Path({str(directory)!r})\n{code}"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def process_with(code: str, directory: Path) -> Iterator[Callable[[], None]]:
+    """Another process that has run `code` and waits. Calling the value makes it run `release()`."""
+    program = (
+        "import fcntl; from pathlib import Path; from kdaug.storage import LOCK_NAME, is_locked, lock_directory\n"
+        f"directory, release = Path({str(directory)!r}), lambda: None\n{code}\n"
+        "print('ready', flush=True); input(); release(); print('ready', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def release() -> None:
+            stdin.write("\n")
+            stdin.flush()
+            assert stdout.readline() == "ready\n"
+
         try:
-            assert process.stdout.readline() == "ready\n"
-            yield
-            assert process.poll() is None
+            assert stdout.readline() == "ready\n"
+            yield release
         finally:
             process.kill()
 
 
 def test_a_lock_lasts_until_it_is_closed(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
-    with process_running("lock = lock_directory(directory, ''); print('ready', flush=True); input()", tmp_path):
+    with process_with("lock = lock_directory(directory, ''); release = lock.close", tmp_path) as release:
         assert is_locked(tmp_path)
         with pytest.raises(InputError, match=f"{tmp_path} is being trained by another process; wait for it or stop it"):
             lock_directory(tmp_path, "trained")
+        release()
+        assert not is_locked(tmp_path)
+        lock_directory(tmp_path, "trained").close()
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    with process_with("lock = lock_directory(directory, '')", tmp_path):
+        assert is_locked(tmp_path)
     assert not is_locked(tmp_path)
     lock_directory(tmp_path, "trained").close()
 
 
-def test_asking_for_a_lock_does_not_prevent_locking(tmp_path: Path) -> None:
+def test_asking_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock_directory(tmp_path, "trained").close()
-    with process_running("print('ready', flush=True)\nwhile True: is_locked(directory)", tmp_path):
-        for _ in range(200):
-            lock_directory(tmp_path, "trained").close()
+    with process_with("assert not is_locked(directory)", tmp_path):
+        monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("the first attempt must succeed"))
+        lock_directory(tmp_path, "trained").close()
+
+
+def test_locking_waits_for_another_process_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock_directory(tmp_path, "trained").close()
+    ask = "file = open(directory / LOCK_NAME); fcntl.lockf(file, fcntl.LOCK_SH); release = file.close"
+    with process_with(ask, tmp_path) as release:
+        assert not is_locked(tmp_path), "two processes may ask at the same time"
+        monkeypatch.setattr(time, "sleep", lambda _: release())
+        lock_directory(tmp_path, "trained").close()
 
 
 def test_locking_removes_partial_files_of_a_killed_process(tmp_path: Path) -> None:

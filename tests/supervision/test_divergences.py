@@ -1,4 +1,4 @@
-"""Divergences are their sums written out class by class: top-k in each reading, hard, decoupled; gradients too."""
+"""Divergences and their gradients, compared with explicit sums over classes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kdaug.supervision import distillation_loss, soft_labels_from_logits, topk_d
 from kdaug.supervision.divergences import compute_divergence, decoupled_divergence
 
 READINGS: list[Reading] = ["as-written", "renormalized", "grouped"]
-TRUE_DIVERGENCES: list[Reading] = ["renormalized", "grouped"]
+KL_READINGS: list[Reading] = ["renormalized", "grouped"]
 
 seeds = st.integers(0, 2**32 - 1)
 class_counts = st.integers(2, 12)
@@ -30,9 +30,9 @@ temperatures = st.sampled_from([0.5, 1.0, 2.0, 10.0])
 every_reading = pytest.mark.parametrize("reading", READINGS)
 
 
-def two_logits(seed: int, classes: int, images: int = 4, spread: float = 3.0) -> tuple[Tensor, Tensor]:
+def random_logits(seed: int, classes: int, images: int = 4, std: float = 3.0) -> tuple[Tensor, Tensor]:
     """Student's and teacher's logits, float64 [images,classes]."""
-    student, teacher = np.random.default_rng(seed).normal(0, spread, (2, images, classes))
+    student, teacher = np.random.default_rng(seed).normal(0, std, (2, images, classes))
     return torch.tensor(student), torch.tensor(teacher)
 
 
@@ -41,8 +41,8 @@ def softmax(logits: list[float], temperature: float) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def written_out(student: list[float], teacher: list[float], k: int, temperature: float, reading: Reading) -> float:
-    """Eq. 3 of one image as a loop over outcomes; p is the teacher's, q the student's."""
+def explicit_sum(student: list[float], teacher: list[float], k: int, temperature: float, reading: Reading) -> float:
+    """Eq. 3 for one image as a loop over outcomes; p is the teacher's, q the student's."""
     ranked = sorted(range(len(teacher)), key=lambda c: teacher[c], reverse=True)
     top, others = ranked[:k], ranked[k:]
     if reading == "renormalized":
@@ -62,12 +62,10 @@ def written_out(student: list[float], teacher: list[float], k: int, temperature:
 
 @every_reading
 @given(seeds, class_counts, st.integers(1, 14), temperatures)
-def test_each_reading_is_its_sum_written_out(
-    reading: Reading, seed: int, classes: int, k: int, temperature: float
-) -> None:
-    student, teacher = two_logits(seed, classes)
+def test_topk_equals_explicit_sum(reading: Reading, seed: int, classes: int, k: int, temperature: float) -> None:
+    student, teacher = random_logits(seed, classes)
     expected = [
-        written_out(s, t, k, temperature, reading) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+        explicit_sum(s, t, k, temperature, reading) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
     ]
     plain = topk_divergence(student, teacher, k, temperature, reading, scale_by_t2=False)
     assert plain.shape == (4,)
@@ -76,25 +74,25 @@ def test_each_reading_is_its_sum_written_out(
     assert_allclose(scaled, np.array(expected) * temperature**2, rtol=1e-9, atol=1e-12)
 
 
-def test_by_default_it_is_as_written_and_scaled() -> None:
-    student, teacher = two_logits(0, 6)
+def test_default_is_as_written_and_scaled_by_t2() -> None:
+    student, teacher = random_logits(0, 6)
     expected = topk_divergence(student, teacher, 2, 3.0, "as-written", scale_by_t2=True)
     assert torch.equal(topk_divergence(student, teacher, 2, 3.0), expected)
 
 
 @every_reading
 @pytest.mark.parametrize("k", [7, 8, 1000])
-def test_with_every_class_counted_it_is_the_ordinary_divergence(reading: Reading, k: int) -> None:
-    student, teacher = two_logits(0, 7)
+def test_topk_over_all_classes_is_kl(reading: Reading, k: int) -> None:
+    student, teacher = random_logits(0, 7)
     ordinary = functional.kl_div(
         (student / 2).log_softmax(1), (teacher / 2).log_softmax(1), reduction="none", log_target=True
     ).sum(1)
     assert_allclose(topk_divergence(student, teacher, k, 2.0, reading, scale_by_t2=False), ordinary, rtol=1e-12)
 
 
-@pytest.mark.parametrize("reading", TRUE_DIVERGENCES)
+@pytest.mark.parametrize("reading", KL_READINGS)
 @given(arrays(np.float32, (2, 3, 6), elements=st.floats(-1e4, 1e4, width=32)), st.integers(1, 7), st.floats(0.1, 20))
-def test_a_true_divergence_is_never_negative(
+def test_kl_readings_are_not_negative(
     reading: Reading, logits: NDArray[np.float32], k: int, temperature: float
 ) -> None:
     student, teacher = torch.tensor(logits).double()
@@ -102,53 +100,53 @@ def test_a_true_divergence_is_never_negative(
 
 
 def test_as_written_can_be_negative() -> None:
-    # The student is surer of the teacher's first class than the teacher: 0.5 ln(0.5 / 0.9) < 0.
+    # The student gives the teacher's top class a higher probability: 0.5 ln(0.5 / 0.9) < 0.
     student, teacher = torch.tensor([[0.9, 0.1]]).log(), torch.tensor([[0.5, 0.5]]).log() + torch.tensor([1e-6, 0])
     assert_allclose(topk_divergence(student, teacher, 1, 1.0, "as-written"), [0.5 * math.log(5 / 9)], atol=1e-5)
 
 
 @every_reading
 @given(seeds, class_counts, st.integers(1, 14), temperatures, st.sampled_from([-1e5, -50.0, 3.0, 1e5]))
-def test_a_student_that_agrees_up_to_a_shift_has_nothing_to_learn(
+def test_equal_up_to_a_shift_is_zero(
     reading: Reading, seed: int, classes: int, k: int, temperature: float, shift: float
 ) -> None:
-    teacher = two_logits(seed, classes)[1]
+    teacher = random_logits(seed, classes)[1]
     student = (teacher + shift).requires_grad_()
     divergence = topk_divergence(student, teacher, k, temperature, reading)
     assert_allclose(divergence.detach(), np.zeros(4), atol=1e-7)
-    if reading in TRUE_DIVERGENCES:
-        (slope,) = torch.autograd.grad(divergence.sum(), student)
-        assert_allclose(slope, np.zeros(slope.shape), atol=1e-7)
+    if reading in KL_READINGS:
+        (gradient,) = torch.autograd.grad(divergence.sum(), student)
+        assert_allclose(gradient, np.zeros(gradient.shape), atol=1e-7)
 
 
 @every_reading
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_gradients_are_the_slopes(reading: Reading, k: int) -> None:
-    student, teacher = two_logits(1, 6, spread=1.0)
+def test_topk_gradients(reading: Reading, k: int) -> None:
+    student, teacher = random_logits(1, 6, std=1.0)
     student.requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: topk_divergence(logits, teacher, k, 2.0, reading), student)
 
 
 @given(seeds, class_counts, st.data())
-def test_renormalized_leaves_classes_outside_the_top_alone(seed: int, classes: int, data: st.DataObject) -> None:
+def test_renormalized_ignores_other_classes(seed: int, classes: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, classes))
-    student, teacher = two_logits(seed, classes)
+    student, teacher = random_logits(seed, classes)
     outside = torch.ones_like(teacher).scatter(1, teacher.argsort(1, descending=True)[:, :k], 0).bool()
 
-    def slope(reading: Reading) -> Tensor:
+    def gradient(reading: Reading) -> Tensor:
         logits = student.clone().requires_grad_()
         return torch.autograd.grad(topk_divergence(logits, teacher, k, 2.0, reading).sum(), logits)[0]
 
-    assert (slope("renormalized")[outside] == 0).all()
-    assert (slope("as-written")[outside] != 0).all()
+    assert (gradient("renormalized")[outside] == 0).all()
+    assert (gradient("as-written")[outside] != 0).all()
     moved = torch.where(outside, student + 5, student)
     unmoved, after = (topk_divergence(logits, teacher, k, 2.0, "renormalized") for logits in (student, moved))
     assert torch.equal(unmoved, after)
 
 
 @every_reading
-def test_the_classes_are_ranked_by_the_teacher(reading: Reading) -> None:
-    student, teacher = two_logits(3, 8)
+def test_teacher_ranks_the_classes(reading: Reading) -> None:
+    student, teacher = random_logits(3, 8)
     swapped = topk_divergence(teacher, student, 3, 2.0, reading)
     assert not torch.allclose(topk_divergence(student, teacher, 3, 2.0, reading), swapped)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
@@ -161,8 +159,8 @@ def test_the_classes_are_ranked_by_the_teacher(reading: Reading) -> None:
 
 @every_reading
 @pytest.mark.parametrize("k", [2, 5])
-def test_nothing_flows_to_the_teacher(reading: Reading, k: int) -> None:
-    student, teacher = two_logits(0, 5)
+def test_no_gradient_to_the_teacher(reading: Reading, k: int) -> None:
+    student, teacher = random_logits(0, 5)
     student.requires_grad_()
     teacher.requires_grad_()
     topk_divergence(student, teacher, k, 2.0, reading).sum().backward()
@@ -173,50 +171,48 @@ def test_nothing_flows_to_the_teacher(reading: Reading, k: int) -> None:
 @every_reading
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("under_autocast", [False, True])
-def test_half_precision_logits_are_computed_in_float32(
-    reading: Reading, dtype: torch.dtype, under_autocast: bool
-) -> None:
-    student, teacher = (logits.to(dtype) for logits in two_logits(0, 50))
+def test_half_precision_is_computed_in_float32(reading: Reading, dtype: torch.dtype, under_autocast: bool) -> None:
+    student, teacher = (logits.to(dtype) for logits in random_logits(0, 50))
     settings = config.Supervision(k=5, reading=reading)
     labels = torch.arange(4)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=under_autocast):
         divergence = topk_divergence(student, teacher, 5, 2.0, reading)
-        told = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings), labels)
-    assert divergence.dtype == told.total.dtype == told.cross_entropy.dtype == torch.float32
+        losses = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings, labels), labels)
+    assert divergence.dtype == losses.mean.dtype == losses.cross_entropy.dtype == torch.float32
     expected = topk_divergence(student.double(), teacher.double(), 5, 2.0, reading)
     assert_allclose(divergence, expected, rtol=2e-5, atol=2e-6)
     exact = functional.cross_entropy(student.double(), labels, reduction="none")
-    assert_allclose(told.cross_entropy, exact, rtol=1e-5)
+    assert_allclose(losses.cross_entropy, exact, rtol=1e-5)
 
 
 @every_reading
 @given(seeds, st.integers(3, 9), st.booleans(), temperatures, st.data())
-def test_classes_ruled_out_by_the_teacher_add_nothing_though_the_student_rules_them_out_too(
-    reading: Reading, seed: int, classes: int, student_too: bool, temperature: float, data: st.DataObject
+def test_classes_excluded_by_the_teacher_add_nothing(
+    reading: Reading, seed: int, classes: int, by_student_too: bool, temperature: float, data: st.DataObject
 ) -> None:
-    ruled_out = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=classes - 1, unique=True))
-    # among classes ruled out the rank is open, and the student's value for them counts in "renormalized"
-    k = data.draw(st.integers(1, classes if student_too else classes - len(ruled_out)))
-    student, teacher = two_logits(seed, classes)
-    teacher[:, ruled_out] = -math.inf
-    if student_too:
-        student[:, ruled_out] = -math.inf
+    excluded = data.draw(st.lists(st.integers(0, classes - 1), min_size=1, max_size=classes - 1, unique=True))
+    # the order of excluded classes is undefined, and "renormalized" uses the student's logits for the top k
+    k = data.draw(st.integers(1, classes if by_student_too else classes - len(excluded)))
+    student, teacher = random_logits(seed, classes)
+    teacher[:, excluded] = -math.inf
+    if by_student_too:
+        student[:, excluded] = -math.inf
     student.requires_grad_()
     divergence = topk_divergence(student, teacher, k, temperature, reading, scale_by_t2=False)
     expected = [
-        written_out(s, t, k, temperature, reading) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+        explicit_sum(s, t, k, temperature, reading) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
     ]
     assert_allclose(divergence.detach(), expected, rtol=1e-9, atol=1e-12)
-    (slope,) = torch.autograd.grad(divergence.sum(), student)
-    assert slope.isfinite().all()
-    if student_too:
-        assert (slope[:, ruled_out] == 0).all()
+    (gradient,) = torch.autograd.grad(divergence.sum(), student)
+    assert gradient.isfinite().all()
+    if by_student_too:
+        assert (gradient[:, excluded] == 0).all()
 
 
 @every_reading
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 6])
-def test_gradients_are_the_slopes_where_classes_are_ruled_out(reading: Reading, k: int) -> None:
-    student, teacher = two_logits(2, 6, spread=1.0)
+def test_topk_gradients_with_excluded_classes(reading: Reading, k: int) -> None:
+    student, teacher = random_logits(2, 6, std=1.0)
     student.requires_grad_()
     out = torch.tensor([0, 1, 0, 1, 1, 0]).bool()
 
@@ -227,7 +223,7 @@ def test_gradients_are_the_slopes_where_classes_are_ruled_out(reading: Reading, 
 
 
 @every_reading
-def test_a_class_ruled_out_by_the_student_alone_is_infinitely_wrong(reading: Reading) -> None:
+def test_class_excluded_by_the_student_alone_is_infinite(reading: Reading) -> None:
     student, teacher = torch.tensor([[-math.inf, 1.0, 2.0]]), torch.tensor([[3.0, 2.0, 1.0]])
     assert topk_divergence(student, teacher, 2, 2.0, reading) == math.inf
 
@@ -240,61 +236,54 @@ def test_extreme_logits_stay_finite(
 ) -> None:
     student, teacher = torch.tensor(logits).to(dtype)
     student = student.clone().requires_grad_()
-    told = distillation_loss(
-        config.Supervision(1.0, k, temperature, reading),
-        student,
-        soft_labels_from_logits(teacher, config.Supervision(1.0, k, temperature, reading)),
-        torch.tensor([0, 1, 2]),
-    )
-    told.total.backward()
-    assert all(value.isfinite().all() for value in told.parts().values())
+    settings, labels = config.Supervision(1.0, k, temperature, reading), torch.tensor([0, 1, 2])
+    losses = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings, labels), labels)
+    losses.mean.backward()
+    assert all(value.isfinite().all() for value in losses.log_values().values())
     assert student.grad is not None
     assert student.grad.isfinite().all()
 
 
-def divergence_of(
-    student: Tensor, teacher: Tensor, settings: config.Supervision, labels: Tensor | None = None
-) -> Tensor:
-    return compute_divergence(student, soft_labels_from_logits(teacher, settings, labels), settings, labels)
+def divergence_of(student: Tensor, teacher: Tensor, settings: config.Supervision) -> Tensor:
+    labels = torch.arange(4) % student.shape[1]
+    return compute_divergence(student, soft_labels_from_logits(teacher, settings, labels), labels, settings)
 
 
 @every_reading
 @given(seeds, class_counts, st.integers(1, 14), temperatures, st.floats(0.01, 1))
-def test_within_a_mass_it_is_the_divergence_over_the_fewest_classes_that_hold_it(
+def test_mass_equals_topk_over_the_smallest_nucleus(
     reading: Reading, seed: int, classes: int, k: int, temperature: float, mass: float
 ) -> None:
-    student, teacher = two_logits(seed, classes)
+    student, teacher = random_logits(seed, classes)
     settings = config.Supervision(k=k, temperature=temperature, reading=reading, scale_by_t2=False, mass=mass)
     expected = []
     for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
         ranked, fewest = sorted(softmax(t, 1), reverse=True), 1
         while fewest < min(k, classes) and sum(ranked[:fewest]) < mass - 1e-12:
             fewest += 1
-        expected.append(written_out(s, t, fewest, temperature, reading))
+        expected.append(explicit_sum(s, t, fewest, temperature, reading))
     assert_allclose(divergence_of(student, teacher, settings), expected, rtol=1e-9, atol=1e-11)
 
 
 @every_reading
 @pytest.mark.parametrize("mass", [0.3, 0.9, 1.0])
-def test_gradients_are_the_slopes_within_a_mass(reading: Reading, mass: float) -> None:
-    student, teacher = two_logits(3, 6)
+def test_mass_gradients(reading: Reading, mass: float) -> None:
+    student, teacher = random_logits(3, 6)
     student.requires_grad_()
     settings = config.Supervision(k=5, reading=reading, mass=mass)
     assert torch.autograd.gradcheck(lambda logits: divergence_of(logits, teacher, settings), student)
 
 
-def test_hard_is_the_cross_entropy_with_the_teachers_first_class() -> None:
-    student, teacher = two_logits(0, 6)
-    expected = [-math.log(softmax(s, 1)[int(np.argmax(t))]) for s, t in zip(student.tolist(), teacher, strict=True)]
+def test_hard_is_cross_entropy_with_teacher_top1() -> None:
+    student, teacher = random_logits(0, 6)
+    expected = [-math.log(softmax(s, 1)[int(t.argmax())]) for s, t in zip(student.tolist(), teacher, strict=True)]
     settings = config.Supervision(divergence="hard", temperature=7.0)
     assert_allclose(divergence_of(student, teacher, settings), expected, rtol=1e-12)
 
 
 @given(seeds, class_counts, temperatures, st.floats(0, 10))
-def test_decoupled_is_label_or_not_and_the_others_among_themselves(
-    seed: int, classes: int, temperature: float, non_target_weight: float
-) -> None:
-    student, teacher = two_logits(seed, classes)
+def test_decoupled_equals_explicit_sum(seed: int, classes: int, temperature: float, non_target_weight: float) -> None:
+    student, teacher = random_logits(seed, classes)
     labels = torch.arange(4) % classes
     settings = config.Supervision(
         divergence="decoupled",
@@ -308,39 +297,38 @@ def test_decoupled_is_label_or_not_and_the_others_among_themselves(
         not_p, not_q = (sum(softmax(z, temperature)[:label] + softmax(z, temperature)[label + 1 :]) for z in (t, s))
         target = p * math.log(p / q) + not_p * math.log(not_p / not_q)
         s_others, t_others = s[:label] + s[label + 1 :], t[:label] + t[label + 1 :]
-        expected.append(target + non_target_weight * written_out(s_others, t_others, classes, temperature, "grouped"))
-    divergence = divergence_of(student, teacher, settings, labels)
-    assert_allclose(divergence, expected, rtol=1e-7, atol=1e-9)
+        expected.append(target + non_target_weight * explicit_sum(s_others, t_others, classes, temperature, "grouped"))
+    assert_allclose(divergence_of(student, teacher, settings), expected, rtol=1e-7, atol=1e-9)
 
 
 @given(seeds, class_counts, temperatures)
-def test_coupled_again_it_is_the_ordinary_divergence(seed: int, classes: int, temperature: float) -> None:
+def test_decoupled_parts_recombine_to_kl(seed: int, classes: int, temperature: float) -> None:
     """KL = target part + (1 - p(label)) times the part among the others (arXiv 2203.08679, Eq. 6)."""
-    student, teacher = two_logits(seed, classes)
+    student, teacher = random_logits(seed, classes)
     labels = torch.arange(4) % classes
     scaled = student / temperature, teacher / temperature
     target = decoupled_divergence(*scaled, labels, 0.0)
     others = decoupled_divergence(*scaled, labels, 1.0) - target
-    share = 1 - torch.tensor([softmax(t, temperature)[y] for t, y in zip(teacher.tolist(), labels, strict=True)])
+    weight = 1 - torch.tensor([softmax(t, temperature)[y] for t, y in zip(teacher.tolist(), labels, strict=True)])
     expected = topk_divergence(student, teacher, classes, temperature, scale_by_t2=False)
-    assert_allclose(target + share * others, expected, rtol=1e-6, atol=1e-9)
+    assert_allclose(target + weight * others, expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("divergence", ["hard", "decoupled"])
-def test_gradients_are_the_slopes_of_the_others_too(divergence: Divergence) -> None:
-    student, teacher = two_logits(4, 5)
+def test_hard_and_decoupled_gradients(divergence: Divergence) -> None:
+    student, teacher = random_logits(4, 5)
     student.requires_grad_()
-    settings, labels = config.Supervision(divergence=divergence), torch.tensor([0, 1, 4, 2])
-    assert torch.autograd.gradcheck(lambda logits: divergence_of(logits, teacher, settings, labels), student)
+    settings = config.Supervision(divergence=divergence)
+    assert torch.autograd.gradcheck(lambda logits: divergence_of(logits, teacher, settings), student)
 
 
 ROW = torch.zeros(2, 3)
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "options", "says"),
+    ("student", "teacher", "options", "message"),
     [
-        (ROW, ROW, {"k": 0}, "k is 0, but must be a whole number of at least 1"),
+        (ROW, ROW, {"k": 0}, "k is 0, but must be an integer of at least 1"),
         (ROW, ROW, {"k": -1}, "k is -1"),
         (ROW, ROW, {"k": 1.5}, "k is 1.5"),
         (ROW, ROW, {"k": math.nan}, "k is nan"),
@@ -349,7 +337,7 @@ ROW = torch.zeros(2, 3)
         (ROW, ROW, {"temperature": -2.0}, "temperature is -2.0"),
         (ROW, ROW, {"temperature": math.nan}, "temperature is nan"),
         (ROW, ROW, {"temperature": math.inf}, "temperature is inf"),
-        (ROW, ROW, {"reading": "renormalised"}, "'renormalised'; there are as-written, renormalized, grouped"),
+        (ROW, ROW, {"reading": "renormalised"}, "'renormalised', but must be one of as-written, renormalized, grouped"),
         (ROW, torch.zeros(2, 4), {}, r"student's are \[2, 3\], the teacher's \[2, 4\]"),
         (ROW[0], ROW[0], {}, r"logits must both be \[N,C\]; the student's are \[3\]"),
         (ROW[None], ROW[None], {}, r"logits must both be \[N,C\]"),
@@ -357,15 +345,13 @@ ROW = torch.zeros(2, 3)
         (ROW, ROW.long(), {}, "logits must be floating point"),
     ],
 )  # fmt: skip
-def test_arguments_out_of_range_are_named(
-    student: Tensor, teacher: Tensor, options: dict[str, object], says: str
-) -> None:
-    with pytest.raises(InputError, match=says):
+def test_invalid_arguments(student: Tensor, teacher: Tensor, options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         topk_divergence(student, teacher, **({"k": 2, "temperature": 2.0} | options))
 
 
-def test_a_whole_number_counts_as_k_whatever_its_type() -> None:
-    student, teacher = two_logits(0, 6)
+def test_k_of_any_integral_type() -> None:
+    student, teacher = random_logits(0, 6)
     expected = topk_divergence(student, teacher, 3, 2.0)
     for k in (3.0, np.int64(3)):
         assert torch.equal(topk_divergence(student, teacher, k, 2.0), expected)

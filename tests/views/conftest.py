@@ -1,4 +1,4 @@
-"""What the tests of views share: ops of a space at given levels without chance, and one measure of frequencies."""
+"""Fixtures of the tests of views: plans of single ops, without random draws."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
+from support import chi_square
 
 from kdaug import ViewPlan
 from kdaug.views.draw import OpTable, RandomWords
@@ -17,7 +18,7 @@ CellPlan = Callable[..., ViewPlan]
 
 @pytest.fixture
 def plan_of_cells() -> CellPlan:
-    """The plan of one image per (op, level) of a space, sign and places fixed; the data's mean is (1, 2, 3)."""
+    """The plan of one image per (op, level) of a space, with fixed signs and positions; the data's mean is (1, 2, 3)."""
 
     def plan(
         space: str,
@@ -30,25 +31,13 @@ def plan_of_cells() -> CellPlan:
         def same(word: int) -> np.ndarray:
             return np.full((len(pairs), 1), word, np.uint32)
 
-        dice = RandomWords(same(negative << 31), same(place[0]), same(place[1]), same(resample << 31))
-        return OpTable(get_space(space), pairs, (1, 2, 3)).plan(np.arange(len(pairs))[:, None], dice, size)
+        words = RandomWords(same(negative << 31), same(place[0]), same(place[1]), same(resample << 31))
+        return OpTable(get_space(space), pairs, (1, 2, 3)).plan(np.arange(len(pairs))[:, None], words, size)
 
     return plan
 
 
 @pytest.fixture
 def assert_frequencies() -> Callable[[ArrayLike, ArrayLike], None]:
-    """Fails when counts are further from their probabilities than chance allows (chi-square, 5 sigma)."""
-
-    def check(counts: ArrayLike, probabilities: ArrayLike) -> None:
-        seen, share = np.asarray(counts, float).ravel(), np.asarray(probabilities, float).ravel()
-        expected = seen.sum() * share / share.sum()
-        assert (seen[expected == 0] == 0).all(), "what cannot happen happened"
-        seen, expected = seen[expected > 0], expected[expected > 0]
-        assert expected.min() >= 10, "too few draws to tell"
-        freedom = max(len(seen) - 1, 1)
-        chi_square = ((seen - expected) ** 2 / expected).sum()
-        z = ((chi_square / freedom) ** (1 / 3) - (1 - 2 / (9 * freedom))) / np.sqrt(2 / (9 * freedom))
-        assert z < 5, f"chi-square {chi_square:.1f} with {freedom} degrees of freedom"
-
-    return check
+    """See `support.chi_square.assert_frequencies`."""
+    return chi_square.assert_frequencies

@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, seeds: tuple[int, ...]) -> int:
-    from kdaug.study.paper.reproduce import recipes_of, write_reproduction
+    from kdaug.study.paper import study_recipes, write_reproduction
     from kdaug.study.sweep import plan_jobs
 
     folder = Path(args.dir or f"runs/reproduce-{args.scale}")
@@ -89,7 +89,7 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
     workers = create_workers(args.where, small_networks=args.scale in ("smoke", "cpu"))
     recipes = {
         name: with_job_threads(recipe, args.where)
-        for name, recipe in recipes_of(selected, seeds, data, args.device).items()
+        for name, recipe in study_recipes(selected, seeds, data, args.device).items()
     }
     code = run_jobs_with_table(plan_jobs(recipes, folder, share_labels=True), folder, workers, args.retry)
     out = Path(args.out) if args.out else folder / f"{args.study}-report"

@@ -31,8 +31,7 @@ _ENCODED_LOADERS = {"folder": load_folder, "shards": load_shards, "hub": load_hu
 def load_dataset(settings: config.Data) -> Dataset:
     """The dataset `settings.name`. settings.holdout, then settings.train_images select from its training images.
 
-    mean and std are those of all training images of a dataset in memory, whatever is selected. Raises InputError if the
-    dataset cannot be loaded.
+    A dataset in memory keeps the mean and std of all its training images. Raises InputError if it cannot be loaded.
     """
     if settings.name in _ENCODED_LOADERS:
         dataset = _ENCODED_LOADERS[settings.name](settings)

@@ -187,7 +187,7 @@ def _write_cache(cache_file: Path, index: FolderIndex) -> None:
 
 
 def _read_cache(cache_file: Path) -> FolderIndex | None:
-    """The cached index; None if there is none, if it is damaged, or if another version of the format."""
+    """The cached index; None if there is none, or if it is damaged or of another format version."""
     try:
         checksum, _, content = cache_file.read_bytes().partition(b"\n")
     except OSError:

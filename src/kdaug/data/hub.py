@@ -76,7 +76,7 @@ def load_hub(settings: config.Data) -> Dataset:
     train = files, labels = _read_split(splits, train_name, image, label, settings.root)
     if (labels < 0).any():
         raise InputError(
-            f"{settings.root} {train_name} row {int(labels.argmin())} has no label", "remove unlabelled rows"
+            f"{settings.root} {train_name} row {int(labels.argmin())} has no label", "remove the rows without a label"
         )
     val_name = next((name for name in VAL_NAMES if name in splits and _has_labels(splits[name], label)), None)
     if val_name is None:

@@ -85,7 +85,7 @@ class Samples:
 def load_samples(root: Path, shards: tuple[str, ...]) -> Samples:
     """All samples of `shards`, sorted by key and then by shard: from the cached index if it is valid, else from a scan.
 
-    Raises InputError if a shard cannot be read, if a sample is not as it must be, or if there is no image.
+    Raises InputError if a shard cannot be read, a sample is invalid, or there is no image.
     """
     cache_file = cache_path(root, "shards")
     version = json.dumps([_CACHE_VERSION, *(_file_version(root / shard, shard) for shard in shards)])
@@ -202,7 +202,7 @@ def _write_cache(cache_file: Path, version: str, columns: dict[str, NDArray[Any]
 
 
 def _read_cache(cache_file: Path, version: str) -> dict[str, NDArray[Any]] | None:
-    """The cached columns; None if there are none, if they are damaged (zip has checksums), or of another version."""
+    """The cached columns; None if there are none, or if they are damaged (zip has checksums) or of another version."""
     try:
         with np.load(io.BytesIO(cache_file.read_bytes()), allow_pickle=False) as file:
             return {name: file[name] for name in _COLUMNS} if str(file["state"]) == version else None

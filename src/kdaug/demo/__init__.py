@@ -1,5 +1,6 @@
-"""The demonstration: three short trainings on the bundled images and one page about them."""
+"""The demonstration: three short trainings on the bundled images, and a page about them."""
 
-from kdaug.demo.run import DemoResult, run_demo
+from kdaug.demo.result import DemoResult
+from kdaug.demo.run import run_demo
 
 __all__ = ["DemoResult", "run_demo"]

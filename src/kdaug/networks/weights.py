@@ -1,4 +1,4 @@
-"""Weight files: safetensors with a description of the network, and files of other tools. Nothing is ever unpickled."""
+"""Weight files: safetensors with a description of the network, and files of other tools. No file can run code."""
 
 from __future__ import annotations
 

@@ -118,7 +118,8 @@ def plan_of(
         for column, step in enumerate(steps):
             if not step:
                 raise InputError(f"image {row}: step {column} is empty", "write (op,) or (op, argument)")
-            name, values = step[0], step[1:]
+            name: str = step[0]
+            values: Sequence[Any] = step[1:]
             if values and isinstance(values[0], tuple | list):
                 values = values[0]
             plan.op[row, column] = ops.code_of(name)

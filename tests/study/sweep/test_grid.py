@@ -1,13 +1,14 @@
-"""Grids and lists of runs: every combination once, values as YAML, names that files can have, errors in one line."""
+"""Grids and lists of runs: every combination once, YAML values, file names, and errors."""
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaug.errors import InputError
@@ -15,8 +16,9 @@ from kdaug.study.sweep import grid, read_run_list, run_names
 from kdaug.study.sweep.grid import parse_axis
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(["a.x", "a.y", "b.x"]), st.lists(st.integers(0, 99), min_size=1, unique=True)))
-def test_a_grid_is_every_combination_once(axes: dict[str, list[int]]) -> None:
+def test_grid_has_every_combination_once(axes: dict[str, list[int]]) -> None:
     runs = grid([f"{name}={','.join(map(str, values))}" for name, values in axes.items()])
     assert len(runs) == math.prod(map(len, axes.values()))
     assert len({tuple(run.items()) for run in runs}) == len(runs)
@@ -46,53 +48,53 @@ def test_values_are_read_as_yaml(text: str, values: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("axes", "says"),
+    ("axes", "message"),
     [
-        (["views.magnitude"], "'views.magnitude' is not like views.magnitude=0,1,2"),
-        (["views.magnitude="], "is not like"),
-        (["magnitude=1"], "is not like"),
+        (["views.magnitude"], "'views.magnitude' is not a setting with values, such as views.magnitude=0,1,2"),
+        (["views.magnitude="], "is not a setting with values"),
+        (["magnitude=1"], "is not a setting with values"),
         (["views.magnitude=[1"], "cannot be read"),
         (["views.policy=!!python/name:os.system"], "cannot be read"),
-        (["run.seed=3..1"], "3..1 has no value"),
+        (["run.seed=3..1"], "the range 3..1 is empty"),
         (["run.seed=1,0..1"], "has a value twice"),
-        (["run.seed=1", "run.seed=2"], "run.seed is given twice; give all its values together, as run.seed=1,2"),
+        (["run.seed=1", "run.seed=2"], "run.seed is given twice; write all its values in one list"),
     ],
 )
-def test_what_is_no_grid_is_named(axes: list[str], says: str) -> None:
-    with pytest.raises(InputError, match=says.replace("[", r"\[")):
+def test_invalid_axis_is_an_error(axes: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         grid(axes)
 
 
-def test_a_list_has_a_run_a_line(tmp_path: Path) -> None:
+def test_run_list_has_one_run_per_line(tmp_path: Path) -> None:
     file = tmp_path / "runs.txt"
     file.write_text("# two runs\n\nviews.magnitude=5 run.seed=1  # the first\nviews.policy='a b'\n")
     assert read_run_list(file) == [{"views.magnitude": 5, "run.seed": 1}, {"views.policy": "a b"}]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"views.magnitude=1\nviews.magnitude=1,2\n", "line 2: must be one run"),
         (b"views.policy='a\n", "line 1: must be one run"),
-        (b"\nnothing\n", "line 2: 'nothing' is not like"),
+        (b"\nnothing\n", "line 2: 'nothing' is not a setting with values"),
         (b"# nothing\n", "is empty"),
         (b"\xff\xfe", "not UTF-8"),
         (None, "No such file"),
     ],
 )
-def test_what_is_no_list_is_named(content: bytes | None, says: str, tmp_path: Path) -> None:
+def test_invalid_run_list_is_an_error(content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "runs.txt").write_bytes(content)
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         read_run_list(tmp_path / "runs.txt")
 
 
-def test_names_are_short_and_fit_for_files() -> None:
+def test_run_names_are_short_file_names() -> None:
     assert run_names([{"views.magnitude": 5, "run.seed": 0}]) == ["magnitude=5_seed=0"]
     assert run_names([{"views.seed": 5, "run.seed": 0}]) == ["views.seed=5_run.seed=0"]
     assert run_names([{"teacher.source": "run:a/b c"}, {}]) == ["source=run-a-b-c", "run"]
     first, second = run_names([{"views.policy": "x" * 400 + end} for end in "ab"])
     assert first != second
     assert len(first.encode()) < 200
-    with pytest.raises(InputError, match="two runs would both be called seed=1"):
+    with pytest.raises(InputError, match="two runs have the name seed=1"):
         run_names([{"run.seed": 1}, {"run.seed": 1}])

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: one teacher and one labelling for all that can share them, and what each waits for."""
+"""The jobs of a sweep: runs share teachers and labels, and each job comes after its dependency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from kdaug.recipes import named_recipe
 from kdaug.study.sweep import Job, grid, plan_jobs, run_names
 
 
-def jobs_of(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[Job]:
+def plan(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[Job]:
+    """The jobs of a grid over the demo recipe; optimization_epochs=3 sets optimization.epochs."""
     demo = with_settings(named_recipe("demo"), {name.replace("_", ".", 1): v for name, v in settings.items()}, "demo")
     runs = grid(axes)
     recipes: Mapping[str, Recipe] = {
@@ -31,6 +32,7 @@ def jobs_of(folder: Path, *axes: str, share: bool = True, **settings: Any) -> li
 
 
 def kinds(jobs: list[Job]) -> list[str]:
+    """ "teacher", "labels" or the run's name, for each job."""
     return [job.name.partition("-")[0] if job.name.startswith(("teacher-", "labels-")) else job.name for job in jobs]
 
 
@@ -38,8 +40,8 @@ def recipe_of(job: Job) -> Recipe:
     return read_recipe(job.arguments[1])
 
 
-def test_a_teacher_is_trained_once_and_asked_once_for_each_set_of_views(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path, "run.seed=0,1", "supervision.weight=0.5,1", "supervision.k=2,4")
+def test_teacher_and_labels_are_shared(tmp_path: Path) -> None:
+    jobs = plan(tmp_path, "run.seed=0,1", "supervision.weight=0.5,1", "supervision.k=2,4")
     assert kinds(jobs)[:3] == ["teacher", "labels", "labels"]
     teacher, first, second, *runs = jobs
     assert len(runs) == 8
@@ -50,112 +52,111 @@ def test_a_teacher_is_trained_once_and_asked_once_for_each_set_of_views(tmp_path
     assert recipe_of(second).views.seed == 1
     for run in runs:
         recipe = recipe_of(run)
-        assert recipe.teacher.labels == str(first.place if recipe.run.seed == 0 else second.place)
-        assert recipe.run.dir == str(run.place) == str(tmp_path / run.name)
+        assert recipe.teacher.labels == str(first.path if recipe.run.seed == 0 else second.path)
+        assert recipe.run.dir == str(run.path) == str(tmp_path / run.name)
 
 
-def test_what_is_not_shared_is_not_stored(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path / "a", "views.magnitude=2,5", "teacher.source=none,train")
+def test_labels_are_stored_only_if_shared(tmp_path: Path) -> None:
+    jobs = plan(tmp_path / "a", "views.magnitude=2,5", "teacher.source=none,train")
     assert kinds(jobs)[0] == "teacher"
     assert [(recipe_of(job).teacher.labels, job.depends_on) for job in jobs[1:]] == [
         (None, None), (None, jobs[0].name), (None, None), (None, jobs[0].name),
     ]  # fmt: skip
-    assert kinds(jobs_of(tmp_path / "b", "supervision.k=2,4", share=False)) == ["teacher", "k=2", "k=4"]
-    different = jobs_of(tmp_path / "c", "teacher.policy=none,autoaugment-cifar10")
+    assert kinds(plan(tmp_path / "b", "supervision.k=2,4", share=False)) == ["teacher", "k=2", "k=4"]
+    different = plan(tmp_path / "c", "teacher.policy=none,autoaugment-cifar10")
     assert kinds(different)[:2] == ["teacher", "teacher"]
     assert [job.depends_on for job in different[2:]] == [job.name for job in different[:2]]
-    by_precision = jobs_of(tmp_path / "e", "optimization.precision=float32,bfloat16", teacher_source="timm:resnet18")
-    assert "labels" not in kinds(by_precision), "a teacher answers otherwise in another arithmetic"
+    by_precision = plan(tmp_path / "e", "optimization.precision=float32,bfloat16", teacher_source="timm:resnet18")
+    assert "labels" not in kinds(by_precision), "a predictions depend on the precision"
     clean = {"supervision_when": "policy", "optimization_clean_epochs": 1}
-    assert "labels" not in kinds(jobs_of(tmp_path / "d", "supervision.k=2,4", **clean))
+    assert "labels" not in kinds(plan(tmp_path / "d", "supervision.k=2,4", **clean))
 
 
-def test_labels_are_not_stored_where_the_disk_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_not_stored_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
-    asked = 10_000 * 12 * (6 * 4 + 4 + 4)  # bundled images, epochs, a record
-    for free, stored in ((2 * asked, True), (2 * asked - 4, False)):
+    store_bytes = 10_000 * 12 * (6 * 4 + 4 + 4)  # bundled images, epochs, bytes per record
+    for free, stored in ((2 * store_bytes, True), (2 * store_bytes - 4, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(free))
         flags = {"optimization_epochs": 12, "data_train_images": None}
-        jobs = jobs_of(tmp_path / str(free), "supervision.k=2,4", **flags)
+        jobs = plan(tmp_path / str(free), "supervision.k=2,4", **flags)
         assert ("labels" in kinds(jobs)) is stored
 
 
-def test_all_stores_together_take_no_more_than_their_share_of_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage, store = namedtuple("usage", "free"), 10_000 * 12 * (6 * 4 + 4 + 4)
+def test_all_stores_together_fit_the_disk_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage, store_bytes = namedtuple("usage", "free"), 10_000 * 12 * (6 * 4 + 4 + 4)
     flags = {"optimization_epochs": 12, "data_train_images": None}
     axes = ("supervision.k=2,4", "run.seed=0..3")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2 * 2.5 * store))
-    first = [job for job in jobs_of(tmp_path, *axes, **flags) if job.name.startswith("labels-")]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2 * 2.5 * store_bytes))
+    first = [job for job in plan(tmp_path, *axes, **flags) if job.name.startswith("labels-")]
     assert len(first) == 2
-    first[0].place.mkdir(parents=True)
-    with open(first[0].place / "epoch-00000-0.safetensors", "wb") as file:
-        file.truncate(store)  # what is written already takes no more
-    assert kinds(jobs_of(tmp_path, *axes, **flags)).count("labels") == 3
+    first[0].path.mkdir(parents=True)
+    with open(first[0].path / "epoch-00000-0.safetensors", "wb") as file:
+        file.truncate(store_bytes)  # a complete store needs no more space
+    assert kinds(plan(tmp_path, *axes, **flags)).count("labels") == 3
 
 
 @pytest.mark.parametrize(
-    ("begun", "asked"),
+    ("existing", "settings"),
     [("elsewhere", {}), ("elsewhere", {"teacher_labels": "others"}), ("labels/a", {"teacher_source": "none"})],
 )
-def test_labels_of_somewhere_else_are_another_recipe(begun: str, asked: dict[str, Any], tmp_path: Path) -> None:
-    (job,) = [job for job in jobs_of(tmp_path, "supervision.k=2", teacher_labels=begun) if job.name == "k=2"]
+def test_other_labels_are_another_recipe(existing: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    (job,) = [job for job in plan(tmp_path, "supervision.k=2", teacher_labels=existing) if job.name == "k=2"]
     job.path.mkdir()
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
     with pytest.raises(InputError, match=r"k=2 began with another recipe \(teacher\."):
-        jobs_of(tmp_path, "supervision.k=2", **asked)
+        plan(tmp_path, "supervision.k=2", **settings)
 
 
-def test_a_run_on_other_images_is_refused_even_if_it_is_finished(tmp_path: Path, leave: Callable[..., None]) -> None:
+def test_finished_run_on_other_images_is_refused(tmp_path: Path, leave: Callable[..., None]) -> None:
     for folder, color in (("a", 10), ("b", 20), ("moved", 10)):
         for split, label in product(("train", "val"), ("cat", "dog")):
-            place = tmp_path / folder / split / label
-            place.mkdir(parents=True)
-            Image.new("RGB", (8, 8), (color, 0, 0)).save(place / f"{color}.png")
+            (tmp_path / folder / split / label).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (color, 0, 0)).save(tmp_path / folder / split / label / f"{color}.png")
     photos = with_settings(named_recipe("photos"), {"teacher.source": "none"}, "photos")
 
-    def on(folder: str) -> dict[str, Recipe]:
+    def recipe_with_root(folder: str) -> dict[str, Recipe]:
         return {"run": with_settings(photos, {"data.root": str(tmp_path / folder)}, "photos")}
 
-    leave(tmp_path / "sweep/run", on("a")["run"], 50.0)
+    leave(tmp_path / "sweep/run", recipe_with_root("a")["run"], 50.0)
     safetensors.numpy.save_file({}, tmp_path / "sweep/run/last.safetensors")
-    content = load_dataset(on("a")["run"].data).content
+    content = load_dataset(recipe_with_root("a")["run"].data).content
     (tmp_path / "sweep/run/environment.json").write_text(json.dumps({"data": content}))
     for folder in ("a", "moved"):
-        assert len(plan_jobs(on(folder), tmp_path / "sweep", True)) == 1
-    with pytest.raises(InputError, match=r"sweep/run began with other images than those in .*/b; choose another --dir"):
-        plan_jobs(on("b"), tmp_path / "sweep", True)
+        assert len(plan_jobs(recipe_with_root(folder), tmp_path / "sweep", True)) == 1
+    with pytest.raises(
+        InputError, match=r"sweep/run began with other images than those in .*/b; choose another folder"
+    ):
+        plan_jobs(recipe_with_root("b"), tmp_path / "sweep", True)
     with pytest.raises(InputError, match="nowhere"):
-        plan_jobs(on("nowhere"), tmp_path / "sweep", True)
+        plan_jobs(recipe_with_root("nowhere"), tmp_path / "sweep", True)
 
 
-def test_a_run_that_has_begun_goes_on_as_it_began(tmp_path: Path) -> None:
-    alone, *_ = [job for job in jobs_of(tmp_path, "supervision.k=2") if job.name == "k=2"]
-    alone.place.mkdir()
-    shutil.copy(alone.arguments[1], alone.place / "recipe.yaml")
-    jobs = {job.name: job for job in jobs_of(tmp_path, "supervision.k=2,4,6")}
+def test_existing_run_keeps_its_labels(tmp_path: Path) -> None:
+    (job,) = [job for job in plan(tmp_path, "supervision.k=2") if job.name == "k=2"]
+    job.path.mkdir()
+    shutil.copy(job.arguments[1], job.path / "recipe.yaml")
+    jobs = {job.name: job for job in plan(tmp_path, "supervision.k=2,4,6")}
     assert recipe_of(jobs["k=2"]).teacher.labels is None
     assert jobs["k=2"].depends_on.startswith("teacher-")
     assert jobs["k=4"].depends_on == jobs["k=6"].depends_on
     assert jobs["k=4"].depends_on.startswith("labels-")
     (tmp_path / "k=4").mkdir()
     shutil.copy(jobs["k=4"].arguments[1], tmp_path / "k=4/recipe.yaml")
-    again = {job.name: job for job in jobs_of(tmp_path, "supervision.k=2,4,6")}
-    assert recipe_of(again["k=4"]).teacher.labels == str(jobs[jobs["k=4"].depends_on].place)
+    again = {job.name: job for job in plan(tmp_path, "supervision.k=2,4,6")}
+    assert recipe_of(again["k=4"]).teacher.labels == str(jobs[jobs["k=4"].depends_on].path)
     assert again["k=4"].depends_on is None
     assert again["k=6"].depends_on == jobs["k=6"].depends_on
 
 
-def test_a_directory_that_began_with_another_recipe_is_refused_before_anything_is_done(tmp_path: Path) -> None:
-    (job,) = [job for job in jobs_of(tmp_path, "teacher.source=none") if job.name == "source=none"]
+def test_run_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    (job,) = [job for job in plan(tmp_path, "teacher.source=none") if job.name == "source=none"]
     job.path.mkdir()
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
     with pytest.raises(InputError, match=r"source=none began with another recipe \(optimization.epochs: "):
-        jobs_of(tmp_path, "teacher.source=none", optimization_epochs=3)
+        plan(tmp_path, "teacher.source=none", optimization_epochs=3)
 
 
-def test_a_recipe_that_cannot_be_is_named_with_its_run(tmp_path: Path) -> None:
+def test_invalid_recipe_error_names_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run policy=nothing: "):
-        jobs_of(tmp_path / "sweep", "views.policy=nothing")
+        plan(tmp_path / "sweep", "views.policy=nothing")
     assert not (tmp_path / "sweep").exists()

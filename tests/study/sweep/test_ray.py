@@ -1,4 +1,4 @@
-"""A sweep on a real Ray cluster of this machine: a lost machine's run goes on elsewhere, as if nothing had been."""
+"""A sweep on a Ray cluster on this machine: the run of a lost machine resumes on another, bit-exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kdaug.training import RunDirectory, read_metrics
+from kdaug.runs import RunDirectory, read_metrics
 
 FLAGS = (
     "--teacher.source none --data.train-images 256 --optimization.epochs 16 --run.evaluate-every 16 "
@@ -24,7 +24,7 @@ FLAGS = (
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without room for jobs; machines are added with add_node."""
+    """A cluster whose head runs no jobs; add_node adds machines."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     from ray.cluster_utils import Cluster
@@ -50,7 +50,7 @@ def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_run_of_a_lost_machine_goes_on_on_another(cluster: Any, tmp_path: Path) -> None:
+def test_run_of_a_lost_machine_resumes_on_another(cluster: Any, tmp_path: Path) -> None:
     machine = cluster.add_node(num_cpus=1)
     process = sweep(tmp_path / "ray", "--on", "ray")
     wait_for_steps(tmp_path / "ray/seed=0", 8, process)
@@ -60,14 +60,14 @@ def test_the_run_of_a_lost_machine_goes_on_on_another(cluster: Any, tmp_path: Pa
     assert process.returncode == 0, err
     assert "1 of 1 done" in out
     assert "continuing at step" in (tmp_path / "ray/logs/seed=0.log").read_text()
-    assert sweep(tmp_path / "here").communicate(timeout=400)[0]
-    weights = [(tmp_path / place / "seed=0/last.safetensors").read_bytes() for place in ("ray", "here")]
+    assert sweep(tmp_path / "local").communicate(timeout=400)[0]
+    weights = [(tmp_path / name / "seed=0/last.safetensors").read_bytes() for name in ("ray", "local")]
     assert weights[0] == weights[1]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ctrl_c_stops_what_runs_on_the_cluster_with_a_checkpoint(cluster: Any, tmp_path: Path) -> None:
+def test_ctrl_c_on_ray_leaves_a_checkpoint(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     process = sweep(tmp_path, "--on", "ray", "--optimization.epochs", "2000", "--run.checkpoint-steps", "100000")
     run = tmp_path / "seed=0"
@@ -76,14 +76,14 @@ def test_ctrl_c_stops_what_runs_on_the_cluster_with_a_checkpoint(cluster: Any, t
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "kdaug: interrupted" in err
-    assert list((run / "checkpoints").glob("step-*")), "nothing of it is lost"
+    assert list((run / "checkpoints").glob("step-*"))
     assert not RunDirectory(run).is_finished
     assert json.loads((tmp_path / "failed.json").read_text()) == {}
 
 
-def test_what_the_cluster_does_not_have_is_told(cluster: Any, tmp_path: Path) -> None:
+def test_too_large_request_is_an_error(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=1)
     process = sweep(tmp_path, "--on", "ray", "--cpus", "64", "--gpus", "1")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "no machine of the Ray cluster has 64 CPUs and 1 GPUs; give less with --cpus and --gpus" in err
+    assert "no machine of the Ray cluster has 64 CPUs and 1 GPUs; request fewer CPUs and GPUs per job" in err

@@ -1,4 +1,4 @@
-"""Doing jobs: order, what waits for what, what failed before, other processes, and stopping."""
+"""The scheduler: order, dependencies, earlier failures, other processes, and stopping."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from kdaug.errors import InputError
 from kdaug.study.sweep import Job, JobStatus, run_jobs, scheduler
 
 
-class Scripted:
-    """Workers whose jobs end, one a look, with the exit code that `codes` gives them; 0 if none."""
+class FakeWorkers:
+    """Workers whose jobs end one per poll, with their exit code in `codes`, or else 0."""
 
-    def __init__(self, codes: dict[str, int] | None = None, at_once: int = 1) -> None:
-        self.codes, self.at_once = codes or {}, at_once
+    def __init__(self, codes: dict[str, int] | None = None, max_jobs: int = 1) -> None:
+        self.codes, self.max_jobs = codes or {}, max_jobs
         self.started: list[str] = []
         self.running: list[str] = []
-        self.most, self.stopped = 0, False
+        self.max_running, self.stopped = 0, False
 
     def has_room(self) -> bool:
-        return len(self.running) < self.at_once
+        return len(self.running) < self.max_jobs
 
     def start(self, job: Job, log: Path) -> None:
         log.write_text(f"working\nkdaug: no luck with {job.name}\n")
         self.started.append(job.name)
         self.running.append(job.name)
-        self.most = max(self.most, len(self.running))
+        self.max_running = max(self.max_running, len(self.running))
 
-    def ended(self) -> dict[str, int]:
+    def poll(self) -> dict[str, int]:
         return {name: self.codes.get(name, 0) for name in [self.running.pop(0)]} if self.running else {}
 
     def stop(self) -> None:
@@ -40,12 +40,12 @@ class Scripted:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
-    """A teacher, labels that wait for it, two runs that wait for those, and one that waits for nothing."""
+    """A teacher, labels that depend on it, two runs that depend on the labels, and an independent one."""
     depends_on = {"teacher": None, "labels": "teacher", "a": "labels", "b": "labels", "c": None}
     return [
         Job(name, tmp_path / name, ("label" if name == "labels" else "train",), depends_on[name]) for name in depends_on
@@ -56,160 +56,156 @@ def states(statuses: list[JobStatus]) -> dict[str, str]:
     return {status.job.name: status.state for status in statuses}
 
 
-def done(jobs: list[Job], folder: Path, workers: Scripted, retry: bool = False) -> list[JobStatus]:
+def run(jobs: list[Job], folder: Path, workers: FakeWorkers, retry: bool = False) -> list[JobStatus]:
     return run_jobs(jobs, folder, workers, retry, lambda _: None)
 
 
-def test_what_waits_is_done_after_what_it_waits_for(jobs: list[Job], tmp_path: Path) -> None:
-    workers = Scripted(at_once=2)
-    assert set(states(done(jobs, tmp_path, workers)).values()) == {"finished"}
+def test_jobs_run_after_their_dependencies(jobs: list[Job], tmp_path: Path) -> None:
+    workers = FakeWorkers(max_jobs=2)
+    assert set(states(run(jobs, tmp_path, workers)).values()) == {"finished"}
     assert workers.started == ["teacher", "c", "labels", "a", "b"]
-    assert workers.most == 2
+    assert workers.max_running == 2
 
 
-def test_a_failure_is_told_and_takes_with_it_what_waits_for_it(jobs: list[Job], tmp_path: Path) -> None:
-    statuses = done(jobs, tmp_path, Scripted({"labels": 2, "c": -9}))
+def test_failure_is_recorded_and_fails_dependents(jobs: list[Job], tmp_path: Path) -> None:
+    statuses = run(jobs, tmp_path, FakeWorkers({"labels": 2, "c": -9}))
     assert states(statuses) == {"teacher": "finished", "labels": "failed", "a": "failed", "b": "failed", "c": "failed"}
     message = {status.job.name: status.message for status in statuses}
     assert message["labels"] == f"no luck with labels ({tmp_path / 'logs/labels.log'})"
-    assert message["a"] == "it needs labels, which failed"
+    assert message["a"] == "it depends on labels, which failed"
     assert message["c"].startswith("killed by signal 9; ")
     assert json.loads((tmp_path / "failed.json").read_text()) == {
         name: message[name] for name in ("labels", "a", "b", "c")
     }
 
 
-def test_what_failed_is_tried_again_only_on_request(jobs: list[Job], tmp_path: Path) -> None:
-    done(jobs, tmp_path, Scripted({"b": 1}))
-    second = Scripted()
-    statuses = done(jobs, tmp_path, second)
+def test_failed_jobs_run_again_only_with_retry(jobs: list[Job], tmp_path: Path) -> None:
+    run(jobs, tmp_path, FakeWorkers({"b": 1}))
+    second = FakeWorkers()
+    statuses = run(jobs, tmp_path, second)
     assert states(statuses)["b"] == "failed"
     assert "b" not in second.started
-    third = Scripted()
-    assert set(states(done(jobs, tmp_path, third, retry=True)).values()) == {"finished"}
+    third = FakeWorkers()
+    assert set(states(run(jobs, tmp_path, third, retry=True)).values()) == {"finished"}
     assert "b" in third.started
     assert json.loads((tmp_path / "failed.json").read_text()) == {}
 
 
-def test_what_failed_and_is_waited_for_is_still_told_the_next_time(jobs: list[Job], tmp_path: Path) -> None:
-    first, again, more = (done(some, tmp_path, Scripted({"teacher": 1})) for some in (jobs[:3], jobs[:3], jobs[:4]))
+def test_failed_dependency_is_reported_again(jobs: list[Job], tmp_path: Path) -> None:
+    first, again, more = (run(some, tmp_path, FakeWorkers({"teacher": 1})) for some in (jobs[:3], jobs[:3], jobs[:4]))
     assert states(first) == states(again) == dict.fromkeys(("teacher", "labels", "a"), "failed")
     assert [status.message for status in again] == [status.message for status in first]
-    assert states(more)["b"] == "failed", "the teacher is not tried again unasked"
-    assert set(states(done(jobs, tmp_path, Scripted(), retry=True)).values()) == {"finished"}
+    assert states(more)["b"] == "failed", "the teacher does not run again without retry"
+    assert set(states(run(jobs, tmp_path, FakeWorkers(), retry=True)).values()) == {"finished"}
 
 
-def test_an_error_leaves_nothing_running(jobs: list[Job], tmp_path: Path) -> None:
-    def full(_: object) -> None:
+def test_error_stops_all_jobs(jobs: list[Job], tmp_path: Path) -> None:
+    def raise_disk_full(_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    workers = Scripted()
+    workers = FakeWorkers()
     with pytest.raises(OSError, match="No space left"):
-        run_jobs(jobs, tmp_path, workers, False, full)
+        run_jobs(jobs, tmp_path, workers, False, raise_disk_full)
     assert workers.stopped
 
 
-def test_what_is_finished_is_left_alone_and_so_is_what_only_it_needed(
+def test_finished_jobs_and_their_dependencies_are_skipped(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduler, "_is_finished", lambda job: job.name in ("a", "b"))
-    workers = Scripted()
-    assert set(states(done(jobs, tmp_path, workers)).values()) == {"finished"}
+    workers = FakeWorkers()
+    assert set(states(run(jobs, tmp_path, workers)).values()) == {"finished"}
     assert workers.started == ["c"]
 
 
-def test_an_interrupted_job_is_neither_failed_nor_finished(jobs: list[Job], tmp_path: Path) -> None:
-    assert states(done(jobs[4:], tmp_path, Scripted({"c": 130}))) == {"c": "stopped"}
+def test_interrupted_job_is_neither_failed_nor_finished(jobs: list[Job], tmp_path: Path) -> None:
+    assert states(run(jobs[4:], tmp_path, FakeWorkers({"c": 130}))) == {"c": "stopped"}
     assert json.loads((tmp_path / "failed.json").read_text()) == {}
 
 
-def test_what_waits_for_an_interrupted_job_waits_no_longer(jobs: list[Job], tmp_path: Path) -> None:
-    statuses = done(jobs, tmp_path, Scripted({"teacher": scheduler.INTERRUPTED}))
+def test_dependents_of_an_interrupted_job_stop(jobs: list[Job], tmp_path: Path) -> None:
+    statuses = run(jobs, tmp_path, FakeWorkers({"teacher": scheduler.INTERRUPTED}))
     assert states(statuses) == {"c": "finished", **dict.fromkeys(("teacher", "labels", "a", "b"), "stopped")}
-    assert statuses[1].message == "it needs teacher, which was interrupted"
-    assert set(states(done(jobs, tmp_path, Scripted())).values()) == {"finished"}, (
-        "it goes on without being asked twice"
-    )
+    assert statuses[1].message == "it depends on teacher, which was interrupted"
+    assert set(states(run(jobs, tmp_path, FakeWorkers())).values()) == {"finished"}, "the next call resumes it"
 
 
-def test_failures_of_other_jobs_in_the_folder_stay(jobs: list[Job], tmp_path: Path) -> None:
-    done(jobs[-1:], tmp_path, Scripted({"c": 2}))
-    done(jobs[:1], tmp_path, Scripted())
+def test_failures_of_other_jobs_are_kept(jobs: list[Job], tmp_path: Path) -> None:
+    run(jobs[-1:], tmp_path, FakeWorkers({"c": 2}))
+    run(jobs[:1], tmp_path, FakeWorkers())
     assert list(json.loads((tmp_path / "failed.json").read_text())) == ["c"]
 
 
 @pytest.fixture
-def held(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Called with a number of looks: so long another process has the directory of c."""
-    looks = [0]
+def lock_c(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """lock_c(n): another process locks the directory of job c for the next n polls."""
+    polls = [0]
 
-    def of_another(place: Path) -> bool:
-        if place.name != "c":
+    def is_locked(path: Path) -> bool:
+        if path.name != "c":
             return False
-        looks[0] -= 1
-        return looks[0] >= 0
+        polls[0] -= 1
+        return polls[0] >= 0
 
-    monkeypatch.setattr(scheduler, "is_locked", of_another)
-    return lambda count: looks.__setitem__(0, count)
+    monkeypatch.setattr(scheduler, "is_locked", is_locked)
+    return lambda count: polls.__setitem__(0, count)
 
 
-def test_a_run_of_another_process_is_waited_for_and_done_if_that_was_lost(
-    jobs: list[Job], tmp_path: Path, held: Callable[[int], None]
-) -> None:
-    held(5)
-    workers, seen = Scripted(), list[str]()
-    statuses = run_jobs(jobs[4:], tmp_path, workers, False, lambda all_: seen.append(all_[0].state))
-    assert seen[:5] == ["elsewhere"] * 5
+def test_locked_run_starts_when_it_is_unlocked(jobs: list[Job], tmp_path: Path, lock_c: Callable[[int], None]) -> None:
+    lock_c(5)
+    workers, shown = FakeWorkers(), list[str]()
+    statuses = run_jobs(jobs[4:], tmp_path, workers, False, lambda statuses: shown.append(statuses[0].state))
+    assert shown[:5] == ["elsewhere"] * 5
     assert states(statuses) == {"c": "finished"}
     assert workers.started == ["c"]
 
 
-def test_a_run_that_another_process_took_a_moment_before_has_not_failed(
+def test_run_locked_by_another_process_at_start_has_not_failed(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers = Scripted({"c": 2})
+    workers = FakeWorkers({"c": 2})
     monkeypatch.setattr(scheduler, "is_locked", lambda _: workers.started == ["c"] and workers.codes.pop("c", 0) == 2)
-    assert states(done(jobs[4:], tmp_path, workers)) == {"c": "finished"}
+    assert states(run(jobs[4:], tmp_path, workers)) == {"c": "finished"}
     assert workers.started == ["c", "c"]
 
 
 def test_ctrl_c_stops_all_jobs(jobs: list[Job], tmp_path: Path) -> None:
-    workers = Scripted()
+    workers = FakeWorkers()
 
-    def interrupt(_: object) -> None:
+    def raise_interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(jobs, tmp_path, workers, False, interrupt)
+        run_jobs(jobs, tmp_path, workers, False, raise_interrupt)
     assert workers.stopped
 
 
 @pytest.fixture
-def _of_a_terminal() -> Iterator[None]:
-    """Signals are as in a terminal, even if the tests themselves run under nohup or in the background."""
-    usual = {
+def _terminal_signals() -> Iterator[None]:
+    """Signal handlers as in a terminal, even if the tests run under nohup or in the background."""
+    handlers = {
         signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL,
     }  # fmt: skip
-    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    before = {each: signal.signal(each, handler) for each, handler in handlers.items()}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
 
 
-@pytest.mark.usefixtures("_of_a_terminal")
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
-def test_asked_to_end_it_stops_all_jobs_as_after_ctrl_c(jobs: list[Job], tmp_path: Path, sent: signal.Signals) -> None:
-    workers, before = Scripted(), signal.getsignal(sent)
+@pytest.mark.usefixtures("_terminal_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_sighup_stop_all_jobs(jobs: list[Job], tmp_path: Path, number: signal.Signals) -> None:
+    workers, before = FakeWorkers(), signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs(jobs, tmp_path, workers, False, lambda _: signal.raise_signal(sent))
+        run_jobs(jobs, tmp_path, workers, False, lambda _: signal.raise_signal(number))
     assert workers.stopped
-    assert signal.getsignal(sent) == before
+    assert signal.getsignal(number) == before
 
 
-def test_under_nohup_it_outlives_its_terminal(jobs: list[Job], tmp_path: Path) -> None:
+def test_sighup_is_ignored_under_nohup(jobs: list[Job], tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        statuses = run_jobs(jobs, tmp_path, Scripted(), False, lambda _: signal.raise_signal(signal.SIGHUP))
+        statuses = run_jobs(jobs, tmp_path, FakeWorkers(), False, lambda _: signal.raise_signal(signal.SIGHUP))
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -217,7 +213,7 @@ def test_under_nohup_it_outlives_its_terminal(jobs: list[Job], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"a": 1}'])
-def test_a_damaged_list_of_failures_is_named(jobs: list[Job], tmp_path: Path, content: str) -> None:
+def test_damaged_failed_json_is_an_error(jobs: list[Job], tmp_path: Path, content: str) -> None:
     (tmp_path / "failed.json").write_text(content)
     with pytest.raises(InputError, match=r"failed.json is damaged; delete it"):
-        done(jobs, tmp_path, Scripted())
+        run(jobs, tmp_path, FakeWorkers())

@@ -19,7 +19,7 @@ from kdaug.training.resolve import resolve
 
 @dataclass(frozen=True)
 class CellResult:
-    """The result of a cell. group: its finished runs, None if there are none. gain: over its baseline, None if unknown."""
+    """The finished runs of a cell, None if there are none, and our gain over its baseline next to the published one."""
 
     cell: Cell
     group: Group | None

@@ -51,7 +51,7 @@ def paper_study(name: str, scale: Scale) -> PaperStudy:
     if name in ("figure1", "figure3"):
         raise InputError(
             f"the paper's {name} shows images and needs no study",
-            "kdaug views show draws the views of any policy; the page of kdaug demo shows a teacher's predictions for them",
+            "kdaug views show draws the views of a policy, and the page of kdaug demo shows a teacher's predictions",
         )
     if name not in STUDIES:
         known = ", ".join(STUDIES)
@@ -149,7 +149,7 @@ _FIGURE2_MAGNITUDES = (9, 15, 28, 36)
 
 def _figure2(scale: Scale) -> PaperStudy:
     claims = (
-        "The training loss rises with M. The accuracy rises first, and at M = 36 falls below that without augmentation.",
+        "The training loss rises with M. The accuracy rises first, then falls; at M = 36 it is below that without any.",
     )
     title = "Figure 2: training loss and validation error as augmentation becomes stronger"
     network = "imagenet-efficientnet_b0"

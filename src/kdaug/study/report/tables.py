@@ -95,7 +95,7 @@ def runs_as_csv(groups: Sequence[Group]) -> str:
 def report_json(groups: Sequence[Group], against: Mapping[str, Any]) -> dict[str, Any]:
     """The whole comparison: errors in percent; gains and the half widths of their intervals in points."""
     return {
-        "common_settings": common_settings(groups),
+        "same_in_all": common_settings(groups),
         "against": dict(against),
         "groups": [
             {

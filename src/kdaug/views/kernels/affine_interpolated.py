@@ -1,8 +1,8 @@
-"""Affine transforms with bilinear and bicubic filters, in double arithmetic as Pillow's.
+"""Affine transforms with bilinear and bicubic filters, in float64 as in Pillow.
 
-Images are uint8 [H,W*C] of one size, `matrix` as in `affine_nearest`, `colors` a row of the fill colour. Each row is
-done in passes over contiguous rows, which the compiler turns into vector instructions: where from, gather the taps
-(neighbours of that place; beyond the edge, those at the edge), mix them.
+Images are uint8 [H,W*C] of one size, `matrix` is as in `affine_nearest`, and `colors` is a row of the fill colour. Each
+row takes three passes, which LLVM vectorises: compute the source coordinates, gather the taps (the neighbouring
+pixels; outside the image the nearest pixel of the edge), and interpolate.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from kdaug.jit import kernel
 from kdaug.views.kernels.memory import SLACK, copy, gather
 
-_EDGE = 2  # the most taps of one kind that can lie beyond an edge
+_EDGE = 2  # the largest number of pixels of a row whose tap can be outside the image
 
 
 @kernel
@@ -22,23 +22,23 @@ def affine_bilinear(source, target, colors, channels, matrix):
     taps = np.empty((4, row + SLACK), np.uint8)
     weights = np.empty((2, row))
     offsets = np.empty((4, width), np.uint32)
-    places = np.empty((2, width))
+    coordinates = np.empty((2, width))
     flat = source.reshape(-1)
     for y in range(height):
-        first, last = _row_of_places(places, y, width, height, matrix)
-        out, count = target[y], last - first
-        x_between = _along(offsets[:2], weights[0], places[0, first:last], width, channels, channels)
-        y_between = _along(offsets[2:], weights[1], places[1, first:last], height, row, channels)
-        piece = out[first * channels : last * channels]
-        _gather_taps(taps, flat, offsets[:2], offsets[2:], count, channels, 1 + x_between, 1 + y_between)
-        if x_between and y_between:
-            _mix_four(piece, taps, weights[0], weights[1])
-        elif x_between or y_between:
-            _mix_two(piece, taps, weights[0] if x_between else weights[1])
+        first, last = _source_coordinates(coordinates, y, width, height, matrix)
+        line, count = target[y], last - first
+        interpolate_x = _axis_taps(offsets[:2], weights[0], coordinates[0, first:last], width, channels, channels)
+        interpolate_y = _axis_taps(offsets[2:], weights[1], coordinates[1, first:last], height, row, channels)
+        out = line[first * channels : last * channels]
+        _gather_taps(taps, flat, offsets[:2], offsets[2:], count, channels, 1 + interpolate_x, 1 + interpolate_y)
+        if interpolate_x and interpolate_y:
+            _interpolate_bilinear(out, taps, weights[0], weights[1])
+        elif interpolate_x or interpolate_y:
+            _interpolate_linear(out, taps, weights[0] if interpolate_x else weights[1])
         else:
-            copy(piece, taps[0])
-        copy(out[: first * channels], colors)
-        copy(out[last * channels :], colors)
+            copy(out, taps[0])
+        copy(line[: first * channels], colors)
+        copy(line[last * channels :], colors)
 
 
 @kernel
@@ -48,28 +48,29 @@ def affine_bicubic(source, target, colors, channels, matrix):
     taps = np.empty((16, row + SLACK), np.uint8)
     weights = np.empty((2, row))
     offsets = np.empty((8, width), np.uint32)
-    places = np.empty((2, width))
-    mixed = np.empty((4, row))
+    coordinates = np.empty((2, width))
+    lines = np.empty((4, row))
     flat = source.reshape(-1)
     for y in range(height):
-        first, last = _row_of_places(places, y, width, height, matrix)
-        out, count = target[y], last - first
-        _along(offsets[:4], weights[0], places[0, first:last], width, channels, channels)
-        _along(offsets[4:], weights[1], places[1, first:last], height, row, channels)
+        first, last = _source_coordinates(coordinates, y, width, height, matrix)
+        line, count = target[y], last - first
+        _axis_taps(offsets[:4], weights[0], coordinates[0, first:last], width, channels, channels)
+        _axis_taps(offsets[4:], weights[1], coordinates[1, first:last], height, row, channels)
         _gather_taps(taps, flat, offsets[:4], offsets[4:], count, channels, 4, 4)
-        _mix_sixteen(out[first * channels : last * channels], taps, mixed, weights[0], weights[1])
-        copy(out[: first * channels], colors)
-        copy(out[last * channels :], colors)
+        _interpolate_bicubic(line[first * channels : last * channels], taps, lines, weights[0], weights[1])
+        copy(line[: first * channels], colors)
+        copy(line[last * channels :], colors)
 
 
 @kernel
-def _row_of_places(places, y, width, height, matrix):
-    """Source coordinates of row `y` into `places` float64 [2,W]; returns the first and last + 1 that lie inside.
+def _source_coordinates(coordinates, y, width, height, matrix):
+    """Writes the source coordinates of row `y` to `coordinates` float64 [2,W].
 
-    Those that do are neighbours: a rounded linear function of x still goes one way.
+    Returns the first and last + 1 column whose coordinates are inside the image. All columns between are inside too,
+    because a rounded linear function is still monotonic.
     """
     a, b, c, d, e, f = matrix
-    us, vs = places[0], places[1]
+    us, vs = coordinates[0], coordinates[1]
     across, down = b * (y + 0.5), e * (y + 0.5)
     for x in range(width):
         us[x] = a * (x + 0.5) + across + c
@@ -83,39 +84,41 @@ def _row_of_places(places, y, width, height, matrix):
 
 
 @kernel
-def _along(offsets, weights, places, size, stride, channels):
-    """Where the taps along one axis are, `size` long and with `stride` bytes from one pixel to the next.
+def _axis_taps(offsets, weights, coordinates, size, stride, channels):
+    """Offsets and weights of the taps along one axis of `size` pixels, which are `stride` bytes apart.
 
-    places: float64 [n], overwritten. offsets: uint32 [taps,>=n] in bytes. weights: float64 [>=n*C], how far each place
-    is from its lower tap, repeated for each channel. Where no place is between two taps and the filter has just two,
-    the first is all it takes: returns False, and only its offsets are there.
+    coordinates: float64 [n], overwritten. offsets: output, uint32 [taps,>=n], in bytes. weights: output, float64
+    [>=n*C], the distance of each coordinate from its lower tap, repeated for each channel.
+
+    Returns whether to interpolate. If a filter of two taps has all coordinates at pixel centres, the first tap is
+    enough: the result is False, and only its offsets are written.
     """
-    count, taps = len(places), len(offsets)
-    between = 0
+    count, taps = len(coordinates), len(offsets)
+    fractional = 0
     for x in range(count):
-        lower = np.floor(places[x] - 0.5)
-        places[x] = (places[x] - 0.5) - lower
-        between += places[x] != 0.0
-        weights[x] = lower  # for the moment
-    all_taps = between > 0 or taps > 2
-    for tap in range(taps if all_taps else 1):
-        # Calculated in floats, which have vector instructions for all of this; whole numbers of 64 bits have not.
-        offset, ahead = offsets[tap], float(tap - taps // 2 + 1)
+        lower = np.floor(coordinates[x] - 0.5)
+        coordinates[x] = (coordinates[x] - 0.5) - lower
+        fractional += coordinates[x] != 0.0
+        weights[x] = lower  # overwritten below
+    interpolate = fractional > 0 or taps > 2
+    for tap in range(taps if interpolate else 1):
+        # in floats: 64-bit integers do not have vector instructions for all of this
+        offset, distance = offsets[tap], float(tap - taps // 2 + 1)
         for x in range(count):
-            place = min(max(weights[x] + ahead, 0.0), size - 1.0)
-            offset[x] = np.uint32(np.int32(place * stride))
-    for x in range(count if all_taps and channels == 3 else 0):
-        weights[3 * x] = places[x]
-        weights[3 * x + 1] = places[x]
-        weights[3 * x + 2] = places[x]
-    for x in range(count if all_taps and channels == 1 else 0):
-        weights[x] = places[x]
-    return all_taps
+            position = min(max(weights[x] + distance, 0.0), size - 1.0)
+            offset[x] = np.uint32(np.int32(position * stride))
+    for x in range(count if interpolate and channels == 3 else 0):
+        weights[3 * x] = coordinates[x]
+        weights[3 * x + 1] = coordinates[x]
+        weights[3 * x + 2] = coordinates[x]
+    for x in range(count if interpolate and channels == 1 else 0):
+        weights[x] = coordinates[x]
+    return interpolate
 
 
 @kernel
 def _gather_taps(taps, flat, columns, rows, count, channels, across, down):
-    """Rows of the first across * down taps of `count` pixels into uint8 [>=across*down,>=n*C], row by row."""
+    """Gathers across * down taps of `count` pixels into `taps` uint8 [>=across*down,>=n*C], one tap per row."""
     offsets = np.empty(count, np.uint32)
     for j in range(down):
         for i in range(across):
@@ -126,13 +129,13 @@ def _gather_taps(taps, flat, columns, rows, count, channels, across, down):
 
 @kernel
 def _gather_or_copy(tap, flat, offsets, channels):
-    """The pixels at `offsets`; but for some at both ends, whose taps lie beyond the edge, they are often neighbours."""
+    """Reads the pixels at `offsets`. They are often contiguous, except for those at both ends with taps at the edge."""
     count = len(offsets)
     middle = offsets[_EDGE : count - _EDGE]
-    breaks = 0
+    gaps = 0
     for x in range(len(middle) - 1):
-        breaks += middle[x + 1] != np.uint32(middle[x] + channels)
-    if count < 16 or breaks:
+        gaps += middle[x + 1] != np.uint32(middle[x] + channels)
+    if count < 16 or gaps:
         gather(tap, 0, flat, 0, offsets, count, channels)
         return
     gather(tap, 0, flat, 0, offsets, _EDGE, channels)
@@ -141,38 +144,38 @@ def _gather_or_copy(tap, flat, offsets, channels):
 
 
 @kernel
-def _between(first, second, t):
+def _lerp(first, second, t):
     return first + (second - first) * t
 
 
 @kernel
-def _mix_two(out, taps, t):
-    """Along one axis, where along the other no place is between two taps: a weight of 0 leaves the first as it is."""
+def _interpolate_linear(out, taps, t):
+    """Linear interpolation along one axis; along the other all coordinates are at pixel centres."""
     first, second = taps[0], taps[1]
     for i in range(len(out)):
-        out[i] = np.uint8(np.int32(_between(np.float64(first[i]), np.float64(second[i]), t[i])))
+        out[i] = np.uint8(np.int32(_lerp(np.float64(first[i]), np.float64(second[i]), t[i])))
 
 
 @kernel
-def _mix_four(out, taps, s, t):
+def _interpolate_bilinear(out, taps, s, t):
     upper_left, upper_right, lower_left, lower_right = taps[0], taps[1], taps[2], taps[3]
     for i in range(len(out)):
-        upper = _between(np.float64(upper_left[i]), np.float64(upper_right[i]), s[i])
-        lower = _between(np.float64(lower_left[i]), np.float64(lower_right[i]), s[i])
-        out[i] = np.uint8(np.int32(_between(upper, lower, t[i])))
+        upper = _lerp(np.float64(upper_left[i]), np.float64(upper_right[i]), s[i])
+        lower = _lerp(np.float64(lower_left[i]), np.float64(lower_right[i]), s[i])
+        out[i] = np.uint8(np.int32(_lerp(upper, lower, t[i])))
 
 
 @kernel
-def _mix_sixteen(out, taps, mixed, s, t):
-    """Bicubic: first along x into `mixed` float64 [4,>=n], then along y."""
-    for line in range(4):
-        tap1, tap2, tap3, tap4 = taps[4 * line], taps[4 * line + 1], taps[4 * line + 2], taps[4 * line + 3]
-        along_x = mixed[line]
+def _interpolate_bicubic(out, taps, lines, s, t):
+    """Interpolates along x into `lines` float64 [4,>=n], then along y."""
+    for j in range(4):
+        tap1, tap2, tap3, tap4 = taps[4 * j], taps[4 * j + 1], taps[4 * j + 2], taps[4 * j + 3]
+        along_x = lines[j]
         for i in range(len(out)):
             along_x[i] = _cubic(
                 np.float64(tap1[i]), np.float64(tap2[i]), np.float64(tap3[i]), np.float64(tap4[i]), s[i]
             )
-    line1, line2, line3, line4 = mixed[0], mixed[1], mixed[2], mixed[3]
+    line1, line2, line3, line4 = lines[0], lines[1], lines[2], lines[3]
     for i in range(len(out)):
         value = _cubic(line1[i], line2[i], line3[i], line4[i], t[i])
         out[i] = np.uint8(np.int32(min(max(value, 0.0), 255.0)))
@@ -180,7 +183,7 @@ def _mix_sixteen(out, taps, mixed, s, t):
 
 @kernel
 def _cubic(v1, v2, v3, v4, t):
-    """Cubic convolution with a = -1, at t between the middle two of four values."""
+    """Cubic convolution with a = -1 at position t (0..1) between v2 and v3."""
     p2 = -v1 + v3
     p3 = 2.0 * (v1 - v2) + v3 - v4
     p4 = -v1 + v2 - v3 + v4

@@ -1,7 +1,7 @@
-"""Affine transforms to the nearest pixel, by the three roads that Pillow takes.
+"""Affine transforms with the nearest filter, by the three algorithms of Pillow.
 
-A pixel (x, y) of the target comes from (a x + b y + c, d x + e y + f) of the source, taken at the pixels' centres;
-`matrix` is (a, b, c, d, e, f). Images are uint8 [H,W*C] of one size; `colors` is a row of the fill colour.
+`matrix` is (a, b, c, d, e, f): pixel (x, y) of the target is taken from (a x + b y + c, d x + e y + f) of the source,
+both at pixel centres. Images are uint8 [H,W*C] of one size; `colors` is a row of the fill colour.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import numpy as np
 from kdaug.jit import kernel
 from kdaug.views.kernels.memory import copy, gather
 
-_ONE = 65536  # of 16.16 fixed point
+_ONE = 65536  # 1 in 16.16 fixed point
 
 
 @kernel
 def affine_nearest(source, target, colors, channels, matrix):
+    """Chooses the algorithm that Pillow uses for `matrix`."""
     height, width = source.shape[0], source.shape[1] // channels
     a, b, c, d, e, f = matrix
     if b == 0.0 and d == 0.0:
         _scale(source, target, colors, channels, matrix)
     elif (
-        _fits(c, f)
-        and _fits(width * a + height * b + c, width * d + height * e + f)
-        and _fits(height * b + c, height * e + f)
-        and _fits(width * a + c, width * d + f)
+        _fits_fixed_point(c, f)
+        and _fits_fixed_point(width * a + height * b + c, width * d + height * e + f)
+        and _fits_fixed_point(height * b + c, height * e + f)
+        and _fits_fixed_point(width * a + c, width * d + f)
     ):
         _fixed_point(source, target, colors, channels, matrix)
     else:
@@ -34,108 +35,107 @@ def affine_nearest(source, target, colors, channels, matrix):
 
 
 @kernel
-def _fits(x, y):
-    """Whether a corner's position can be held in 16.16 fixed point."""
+def _fits_fixed_point(x, y):
+    """Whether source position (x, y) can be represented in 16.16 fixed point."""
     return abs(x) < 32768.0 and abs(y) < 32768.0
 
 
 @kernel
-def _position(v):
-    """The pixel that holds coordinate `v`; -1 for one that no image has, or that is no number."""
+def _pixel_index(v):
+    """The index of the pixel at coordinate `v`; -1 for negative, huge and NaN coordinates."""
     return int(v) if 0.0 <= v < 2147483648.0 else -1
 
 
 @kernel
-def _fixed(v):
-    """`v` in 16.16 fixed point; what 32 bits cannot hold becomes the lowest number, as on x86-64."""
+def _to_fixed_point(v):
+    """`v` in 16.16 fixed point; values that overflow 32 bits become the lowest integer, as on x86-64."""
     rounded = math.floor(v * 65536.0 + 0.5)
     return int(rounded) if -2147483648.0 <= rounded < 2147483648.0 else -2147483648
 
 
-# Scale and translation: source columns are the same in every row
-
-
 @kernel
 def _scale(source, target, colors, channels, matrix):
+    """Scaling and translation: the source columns are the same in every row."""
     height, row = source.shape
     width = row // channels
     a, _, c, _, e, f = matrix
     columns = np.empty(width, np.int64)
-    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
-    first, last, run = _columns(columns, width, c + a * 0.5, a)
+    source_flat, target_flat = source.reshape(-1), target.reshape(-1)
+    first, last, contiguous = _source_columns(columns, width, c + a * 0.5, a)
     offsets = np.empty(width, np.uint32)
     for x in range(first, last):
         offsets[x - first] = columns[x] * channels
     v = f + e * 0.5
     for y in range(height):
-        from_row = _position(v)
+        source_y = _pixel_index(v)
         v += e
-        if first < last and 0 <= from_row < height:
-            out, line = target[y], source[from_row]
-            start = columns[first] * channels
-            if run:
-                copy(out[first * channels : last * channels], line[start:])
+        if first < last and 0 <= source_y < height:
+            start, end = first * channels, last * channels
+            if contiguous:
+                copy(target[y, start:end], source[source_y, columns[first] * channels :])
             else:
-                gather(to_flat, y * row + first * channels, from_flat, from_row * row, offsets, last - first, channels)
-            _fill_outside(out, first * channels, last * channels, colors)
+                gather(target_flat, y * row + start, source_flat, source_y * row, offsets, last - first, channels)
+            _fill_outside(target[y], start, end, colors)
         else:
             copy(target[y], colors)
 
 
 @kernel
-def _columns(columns, width, u, step):
-    """Source columns by a running sum; returns the first and last + 1 inside, and whether they are neighbours."""
-    first, last, run = width, 0, True
+def _source_columns(columns, width, u, step):
+    """Fills `columns` int64 [W] by a running sum, as Pillow does.
+
+    Returns the first and last + 1 target column inside the image, and whether their source columns are contiguous.
+    """
+    first, last, contiguous = width, 0, True
     for x in range(width):
-        columns[x] = _position(u)
+        columns[x] = _pixel_index(u)
         if 0 <= columns[x] < width:
             if last == 0:
                 first = x
             else:
-                run &= columns[x] == columns[x - 1] + 1
+                contiguous &= columns[x] == columns[x - 1] + 1
             last = x + 1
         u += step
-    return first, last, run
+    return first, last, contiguous
 
 
 @kernel
-def _fill_outside(out, start, end, colors):
-    copy(out[:start], colors)
-    copy(out[end:], colors)
-
-
-# Fixed point
+def _fill_outside(line, start, end, colors):
+    """Fills the bytes of a target row outside start..end."""
+    copy(line[:start], colors)
+    copy(line[end:], colors)
 
 
 @kernel
 def _fixed_point(source, target, colors, channels, matrix):
+    """Shear and rotation with source coordinates in 16.16 fixed point."""
     height, row = source.shape
     width = row // channels
     a, b, c, d, e, f = matrix
-    a0, a1, a3, a4 = _fixed(a), _fixed(b), _fixed(d), _fixed(e)
-    u, v = _fixed(c + a * 0.5 + b * 0.5), _fixed(f + d * 0.5 + e * 0.5)
+    a0, a1, a3, a4 = _to_fixed_point(a), _to_fixed_point(b), _to_fixed_point(d), _to_fixed_point(e)
+    u, v = _to_fixed_point(c + a * 0.5 + b * 0.5), _to_fixed_point(f + d * 0.5 + e * 0.5)
     offsets = np.empty(width, np.uint32)
-    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
+    source_flat, target_flat = source.reshape(-1), target.reshape(-1)
     for y in range(height):
-        first, last = _inside(u, a0, width, 0, width)
-        first, last = _inside(v, a3, height, first, last)
-        out = target[y]
+        first, last = _valid_range(u, a0, width, 0, width)
+        first, last = _valid_range(v, a3, height, first, last)
+        start, end = first * channels, last * channels
         if first >= last:
-            copy(out, colors)
-        elif a3 == 0 and a0 == _ONE:  # shear along x: a whole run, shifted
-            copy(out[first * channels : last * channels], source[v >> 16, ((u >> 16) + first) * channels :])
-            _fill_outside(out, first * channels, last * channels, colors)
+            copy(target[y], colors)
+        elif a3 == 0 and a0 == _ONE:  # shear along x: the row is shifted
+            copy(target[y, start:end], source[v >> 16, ((u >> 16) + first) * channels :])
+            _fill_outside(target[y], start, end, colors)
         else:
-            _offsets(offsets, last - first, row, channels, u + first * a0, v + first * a3, a0, a3)
-            gather(to_flat, y * row + first * channels, from_flat, 0, offsets, last - first, channels)
-            _fill_outside(out, first * channels, last * channels, colors)
+            _source_offsets(offsets, last - first, row, channels, u + first * a0, v + first * a3, a0, a3)
+            gather(target_flat, y * row + start, source_flat, 0, offsets, last - first, channels)
+            _fill_outside(target[y], start, end, colors)
         u += a1
         v += a4
 
 
 @kernel
-def _inside(start, step, size, first, last):
-    """The x in first..last for which pixel (start + x * step) >> 16 lies in 0..size, again as first..last."""
+def _valid_range(start, step, size, first, last):
+    """The part of the range first..last of x for which the pixel (start + x * step) >> 16 is in 0..size."""
     limit = size * _ONE
     if step > 0:
         return max(first, -(start // step)), min(last, -((start - limit) // step))
@@ -145,19 +145,17 @@ def _inside(start, step, size, first, last):
 
 
 @kernel
-def _offsets(offsets, count, row, channels, u, v, step_u, step_v):
-    """Where the pixels of a row come from, in bytes; all are known to lie inside."""
+def _source_offsets(offsets, count, row, channels, u, v, step_u, step_v):
+    """Byte offsets in the source of `count` pixels of a row, which are all inside the image."""
     for x in range(count):
         offsets[x] = (v >> 16) * row + (u >> 16) * channels
         u += step_u
         v += step_v
 
 
-# What fixed point cannot hold
-
-
 @kernel
 def _floating_point(source, target, colors, channels, matrix):
+    """Shear and rotation whose source coordinates overflow 16.16 fixed point."""
     height, row = source.shape
     width = row // channels
     a, b, c, d, e, f = matrix
@@ -166,10 +164,10 @@ def _floating_point(source, target, colors, channels, matrix):
         u, v = row_u, row_v
         copy(target[y], colors)
         for x in range(width):
-            from_x, from_y = _position(u), _position(v)
-            if 0 <= from_x < width and 0 <= from_y < height:
+            source_x, source_y = _pixel_index(u), _pixel_index(v)
+            if 0 <= source_x < width and 0 <= source_y < height:
                 for channel in range(channels):
-                    target[y, x * channels + channel] = source[from_y, from_x * channels + channel]
+                    target[y, x * channels + channel] = source[source_y, source_x * channels + channel]
             u += a
             v += d
         row_u += b

@@ -1,8 +1,8 @@
-"""Blends of an image with a degenerate one: black, its mean grey, its greys, its smoothed self.
+"""Enhancements: blends of an image with black, its mean grey, its greyscale version or its smoothed version.
 
-Each value is d + factor * (v - d) in float32, multiplied and then added, cut off to 0..255 and truncated. An infinite
-factor makes 0 of v = d (infinity times zero is no number): Pillow does, and so the comparisons below are the way round
-that sends what is no number to 0.
+As in Pillow, the second image is called degenerate. Each value is d + factor * (v - d) in float32 (a multiplication,
+then an addition), clipped to 0..255 and truncated. With an infinite factor and v = d the result is NaN, which Pillow
+turns into 0. The order of the comparisons below does the same.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ import numpy as np
 from kdaug.jit import kernel
 from kdaug.views.kernels.memory import copy
 
-_ZERO, _TOP = np.float32(0), np.float32(255)
+_ZERO, _MAX = np.float32(0), np.float32(255)
 
 
 @kernel
-def _blended(degenerate, value, factor):
+def _blend(degenerate, value, factor):
     """One blended value, uint8; all arguments float32."""
-    mixed = degenerate + factor * (value - degenerate)
-    mixed = mixed if mixed > _ZERO else _ZERO
-    mixed = mixed if mixed < _TOP else _TOP
-    return np.uint8(np.int32(mixed))
+    blended = degenerate + factor * (value - degenerate)
+    blended = blended if blended > _ZERO else _ZERO
+    blended = blended if blended < _MAX else _MAX
+    return np.uint8(np.int32(blended))
 
 
 @kernel
 def _blend_with_constant(pixels, constant, factor):
     degenerate = np.float32(constant)
     for i in range(len(pixels)):
-        pixels[i] = _blended(degenerate, np.float32(pixels[i]), factor)
+        pixels[i] = _blend(degenerate, np.float32(pixels[i]), factor)
 
 
 @kernel
@@ -57,20 +57,20 @@ def contrast(pixels, channels, factor):
 
 @kernel
 def color(pixels, channels, factor):
-    if channels == 1:  # a grey image is its own degenerate, whatever the factor
+    if channels == 1:  # equal to its degenerate image
         return
     factor = np.float32(factor)
     for i in range(len(pixels) // 3):
         red, green, blue = pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]
         grey = np.float32(np.int32(_grey(red, green, blue)))
-        pixels[3 * i] = _blended(grey, np.float32(red), factor)
-        pixels[3 * i + 1] = _blended(grey, np.float32(green), factor)
-        pixels[3 * i + 2] = _blended(grey, np.float32(blue), factor)
+        pixels[3 * i] = _blend(grey, np.float32(red), factor)
+        pixels[3 * i + 1] = _blend(grey, np.float32(green), factor)
+        pixels[3 * i + 2] = _blend(grey, np.float32(blue), factor)
 
 
 @kernel
 def sharpness(source, target, channels, factor):
-    """`source` blended with its smoothed self into `target`, both uint8 [H,W*C]."""
+    """Writes the blend of `source` and its smoothed version to `target`, both uint8 [H,W*C]."""
     height, row = source.shape
     factor = np.float32(factor)
     degenerate = np.empty(row, np.uint8)
@@ -80,15 +80,15 @@ def sharpness(source, target, channels, factor):
         if 0 < y < height - 1:
             _smooth_line(source[y - 1], source[y], source[y + 1], degenerate, sums, channels)
         for i in range(row):
-            target[y, i] = _blended(np.float32(degenerate[i]), np.float32(source[y, i]), factor)
+            target[y, i] = _blend(np.float32(degenerate[i]), np.float32(source[y, i]), factor)
 
 
 @kernel
 def _smooth_line(above, line, below, smoothed, sums, channels):
-    """The mean over 3 x 3 with weight 5 in the middle, but for the first and last pixel; `sums` is scratch.
+    """Writes the 3 x 3 mean with centre weight 5 to `smoothed`, except the first and last pixel. sums: scratch memory.
 
-    Sums have 16 bits, and the division by 13 is a multiplication whose upper 16 bits are taken, for which there are
-    vector instructions: (total + 6.5) / 13 = (2 * total + 13) * 20165 / 2^19, exact after truncation up to 13 * 255.
+    Sums have 16 bits, and the division by 13 is a multiplication and a shift, which have vector instructions:
+    (total + 6.5) / 13 = (2 * total + 13) * 20165 / 2^19, exact after truncation for totals up to 13 * 255.
     """
     row = len(line)
     inside = row - 2 * channels

@@ -1,4 +1,4 @@
-"""The loop over images and steps: each image goes through two scratch buffers that stay in the processor's cache."""
+"""The loop over images and steps. Each image is processed in two scratch buffers that stay in the CPU cache."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _CONTRAST, _COLOR, _BRIGHTNESS, _SHARPNESS = (CODES[name] for name in ("contrast
 
 
 @kernel
-def views_of(images, op, argument, resample, fill, views, capacity, bilinear, bicubic):
-    """Carries out a plan: `images` uint8 [N,H,W,C] into `views` uint8 [N,H',W',C].
+def apply_plan(images, op, argument, resample, fill, views, buffer_size, bilinear, bicubic):
+    """Applies a plan to `images` uint8 [N,H,W,C] and writes the result to `views` uint8 [N,H',W',C].
 
-    The plan is that of ViewPlan, but a rotate has cosine and sine as its arguments. `capacity` is the most bytes that
-    an image has between steps. `bilinear` and `bicubic` are True, or None for a plan without such steps: numba compiles
-    anew for the type of None, and leaves out what stands behind "is not None".
+    op, argument, resample, fill: as in ViewPlan, but the arguments of rotate are cosine and sine. buffer_size: the
+    largest size in bytes of an image between steps. bilinear, bicubic: True, or None for a plan without such steps;
+    numba compiles a version for the type of None, and without the branches of "is not None".
     """
     channels = images.shape[3]
-    scratch, spare = np.empty(capacity + SLACK, np.uint8), np.empty(capacity + SLACK, np.uint8)
-    colors = np.empty(capacity, np.uint8)
+    buffer, other_buffer = np.empty(buffer_size + SLACK, np.uint8), np.empty(buffer_size + SLACK, np.uint8)
+    colors = np.empty(buffer_size, np.uint8)
     for i in range(len(images)):
         height, width = images.shape[1], images.shape[2]
-        copy(scratch[: height * width * channels], images[i].reshape(-1))
+        copy(buffer[: height * width * channels], images[i].reshape(-1))
         for step in range(op.shape[1]):
             code, a = op[i, step], argument[i, step]
             if code == _NONE or (height * width == 0 and code != _CROP):
                 continue
-            source = scratch[: height * width * channels].reshape(height, width * channels)
+            source = buffer[: height * width * channels].reshape(height, width * channels)
             if _needs_fill(code):
                 _fill_row(colors, max(width, int(a[2])) if code == _CROP else width, channels, fill[i, step])
-            if _works_in_place(code):
-                _change(source, colors, channels, code, a)
+            if _is_in_place(code):
+                _apply_in_place(source, colors, channels, code, a)
                 continue
             if code == _CROP:
                 height, width = int(a[3]), int(a[2])
-            target = spare[: height * width * channels].reshape(height, width * channels)
-            _remake(source, target, colors, channels, code, a, resample[i, step], bilinear, bicubic)
-            scratch, spare = spare, scratch
-        copy(views[i].reshape(-1), scratch)
+            target = other_buffer[: height * width * channels].reshape(height, width * channels)
+            _apply_out_of_place(source, target, colors, channels, code, a, resample[i, step], bilinear, bicubic)
+            buffer, other_buffer = other_buffer, buffer
+        copy(views[i].reshape(-1), buffer)
 
 
 @kernel
-def _works_in_place(code):
+def _is_in_place(code):
     return _AUTOCONTRAST <= code <= _BRIGHTNESS or code in (_SOLARIZE_ADD, _CUTOUT, _ERASE)
 
 
@@ -64,8 +64,8 @@ def _needs_fill(code):
 
 
 @kernel
-def _change(image, colors, channels, code, a):
-    """An op that works in place on uint8 [H,W*C]."""
+def _apply_in_place(image, colors, channels, code, a):
+    """Applies op `code` with arguments `a` to `image` uint8 [H,W*C]."""
     pixels = image.reshape(-1)
     if code == _AUTOCONTRAST:
         autocontrast(pixels, image.shape[0], channels)
@@ -92,8 +92,8 @@ def _change(image, colors, channels, code, a):
 
 
 @kernel
-def _remake(source, target, colors, channels, code, a, resample, bilinear, bicubic):
-    """An op that reads one image, uint8 [H,W*C], and writes another."""
+def _apply_out_of_place(source, target, colors, channels, code, a, resample, bilinear, bicubic):
+    """Applies op `code` with arguments `a` to `source` and writes the result to `target`, both uint8 [H,W*C]."""
     if code == _SHARPNESS:
         sharpness(source, target, channels, a[0])
     elif code == _FLIP:
@@ -104,7 +104,7 @@ def _remake(source, target, colors, channels, code, a, resample, bilinear, bicub
         matrix = _matrix(code, a, source.shape[0], source.shape[1] // channels)
         if resample == 0:
             affine_nearest(source, target, colors, channels, matrix)
-        if bilinear is not None:  # noqa: SIM102  # left out only if it stands by itself
+        if bilinear is not None:  # noqa: SIM102  # numba removes the branch only if this is the whole condition
             if resample == 1:
                 affine_bilinear(source, target, colors, channels, matrix)
         if bicubic is not None:  # noqa: SIM102
@@ -114,7 +114,7 @@ def _remake(source, target, colors, channels, code, a, resample, bilinear, bicub
 
 @kernel
 def _fill_row(colors, width, channels, fill):
-    """The first `width` pixels of `colors` become the fill colour."""
+    """Sets the first `width` pixels of `colors` to the fill colour."""
     for x in range(width):
         for channel in range(channels):
             colors[x * channels + channel] = fill[channel]

@@ -1,4 +1,4 @@
-"""Moving bytes. Buffers of pixels have SLACK bytes behind their last pixel, so that four bytes can be moved at once."""
+"""Copying pixels. Buffers have SLACK bytes after their last pixel, so that every pixel can be copied as four bytes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SLACK = 4
 
 
 @intrinsic
-def load_four(typing_context, array, position):
-    """The four bytes of uint8 [n] at an unsigned position, aligned or not, as uint32. No bound is checked."""
+def load_uint32(typing_context, array, position):
+    """Reads four bytes of uint8 [n] at an unsigned, possibly unaligned position as uint32. Bounds are not checked."""
 
     def generate(context, builder, signature, arguments):
         word = builder.load(_address_of_word(context, builder, signature, arguments))
@@ -25,8 +25,8 @@ def load_four(typing_context, array, position):
 
 
 @intrinsic
-def store_four(typing_context, array, position, word):
-    """Writes uint32 `word` to the four bytes of uint8 [n] at an unsigned position. No bound is checked."""
+def store_uint32(typing_context, array, position, word):
+    """Writes uint32 `word` to four bytes of uint8 [n] at an unsigned position. Bounds are not checked."""
 
     def generate(context, builder, signature, arguments):
         builder.store(arguments[2], _address_of_word(context, builder, signature, arguments)).align = 1
@@ -42,18 +42,21 @@ def _address_of_word(context, builder, signature, arguments):
 
 @kernel
 def copy(target, source):
-    """Fills 1-D `target` with the first values of `source`. Much quicker than target[:] = source: here LLVM sees a loop
-    over neighbours, there numba goes through the general indexing of arrays, value by value."""
+    """Copies the first len(target) values of 1-D `source` to 1-D `target`.
+
+    Much faster than target[:] = source: LLVM vectorises this loop, but not numba's general array indexing.
+    """
     for i in range(len(target)):
         target[i] = source[i]
 
 
 @kernel
 def gather(target, start, source, base, offsets, count, channels):
-    """Writes `count` pixels to uint8 [n] from byte `start` on: those of `source` at base + offsets (uint32 [>=count]).
+    """Copies `count` pixels from bytes base + offsets (uint32 [>=count]) of `source` to byte `start` of `target`.
 
-    A pixel is moved as four bytes, so up to three bytes behind the last one change too: write from left to right.
+    Both are uint8 [n]. A pixel is copied as four bytes, so up to three bytes after the last pixel change too: write
+    `target` from left to right.
     """
-    to, stride, base = np.uint64(start), np.uint64(channels), np.uint64(base)
+    first, stride, base = np.uint64(start), np.uint64(channels), np.uint64(base)
     for x in range(np.uint64(count)):
-        store_four(target, to + stride * x, load_four(source, base + np.uint64(offsets[x])))
+        store_uint32(target, first + stride * x, load_uint32(source, base + np.uint64(offsets[x])))

@@ -1,4 +1,4 @@
-"""Ops that move or fill rectangles. Images are uint8 [H,W*C]."""
+"""Ops that copy or fill rectangles. Images are uint8 [H,W*C]."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from kdaug.views.kernels.memory import copy, gather
 
 @kernel
 def flip(source, target, channels):
-    """Left and right exchanged."""
+    """Flips left-right."""
     height, row = source.shape
     width = row // channels
-    mirrored = np.empty(width, np.uint32)
+    offsets = np.empty(width, np.uint32)
     for x in range(width):
-        mirrored[x] = (width - 1 - x) * channels
-    from_flat, to_flat = source.reshape(-1), target.reshape(-1)
+        offsets[x] = (width - 1 - x) * channels
+    source_flat, target_flat = source.reshape(-1), target.reshape(-1)
     for y in range(height):
-        gather(to_flat, y * row, from_flat, y * row, mirrored, width, channels)
+        gather(target_flat, y * row, source_flat, y * row, offsets, width, channels)
 
 
 @kernel
-def _clipped(start, length, size):
-    """start..start+length cut off to 0..size, as two whole numbers; floats of any size go in."""
-    end = start + length  # exact wherever it matters: whole floats whose sum is small add up without rounding
+def _clip_interval(start, length, size):
+    """The interval start..start+length clipped to 0..size, as two integers; start and length may be any floats."""
+    end = start + length  # exact if the result is small enough not to be clipped, because both are whole numbers
     return int(min(max(start, 0.0), float(size))), int(min(max(end, 0.0), float(size)))
 
 
 @kernel
 def erase(pixels, colors, channels, left, top, width, height):
-    """Fills the part of a rectangle that lies inside with the first values of `colors`, a row of the fill colour."""
-    first_row, last_row = _clipped(top, height, pixels.shape[0])
-    first, last = _clipped(left, width, pixels.shape[1] // channels)
+    """Fills the part of a rectangle inside the image. colors: a row of the fill colour, uint8 [>=W*C]."""
+    first_row, last_row = _clip_interval(top, height, pixels.shape[0])
+    first, last = _clip_interval(left, width, pixels.shape[1] // channels)
     if last > first:
         for y in range(first_row, last_row):
             copy(pixels[y, first * channels : last * channels], colors)
@@ -40,11 +40,11 @@ def erase(pixels, colors, channels, left, top, width, height):
 
 @kernel
 def crop(source, target, colors, channels, left, top):
-    """The window at (left, top) of the size of `target`; what lies outside `source` is filled."""
+    """Copies the window at (left, top) to `target` and fills pixels outside `source`."""
     height, row = target.shape
-    # Where the source's own rectangle lies in the target.
-    first_row, last_row = _clipped(-top, float(source.shape[0]), height)
-    first, last = _clipped(-left, float(source.shape[1] // channels), row // channels)
+    # the rectangle of the source in coordinates of the target
+    first_row, last_row = _clip_interval(-top, float(source.shape[0]), height)
+    first, last = _clip_interval(-left, float(source.shape[1] // channels), row // channels)
     for y in range(height):
         if first_row <= y < last_row and first < last:
             copy(target[y, : first * channels], colors)

@@ -1,7 +1,7 @@
-"""Ops that change each value by itself: some by arithmetic, the others by a table of 256 values per channel.
+"""Ops that map each value independently, by arithmetic or by a table of 256 values per channel.
 
-`pixels` is uint8 [H*W*C], one image in a row, changed in place. Where a value is computed rather than looked up, it is
-because the compiler turns the loop into vector instructions, which no table can be.
+`pixels` is uint8 [H*W*C], one image, changed in place. Arithmetic is used where LLVM vectorises it, because table
+look-ups cannot be vectorised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from kdaug.jit import kernel
-from kdaug.views.kernels.memory import load_four
+from kdaug.views.kernels.memory import load_uint32
 
 _BYTE = np.uint64(255)
 
@@ -24,11 +24,11 @@ def invert(pixels):
 
 @kernel
 def solarize(pixels, threshold):
-    """Inverts values at or above `threshold`, a float of any size."""
+    """Inverts values at or above `threshold`, any float."""
     if threshold <= 0.0:
         invert(pixels)
     elif threshold <= 255.0:
-        limit = np.uint8(math.ceil(threshold))  # v < threshold is v < ceil(threshold), since v is whole
+        limit = np.uint8(math.ceil(threshold))  # equivalent, because values are integers
         for i in range(len(pixels)):
             value = pixels[i]
             pixels[i] = value if value < limit else np.uint8(255 - value)
@@ -36,7 +36,7 @@ def solarize(pixels, threshold):
 
 @kernel
 def posterize(pixels, bits):
-    """Keeps the high `bits` (a float, its fraction ignored); fewer than 1 is black, 8 or more change nothing."""
+    """Keeps the highest int(bits) bits of each value; below 1 the result is black, 8 or more change nothing."""
     if bits < 1.0:
         for i in range(len(pixels)):
             pixels[i] = 0
@@ -48,7 +48,7 @@ def posterize(pixels, bits):
 
 @kernel
 def solarize_add(pixels, addition):
-    """Adds to values below 128; the sum is cut off to 0..255, then truncated."""
+    """Adds `addition` to values below 128; the sum is clipped to 0..255, then truncated."""
     table = np.empty(256, np.uint8)
     for value in range(256):
         total = min(max(value + addition, 0.0), 255.0)
@@ -59,7 +59,7 @@ def solarize_add(pixels, addition):
 
 @kernel
 def autocontrast(pixels, height, channels):
-    """Stretches each channel so that its lowest value becomes 0 and its highest 255."""
+    """Scales each channel so that its lowest value becomes 0 and its highest 255."""
     row = len(pixels) // height
     lines = pixels.reshape(height, row)
     low, high = lines[0].copy(), lines[0].copy()
@@ -75,28 +75,28 @@ def autocontrast(pixels, height, channels):
         offset[channel::channels] = -float(lowest) * factor if highest > lowest else 0.0
     for y in range(height):
         for i in range(row):
-            stretched = lines[y, i] * scale[i] + offset[i]
-            lines[y, i] = np.uint8(np.int32(min(max(stretched, 0.0), 255.0)))
+            scaled = lines[y, i] * scale[i] + offset[i]
+            lines[y, i] = np.uint8(np.int32(min(max(scaled, 0.0), 255.0)))
 
 
 @kernel
 def equalize(pixels, channels):
-    """Spreads each channel by its cumulative histogram."""
+    """Equalizes the histogram of each channel."""
     counts = _histograms(pixels, channels)
     tables = np.empty((channels, 256), np.uint8)
     for channel in range(channels):
-        _equalizing_table(counts[channel], tables[channel])
-    _look_up(pixels, tables, channels)
+        _equalize_table(counts[channel], tables[channel])
+    _apply_tables(pixels, tables, channels)
 
 
 @kernel
-def _look_up(pixels, tables, channels):
-    """Each value through the table of its channel, uint8 [C,256]. One load for a pixel: memory is what it waits for."""
+def _apply_tables(pixels, tables, channels):
+    """Maps each value by the table of its channel, uint8 [C,256]. Reads each pixel once, because reads are slow."""
     if channels == 3:
         first, second, third = tables[0], tables[1], tables[2]
         for x in range(np.uint64(len(pixels) // 3)):
             i = np.uint64(3) * x
-            word = load_four(pixels, i)
+            word = load_uint32(pixels, i)
             pixels[i] = first[word & _BYTE]
             pixels[i + np.uint64(1)] = second[(word >> np.uint64(8)) & _BYTE]
             pixels[i + np.uint64(2)] = third[(word >> np.uint64(16)) & _BYTE]
@@ -108,7 +108,11 @@ def _look_up(pixels, tables, channels):
 
 @kernel
 def _histograms(pixels, channels):
-    """int32 [C,256]. Neighbours are counted apart: they are often equal, and a counter must not wait for itself."""
+    """The histogram of each channel, int32 [C,256].
+
+    Even and odd pixels have separate counters: neighbours are often equal, and incrementing one counter twice in a row
+    has to wait for the first result.
+    """
     counts = np.zeros((2 * channels, 256), np.int32)
     size = np.uint64(len(pixels))
     pairs = size // np.uint64(2 * channels)
@@ -123,9 +127,9 @@ def _histograms(pixels, channels):
     for x in range(pairs if channels == 1 else np.uint64(0)):
         counts[0, pixels[np.uint64(2) * x]] += 1
         counts[1, pixels[np.uint64(2) * x + np.uint64(1)]] += 1
-    counted = int(pairs) * 2 * channels
-    for i in range(counted, len(pixels)):
-        counts[i - counted, pixels[i]] += 1
+    done = int(pairs) * 2 * channels
+    for i in range(done, len(pixels)):
+        counts[i - done, pixels[i]] += 1
     for channel in range(channels):
         for value in range(256):
             counts[channel, value] += counts[channels + channel, value]
@@ -133,15 +137,16 @@ def _histograms(pixels, channels):
 
 
 @kernel
-def _equalizing_table(counts, table):
-    total, last, kinds = 0, 0, 0
+def _equalize_table(counts, table):
+    """Fills `table` uint8 [256] from the histogram of one channel, int32 [256], as ImageOps.equalize does."""
+    total, last, distinct = 0, 0, 0
     for value in range(256):
         if counts[value] > 0:
             total += counts[value]
             last = counts[value]
-            kinds += 1
+            distinct += 1
     step = (total - last) // 255
-    if kinds < 2 or step == 0:
+    if distinct < 2 or step == 0:
         for value in range(256):
             table[value] = value
         return
@@ -150,5 +155,5 @@ def _equalizing_table(counts, table):
     for value in range(256):
         below[value] = running
         running += counts[value]
-    for value in range(256):  # exact: a quotient of whole numbers this small never rounds up to the next one
+    for value in range(256):  # exact: quotients of integers this small never round up to the next integer
         table[value] = np.uint8(np.int32(min(below[value] / step, 255.0)))
