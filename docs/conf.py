@@ -13,7 +13,7 @@ copyright = author
 version = release = _project["version"]
 
 extensions = ["myst_parser", "plain_docstrings", "settings_reference", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_static"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 default_role = "code"  # `name` in docstrings
@@ -24,3 +24,5 @@ autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = f"kdaug {release}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from support.recipes import TINY, WITH_TEACHER, with_settings
 
 from kdaug import apply, plan_of
 from kdaug.config import Recipe
+from kdaug.data import datasets
 from kdaug.training import train
 
 settings.register_profile(
@@ -44,6 +45,14 @@ def _compiled_kernels() -> None:
     plan = plan_of([[("rotate", 1.0)]], (2, 2))
     for resample in range(3):
         apply(np.zeros((1, 2, 2, 1), np.uint8), replace(plan, resample=np.full_like(plan.resample, resample)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bundled_images_are_read_once() -> Iterator[None]:
+    """Otherwise, decoding them would take half of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_bundled", cache(datasets.load_bundled))
+        yield
 
 
 @pytest.fixture

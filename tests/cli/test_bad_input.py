@@ -95,7 +95,7 @@ CASES = {
         "is it of another network?",
     ),
     "teacher without weights in timm": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
-    "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} exists; continue it with --run.resume"),
+    "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} exists; ", "--run.resume"),
     "resumed with another recipe": (
         "train demo {demo_flags} --run.resume --run.dir {demo_run}",
         "{demo_run} began with another recipe",
@@ -137,8 +137,8 @@ def paths(
     (tmp_path / "damaged.safetensors").write_bytes((tmp_path / "three.safetensors").read_bytes()[:5000])
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     return {
-        "tmp": str(tmp_path), "demo_run": str(demo_run), "photos_run": str(photos_run), "demo_flags": " ".join(demo_flags),
-        "photos_flags": " ".join(photos_flags),
+        "tmp": str(tmp_path), "demo_run": str(demo_run), "photos_run": str(photos_run),
+        "demo_flags": " ".join(demo_flags), "photos_flags": " ".join(photos_flags),
     }  # fmt: skip
 
 

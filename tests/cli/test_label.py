@@ -51,7 +51,7 @@ def test_size_and_training_command_are_printed(
     flags = ("--data.root", shapes, "--teacher.source", f"run:{teacher}", "--out", tmp_path / "s", "--epochs", "0:1")
     result = kdaug("label", "photos", *photos_flags, *flags)
     assert result.code == 0, result.err
-    assert "18 bytes per view, 33 images, 1 epoch(s) to write, 0.0 MB" in result.out + result.err
+    assert "18 bytes per view, 33 images, 1 epoch(s) to write: 0.0 MB" in result.out + result.err
     command = result.out.splitlines()[-1].partition(":  kdaug ")[2].split()
     assert command == [
         "train",
@@ -120,7 +120,7 @@ def test_verify_finds_wrong_labels(labelled: Path, kdaug: Callable, tmp_path: Pa
             "not a label store",
         ),
         (
-            "train photos {photos_flags} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}/r",
+            "train photos {photos_flags} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}",
             "views.seed: 0 -> 3",
         ),
     ],

@@ -110,15 +110,19 @@ def test_hard_labels_at_any_temperature(stores: dict[int, Path]) -> None:
     assert torch.equal(loss.loss, expected.loss)
 
 
-@settings(max_examples=20)
-@given(rows=st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=40), epoch=st.integers(0, 1))
-def test_rows_from_several_files_keep_their_order(
-    rows: list[int], epoch: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def store_of_several_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "ROWS_PER_FILE", 10)
-        folder = fill(MANIFEST, tmp_path_factory.mktemp("labels"))
-        actual = LabelStore(folder, MANIFEST).records(epoch, np.array(rows))
+        return fill(MANIFEST, tmp_path_factory.mktemp("labels"))
+
+
+@settings(max_examples=50)
+@given(rows=st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=40), epoch=st.integers(0, 1))
+def test_rows_from_several_files_keep_their_order(rows: list[int], epoch: int, store_of_several_files: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "ROWS_PER_FILE", 10)
+        actual = LabelStore(store_of_several_files, MANIFEST).records(epoch, np.array(rows))
     expected = make_records(logits_of(epoch), labels_of(), MANIFEST)
     for name, value in expected.items():
         assert torch.equal(actual[name].to(value.dtype), value[rows]), name

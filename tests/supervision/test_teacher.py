@@ -1,4 +1,4 @@
-"""The teacher: frozen, in its own normalisation and resolution, from every source, refused where it does not fit."""
+"""The teacher: frozen, with its own normalisation and resolution, from every source."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ VIEWS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3
 
 
 def dataset(classes: tuple[str, ...] = CLASSES, channels: int = 3) -> Dataset:
-    nothing = ArrayImages(np.empty((0, 16, 16, channels), np.uint8), np.empty(0, np.int64))
-    return Dataset("none", classes, nothing, nothing, (16, 16), (0.7,) * channels, (0.8,) * channels, "")
+    empty = ArrayImages(np.empty((0, 16, 16, channels), np.uint8), np.empty(0, np.int64))
+    return Dataset("none", classes, empty, empty, (16, 16), (0.7,) * channels, (0.8,) * channels, "")
 
 
 @pytest.fixture
 def network() -> nn.Module:
-    """Trained a little, so that evaluation mode and training mode differ."""
+    """After one forward pass in training mode, so that batch norm differs in evaluation mode."""
     torch.manual_seed(0)
     network = create_network(NAME, len(CLASSES), 3)
     network(torch.randn(8, 3, 8, 8) * 3 + 1)
@@ -45,7 +45,7 @@ def load(source: str, data: Dataset | None = None, **settings: object) -> Teache
     return load_teacher(recipe.teacher, source, data or dataset(), NAME)
 
 
-def judged(
+def expected_logits(
     network: nn.Module,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -61,19 +61,17 @@ def judged(
         return copy.deepcopy(network).double().eval()(images)
 
 
-def assert_judges(teacher: Teacher, expected: Tensor) -> None:
+def assert_predicts(teacher: Teacher, expected: Tensor) -> None:
     torch.testing.assert_close(teacher(VIEWS).double(), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [None, (16, 16), (24, 20), (7, 9)])
-def test_views_are_seen_in_the_teachers_own_normalisation_and_size(
-    size: tuple[int, int] | None, network: nn.Module
-) -> None:
-    expected = judged(network, CARD.mean, CARD.std, size)
-    assert_judges(Teacher(network, InputFormat(CARD.mean, CARD.std, size)), expected)
+def test_views_get_the_teachers_normalisation_and_size(size: tuple[int, int] | None, network: nn.Module) -> None:
+    expected = expected_logits(network, CARD.mean, CARD.std, size)
+    assert_predicts(Teacher(network, InputFormat(CARD.mean, CARD.std, size)), expected)
 
 
-def test_a_teacher_stays_in_evaluation_mode_and_never_changes(network: nn.Module) -> None:
+def test_teacher_stays_in_eval_mode_and_frozen(network: nn.Module) -> None:
     teacher = Teacher(network.train(), CARD.input_format)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     assert teacher.train() is teacher
@@ -85,44 +83,41 @@ def test_a_teacher_stays_in_evaluation_mode_and_never_changes(network: nn.Module
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_its_answers_serve_in_the_students_backward_pass(network: nn.Module) -> None:
+def test_logits_can_be_used_in_a_backward_pass(network: nn.Module) -> None:
     student = copy.deepcopy(network)
     teacher = Teacher(network, CARD.input_format)
-    answers = teacher(VIEWS)
-    assert not answers.requires_grad
-    assert not answers.is_inference()
+    teacher_logits = teacher(VIEWS)
+    assert not teacher_logits.requires_grad
+    assert not teacher_logits.is_inference()
     logits = student(VIEWS.float().permute(0, 3, 1, 2) / 255)
-    distillation_loss(
-        config.Supervision(k=2),
-        logits,
-        soft_labels_from_logits(answers, config.Supervision(k=2)),
-        torch.tensor([0, 1, 2, 0]),
-    ).total.backward()
+    settings, labels = config.Supervision(k=2), torch.tensor([0, 1, 2, 0])
+    soft_labels = soft_labels_from_logits(teacher_logits, settings, labels)
+    distillation_loss(settings, logits, soft_labels, labels).mean.backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
 @pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
-def test_a_run_and_its_file_are_read_with_their_own_input(source: str, network: nn.Module, tmp_path: Path) -> None:
+def test_run_and_its_weight_file_use_their_own_input(source: str, network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
-    expected = judged(network, CARD.mean, CARD.std, CARD.size)
-    assert_judges(load(source.format(tmp_path)), expected)
-    larger = judged(network, CARD.mean, CARD.std, (20, 20))
-    assert_judges(load(source.format(tmp_path), image_size=20), larger)
+    expected = expected_logits(network, CARD.mean, CARD.std, CARD.size)
+    assert_predicts(load(source.format(tmp_path)), expected)
+    larger = expected_logits(network, CARD.mean, CARD.std, (20, 20))
+    assert_predicts(load(source.format(tmp_path), image_size=20), larger)
 
 
 @pytest.mark.parametrize("save", [torch.save, safetensors.torch.save_file])
-def test_a_bare_file_is_read_as_the_settings_say(
+def test_plain_weight_file_uses_the_settings(
     save: Callable[[dict[str, Tensor], Path], None], network: nn.Module, tmp_path: Path
 ) -> None:
     path = tmp_path / "teacher.bin"
     save(network.state_dict(), path)
-    assert_judges(load(f"file:{path}"), judged(network, (0.7,) * 3, (0.8,) * 3, None))
-    theirs = load(f"file:{path}", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), image_size=24)
-    assert_judges(theirs, judged(network, (0.5, 0.4, 0.3), (0.2, 0.3, 0.1), (24, 24)))
+    assert_predicts(load(f"file:{path}"), expected_logits(network, (0.7,) * 3, (0.8,) * 3, None))
+    custom = load(f"file:{path}", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), image_size=24)
+    assert_predicts(custom, expected_logits(network, (0.5, 0.4, 0.3), (0.2, 0.3, 0.1), (24, 24)))
 
 
-def test_a_bare_file_is_of_the_network_named_else_of_the_students(tmp_path: Path) -> None:
+def test_plain_weight_file_needs_the_right_network(tmp_path: Path) -> None:
     torch.save(create_network("wide_resnet10_2", 3, 3).state_dict(), tmp_path / "w.pth")
     named = load(f"file:{tmp_path / 'w.pth'}", network="wide_resnet10_2")
     assert named.network.num_features == 128
@@ -135,18 +130,18 @@ THOUSAND = tuple(f"class {i}" for i in range(1000))
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """timm's networks with random in place of published weights, and what was asked for."""
-    asked = []
+    """Replaces timm's published weights by random ones. Returns the arguments of each call that creates a network."""
+    calls = []
 
     def create(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
-        asked.append((name, classes, channels, pretrained))
+        calls.append((name, classes, channels, pretrained))
         return create_network(name, classes, channels)
 
     monkeypatch.setattr(teacher_module, "create_network", create)
-    return asked
+    return calls
 
 
-def test_timms_published_network_is_read_with_its_published_input(offline: list[tuple[object, ...]]) -> None:
+def test_timm_weights_use_their_published_input(offline: list[tuple[object, ...]]) -> None:
     teacher = load("timm:resnet10t", dataset(THOUSAND))
     assert offline == [("resnet10t", 1000, 3, True)]
     published = timm.get_pretrained_cfg("resnet10t")
@@ -156,74 +151,79 @@ def test_timms_published_network_is_read_with_its_published_input(offline: list[
 
 
 @pytest.mark.parametrize(
-    ("source", "classes", "channels", "says"),
+    ("source", "classes", "channels", "message"),
     [
         ("timm:resnet5O", THOUSAND, 3, "no network 'resnet5O' in timm; did you mean resnet50"),
         ("timm:wide_resnet16_1", THOUSAND, 3, "timm has no published weights for wide_resnet16_1"),
-        ("timm:resnet50", CLASSES, 3, "timm's resnet50 has 1000 classes, but the data have 3.*teacher.source train"),
+        (
+            "timm:resnet50",
+            CLASSES,
+            3,
+            "timm's resnet50 has 1000 classes, but the data have 3; train a teacher .*teacher.source to train",
+        ),
         ("timm:resnet50", THOUSAND, 1, r"the teacher takes 3 channel\(s\), but the data have 1"),
     ],
 )
-def test_a_timm_network_that_will_not_do_is_refused_before_anything_is_fetched(
-    source: str, classes: tuple[str, ...], channels: int, says: str, offline: list[tuple[object, ...]]
+def test_unsuitable_timm_network_is_not_downloaded(
+    source: str, classes: tuple[str, ...], channels: int, message: str, offline: list[tuple[object, ...]]
 ) -> None:
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(source, dataset(classes, channels))
     assert offline == []
 
 
 @pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
 @pytest.mark.parametrize("classes", [("owl", "cat"), ("dog", "owl", "cat")])
-def test_a_run_answers_for_the_datas_classes_by_their_names(
+def test_classes_of_a_run_are_matched_by_name(
     source: str, classes: tuple[str, ...], network: nn.Module, tmp_path: Path
 ) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
-    all_three = judged(network, CARD.mean, CARD.std, CARD.size)
-    expected = torch.stack([all_three[:, CLASSES.index(name)] for name in classes], 1)
-    assert_judges(load(source.format(tmp_path), dataset(classes)), expected)
+    all_classes = expected_logits(network, CARD.mean, CARD.std, CARD.size)
+    expected = torch.stack([all_classes[:, CLASSES.index(name)] for name in classes], 1)
+    assert_predicts(load(source.format(tmp_path), dataset(classes)), expected)
 
 
-# Three of Imagenette's classes and their places among ImageNet's 1,000: cassette player, tench, English springer.
-IMAGENET_PLACES = {"n02979186": 482, "n01440764": 0, "n02102040": 217}
+# Index among ImageNet's 1,000 classes of three Imagenette classes: cassette player, tench, English springer.
+IMAGENET_INDICES = {"n02979186": 482, "n01440764": 0, "n02102040": 217}
 
 
-def test_a_file_for_imagenet_answers_for_the_datas_classes_of_it(tmp_path: Path) -> None:
+def test_classes_of_an_imagenet_file_are_matched_by_name(tmp_path: Path) -> None:
     torch.manual_seed(0)
     thousand = create_network(NAME, 1000, 3)
     torch.save(thousand.state_dict(), tmp_path / "w.pth")
-    expected = judged(thousand, (0.7,) * 3, (0.8,) * 3, None)[:, list(IMAGENET_PLACES.values())]
-    assert_judges(load(f"file:{tmp_path / 'w.pth'}", dataset(tuple(IMAGENET_PLACES))), expected)
+    expected = expected_logits(thousand, (0.7,) * 3, (0.8,) * 3, None)[:, list(IMAGENET_INDICES.values())]
+    assert_predicts(load(f"file:{tmp_path / 'w.pth'}", dataset(tuple(IMAGENET_INDICES))), expected)
     with pytest.raises(InputError, match="is for 1000 classes, but the data have 3"):
         load(f"file:{tmp_path / 'w.pth'}", dataset(CLASSES))
 
 
-def test_timms_network_for_imagenet_answers_for_the_datas_classes_of_it(offline: list[tuple[object, ...]]) -> None:
+def test_classes_of_a_timm_network_are_matched_by_name(offline: list[tuple[object, ...]]) -> None:
     torch.manual_seed(0)
-    teacher = load("timm:resnet10t", dataset(tuple(IMAGENET_PLACES)), image_size=32)
+    teacher = load("timm:resnet10t", dataset(tuple(IMAGENET_INDICES)), image_size=32)
     assert offline == [("resnet10t", 1000, 3, True)]
     whole = Teacher(teacher.network, teacher.input_format)
-    assert torch.equal(teacher(VIEWS), whole(VIEWS)[:, list(IMAGENET_PLACES.values())])
+    assert torch.equal(teacher(VIEWS), whole(VIEWS)[:, list(IMAGENET_INDICES.values())])
 
 
 @pytest.mark.parametrize("source", ["run:{}", "file:{}/last.safetensors"])
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (dataset(("a", "b")), r"last\.safetensors has 3 classes, but the data have 2"),
         (dataset(("dog", "cat", "ant")), r"last\.safetensors has other classes than the data"),
         (dataset(channels=1), r"the teacher takes 3 channel\(s\), but the data have 1"),
     ],
 )
-def test_a_run_on_other_data_is_refused(
-    source: str, data: Dataset, says: str, network: nn.Module, tmp_path: Path
+def test_run_on_other_data_is_refused(
+    source: str, data: Dataset, message: str, network: nn.Module, tmp_path: Path
 ) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "last.safetensors")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(source.format(tmp_path), data)
 
 
 @pytest.mark.parametrize(
-    ("data", "settings", "says"),
+    ("data", "settings", "message"),
     [
         (dataset(tuple("abcde")), {}, "is for 3 classes, but the data have 5"),
         (dataset(channels=1), {}, r"stem\.weight is \[16, 3, 3, 3\], but the network has \[16, 1, 3, 3\]"),
@@ -233,61 +233,65 @@ def test_a_run_on_other_data_is_refused(
         (dataset(), {"mean": (0.5,) * 3, "std": (0.5, 0.0, 0.5)}, r"teacher\.std"),
     ],
 )
-def test_a_bare_file_that_does_not_fit_is_refused(
-    data: Dataset, settings: dict[str, object], says: str, network: nn.Module, tmp_path: Path
+def test_unsuitable_plain_weight_file_is_refused(
+    data: Dataset, settings: dict[str, object], message: str, network: nn.Module, tmp_path: Path
 ) -> None:
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
         load(f"file:{tmp_path / 'w.pth'}", data, **settings)
 
 
-def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{tmp_path} is not a finished run: it holds no last.safetensors"):
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"{tmp_path} is not a finished run: it has no last.safetensors"):
         load(f"run:{tmp_path}")
 
 
-def test_a_folder_given_as_file_and_a_file_given_as_run_are_told_apart(network: nn.Module, tmp_path: Path) -> None:
+def test_folder_as_file_and_file_as_run_are_refused(network: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "last.safetensors"
     save_weights(network.state_dict(), CARD, file)
-    with pytest.raises(InputError, match=f"{tmp_path} is a folder; a run directory is given as run:{tmp_path}$"):
+    with pytest.raises(
+        InputError, match=f"{tmp_path} is a folder, not a weight file; set teacher.source to run:{tmp_path}$"
+    ):
         load(f"file:{tmp_path}")
-    with pytest.raises(InputError, match=f"{file} is a file; a weight file is given as file:{file}$"):
+    with pytest.raises(InputError, match=f"{file} is a file, not a run; set teacher.source to file:{file}$"):
         load(f"run:{file}")
 
 
 @pytest.mark.parametrize(("setting", "other"), [("network", "resnet18"), ("mean", (0.5,) * 3), ("std", (0.5,) * 3)])
-def test_a_file_that_says_its_own_is_not_told_otherwise(
+def test_kdaug_weight_file_refuses_other_settings(
     setting: str, other: object, network: nn.Module, tmp_path: Path
 ) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "w.safetensors")
     own = {"network": CARD.network, "mean": CARD.mean, "std": CARD.std}
     same = load(f"file:{tmp_path / 'w.safetensors'}", **own)
     assert same.input_format == CARD.input_format
-    with pytest.raises(InputError, match=rf"teacher\.{setting} is not for .*w\.safetensors.* leave it out"):
+    with pytest.raises(
+        InputError, match=rf"teacher\.{setting} is set, but .*w\.safetensors has its own: .*; leave it out"
+    ):
         load(f"file:{tmp_path / 'w.safetensors'}", **{**own, setting: other})
 
 
-GIVEN = {
+SETTINGS = {
     "network": "resnet18", "policy": "randaugment-n1-m1@tf-efficientnet", "cutout": 16, "epochs": 3,
     "learning_rate": 0.2, "weight_decay": 0.0,
     "mean": (0.5,), "std": (0.5,), "image_size": 64, "seed": 1,
 }  # fmt: skip
-TRAINED = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"]
+TRAIN_SETTINGS = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"]
 UNUSED = {
     "none": [],
     "train": ["mean", "std"],
-    "file:w.pth": TRAINED,
-    "run:runs/a": ["network", *TRAINED, "mean", "std"],
-    "timm:resnet50": ["network", *TRAINED, "mean", "std"],
+    "file:w.pth": TRAIN_SETTINGS,
+    "run:runs/a": ["network", *TRAIN_SETTINGS, "mean", "std"],
+    "timm:resnet50": ["network", *TRAIN_SETTINGS, "mean", "std"],
 }
 
 
-@pytest.mark.parametrize("setting", [name for name in GIVEN if name != "std"])  # std comes with mean
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if name != "std"])  # std comes with mean
 @pytest.mark.parametrize("source", UNUSED)
-def test_a_setting_that_the_source_makes_no_use_of_is_refused(source: str, setting: str) -> None:
+def test_unused_teacher_setting_is_refused(source: str, setting: str) -> None:
     config.check(config.Recipe(teacher=config.Teacher(source)))
-    given = {name: GIVEN[name] for name in (("mean", "std") if setting == "mean" else (setting,))}
-    settings = config.Teacher(source, **given)
+    values = {name: SETTINGS[name] for name in (("mean", "std") if setting == "mean" else (setting,))}
+    settings = config.Teacher(source, **values)
     if setting not in UNUSED[source]:
         config.check(config.Recipe(teacher=settings))
         return
@@ -295,17 +299,19 @@ def test_a_setting_that_the_source_makes_no_use_of_is_refused(source: str, setti
         config.check(config.Recipe(teacher=settings))
     default = getattr(config.Teacher(), setting)
     assert str(error.value).startswith(
-        f"teacher.{setting} is {GIVEN[setting]}, but teacher.source {source} makes no use"
+        f"teacher.{setting} is {SETTINGS[setting]}, but has no effect with teacher.source {source}, only with "
     )
     assert str(error.value).endswith(f"leave it at {default}")
 
 
-def test_an_unknown_source_is_refused_before_its_settings() -> None:
-    with pytest.raises(InputError, match=r"teacher\.source is 'fiel:w\.pth'; there are"):
+def test_source_is_checked_before_other_settings() -> None:
+    with pytest.raises(InputError, match=r"teacher\.source is 'fiel:w\.pth', but must be none, train, run:"):
         config.check(config.Recipe(teacher=config.Teacher("fiel:w.pth", cutout=16)))
 
 
 @pytest.mark.parametrize("source", ["", "runs/a", "fiel:w.pth", "run:", "file:", "timm:", "Run:x"])
-def test_an_unknown_source_is_refused_with_those_that_there_are(source: str) -> None:
-    with pytest.raises(InputError, match=f"teacher.source is '{source}'; (there are|did you mean).*(run:|file:|timm:)"):
+def test_unknown_source_is_refused(source: str) -> None:
+    with pytest.raises(
+        InputError, match=f"teacher.source is '{source}', but must be none, train, run:DIR, file:PATH or timm:NAME"
+    ):
         load(source)

@@ -24,6 +24,9 @@ WITH_TEACHER = replace(
 )
 """The same with a convolutional network and a teacher that is trained first, in the machine's precision."""
 
+DROPOUT = {"student.name": "softmax_regression_dropout", "run.resume": True}
+"""Settings for TINY: its result also depends on torch's generator."""
+
 DEMO_FLAGS = (
     "--data.train-images 256 --optimization.global-batch 64 --optimization.epochs 1 --run.device cpu --run.threads 1"
 ).split()

@@ -1,4 +1,4 @@
-"""Evaluation: exact counts over all images, whatever the batches."""
+"""Evaluation: exact counts over all images for any batches, on the right weights, size and epochs."""
 
 from __future__ import annotations
 
@@ -9,48 +9,56 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from support.networks import SmallConvNet
+from support.runs import read_lines
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from kdaug import InputError
 from kdaug.config import Recipe
 from kdaug.data import load_dataset
 from kdaug.data.loader import Batch, BatchKey
 from kdaug.training import train
 from kdaug.training.evaluation import Scores, evaluate
 
+TinyRecipe = Callable[..., Recipe]
 CPU = torch.device("cpu")
 
 
-def numbered(first: int, count: int) -> np.ndarray:
-    """Images uint8 [count,1,1,3] that carry their number in their pixels."""
+def numbered_images(first: int, count: int) -> np.ndarray:
+    """Images uint8 [count,1,1,3] with their number in their pixels."""
     number = np.arange(first, first + count)
     return np.stack([number // 256, number % 256, 0 * number], axis=1).astype(np.uint8).reshape(-1, 1, 1, 3)
 
 
-def numbers_in(images: Tensor) -> Tensor:
+def numbers_of(images: Tensor) -> Tensor:
     pixels = images.reshape(-1, 3).long()
     return pixels[:, 0] * 256 + pixels[:, 1]
 
 
 @settings(max_examples=40)
 @given(st.data(), st.integers(2, 8), st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_scores_are_plain_counts_over_uneven_batches(data: st.DataObject, classes: int, sizes: list[int]) -> None:
+def test_scores_are_counts_over_batches_of_any_size(data: st.DataObject, classes: int, sizes: list[int]) -> None:
     count = sum(sizes)
-    rows = st.permutations(range(classes)).map(lambda order: [0.7 * place - 1 for place in order])
+    rows = st.permutations(range(classes)).map(lambda order: [0.7 * rank - 1 for rank in order])
     logits = data.draw(st.lists(rows, min_size=count, max_size=count))
     labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=count, max_size=count))
 
     starts = np.cumsum([0, *sizes[:-1]]).tolist()
     batches = [
         Batch(
-            numbered(start, size), np.array(labels[start : start + size], np.int64), BatchKey(0, 0, np.arange(size), 0)
+            numbered_images(start, size),
+            np.array(labels[start : start + size], np.int64),
+            BatchKey(0, 0, np.arange(size), 0),
         )
         for start, size in zip(starts, sizes, strict=True)
     ]
     table = torch.tensor(logits)
-    scores = evaluate(lambda images: table[numbers_in(images)], batches, CPU)
+    scores = evaluate(lambda images: table[numbers_of(images)], batches, CPU)
 
     better = [sum(other > row[label] for other in row) for row, label in zip(logits, labels, strict=True)]
     losses = [math.log(sum(map(math.exp, row))) - row[label] for row, label in zip(logits, labels, strict=True)]
@@ -60,20 +68,20 @@ def test_scores_are_plain_counts_over_uneven_batches(data: st.DataObject, classe
     assert scores.val_loss == pytest.approx(sum(losses) / count, rel=1e-5)
 
 
-def test_low_precision_logits_are_counted_in_float32() -> None:
+def test_low_precision_logits_are_scored_in_float32() -> None:
     logits = torch.tensor([[0.0, 8.0], [8.0, 0.0]], dtype=torch.bfloat16)
-    batch = Batch(numbered(0, 2), np.array([1, 1]), BatchKey(0, 0, np.arange(2), 0))
-    scores = evaluate(lambda images: logits[numbers_in(images)], [batch], CPU)
+    batch = Batch(numbered_images(0, 2), np.array([1, 1]), BatchKey(0, 0, np.arange(2), 0))
+    scores = evaluate(lambda images: logits[numbers_of(images)], [batch], CPU)
     assert scores.top1_error == 50
     assert scores.val_loss == pytest.approx(math.log(1 + math.exp(-8)) + 4, rel=1e-5)
 
 
-def test_nothing_to_evaluate_is_not_a_perfect_score() -> None:
-    with pytest.raises(Exception, match="nothing to evaluate"):
+def test_an_evaluation_without_images_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to evaluate"):
         evaluate(lambda images: images.float(), [], CPU)
 
 
-def test_figures_carry_the_names_they_are_logged_under() -> None:
+def test_figures_have_the_names_in_the_log() -> None:
     assert Scores(images=4, top1_error=50.0, top5_error=25.0, val_loss=1.5).figures() == {
         "top1_error": 50.0,
         "top5_error": 25.0,
@@ -82,18 +90,63 @@ def test_figures_carry_the_names_they_are_logged_under() -> None:
     }
 
 
-def test_the_errors_of_a_run_are_a_recount_from_its_weight_file(
-    tiny: Callable[..., Recipe], lines_of: Callable[[Path], list[dict]]
-) -> None:
-    outcome = train(tiny())
-    weights = safetensors.numpy.load_file(outcome.directory / "last.safetensors")
-    dataset = load_dataset(tiny().data)
+def test_the_final_scores_can_be_recomputed_from_the_weights(tiny_recipe: TinyRecipe) -> None:
+    result = train(tiny_recipe())
+    weights = safetensors.numpy.load_file(result.directory / "last.safetensors")
+    dataset = load_dataset(tiny_recipe().data)
     x = (dataset.val.images.reshape(2000, -1) / 255 - dataset.mean[0]) / dataset.std[0]
     logits = x @ weights["fc.weight"].T.astype(float) + weights["fc.bias"]
     ranks = (logits > logits[np.arange(2000), dataset.val.labels][:, None]).sum(1)
-    end = lines_of(outcome.directory)[-1]
+    end = read_lines(result.directory)[-1]
     assert end["images"] == 2000
-    assert end["top1_error"] == outcome.top1_error == 100 * (ranks >= 1).sum() / 2000
-    assert end["top5_error"] == outcome.top5_error == 100 * (ranks >= 5).sum() / 2000
+    assert end["top1_error"] == result.top1_error == 100 * (ranks >= 1).sum() / 2000
+    assert end["top5_error"] == result.top5_error == 100 * (ranks >= 5).sum() / 2000
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(2000), dataset.val.labels]
     assert end["val_loss"] == pytest.approx(losses.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [8, 12]), (3, [12]), (9, [12])])
+def test_runs_are_evaluated_every_n_epochs_and_at_the_end(
+    tiny_recipe: TinyRecipe, every: int, steps: list[int]
+) -> None:
+    run = train(tiny_recipe({"optimization.epochs": 3, "run.evaluate_every": every})).directory
+    assert [line["step"] for line in read_lines(run, "eval")] == steps
+
+
+def test_averaged_weights_are_evaluated_and_saved(tiny_recipe: TinyRecipe, tiny_run: Path) -> None:
+    """The decay is so long that the average of eight steps still differs, with decay (1 + n) / (10 + n) at step n."""
+    run = train(tiny_recipe({"optimization.ema_decay": 0.9999, "run.checkpoint_steps": 1})).directory
+    newest = run / "checkpoints" / "step-00000008"
+    last, average, raw, without_ema = (
+        safetensors.torch.load_file(path)
+        for path in (
+            run / "last.safetensors",
+            newest / "average.safetensors",
+            newest / "weights.safetensors",
+            tiny_run / "last.safetensors",
+        )
+    )
+    assert all(torch.equal(last[name], average[name]) for name in last)
+    assert not torch.equal(last["fc.weight"], raw["fc.weight"])
+    assert torch.equal(raw["fc.weight"], without_ema["fc.weight"])
+    assert read_lines(run)[-1]["val_loss"] != read_lines(tiny_run)[-1]["val_loss"]
+
+
+def test_evaluate_size_sets_the_size_of_evaluated_images(tiny_recipe: TinyRecipe) -> None:
+    sizes: set[tuple[bool, int, int]] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, SmallConvNet):
+            sizes.add((module.training, *inputs[0].shape[2:]))
+
+    handle = register_module_forward_pre_hook(note)
+    train(tiny_recipe({"student.name": "small_convnet", "run.evaluate_size": 36, "optimization.epochs": 1}))
+    handle.remove()
+    assert sizes == {(True, 28, 28), (False, 36, 36)}
+
+
+def test_an_evaluate_size_that_the_network_cannot_take_is_refused(tiny_recipe: TinyRecipe) -> None:
+    recipe = tiny_recipe({"student.name": "softmax_regression", "run.evaluate_size": 40})
+    with pytest.raises(InputError, match="network softmax_regression cannot take 1 image"):
+        train(recipe)
+    assert not Path(recipe.run.dir).exists()

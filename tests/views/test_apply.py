@@ -1,4 +1,4 @@
-"""Applying a plan: a pure function of images and plan, whoever does the work, and careful about what it is given."""
+"""`apply`: a pure function of images and plan that checks its arguments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_neither_images_nor_plan_are_modified(channels: int) -> None:
     assert_array_equal(plan.argument, argument)
 
 
-def test_views_of_a_plan_that_does_nothing_are_a_copy() -> None:
+def test_an_empty_plan_returns_a_copy() -> None:
     images = noise()
     views = apply(images, plan_of([[]] * COUNT, SIZE))
     assert_array_equal(views, images)
@@ -64,7 +64,7 @@ def test_each_image_gets_its_own_row_of_the_plan() -> None:
         assert_array_equal(apply(images[row : row + 1], steps), views[row : row + 1])
 
 
-def test_images_that_lie_in_memory_otherwise_have_the_same_views() -> None:
+def test_the_memory_layout_does_not_change_a_byte() -> None:
     images, plan = noise(), varied_plan()
     wanted = apply(images, plan)
     planes_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
@@ -80,7 +80,7 @@ def test_crops_change_the_size_of_the_batch() -> None:
 
 
 def test_an_empty_batch_is_refused() -> None:
-    with pytest.raises(InputError, match="images holds no images"):
+    with pytest.raises(InputError, match="images is empty"):
         apply(noise(0), plan_of([], SIZE))
 
 
@@ -112,7 +112,7 @@ def test_images_that_do_not_fit_the_plan_are_refused(images: Any, sentence: str)
         ({"argument": np.array([[[np.inf, 0, 0, 0]], [[0.0] * 4]])}, "image 0 .*op shear-x .*non-finite"),
     ],
 )
-def test_a_plan_made_by_hand_with_nonsense_is_refused(changed: dict[str, Any], sentence: str) -> None:
+def test_invalid_codes_and_arguments_are_refused(changed: dict[str, Any], sentence: str) -> None:
     plan = dataclasses.replace(plan_of([[("shear-x", 0.1)]] * 2, (4, 4)), **changed)
     with pytest.raises(InputError, match=sentence):
         apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
@@ -120,7 +120,7 @@ def test_a_plan_made_by_hand_with_nonsense_is_refused(changed: dict[str, Any], s
 
 @pytest.mark.parametrize("name", ["cutout", "erase", "crop"])
 @pytest.mark.parametrize("value", [0.5, -1.25, 2.0**63, -1e300])
-def test_rectangles_that_are_not_in_whole_pixels_are_refused(name: str, value: float) -> None:
+def test_rectangles_must_be_in_whole_pixels(name: str, value: float) -> None:
     arguments = (0, 0, 4) if name == "cutout" else (0, 0, 4, 4)
     plan = plan_of([[(name, arguments)]] * 2, (4, 4))
     plan.argument[1, 0, 1] = value
@@ -142,13 +142,13 @@ def test_rectangles_that_are_not_in_whole_pixels_are_refused(name: str, value: f
         ({"resample": np.zeros((2, 1), np.int8)}, "resample is int8"),
     ],
 )
-def test_a_plan_made_by_hand_that_does_not_fit_together_is_refused(changed: dict[str, Any], sentence: str) -> None:
+def test_inconsistent_arrays_and_sizes_are_refused(changed: dict[str, Any], sentence: str) -> None:
     plan = dataclasses.replace(plan_of([[("crop", (0, 0, 4, 4))]] * 2, (4, 4)), **changed)
     with pytest.raises(InputError, match=sentence):
         apply(np.zeros((2, 4, 4, 3), np.uint8), plan)
 
 
-def test_an_erase_fills_the_part_of_the_rectangle_that_lies_inside() -> None:
+def test_erase_fills_the_rectangle_inside_the_image() -> None:
     images = np.full((3, 4, 5, 1), 9, np.uint8)
     plan = plan_of([[("erase", (3, -1, 5, 3))], [("erase", (-2, 2, 2**40, 1))], [("erase", (0, 0, 0, 4))]], (4, 5), 1)
     wanted = images.copy()

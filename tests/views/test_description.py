@@ -1,16 +1,16 @@
-"""What policies say of themselves."""
+"""Descriptions of policies and spaces as text."""
 
 from __future__ import annotations
 
 import pytest
 
 from kdaug import create_policy
-from kdaug.views.description import describe, describe_space, format_argument
+from kdaug.views.description import SPACE_DESCRIPTIONS, describe, describe_space, format_argument
 from kdaug.views.spaces import SPACES
 
 
 @pytest.mark.parametrize(
-    ("space", "op", "level", "words"),
+    ("space", "op", "level", "text"),
     [
         ("tf-efficientnet", "rotate", 9, "± 27°"),
         ("tf-efficientnet", "translate-x", 28, "± 280 px"),
@@ -41,11 +41,11 @@ from kdaug.views.spaces import SPACES
         ("paper-geometric", "cutout", 3, "up to 15 px"),
     ],
 )
-def test_arguments_in_words(space: str, op: str, level: float, words: str) -> None:
-    assert format_argument(SPACES[space], op, level, (50, 100)) == words
+def test_format_argument(space: str, op: str, level: float, text: str) -> None:
+    assert format_argument(SPACES[space], op, level, (50, 100)) == text
 
 
-def test_a_randaugment_has_its_magnitude_alone() -> None:
+def test_randaugment_is_described_at_its_magnitude() -> None:
     (part,) = describe(create_policy("flip,randaugment14-n2-m9@tf-efficientnet"), (32, 32))
     assert part.levels == (9.0,)
     assert len(part.ops) == len(part.table) == 14
@@ -53,13 +53,13 @@ def test_a_randaugment_has_its_magnitude_alone() -> None:
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_every_space_has_a_table_from_weakest_to_strongest(space: str) -> None:
+def test_every_space_has_a_table_of_increasing_levels(space: str) -> None:
     part = describe_space(space, (32, 32))
     assert part.levels == tuple(sorted(part.levels))
     assert all(len(row) == len(part.levels) for row in part.table)
 
 
-def test_sub_policies_and_segments_are_spelt_out() -> None:
+def test_sub_policies_and_segments_are_described() -> None:
     (part,) = describe(create_policy("autoaugment-cifar10"), (32, 32))
     assert len(part.sub_policies) == 25
     assert part.sub_policies[1] == "rotate 2 (70%), then translate-x 9 (30%)"
@@ -67,6 +67,10 @@ def test_sub_policies_and_segments_are_spelt_out() -> None:
     assert part.kind == "segments"
     assert part.sub_policies[0] == "epoch 0 to 11: nothing"
     assert part.sub_policies[4].startswith("epoch 74: rotate 0 (40%), translate-y 0 (60%)")
+
+
+def test_every_space_is_described() -> None:
+    assert SPACE_DESCRIPTIONS.keys() == SPACES.keys()
 
 
 def test_a_policy_without_levels_has_no_description() -> None:

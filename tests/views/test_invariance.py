@@ -1,4 +1,4 @@
-"""A view is a pure function of image, policy, seed, epoch and index: who makes it, where and with what is no matter."""
+"""A view is a pure function of image, policy, seed, epoch and index: threads, batches and processes have no effect."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ def views(spec: str, indices: np.ndarray, threads: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("spec", SPECS)
 def test_threads_batches_and_ranks_do_not_change_a_byte(spec: str) -> None:
     everything = np.arange(COUNT)
-    wanted = views(spec, everything)
+    expected = views(spec, everything)
     for threads in (2, 3, 50):
-        assert_array_equal(views(spec, everything, threads), wanted)
+        assert_array_equal(views(spec, everything, threads), expected)
     for part in (1, 4, 22):
         starts = range(0, COUNT, part)
-        assert_array_equal(np.concatenate([views(spec, everything[s : s + part]) for s in starts]), wanted)
-    for world in (2, 3):
-        for rank in range(world):
-            assert_array_equal(views(spec, everything[rank::world]), wanted[rank::world])
+        assert_array_equal(np.concatenate([views(spec, everything[s : s + part]) for s in starts]), expected)
+    for world_size in (2, 3):
+        for rank in range(world_size):
+            assert_array_equal(views(spec, everything[rank::world_size]), expected[rank::world_size])
     backwards = everything[::-1].copy()
-    assert_array_equal(views(spec, backwards), wanted[::-1])
+    assert_array_equal(views(spec, backwards), expected[::-1])
 
 
 def digest() -> str:
-    """Of the views of all policies."""
+    """SHA-256 of the views of all policies."""
     content = hashlib.sha256()
     for spec in SPECS:
         content.update(views(spec, np.arange(COUNT), threads=2).tobytes())
     return content.hexdigest()
 
 
-def test_another_process_makes_the_same_bytes() -> None:
-    told = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
-    assert told.stdout.split() == [digest()]
+def test_another_process_gives_the_same_bytes() -> None:
+    process = subprocess.run([sys.executable, __file__], capture_output=True, text=True, check=True)
+    assert process.stdout.split() == [digest()]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The magnitude planned for a view: nothing for what is left alone, the strength drawn in the paper's own space."""
+"""`planned_magnitude`: 0 for unchanged views; in the paper's own space the drawn level / 10."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from kdaug.views.magnitude import planned_magnitude
         ([("translate-x", 20.0), ("rotate", 9.0)], 0.6),
     ],
 )
-def test_every_op_adds_its_share(steps: list[tuple[Any, ...]], magnitude: float) -> None:
+def test_every_op_adds_its_fraction(steps: list[tuple[Any, ...]], magnitude: float) -> None:
     assert planned_magnitude(plan_of([steps], size=(20, 40))) == pytest.approx([magnitude])
 
 
 @pytest.mark.parametrize("op", ["shear-x", "shear-y", "translate-x", "translate-y", "cutout"])
-def test_in_the_papers_space_it_is_the_strength_drawn(op: str) -> None:
+def test_in_paper_geometric_it_is_the_drawn_level(op: str) -> None:
     policy = create_policy("randaugment-n1-m6@paper-geometric")
     plan = policy.plan(0, 0, np.arange(4000), (1000, 1000))
-    chosen = planned_magnitude(plan)[[op == steps[0][0] for steps in map(plan.steps, range(len(plan)))]]
-    assert len(chosen) > 600
-    assert 0 < chosen.min() < chosen.max() <= 0.6005, "at most M / 10, a cutout rounded to a pixel"
-    assert np.quantile(chosen, [0.25, 0.5, 0.75]) == pytest.approx([0.15, 0.3, 0.45], abs=0.03), "uniform"
+    magnitudes = planned_magnitude(plan)[[op == steps[0][0] for steps in map(plan.steps, range(len(plan)))]]
+    assert len(magnitudes) > 600
+    assert 0 < magnitudes.min() < magnitudes.max() <= 0.6005, "at most M / 10, a cutout rounded to a pixel"
+    assert np.quantile(magnitudes, [0.25, 0.5, 0.75]) == pytest.approx([0.15, 0.3, 0.45], abs=0.03), "uniform"

@@ -1,4 +1,4 @@
-"""Plans: what goes in comes out again, parts and chains fit together, and what makes no sense is refused."""
+"""Plans: `plan_of`, `steps`, slices and concatenation; invalid steps are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdaug.views.plan import concat_plans, empty_plan
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 whole = st.integers(-1000, 1000).map(float)
 not_negative = st.integers(0, 1000).map(float)
-ONE = [
+ONE_ARGUMENT = [
     "translate-x",
     "translate-y",
     "rotate",
@@ -27,11 +27,11 @@ ONE = [
     "sharpness",
     "solarize-add",
 ]
-NONE = ["autocontrast", "invert", "equalize", "flip"]
+NO_ARGUMENT = ["autocontrast", "invert", "equalize", "flip"]
 
 steps_without_crop = st.one_of(
-    st.tuples(st.sampled_from(NONE)),
-    st.tuples(st.sampled_from(ONE), numbers),
+    st.tuples(st.sampled_from(NO_ARGUMENT)),
+    st.tuples(st.sampled_from(ONE_ARGUMENT), numbers),
     st.tuples(st.sampled_from(["shear-x", "shear-y"]), st.tuples(numbers, numbers)),
     st.tuples(st.just("posterize"), not_negative),
     st.tuples(st.just("cutout"), st.tuples(whole, whole, not_negative)),
@@ -40,7 +40,7 @@ steps_without_crop = st.one_of(
 
 @st.composite
 def samples(draw: st.DrawFn) -> list[list[tuple[Any, ...]]]:
-    """Steps of several images; all end with one crop of one size, or none does."""
+    """Steps of several images. All end with a crop of the same size, or none does."""
     rows = draw(st.lists(st.lists(steps_without_crop, max_size=4), max_size=4))
     if draw(st.booleans()):
         size = draw(st.tuples(*[st.integers(1, 50).map(float)] * 2))
@@ -55,14 +55,14 @@ def assert_same(plan: ViewPlan, other: ViewPlan) -> None:
 
 
 @given(samples())
-def test_a_plan_reads_back_as_the_steps_it_was_made_of(rows: list[list[tuple[Any, ...]]]) -> None:
+def test_steps_returns_the_steps_of_plan_of(rows: list[list[tuple[Any, ...]]]) -> None:
     plan = plan_of(rows, (7, 9))
     assert len(plan) == len(rows)
     assert [plan.steps(row) for row in range(len(plan))] == rows
     assert_same(plan_of([plan.steps(row) for row in range(len(plan))], (7, 9)), plan)
 
 
-def test_a_crop_decides_the_output_size_and_nothing_else_does() -> None:
+def test_only_a_crop_changes_the_output_size() -> None:
     plan = plan_of([[("crop", (1, 2, 5, 3)), ("rotate", 90)], [("crop", (0, 0, 9, 9)), ("crop", (0, 0, 5, 3))]], (7, 9))
     assert (plan.size, plan.output_size) == ((7, 9), (3, 5))
     assert plan_of([[("rotate", 90)], []], (7, 9)).output_size == (7, 9)
@@ -83,7 +83,7 @@ def test_a_slice_is_the_plan_of_that_part(rows: list[list[tuple[Any, ...]]], sta
     assert (part.size, part.output_size) == (plan.size, plan.output_size)
 
 
-def test_a_chain_does_the_one_after_the_other() -> None:
+def test_concat_plans_applies_both_in_order() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 7, 9, 3), np.uint8)
     first = plan_of([[("rotate", 20), ("crop", (1, 1, 5, 6))], [("crop", (-2, 0, 5, 6))]], (7, 9), 50, "bilinear")
     second = plan_of([[("rotate", 30), ("crop", (0, 1, 3, 4))], [("crop", (4, 0, 3, 4))]], (6, 5), (1, 2, 3))
@@ -92,14 +92,14 @@ def test_a_chain_does_the_one_after_the_other() -> None:
     assert_array_equal(apply(images, both), apply(apply(images, first), second))
 
 
-def test_a_plan_that_does_nothing_changes_no_chain() -> None:
+def test_concat_plans_with_empty_plans() -> None:
     plan = plan_of([[("rotate", 20)]], (4, 4), fill=9, resample="bilinear")
     assert_same(concat_plans([empty_plan(1, 0, (4, 4)), plan, empty_plan(1, 0, (4, 4))]), plan)
 
 
 @pytest.mark.parametrize("second", [plan_of([[("invert",)]], (5, 4)), plan_of([[("invert",)]] * 2, (4, 4))])
-def test_plans_for_other_images_do_not_chain(second: ViewPlan) -> None:
-    with pytest.raises(InputError, match="do not follow each other"):
+def test_plans_for_other_images_cannot_be_concatenated(second: ViewPlan) -> None:
+    with pytest.raises(InputError, match="plans do not fit"):
         concat_plans([plan_of([[("invert",)]], (4, 4)), second])
 
 
@@ -124,39 +124,39 @@ def test_plans_for_other_images_do_not_chain(second: ViewPlan) -> None:
         (("crop", (0, 0, 4, -4)), "op crop: height is -4, but must not be negative"),
     ],
 )
-def test_a_step_that_makes_no_sense_is_named_with_its_fault(step: tuple[Any, ...], sentence: str) -> None:
+def test_an_invalid_step_is_refused_with_its_fault(step: tuple[Any, ...], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         plan_of([[("flip",)], [step]], (4, 4))
 
 
 @pytest.mark.parametrize("step", [("rotate", "30"), ("rotate", None), ("cutout", "abc"), ()])
-def test_a_step_of_the_wrong_kind_is_refused_too(step: tuple[Any, ...]) -> None:
+def test_a_step_of_the_wrong_type_is_refused(step: tuple[Any, ...]) -> None:
     with pytest.raises(InputError):
         plan_of([[step]], (4, 4))
 
 
 @pytest.mark.parametrize("fill", [-1, 256, (1, 2), (1, 2, 256), (-1, 0, 0), 1.5, (0.5, 0, 0), "red"])
-def test_a_fill_that_is_no_colour_is_refused(fill: Any) -> None:
+def test_an_invalid_fill_is_refused(fill: Any) -> None:
     with pytest.raises(InputError, match="fill is"):
         plan_of([[("rotate", 3)]], (4, 4), fill=fill)
 
 
-def test_a_fill_may_be_a_number_of_numpy() -> None:
+def test_a_fill_may_be_a_numpy_integer() -> None:
     assert plan_of([[("flip",)]], (4, 4), fill=np.uint8(7)).fill.tolist() == [[[7, 7, 7]]]
 
 
 @pytest.mark.parametrize("resample", ["lanczos", "Nearest", 0, None])
-def test_a_resample_that_there_is_not_is_refused_with_the_choices(resample: Any) -> None:
-    with pytest.raises(InputError, match="there are nearest, bilinear, bicubic"):
+def test_an_unknown_resample_is_refused_with_the_choices(resample: Any) -> None:
+    with pytest.raises(InputError, match="must be one of nearest, bilinear, bicubic"):
         plan_of([[("rotate", 3)]], (4, 4), resample=resample)
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (-1, 4), (4.5, 4), (4,), (4, 4, 3), 4])
-def test_a_size_that_is_not_height_and_width_is_refused(size: Any) -> None:
+def test_an_invalid_size_is_refused(size: Any) -> None:
     with pytest.raises(InputError, match="size is"):
         plan_of([[("rotate", 3)]], size)
 
 
-def test_crops_of_one_batch_must_end_with_one_size() -> None:
+def test_crops_of_one_batch_must_have_one_size() -> None:
     with pytest.raises(InputError, match=r"one size.*\(3, 2\).*\(4, 4\)"):
         plan_of([[("crop", (0, 0, 2, 3))], [("invert",)]], (4, 4))

@@ -1,4 +1,4 @@
-"""Plans in files: back come the same plan and the same bytes; whatever is no plan is refused."""
+"""Plan files: saving and loading keeps the plan and its bytes; invalid files are refused."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def plan() -> ViewPlan:
     return create_policy(SPEC).plan(1, 2, np.arange(20), (12, 15))
 
 
-@pytest.mark.parametrize("name", ["plan.npz", "plan without its ending"])
-def test_a_saved_plan_replays_to_the_same_bytes(plan: ViewPlan, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["plan.npz", "plan without suffix"])
+def test_a_loaded_plan_gives_the_same_bytes(plan: ViewPlan, tmp_path: Path, name: str) -> None:
     plan.save(tmp_path / name)
     assert [file.name for file in tmp_path.iterdir()] == [name]
-    back = ViewPlan.load(tmp_path / name)
+    loaded = ViewPlan.load(tmp_path / name)
     for part in ("op", "argument", "resample", "fill"):
-        assert_array_equal(getattr(back, part), getattr(plan, part))
-        assert getattr(back, part).dtype == getattr(plan, part).dtype
-    assert (back.size, back.output_size) == (plan.size, plan.output_size)
+        assert_array_equal(getattr(loaded, part), getattr(plan, part))
+        assert getattr(loaded, part).dtype == getattr(plan, part).dtype
+    assert (loaded.size, loaded.output_size) == (plan.size, plan.output_size)
     images = np.random.default_rng(0).integers(0, 256, (20, 12, 15, 3), np.uint8)
-    assert_array_equal(apply(images, back), apply(images, plan))
+    assert_array_equal(apply(images, loaded), apply(images, plan))
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def test_a_saved_plan_replays_to_the_same_bytes(plan: ViewPlan, tmp_path: Path, 
         plan_of([[("crop", (1, 1, 2, 2))], [("flip",), ("crop", (0, 0, 2, 2))]], (3, 4)),
     ],
 )
-def test_empty_and_cropping_plans_come_back_too(plan: ViewPlan, tmp_path: Path) -> None:
+def test_empty_and_cropping_plans_can_be_saved(plan: ViewPlan, tmp_path: Path) -> None:
     plan.save(tmp_path / "p")
-    back = ViewPlan.load(tmp_path / "p")
-    assert (len(back), back.op.shape, back.size, back.output_size) == (
+    loaded = ViewPlan.load(tmp_path / "p")
+    assert (len(loaded), loaded.op.shape, loaded.size, loaded.output_size) == (
         len(plan), plan.op.shape, plan.size, plan.output_size,
     )  # fmt: skip
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    """The stored arrays with some replaced; None takes one out."""
+    """Rewrites the file with some arrays replaced, or removed if None."""
     with np.load(path) as stored:
         arrays = dict(stored) | changes
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
@@ -60,10 +60,10 @@ def rewrite(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"fill": None}, "but a plan holds .*fill"),
-        ({"extra": np.zeros(1)}, "holds .*extra"),
-        ({"format": np.array(2)}, "is of format 2, this kdaug reads 1"),
-        ({"op_names": np.array(["none", "spin"])}, "was written with other ops"),
+        ({"fill": None}, "but a plan has .*fill"),
+        ({"extra": np.zeros(1)}, "the file has .*extra"),
+        ({"format": np.array(2)}, "the format is 2, but this version of kdaug reads format 1"),
+        ({"op_names": np.array(["none", "spin"])}, "written by a version of kdaug with other ops"),
         ({"op": np.zeros((20, 6), np.int64)}, r"op is int64 \[20, 6\], but must be uint8"),
         ({"argument": np.zeros((20, 6, 3))}, "argument is float64"),
         ({"fill": np.zeros((19, 6, 3), np.uint8)}, "fill is uint8"),
@@ -79,7 +79,7 @@ def rewrite(path: Path, **changes: Any) -> None:
         ({"op": np.array([[None]])}, "cannot be read .*pickle"),
     ],
 )
-def test_a_file_that_is_no_such_plan_is_refused(
+def test_an_invalid_plan_file_is_refused(
     plan: ViewPlan, tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     path = tmp_path / "plan.npz"
@@ -89,13 +89,13 @@ def test_a_file_that_is_no_such_plan_is_refused(
         ViewPlan.load(path)
 
 
-def test_a_missing_damaged_or_foreign_file_is_refused(plan: ViewPlan, tmp_path: Path) -> None:
+def test_a_missing_damaged_or_other_file_is_refused(plan: ViewPlan, tmp_path: Path) -> None:
     path = tmp_path / "plan.npz"
     plan.save(path)
-    whole = path.read_bytes()
-    contents = [b"", b"hello", whole[: len(whole) // 2]]
-    for place in range(40, len(whole), 97):
-        contents.append(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    complete = path.read_bytes()
+    contents = [b"", b"hello", complete[: len(complete) // 2]]
+    for position in range(40, len(complete), 97):
+        contents.append(complete[:position] + bytes([complete[position] ^ 0xFF]) + complete[position + 1 :])
     refused = 0
     for content in contents:
         path.write_bytes(content)
@@ -103,14 +103,14 @@ def test_a_missing_damaged_or_foreign_file_is_refused(plan: ViewPlan, tmp_path: 
             ViewPlan.load(path)
             continue
         refused += 1
-    assert refused > len(contents) / 2  # a zip has bytes that say nothing
+    assert refused > len(contents) / 2  # some bytes of a zip file have no meaning
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("nothing.npz", "array.npy"):
         with pytest.raises(InputError, match="cannot be read"):
             ViewPlan.load(tmp_path / name)
 
 
-def test_saved_plans_do_not_depend_on_pickle(plan: ViewPlan, tmp_path: Path) -> None:
+def test_plan_files_contain_no_pickle(plan: ViewPlan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.npz")
     with np.load(tmp_path / "plan.npz", allow_pickle=False) as stored:
         assert set(stored.files) >= {field.name for field in dataclasses.fields(ViewPlan)}

@@ -1,19 +1,19 @@
-"""Policies: pure functions of seed, epoch and index, whose draws are as likely as they should be."""
+"""Policies: pure functions of seed, epoch and index with the right distributions."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from support.chi_square import assert_uniform
 
 from kdaug import InputError, Policy, ViewPlan, apply, create_policy, plan_of
 from kdaug.config import Views
@@ -47,12 +47,12 @@ def names(plan: ViewPlan) -> list[list[str]]:
 
 
 @policies
+@settings(max_examples=25)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**62), min_size=1, max_size=8))
-def test_a_row_depends_on_seed_epoch_and_index_alone(policy: Policy, seed: int, epoch: int, indices: list[int]) -> None:
-    """Whatever the order and the company in which the sample is drawn."""
-    together = policy.plan(seed, epoch, np.array(indices), SIZE)
+def test_a_row_depends_on_seed_epoch_and_index_only(policy: Policy, seed: int, epoch: int, indices: list[int]) -> None:
+    batch = policy.plan(seed, epoch, np.array(indices), SIZE)
     for row, index in enumerate(indices):
-        for of_all, of_one in zip(arrays(together), arrays(policy.plan(seed, epoch, [index], SIZE)), strict=True):
+        for of_all, of_one in zip(arrays(batch), arrays(policy.plan(seed, epoch, [index], SIZE)), strict=True):
             assert_array_equal(of_all[row], of_one[0])
 
 
@@ -64,7 +64,7 @@ def test_plans_differ_between_seeds_epochs_and_samples(policy: Policy) -> None:
 
 
 @policies
-def test_a_plan_is_for_the_size_asked_for_and_ends_with_it(policy: Policy) -> None:
+def test_a_plan_keeps_the_size(policy: Policy) -> None:
     plan = policy.plan(0, 0, np.arange(5), SIZE)
     assert (len(plan), plan.size, plan.output_size) == (5, SIZE, SIZE)
     assert apply(np.zeros((5, *SIZE, 3), np.uint8), plan).shape == (5, *SIZE, 3)
@@ -79,16 +79,15 @@ def test_a_plan_is_for_the_size_asked_for_and_ends_with_it(policy: Policy) -> No
         ("randaugment-n1-m2.5@paper-geometric", (9, 12), "784c87dcdaafd0bf"),
     ],
 )
-def test_plans_drawn_by_earlier_versions_are_drawn_again(spec: str, size: tuple[int, int], digits: str) -> None:
-    """SHA-256 of plans drawn before the policies were spread over several files (the last two: since tangents are
-    rounded): runs go on with what they had, on any processor."""
+def test_plans_equal_those_of_earlier_versions(spec: str, size: tuple[int, int], digits: str) -> None:
+    """SHA-256 of plans drawn by the first version (the last two: since tangents are rounded)."""
     plan = create_policy(spec).plan(7, 3, np.arange(5000), size)
     assert hashlib.sha256(b"".join(array.tobytes() for array in arrays(plan))).hexdigest()[:16] == digits
 
 
 @pytest.mark.parametrize("toward", [-math.inf, math.inf])
 def test_a_plan_does_not_depend_on_the_last_bit_of_a_tangent(toward: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numpy's differs between processors with and without AVX-512."""
+    """NumPy's tangent differs between processors with and without AVX-512."""
     policy, real = create_policy("randaugment-n2-m5@paper-geometric"), np.tan
     before = policy.plan(7, 3, np.arange(5000), (32, 32))
     monkeypatch.setattr(np, "tan", lambda angle: np.nextafter(real(angle), toward))
@@ -96,7 +95,7 @@ def test_a_plan_does_not_depend_on_the_last_bit_of_a_tangent(toward: float, monk
         assert_array_equal(one, other)
 
 
-def test_planning_touches_no_global_generator() -> None:
+def test_planning_does_not_use_the_global_generator() -> None:
     np.random.seed(0)  # noqa: NPY002
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     POLICIES["recipe"].plan(0, 0, np.arange(50), SIZE)
@@ -107,34 +106,30 @@ def test_planning_touches_no_global_generator() -> None:
 
 
 @pytest.mark.parametrize(("spec", "ops"), [(TPU, 16), ("randaugment-n2-m5@paper-geometric", 5)])
-def test_pairs_of_ops_are_drawn_uniformly_with_replacement(
-    spec: str, ops: int, assert_uniform: Callable[[Any], None]
-) -> None:
+def test_pairs_of_ops_are_drawn_uniformly_with_replacement(spec: str, ops: int) -> None:
     pairs = Counter(map(tuple, create_policy(spec).plan(1, 2, np.arange(12000), SIZE).op.tolist()))
     assert len(pairs) == ops**2
     assert_uniform(list(pairs.values()))
 
 
 @pytest.mark.parametrize("num_ops", [1, 2, 5])
-def test_each_image_gets_the_number_of_ops_asked_for(num_ops: int) -> None:
+def test_each_image_gets_num_ops_ops(num_ops: int) -> None:
     plan = create_policy(f"randaugment-n{num_ops}-m9@tf-efficientnet").plan(0, 0, np.arange(20), SIZE)
     assert {len(row) for row in names(plan)} == {num_ops}
 
 
-def test_two_signs_of_one_image_are_independent(assert_uniform: Callable[[Any], None]) -> None:
+def test_two_signs_of_one_image_are_independent() -> None:
     plan = create_policy(TPU).plan(0, 0, np.arange(20000), SIZE)
     signed = (plan.argument[..., 0] != 0) & np.isin(plan.op, [1, 2, 3, 4, 5])
     both = plan.argument[signed.all(axis=1), :, 0] > 0
     assert_uniform(np.bincount(both @ [1, 2], minlength=4))
 
 
-# Crop, flip, cutout
+# Pad-crop, flip, cutout
 
 
 @pytest.mark.parametrize(("pad", "size"), [(1, (2, 3)), (4, (8, 8)), (2, (1, 1))])
-def test_a_pad_crop_is_a_window_of_the_padded_image_all_windows_alike(
-    pad: int, size: tuple[int, int], assert_uniform: Callable[[Any], None]
-) -> None:
+def test_pad_crop_draws_all_windows_uniformly(pad: int, size: tuple[int, int]) -> None:
     count = 40 * (2 * pad + 1) ** 2
     image = np.arange(1, size[0] * size[1] + 1, dtype=np.uint8).reshape(*size, 1)
     views = apply(np.repeat(image[None], count, 0), PadCrop(pad, (0, 0, 0)).plan(5, 0, np.arange(count), size))
@@ -146,23 +141,23 @@ def test_a_pad_crop_is_a_window_of_the_padded_image_all_windows_alike(
     ]
     seen = Counter(view.tobytes() for view in views)
     assert set(seen) == set(windows)
-    likely = Counter(windows)  # windows beyond the image look alike
-    assert_uniform([seen[window] / likely[window] for window in likely])
+    multiplicity = Counter(windows)  # windows outside the image are equal
+    assert_uniform([seen[window] / multiplicity[window] for window in multiplicity])
 
 
-def test_a_pad_crop_fills_with_its_colour() -> None:
+def test_pad_crop_fills_with_its_colour() -> None:
     views = apply(np.zeros((50, 4, 4, 3), np.uint8), PadCrop(4, MEAN).plan(0, 0, np.arange(50), (4, 4)))
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(0, 0, 0), MEAN}
 
 
-def test_half_of_the_images_are_flipped(assert_uniform: Callable[[Any], None]) -> None:
+def test_half_of_the_images_are_flipped() -> None:
     images = np.tile(np.array([1, 2, 3], np.uint8).reshape(1, 1, 3, 1), (2000, 1, 1, 1))
     firsts = apply(images, Flip().plan(0, 0, np.arange(2000), (1, 3)))[:, 0, 0, 0]
     assert_uniform([(firsts == 1).sum(), (firsts == 3).sum()])
 
 
 @pytest.mark.parametrize("side", [1, 4, 5])
-def test_a_cutout_is_centred_anywhere_with_equal_probability(side: int, assert_uniform: Callable[[Any], None]) -> None:
+def test_cutout_centres_are_uniform(side: int) -> None:
     height, width = 5, 8
     count = 50 * height * width
     plan = Cutout(side, MEAN).plan(0, 0, np.arange(count), (height, width))
@@ -179,14 +174,14 @@ def test_a_cutout_is_centred_anywhere_with_equal_probability(side: int, assert_u
     assert_uniform([seen[hole] / expected[hole] for hole in expected])
 
 
-def test_the_parts_of_a_view_draw_independently(assert_uniform: Callable[[Any], None]) -> None:
-    """Flip, crop offset and cutout centre of one sample come from different streams."""
+def test_crop_flip_and_cutout_are_independent() -> None:
+    """They use different random streams."""
     plan = Sequential([PadCrop(1, MEAN), Flip(), Cutout(1, MEAN)]).plan(0, 0, np.arange(9000), (3, 3))
     left, flipped, x = plan.argument[:, 0, 0] + 1, plan.op[:, 1] > 0, plan.argument[:, 2, 0]
     assert_uniform(np.bincount((left + 3 * flipped + 6 * x).astype(int), minlength=18))
 
 
-# A recipe's view
+# policy_from_views
 
 
 @pytest.mark.parametrize(
@@ -200,17 +195,17 @@ def test_the_parts_of_a_view_draw_independently(assert_uniform: Callable[[Any], 
         (Views(policy="none", crop="none", flip=False), False, []),
     ],
 )
-def test_a_recipes_view_has_the_fields_order(views: Views, cropped: bool, order: list[str]) -> None:
+def test_policy_from_views_has_the_usual_order(views: Views, cropped: bool, order: list[str]) -> None:
     rows = names(policy_from_views(views, MEAN, cropped).plan(0, 0, np.arange(60), SIZE))
     unflipped = [name for name in order if name != "flip"]
     seen = {len(row) for row in rows}
     assert seen == {len(order), len(unflipped)}
     for row in rows:
-        wanted = order if len(row) == len(order) else unflipped
-        assert all(name in ("?", drawn) for name, drawn in zip(wanted, row, strict=True))
+        expected = order if len(row) == len(order) else unflipped
+        assert all(name in ("?", drawn) for name, drawn in zip(expected, row, strict=True))
 
 
-def test_a_recipes_settings_reach_the_pixels() -> None:
+def test_policy_from_views_uses_all_settings() -> None:
     views = Views(policy="none", crop="pad", pad=3, flip=False, cutout=6)
     plan = policy_from_views(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
     assert set(plan.argument[:, 0, 0]) == set(range(-3, 4))
@@ -219,7 +214,7 @@ def test_a_recipes_settings_reach_the_pixels() -> None:
     assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
-def test_a_recipes_mean_reaches_its_policy() -> None:
+def test_policy_from_views_uses_the_mean() -> None:
     policy = policy_from_views(
         Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True
     )
@@ -227,12 +222,12 @@ def test_a_recipes_mean_reaches_its_policy() -> None:
     assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
-def test_random_resized_crops_belong_to_images_cropped_while_decoded() -> None:
+def test_random_resized_crop_needs_encoded_images() -> None:
     with pytest.raises(InputError, match=r"views\.crop random-resized needs data\.name folder"):
         policy_from_views(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
 
 
-def test_a_part_plans_for_the_size_that_the_part_before_ends_with() -> None:
+def test_a_part_plans_for_the_output_size_of_the_one_before() -> None:
     class Shrink:
         def plan(self, seed: int, epoch: int, indices: Any, size: tuple[int, int]) -> ViewPlan:
             return plan_of([[("crop", (0, 0, 3, 2))]] * len(indices), size)
@@ -250,12 +245,14 @@ def test_a_part_plans_for_the_size_that_the_part_before_ends_with() -> None:
         [Sequential([Flip()]), Flip()],
     ],
 )
-def test_two_of_a_kind_in_one_view_are_refused(parts: list[Policy]) -> None:
-    with pytest.raises(InputError, match=r"(Flip|RandAugment) stands twice"):
+def test_two_parts_with_one_random_stream_are_refused(parts: list[Policy]) -> None:
+    with pytest.raises(
+        InputError, match=r"a sequence has (Flip and Flip|RandAugment and RandAugment), which would draw the same"
+    ):
         Sequential(parts)
 
 
-# Names and specifications
+# Specifications of RandAugment
 
 
 @pytest.mark.parametrize(
@@ -269,7 +266,7 @@ def test_two_of_a_kind_in_one_view_are_refused(parts: list[Policy]) -> None:
         (TPU, {"num_ops": None, "magnitude": None, "space": None}),
     ],
 )
-def test_a_policy_by_specification_and_by_options_is_the_same(spec: str, options: dict[str, Any]) -> None:
+def test_specification_and_options_give_the_same_policy(spec: str, options: dict[str, Any]) -> None:
     assert create_policy(spec, **options) == create_policy(
         "randaugment", num_ops=2, magnitude=9, space="tf-efficientnet"
     )
@@ -281,7 +278,7 @@ def test_options_change_the_plan() -> None:
     assert len({plan.op.tobytes() + plan.argument.tobytes() for plan in plans}) == len(changed)
 
 
-def test_none_takes_the_same_mean_as_any_policy() -> None:
+def test_policy_none_accepts_a_mean() -> None:
     assert create_policy("none", mean=MEAN) == create_policy("none")
 
 
@@ -293,14 +290,14 @@ def test_none_takes_the_same_mean_as_any_policy() -> None:
             {},
             "no policy 'randaugmnet-n2-m9@tf-efficientnet'; did you mean randaug",
         ),
-        ("zzz", {}, "no policy 'zzz'; write one like none, randaugment-n2-m9@tf-efficientnet"),
+        ("zzz", {}, "no policy 'zzz'; choose one that `kdaug views` lists"),
         ("randaugment-m9-n2@tf-efficientnet", {}, "no policy .*; did you mean randaugment-n2-m9@tf-efficientnet"),
         ("randaugment-n2-m-9@tf-efficientnet", {}, "no policy"),
         ("randaugment-n2-m9@tf-efficientnet ", {}, "no policy"),
         ("", {}, "no policy ''"),
-        ("randaugment-n2-m9", {}, "lacks its space; write randaugment-n2-m9@tf-efficientnet"),
-        ("randaugment-n2@tf-efficientnet", {}, "lacks its magnitude"),
-        ("randaugment-m9@tf-efficientnet", {}, "lacks its num_ops"),
+        ("randaugment-n2-m9", {}, "has no space; write it as in randaugment-n2-m9@tf-efficientnet"),
+        ("randaugment-n2@tf-efficientnet", {}, "has no magnitude; write it"),
+        ("randaugment-m9@tf-efficientnet", {}, "has no num_ops; write it"),
         ("randaugment-n2-m9@tf-eficientnet", {}, "no space 'tf-eficientnet'; did you mean tf-efficientnet"),
         ("randaugment-n0-m9@tf-efficientnet", {}, "number of ops is 0, but must be from 1 to 64"),
         ("randaugment-n2-m11@paper-geometric", {}, "magnitude is 11, but must be from 0 to 10 in paper-geometric"),
@@ -309,7 +306,7 @@ def test_none_takes_the_same_mean_as_any_policy() -> None:
         ("none", {"magnitude": 1}, "none has no magnitude"),
     ],
 )
-def test_a_policy_that_there_is_not_gets_a_hint(spec: str, options: dict[str, Any], sentence: str) -> None:
+def test_an_invalid_randaugment_is_refused_with_a_hint(spec: str, options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         create_policy(spec, **options)
 
@@ -318,19 +315,19 @@ def test_a_policy_that_there_is_not_gets_a_hint(spec: str, options: dict[str, An
 @example(9)
 @example(1.2345678)
 @example(1e-7)
-def test_the_magnitude_shorthand_rewrites_the_magnitude_alone(magnitude: float) -> None:
+def test_spec_with_magnitude_changes_only_the_magnitude(magnitude: float) -> None:
     for space in ("paper-geometric", "tf-efficientnet"):
         spec = spec_with_magnitude(f"randaugment-n3-m5@{space}", magnitude)
         assert create_policy(spec) == create_policy("randaugment", num_ops=3, magnitude=magnitude, space=space)
 
 
-def test_the_magnitude_shorthand_reads_well_and_keeps_large_magnitudes() -> None:
+def test_spec_with_magnitude_writes_short_numbers() -> None:
     assert spec_with_magnitude(TPU, 5.0) == "randaugment-n2-m5@tf-efficientnet"
     assert spec_with_magnitude(TPU, 2.5) == "randaugment-n2-m2.5@tf-efficientnet"
     assert create_policy(spec_with_magnitude(TPU, 1e6)) == create_policy(TPU, magnitude=1e6)
 
 
-def test_the_magnitude_shorthand_gives_what_the_specification_left_out() -> None:
+def test_spec_with_magnitude_adds_a_missing_magnitude() -> None:
     assert spec_with_magnitude("randaugment-n2@tf-efficientnet", 9) == TPU
 
 
@@ -342,6 +339,6 @@ def test_the_magnitude_shorthand_gives_what_the_specification_left_out() -> None
         ("randomaugment", 5, "there is no policy"),
     ],
 )
-def test_the_magnitude_shorthand_fits_its_policy_or_is_refused(spec: str, magnitude: float, sentence: str) -> None:
+def test_spec_with_magnitude_refuses_what_does_not_fit(spec: str, magnitude: float, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         spec_with_magnitude(spec, magnitude)

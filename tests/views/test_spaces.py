@@ -1,18 +1,18 @@
-"""What a magnitude means, against the numbers of the published systems, and against what the images then look like."""
+"""The spaces of the TPU code and of the paper: published arguments, and their effect on images."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from support.chi_square import assert_uniform
 
 import kdaug
 from kdaug import InputError, ViewPlan, create_policy
@@ -29,9 +29,9 @@ def drawn(space: str, magnitude: float, size: tuple[int, int] = (224, 224), coun
 def arguments(plan: ViewPlan, op: str) -> NDArray[np.float64]:
     """The arguments [n, ...] of the images that got `op`."""
     steps = [plan.steps(row)[0] for row in range(len(plan))]
-    found = [step[1] if len(step) > 1 else () for step in steps if step[0] == op]
-    assert len(found) > 50
-    return np.array(found, float)
+    values = [step[1] if len(step) > 1 else () for step in steps if step[0] == op]
+    assert len(values) > 50
+    return np.array(values, float)
 
 
 def ops_in(plan: ViewPlan) -> set[str]:
@@ -69,33 +69,29 @@ TPU_SIGNED = {"rotate", "shear-x", "shear-y", "translate-x", "translate-y"}
 
 @pytest.mark.parametrize("size", [(224, 224), (32, 32)])
 @pytest.mark.parametrize(("column", "magnitude"), list(enumerate([0, 9, 15, 28])))
-def test_tpu_arguments_are_the_published_ones_whatever_the_image_size(
-    column: int, magnitude: float, size: tuple[int, int]
-) -> None:
+def test_tpu_arguments_are_the_published_ones(column: int, magnitude: float, size: tuple[int, int]) -> None:
     plan = drawn(TPU, magnitude, size)
     assert ops_in(plan) == TPU_OPS
     for op, row in TPU_ARGUMENTS.items():
-        found = arguments(plan, op)[..., 0] if op.startswith("shear") else arguments(plan, op)
-        assert_allclose(np.abs(found) if op in TPU_SIGNED else found, row[column], rtol=1e-12, err_msg=op)
+        values = arguments(plan, op)[..., 0] if op.startswith("shear") else arguments(plan, op)
+        assert_allclose(np.abs(values) if op in TPU_SIGNED else values, row[column], rtol=1e-12, err_msg=op)
 
 
 @pytest.mark.parametrize(("op", "at_10"), [("posterize", 4), ("solarize", 256), ("solarize-add", 110)])
-def test_tpu_arguments_that_are_whole_are_truncated_as_there(op: str, at_10: int) -> None:
+def test_tpu_integer_arguments_are_truncated(op: str, at_10: int) -> None:
     for magnitude in range(31):
         assert set(arguments(drawn(TPU, magnitude, count=1500), op)) == {int(magnitude / 10 * at_10)}, magnitude
 
 
 @pytest.mark.parametrize("op", sorted(TPU_SIGNED))
-def test_half_of_the_signed_arguments_are_negative(op: str, assert_uniform: Callable[[Any], None]) -> None:
-    found = arguments(drawn(TPU, 9), op)
-    first = found[..., 0] if op.startswith("shear") else found
+def test_half_of_the_signed_arguments_are_negative(op: str) -> None:
+    values = arguments(drawn(TPU, 9), op)
+    first = values[..., 0] if op.startswith("shear") else values
     assert_uniform([(first < 0).sum(), (first > 0).sum()])
 
 
 @pytest.mark.parametrize(("magnitude", "half"), [(9, 36), (15, 60), (28, 112)])
-def test_a_tpu_cutout_is_centred_anywhere_in_the_image(
-    magnitude: float, half: int, assert_uniform: Callable[[Any], None]
-) -> None:
+def test_tpu_cutout_centres_are_uniform(magnitude: float, half: int) -> None:
     height, width = 4, 6
     x, y, side = arguments(drawn(TPU, magnitude, (height, width), count=16 * 1500), "cutout").T
     assert set(side) == {2 * half}
@@ -117,13 +113,13 @@ def views_with(op: str, magnitude: float) -> tuple[NDArray[np.uint8], NDArray[np
     return images[rows], kdaug.apply(images, plan)[rows]
 
 
-def test_tpu_ops_at_magnitudes_undefined_there_change_nothing() -> None:
+def test_tpu_ops_at_undefined_magnitudes_change_nothing() -> None:
     for op in ("posterize", "solarize"):
         images, views = views_with(op, 28)
         assert_array_equal(views, images)
 
 
-def test_tpu_posterize_and_solarize_are_strongest_at_low_magnitude() -> None:
+def test_tpu_posterize_and_solarize_are_strongest_at_0() -> None:
     _, black = views_with("posterize", 1)
     assert not black.any()
     images, inverted = views_with("solarize", 0)
@@ -140,13 +136,14 @@ def test_tpu_fills_with_grey_and_does_not_filter() -> None:
         assert {tuple(color) for color in view.reshape(-1, 3).tolist()} <= known
 
 
-# The paper's geometric space (arXiv 2003.11342, Section 4.1): M=0 changes nothing, M=10 leaves nothing, "at most".
+# The paper's geometric space (arXiv 2003.11342, Section 4.1): M=0 changes nothing, M=10 leaves nothing, levels up to M
 
 PAPER_OPS = {"shear-x", "shear-y", "translate-x", "translate-y", "cutout"}
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([1, 3]), st.integers(0, 99))
-def test_magnitude_zero_changes_nothing(height: int, width: int, channels: int, seed: int) -> None:
+def test_paper_magnitude_zero_changes_nothing(height: int, width: int, channels: int, seed: int) -> None:
     images = noise(8, (height, width), channels)
     plan = create_policy("randaugment-n2-m0@paper-geometric").plan(seed, 0, np.arange(8), (height, width))
     assert_array_equal(kdaug.apply(images, plan), images)
@@ -154,29 +151,25 @@ def test_magnitude_zero_changes_nothing(height: int, width: int, channels: int, 
 
 @pytest.mark.parametrize("magnitude", [1, 3, 9.5])
 @pytest.mark.parametrize(("op", "axis"), [("translate-x", 1), ("translate-y", 0)])
-def test_a_translation_is_uniform_up_to_its_share_of_its_side_in_both_directions(
-    op: str, axis: int, magnitude: float, assert_uniform: Callable[[Any], None]
-) -> None:
+def test_paper_translations_are_uniform_up_to_m_tenths(op: str, axis: int, magnitude: float) -> None:
     size = (30, 50)
-    share = arguments(drawn(PAPER, magnitude, size), op) / size[axis] / (magnitude / 10)
-    assert np.abs(share).max() <= 1
-    assert_uniform(np.histogram(share, 8, (-1, 1))[0])
+    fraction = arguments(drawn(PAPER, magnitude, size), op) / size[axis] / (magnitude / 10)
+    assert np.abs(fraction).max() <= 1
+    assert_uniform(np.histogram(fraction, 8, (-1, 1))[0])
 
 
 @pytest.mark.parametrize("magnitude", [1, 3, 9.5])
 @pytest.mark.parametrize(("op", "other_side"), [("shear-x", 30), ("shear-y", 50)])
-def test_a_shear_angle_is_uniform_up_to_its_share_of_a_right_angle_and_about_the_centre(
-    op: str, other_side: int, magnitude: float, assert_uniform: Callable[[Any], None]
-) -> None:
+def test_paper_shear_angles_are_uniform_up_to_m_tenths(op: str, other_side: int, magnitude: float) -> None:
     factor, offset = arguments(drawn(PAPER, magnitude, (30, 50)), op).T
-    share = np.degrees(np.arctan(factor)) / 90 / (magnitude / 10)
-    assert np.abs(share).max() <= 1 + 1e-12
-    assert_uniform(np.histogram(share, 8, (-1, 1))[0])
+    fraction = np.degrees(np.arctan(factor)) / 90 / (magnitude / 10)
+    assert np.abs(fraction).max() <= 1 + 1e-12
+    assert_uniform(np.histogram(fraction, 8, (-1, 1))[0])
     assert_allclose(factor * other_side / 2 + offset, 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(15, 21), (21, 15), (1, 1), (7, 7)])
-def test_a_shear_leaves_the_centre_line_where_it_is(size: tuple[int, int]) -> None:
+def test_paper_shear_does_not_move_the_centre_line(size: tuple[int, int]) -> None:
     images = noise(300, size)
     plan = drawn(PAPER, 8, size, count=300)
     views = kdaug.apply(images, plan)
@@ -188,9 +181,7 @@ def test_a_shear_leaves_the_centre_line_where_it_is(size: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize(("magnitude", "longest"), [(1, 2), (5, 10), (10, 20)])
-def test_a_cutout_lies_wholly_inside_and_is_at_most_its_share_of_the_shorter_side(
-    magnitude: float, longest: int
-) -> None:
+def test_paper_cutouts_are_inside_and_up_to_m_tenths(magnitude: float, longest: int) -> None:
     height, width = 20, 33
     x, y, side = arguments(drawn(PAPER, magnitude, (height, width)), "cutout").T
     assert set(side) == set(range(longest + 1))
@@ -199,14 +190,14 @@ def test_a_cutout_lies_wholly_inside_and_is_at_most_its_share_of_the_shorter_sid
     assert (y + side).max() == height
 
 
-def test_a_cutout_is_anywhere_inside_with_equal_probability(assert_uniform: Callable[[Any], None]) -> None:
+def test_paper_cutout_positions_are_uniform() -> None:
     x, y, side = arguments(drawn(PAPER, 1, (10, 12), count=15000), "cutout").T
     ones = side == 1
     assert_uniform(np.bincount((y[ones] * 12 + x[ones]).astype(int) // 4, minlength=30))
 
 
-def test_the_nearer_magnitude_ten_comes_to_its_full_strength_the_less_is_left() -> None:
-    """Of 16 x 16 pixels nothing is left once each moves by more than 15.5; the middle rows move by half the factor."""
+def test_paper_ops_at_full_level_leave_nothing() -> None:
+    """16 x 16 pixels are all outside once each moves by more than 15.5; the middle rows move by half the factor."""
     plan = drawn(PAPER, 10, (16, 16), count=4000)
     views = kdaug.apply(np.full((len(plan), 16, 16, 3), 255, np.uint8), plan)
     emptied = Counter[str]()
@@ -223,17 +214,17 @@ def test_the_nearer_magnitude_ten_comes_to_its_full_strength_the_less_is_left() 
     assert min(emptied.values()) > 3
 
 
-def test_the_paper_fills_with_the_given_mean() -> None:
+def test_paper_space_fills_with_the_given_mean() -> None:
     policy = create_policy("randaugment-n1-m9@paper-geometric", mean=(1, 2, 3))
     views = kdaug.apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), (1, 2, 3)}
 
 
-def test_the_paper_has_five_ops() -> None:
+def test_paper_space_has_five_ops() -> None:
     assert ops_in(drawn(PAPER, 5)) == PAPER_OPS
 
 
-# Magnitudes and spaces that there are not
+# Invalid magnitudes and spaces
 
 
 @pytest.mark.parametrize("magnitude", [-0.1, 10.5, math.inf, math.nan])
@@ -243,15 +234,15 @@ def test_a_magnitude_outside_the_papers_range_is_refused(magnitude: float) -> No
 
 
 @pytest.mark.parametrize("magnitude", [-1, math.inf, math.nan])
-def test_a_magnitude_that_no_space_has_is_refused(magnitude: float) -> None:
+def test_a_magnitude_outside_all_ranges_is_refused(magnitude: float) -> None:
     with pytest.raises(InputError, match=r"magnitude is .* must be at least 0 in tf-efficientnet"):
         drawn(TPU, magnitude)
 
 
 @pytest.mark.parametrize(
     ("space", "hint"),
-    [("tf-eficientnet", "did you mean tf-efficientnet"), ("zzz", "there are paper-geometric, tf-efficientnet")],
+    [("tf-eficientnet", "did you mean tf-efficientnet"), ("zzz", "choose one of paper-geometric, tf-efficientnet")],
 )
-def test_a_space_that_there_is_not_gets_a_hint(space: str, hint: str) -> None:
+def test_an_unknown_space_is_refused_with_a_hint(space: str, hint: str) -> None:
     with pytest.raises(InputError, match=f"there is no space '{space}'; {hint}"):
         drawn(space, 5)

@@ -45,7 +45,7 @@ META: dict[str, Callable[[tuple[int, int]], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("space", META)
-def test_the_op_list_is_torchvisions(space: str) -> None:
+def test_op_lists_equal_torchvisions(space: str) -> None:
     names = [their_name(op) for op in SPACES[space].ops]
     if space == "torchvision-autoaugment":
         assert set(names) - {"Identity"} == set(META[space]((32, 32)))
@@ -55,9 +55,7 @@ def test_the_op_list_is_torchvisions(space: str) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (37, 51)])
 @pytest.mark.parametrize("space", META)
-def test_every_op_at_every_level_has_torchvisions_pixels(
-    space: str, size: tuple[int, int], plan_of_cells: CellPlan
-) -> None:
+def test_every_op_at_every_level_equals_torchvision(space: str, size: tuple[int, int], plan_of_cells: CellPlan) -> None:
     image = picture(size)
     pillow = Image.fromarray(image)
     levels = range(int(SPACES[space].full_level) + 1)
@@ -78,7 +76,7 @@ def test_every_op_at_every_level_has_torchvisions_pixels(
 
 
 @pytest.mark.parametrize("side", [28, 96, 224, 331, 662])
-def test_torchvisions_shifts_are_truncated_from_the_same_float32(side: int, plan_of_cells: CellPlan) -> None:
+def test_torchvision_shifts_are_truncated_from_float32(side: int, plan_of_cells: CellPlan) -> None:
     for space, bins in [("torchvision", 31), ("torchvision-autoaugment", 10)]:
         theirs = META[space]((side, side))["TranslateX"][0]
         plan = plan_of_cells(space, [("translate-x", float(level)) for level in range(bins)], (side, side))
@@ -86,7 +84,7 @@ def test_torchvisions_shifts_are_truncated_from_the_same_float32(side: int, plan
 
 
 @pytest.mark.parametrize("op", ["rotate", "shear-x", "brightness", "solarize", "posterize"])
-def test_torchvisions_values_are_the_same_float32(op: str, plan_of_cells: CellPlan) -> None:
+def test_values_equal_torchvisions_float32(op: str, plan_of_cells: CellPlan) -> None:
     for space in META:
         theirs, _ = META[space]((32, 32))[their_name(op)]
         plan = plan_of_cells(space, [(op, float(level)) for level in range(len(theirs))], (32, 32))
@@ -97,14 +95,14 @@ def test_torchvisions_values_are_the_same_float32(op: str, plan_of_cells: CellPl
 # timm
 
 
-def test_the_op_list_is_timms() -> None:
+def test_the_op_list_equals_timms() -> None:
     ours = [their_name(op) + ("Rel" if op.startswith("translate") else "") for op in SPACES["timm"].ops]
     assert ours == timm_auto._RAND_TRANSFORMS
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("negative", [False, True])
-def test_every_op_at_every_level_has_timms_pixels(
+def test_every_op_at_every_level_equals_timm(
     negative: bool, resample: str, plan_of_cells: CellPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = (33, 40)

@@ -1,16 +1,15 @@
-"""Policies made of sub-policies: all of them, drawn as often as they state."""
+"""Policies of sub-policies: published tables, distributions, arguments."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 import torchvision.transforms.autoaugment as tv_auto
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageDraw
+from support.chi_square import assert_frequencies, assert_uniform
 
 from kdaug import apply, create_policy
 from kdaug.rng import Stream, integers_below, random_words, uniform
@@ -18,7 +17,6 @@ from kdaug.views.ops import CODES
 from kdaug.views.policies import SubPolicies
 
 SIZE = (32, 32)
-Check = Callable[[Any, Any], None]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +32,7 @@ Check = Callable[[Any, Any], None]
         ("fast-autoaugment-imagenet", 498),
     ],
 )
-def test_there_are_as_many_sub_policies_as_published(spec: str, count: int) -> None:
+def test_the_number_of_sub_policies_is_the_published_one(spec: str, count: int) -> None:
     policy = create_policy(spec)
     assert isinstance(policy, SubPolicies)
     assert len(policy.sub_policies) == count
@@ -49,8 +47,8 @@ def test_there_are_as_many_sub_policies_as_published(spec: str, count: int) -> N
         ("autoaugment-imagenet-paper", "IMAGENET"),
     ],
 )
-def test_sub_policies_are_those_of_torchvision(spec: str, theirs: str) -> None:
-    """Torchvision gives no level where there is none to give."""
+def test_sub_policies_equal_torchvisions(spec: str, theirs: str) -> None:
+    """Torchvision has no level for ops without argument."""
     policy = create_policy(spec)
     assert isinstance(policy, SubPolicies)
     published = tv_auto.AutoAugment(tv_auto.AutoAugmentPolicy[theirs]).policies
@@ -62,8 +60,8 @@ def test_sub_policies_are_those_of_torchvision(spec: str, theirs: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["autoaugment-cifar10", "autoaugment-imagenet", "fast-autoaugment-svhn"])
-def test_sub_policies_and_their_steps_are_drawn_as_often_as_stated(spec: str, assert_frequencies: Check) -> None:
-    """Told apart by giving each step of each sub-policy a level of its own."""
+def test_steps_are_drawn_with_their_probabilities(spec: str) -> None:
+    """Each step of each sub-policy gets its own level, which identifies it in the plan."""
     policy = create_policy(spec)
     assert isinstance(policy, SubPolicies)
     count = len(policy.sub_policies)
@@ -73,24 +71,24 @@ def test_sub_policies_and_their_steps_are_drawn_as_often_as_stated(spec: str, as
     )
     draws = 400 * count
     plan = SubPolicies("marked", "tf-efficientnet", marked).plan(3, 1, np.arange(draws), SIZE)
-    step = np.rint(np.abs(plan.argument[..., 0]) / 3 * 100).astype(int) - 1  # -1: left out
+    step = np.rint(np.abs(plan.argument[..., 0]) / 3 * 100).astype(int) - 1  # -1: not applied
     applied = plan.op > 0
     assert_array_equal(applied, step >= 0)
     assert (step[applied] % 2 == np.broadcast_to([0, 1], step.shape)[applied]).all()
     seen = np.bincount(step[applied], minlength=2 * count)
-    wanted = np.array([p for steps in policy.sub_policies for _, p, _ in steps])
-    assert (seen[wanted == 0] == 0).all()
-    enough = wanted * 400 >= 20
-    assert_allclose(seen[enough], 400 * wanted[enough], atol=6 * 20)
+    probability = np.array([p for steps in policy.sub_policies for _, p, _ in steps])
+    assert (seen[probability == 0] == 0).all()
+    enough = probability * 400 >= 20
+    assert_allclose(seen[enough], 400 * probability[enough], atol=6 * 20)
     both = applied.all(axis=1)
     assert (step[both, 0] // 2 == step[both, 1] // 2).all(), "two steps of one sub-policy"
-    # How often both, one or none of the steps are applied tells whether they are drawn independently.
-    p, q = wanted.reshape(-1, 2).T
-    shares = [((1 - p) * (1 - q)).mean(), (p * (1 - q)).mean(), ((1 - p) * q).mean(), (p * q).mean()]
-    assert_frequencies(np.bincount(applied @ [1, 2], minlength=4), shares)
+    # the frequencies of none, one or both steps being applied show whether they are drawn independently
+    p, q = probability.reshape(-1, 2).T
+    expected = [((1 - p) * (1 - q)).mean(), (p * (1 - q)).mean(), ((1 - p) * q).mean(), (p * q).mean()]
+    assert_frequencies(np.bincount(applied @ [1, 2], minlength=4), expected)
 
 
-def test_sub_policies_are_drawn_uniformly(assert_uniform: Callable[[Any], None]) -> None:
+def test_sub_policies_are_drawn_uniformly() -> None:
     always = tuple((("rotate", 1.0, float(row + 1)), ("invert", 0.5, 0.0)) for row in range(25))
     plan = SubPolicies("always", "tf-efficientnet", always).plan(0, 0, np.arange(25000), SIZE)
     assert_uniform(np.bincount(np.rint(np.abs(plan.argument[:, 0, 0]) / 3).astype(int) - 1, minlength=25))
@@ -99,13 +97,13 @@ def test_sub_policies_are_drawn_uniformly(assert_uniform: Callable[[Any], None])
     assert_uniform(np.bincount(negative + 2 * (plan.op[:, 1] > 0), minlength=4))
 
 
-def test_the_imagenet_policy_reads_shifts_with_autoaugments_constant() -> None:
+def test_imagenet_policy_uses_autoaugments_translate_const() -> None:
     plan = create_policy("autoaugment-imagenet").plan(0, 0, np.arange(5000), SIZE)
     shifts = plan.argument[plan.op == CODES["translate-y"], 0]
     assert set(np.abs(shifts)) == {0.9 * 250}
 
 
-def test_another_space_reads_the_same_sub_policies_its_own_way() -> None:
+def test_another_space_changes_the_arguments_only() -> None:
     ours = create_policy("autoaugment-cifar10").plan(0, 0, np.arange(3000), SIZE)
     theirs = create_policy("autoaugment-cifar10@torchvision").plan(0, 0, np.arange(3000), SIZE)
     assert_array_equal(ours.op, theirs.op)
@@ -115,8 +113,8 @@ def test_another_space_reads_the_same_sub_policies_its_own_way() -> None:
     assert {tuple(fill) for fill in theirs.fill.reshape(-1, 3).tolist()} == {(0, 0, 0)}
 
 
-def test_fast_autoaugments_cutout_is_what_its_code_draws() -> None:
-    """That code's arithmetic with Pillow's own rectangle, at centres that the plan's words stand for."""
+def test_fast_autoaugment_cutout_equals_its_code() -> None:
+    """Its arithmetic with Pillow's own rectangle, at the centres of the plan's random words."""
     size = height, width = (20, 30)
     steps = ((("cutout", 1.0, 0.05),), (("cutout", 1.0, 0.6),), (("cutout", 1.0, 1.0),))
     policy = SubPolicies("cutouts", "fast-autoaugment", steps)
@@ -135,6 +133,6 @@ def test_fast_autoaugments_cutout_is_what_its_code_draws() -> None:
     assert len(centres) > 20
 
 
-def test_sign_and_filter_of_one_step_are_independent(assert_uniform: Callable[[Any], None]) -> None:
+def test_sign_and_filter_of_one_step_are_independent() -> None:
     plan = SubPolicies("one", "timm", ((("rotate", 1.0, 5.0),),)).plan(0, 0, np.arange(20000), SIZE)
     assert_uniform(np.bincount((plan.argument[:, 0, 0] > 0) + 2 * (plan.resample[:, 0] - 1), minlength=4))

@@ -1,4 +1,4 @@
-"""ViewTransform and Keyed: images in, the same kind out; the same views in any worker, or different ones in each."""
+"""ViewTransform and ViewDataset: types of images, views with and without index, DataLoader workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def expected(index: int, epoch: int = 0, seed: int = 0, image: int = 0) -> np.nd
 # One image
 
 
-def test_an_image_keyed_by_its_index_is_the_plans_view() -> None:
+def test_a_view_with_an_index_is_that_of_the_plan() -> None:
     transform = ViewTransform(SPEC, seed=3)
     transform.set_epoch(2)
     view = transform(Image.fromarray(PIXELS[0]), index=5)
@@ -37,7 +37,7 @@ def test_an_image_keyed_by_its_index_is_the_plans_view() -> None:
     assert_array_equal(tensor.permute(1, 2, 0), np.asarray(view))
 
 
-def test_a_policy_does_as_well_as_its_specification() -> None:
+def test_a_policy_object_works_as_its_specification() -> None:
     assert_array_equal(np.asarray(ViewTransform(create_policy(SPEC))(Image.fromarray(PIXELS[0]), index=1)), expected(1))
 
 
@@ -71,12 +71,12 @@ def test_other_8_bit_modes_become_rgb(mode: str) -> None:
         (None, "not NoneType"),
     ],
 )
-def test_what_is_no_8_bit_image_is_refused(image: Any, sentence: str) -> None:
+def test_other_images_are_refused(image: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         ViewTransform(SPEC)(image)
 
 
-def test_the_image_given_is_not_changed_and_the_view_is_writable() -> None:
+def test_the_input_is_unchanged_and_the_view_writable() -> None:
     image = Image.fromarray(PIXELS[0])
     tensor = torch.from_numpy(PIXELS[0].copy()).permute(2, 0, 1)
     for policy in ("none", SPEC):
@@ -99,52 +99,53 @@ def test_a_negative_index_is_refused() -> None:
         ViewTransform(SPEC)(Image.fromarray(PIXELS[0]), index=-1)
 
 
-# Numbered views
+# Views without an index
 
 
-def numbers(transform: Any, count: int, size: tuple[int, int] = (12, 10)) -> list[bytes]:
+def next_views(transform: Any, count: int, size: tuple[int, int] = (12, 10)) -> list[bytes]:
     image = Image.fromarray(PIXELS[0]).resize(size[::-1])
     return [np.asarray(transform(image)).tobytes() for _ in range(count)]
 
 
-def test_without_an_index_views_are_numbered_from_zero() -> None:
-    """Across several blocks drawn ahead."""
-    seen = numbers(ViewTransform(SPEC), 700)
-    assert seen == [expected(number).tobytes() for number in range(700)]
+def test_without_an_index_views_are_counted_from_zero() -> None:
+    """For more than one block of the largest size."""
+    views = next_views(ViewTransform(SPEC), 530)
+    plan = create_policy(SPEC).plan(0, 0, np.arange(530), (12, 10))
+    assert views == [view.tobytes() for view in apply(np.repeat(PIXELS[:1], 530, 0), plan)]
 
 
-def test_changing_sizes_do_not_disturb_the_numbers() -> None:
+def test_changing_sizes_do_not_change_the_count() -> None:
     transform = ViewTransform(SPEC)
     sizes = [(12, 10)] * 5 + [(9, 9)] + [(12, 10)] * 3 + [(9, 9)] * 4 + [(12, 10)]
-    seen = [numbers(transform, 1, size)[0] for size in sizes]
+    seen = [next_views(transform, 1, size)[0] for size in sizes]
     for number, size in enumerate(sizes):
         if size == (12, 10):
             assert seen[number] == expected(number).tobytes()
 
 
-def test_set_epoch_starts_the_numbers_again() -> None:
+def test_set_epoch_restarts_the_count() -> None:
     transform = ViewTransform(SPEC)
-    first = numbers(transform, 5)
+    first = next_views(transform, 5)
     transform.set_epoch(0)
-    assert numbers(transform, 5) == first
+    assert next_views(transform, 5) == first
     transform.set_epoch(1)
-    assert numbers(transform, 5) == [expected(number, epoch=1).tobytes() for number in range(5)]
+    assert next_views(transform, 5) == [expected(number, epoch=1).tobytes() for number in range(5)]
     assert transform.epoch == 1
 
 
-def test_a_pickled_transform_draws_the_same_and_starts_again() -> None:
+def test_a_pickled_transform_restarts_the_count() -> None:
     transform = ViewTransform(SPEC, seed=9)
     transform.set_epoch(4)
-    numbers(transform, 7)
+    next_views(transform, 7)
     again = pickle.loads(pickle.dumps(transform))
-    assert numbers(again, 3) == [expected(number, epoch=4, seed=9).tobytes() for number in range(3)]
+    assert next_views(again, 3) == [expected(number, epoch=4, seed=9).tobytes() for number in range(3)]
 
 
 # Workers
 
 
 class Pictures(Dataset[Any]):
-    """The same picture at every index, with a transform that knows of no index."""
+    """The same image at every index, with a transform that gets no index."""
 
     def __init__(self, transform: Any = None, count: int = 24) -> None:
         self.transform, self.count = transform, count
@@ -162,16 +163,18 @@ def passes(loader: DataLoader[Any], count: int) -> list[list[bytes]]:
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_no_two_workers_and_no_two_passes_give_the_same_views(persistent: bool) -> None:
+def test_workers_and_passes_give_different_views(persistent: bool) -> None:
     transform = Compose([ViewTransform(SPEC), PILToTensor()])
     for _ in range(9):
-        transform(Image.fromarray(PIXELS[0]))  # forked workers inherit what was drawn ahead here, and must not use it
+        transform(
+            Image.fromarray(PIXELS[0])
+        )  # forked workers inherit the plans drawn ahead here, but must not use them
     loader = DataLoader(Pictures(transform), batch_size=4, num_workers=2, persistent_workers=persistent)
     views = [view for one in passes(loader, 2) for view in one]
     assert len(set(views)) > 0.9 * len(views)
 
 
-def test_set_epoch_reaches_running_workers_and_makes_passes_reproducible() -> None:
+def test_set_epoch_works_for_running_workers() -> None:
     transform = ViewTransform(SPEC)
     loader = DataLoader(
         Pictures(Compose([transform, PILToTensor()])), batch_size=4, num_workers=2, persistent_workers=True
@@ -180,44 +183,44 @@ def test_set_epoch_reaches_running_workers_and_makes_passes_reproducible() -> No
     for epoch in (0, 1, 0):
         transform.set_epoch(epoch)
         seen.append(sorted(passes(loader, 1)[0]))
-    wanted = [
+    expected_views = [
         sorted(PILToTensor()(Image.fromarray(expected(number, epoch))).numpy().tobytes() for number in range(24))
         for epoch in (0, 1)
     ]
-    assert seen[:2] == wanted
+    assert seen[:2] == expected_views
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(0, 4), (2, 4), (2, 7)])
-def test_keyed_views_depend_on_the_index_alone(workers: int, batch: int) -> None:
+def test_dataset_views_depend_on_the_index_only(workers: int, batch: int) -> None:
     transform = ViewTransform(SPEC)
-    keyed = ViewDataset(Pictures(), transform, then=PILToTensor())
-    assert len(keyed) == 24
+    dataset = ViewDataset(Pictures(), transform, then=PILToTensor())
+    assert len(dataset) == 24
     transform.set_epoch(3)
-    loader = DataLoader(keyed, batch_size=batch, num_workers=workers, shuffle=True)
+    loader = DataLoader(dataset, batch_size=batch, num_workers=workers, shuffle=True)
     seen = {int(label): view for views, labels in loader for view, label in zip(views, labels, strict=True)}
     assert sorted(seen) == list(range(24))
     for index, view in seen.items():
         assert_array_equal(view.permute(1, 2, 0), expected(index, epoch=3))
 
 
-def test_keyed_takes_images_of_several_sizes_and_single_and_negative_indices() -> None:
+def test_dataset_takes_several_sizes_and_negative_indices() -> None:
     class Sizes(Pictures):
         def __getitem__(self, index: int) -> tuple[Any, int]:
             image = Image.fromarray(PIXELS[0])
             return (image if index % 3 else image.resize((7, 5)).convert("L" if index % 2 else "RGB")), index
 
-    keyed = ViewDataset(Sizes(), ViewTransform(SPEC))
-    together = keyed.__getitems__([0, 1, 3, 5, 4])
-    for (view, label), index in zip(together, [0, 1, 3, 5, 4], strict=True):
+    dataset = ViewDataset(Sizes(), ViewTransform(SPEC))
+    batch = dataset.__getitems__([0, 1, 3, 5, 4])
+    for (view, label), index in zip(batch, [0, 1, 3, 5, 4], strict=True):
         assert label == index
-        assert_array_equal(np.asarray(view), np.asarray(keyed[index][0]))
-    assert_array_equal(np.asarray(keyed[-1][0]), np.asarray(keyed[23][0]))
-    assert not issubclass(type(keyed), IterableDataset)
+        assert_array_equal(np.asarray(view), np.asarray(dataset[index][0]))
+    assert_array_equal(np.asarray(dataset[-1][0]), np.asarray(dataset[23][0]))
+    assert not issubclass(type(dataset), IterableDataset)
 
 
 @pytest.mark.parametrize(
     "make", [lambda: ViewTransform(None), lambda: ViewTransform("flip", seed=1.5), lambda: ViewDataset([], "flip")]
 )
-def test_what_cannot_work_is_refused_when_it_is_made(make: Any) -> None:
+def test_invalid_arguments_are_refused_at_construction(make: Any) -> None:
     with pytest.raises(InputError, match=r"ViewTransform"):
         make()
