@@ -20,7 +20,7 @@ def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -
     assert [path.name for path in folder.glob("cifar100-*")] == ["cifar100-table1-m7-kd_seed=0"]
     assert "| M = 7 | with the teacher | " in result.out
     assert "| M = 0 | label only |  | 0 | 18.4 |" in result.out
-    for name in ("index.html", "report.md", "report.json", "runs.csv", "figures/gains.svg"):
+    for name in ("index.html", "report.md", "report.json", "runs.csv", "figures/curves.svg"):
         assert (folder / "table1-report" / name).is_file()
     before = (folder / "table1-report/report.json").read_bytes()
     again = kdaug(*only, "--out", tmp_path / "again")

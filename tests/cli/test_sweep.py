@@ -12,24 +12,38 @@ from threading import Thread
 
 import pytest
 
+from kdaug.cli.main import main
 from kdaug.storage import is_locked
+from kdaug.study.sweep import Job
 from kdaug.training import RunDirectory, read_metrics
+
+
+class InProcess:
+    """Workers that run each job in this process, which saves the start of a process per job."""
+
+    def __init__(self) -> None:
+        self._codes = dict[str, int]()
+
+    def has_room(self) -> bool:
+        return True
+
+    def start(self, job: Job, log: Path) -> None:
+        self._codes[job.name] = main([*job.arguments])
+
+    def poll(self) -> dict[str, int]:
+        codes, self._codes = self._codes, {}
+        return codes
+
+    def stop(self) -> None:
+        pass
 
 
 def test_failed_jobs_are_reported_and_finished_ones_skipped(
     demo_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
     folder = tmp_path / "sweep"
-    command = (
-        "sweep",
-        "demo",
-        "optimization.global_batch=64,9999",
-        "--dir",
-        folder,
-        *demo_flags,
-        "--teacher.source",
-        "none",
-    )
+    flags = ("--dir", folder, *demo_flags, "--teacher.source", "none", "--jobs", "2")
+    command = ("sweep", "demo", "optimization.global_batch=64,9999", *flags)
     result = kdaug(*command)
     assert result.code == 1
     assert (
@@ -47,9 +61,12 @@ def test_failed_jobs_are_reported_and_finished_ones_skipped(
     assert kdaug("runs", folder).out.count("finished") == 1
 
 
-def test_two_runs_share_a_teacher_and_its_labels(demo_flags: list[str], kdaug: Callable, tmp_path: Path) -> None:
+def test_two_runs_share_a_teacher_and_its_labels(
+    demo_flags: list[str], kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdaug.cli.sweep.create_workers", lambda *_, **__: InProcess())
     flags = [*demo_flags, "--teacher.epochs", "1"]
-    assert kdaug("sweep", "demo", "supervision.weight=1,2", "--dir", tmp_path / "s", *flags, "--jobs", "2").code == 0
+    assert kdaug("sweep", "demo", "supervision.weight=1,2", "--dir", tmp_path / "s", *flags).code == 0
     (store,) = (tmp_path / "s/labels").iterdir()
     (teacher,) = (tmp_path / "s/teachers").iterdir()
     alone = kdaug("train", "demo", *flags, "--supervision.weight", "2", "--run.dir", tmp_path / "s/alone")

@@ -97,7 +97,7 @@ def test_photos_are_trained_with_a_teacher(photos_run: Path) -> None:
 def test_weights_do_not_depend_on_workers(
     kdaug: Callable, photos_flags: list[str], photos_run: Path, shapes: Path, workers: str
 ) -> None:
-    run = photos_run.with_name(f"workers-{workers}")  # beside the first, to share its teacher
+    run = photos_run.with_name(f"workers-{workers}")  # next to the first, to share its teacher
     flags = ["--data.root", shapes, "--run.dir", run, "--data.workers", workers]
     assert kdaug("train", "photos", *photos_flags, *flags).code == 0
     assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()

@@ -39,6 +39,8 @@ FACTS = [
     ("adversary.epsilon", (255.0,), (0.0, 256.0)),
     ("optimization.momentum", (0.9,), (0.0, 1.0)),
     ("optimization.clip_norm", (None, 1e-9), (0.0,)),
+    ("optimization.clean_epochs", (0,), (-1,)),
+    ("data.workers", (0, 1024), (-1, 1025)),
     ("run.threads", (None, 1, 1024), (0, 1025)),
     ("run.dir", (None, "a"), ("",)),
 ]
@@ -124,6 +126,7 @@ def words_of(annotation: Any) -> list[str]:
     [
         (bool, ""),
         (Annotated[int, Ge(1)], "at least 1"),
+        (Annotated[int, Ge(0), Le(9)], "from 0 to 9"),
         (Annotated[float, Gt(0), Le(1)], "above 0 and at most 1"),
         (Annotated[float, Ge(0), Lt(1)] | None, "at least 0 and below 1, or None"),
         (tuple[Annotated[float, Gt(0)], ...], "each above 0"),

@@ -1,4 +1,4 @@
-"""What each op does to one image in NumPy, independent of the kernels; and random images for tests."""
+"""Random images, and the definition of ops in NumPy, independent of the kernels."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ def images(draw: st.DrawFn, shortest: int = 1, longest: int = 24, square: bool =
     shape = (height, width, draw(st.sampled_from([1, 3])))
     low, high = sorted(draw(st.tuples(st.integers(0, 255), st.integers(0, 255)) | st.just((0, 255))))
     noise = np.random.default_rng(draw(st.integers(0, 999))).integers(low, high + 1, shape, np.uint8)
-    few = np.where(noise > (low + high) // 2, np.uint8(high), np.uint8(low))
-    return draw(st.sampled_from([noise, few]))
+    two_values = np.where(noise > (low + high) // 2, np.uint8(high), np.uint8(low))
+    return draw(st.sampled_from([noise, two_values]))
 
 
 colors = st.tuples(*[st.integers(0, 255)] * 3)
 
 
 def apply_op(image: Pixels, *step: object, fill: int | tuple[int, int, int] = 0, resample: str = "nearest") -> Pixels:
+    """The view of one image after one step (op, argument), by kdaug."""
     return kdaug.apply(image[None], kdaug.plan_of([[step]], image.shape[:2], fill, resample))[0]
 
 
 def apply_op_with_each(image: Pixels, op: str, arguments: Sequence[float]) -> Pixels:
-    """The views of one image: `op` with each of the arguments."""
+    """The views of one image after `op` with each of the arguments, by kdaug."""
     plan = kdaug.plan_of([[(op, argument)] for argument in arguments], image.shape[:2])
     return kdaug.apply(np.repeat(image[None], len(arguments), 0), plan, threads=1)
 
@@ -49,8 +50,8 @@ def luma(image: Pixels) -> NDArray[np.int64]:
 def blend(degenerate: NDArray[np.int64], image: Pixels, factor: float) -> Pixels:
     """degenerate + factor * (image - degenerate) in float32, clipped and truncated."""
     difference = (image.astype(int) - degenerate).astype(np.float32)
-    mixed = degenerate.astype(np.float32) + np.float32(factor) * difference
-    return np.trunc(np.clip(mixed, 0, 255)).astype(np.uint8)
+    blended = degenerate.astype(np.float32) + np.float32(factor) * difference
+    return np.trunc(np.clip(blended, 0, 255)).astype(np.uint8)
 
 
 def smooth(image: Pixels) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What each op does to one image, said with Pillow. This is the definition: the kernels must give these bytes."""
+"""The definition of each op in Pillow. The kernels must give the same bytes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _PILLOW_RESAMPLE = (Image.Resampling.NEAREST, Image.Resampling.BILINEAR, Image.R
 
 
 def view_of(image: NDArray[np.uint8], plan: ViewPlan, row: int) -> NDArray[np.uint8]:
-    """uint8 [H,W,C] after the steps of `plan` for image `row`: uint8 [H',W',C]."""
+    """Applies the steps of row `row` of `plan` to an image uint8 [H,W,C]; returns uint8 [H',W',C]."""
     channels = image.shape[2]
-    seen = Image.fromarray(image[..., 0] if channels == 1 else image)
+    view = Image.fromarray(image[..., 0] if channels == 1 else image)
     for step in np.flatnonzero(plan.op[row]):
         color = plan.fill[row, step].tolist()
         fill = color[0] if channels == 1 else tuple(color)
         resample = _PILLOW_RESAMPLE[plan.resample[row, step]]
-        seen = _OPERATIONS[NAMES[plan.op[row, step]]](seen, plan.argument[row, step], fill, resample)
-    return np.asarray(seen).reshape(seen.height, seen.width, channels)
+        view = _OPERATIONS[NAMES[plan.op[row, step]]](view, plan.argument[row, step], fill, resample)
+    return np.asarray(view).reshape(view.height, view.width, channels)
 
 
 def _affine(image: Image.Image, coefficients: tuple[float, ...], fill: Fill, resample: Image.Resampling) -> Image.Image:
@@ -71,13 +71,13 @@ def _solarize(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resa
 
 
 def _solarize_add(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resampling) -> Image.Image:
-    """Adds to values below 128, within 0..255 (tensorflow/tpu 7dc921f, efficientnet/autoaugment.py)."""
+    """Adds to values below 128 and clips to 0..255 (tensorflow/tpu 7dc921f, efficientnet/autoaugment.py)."""
     table = [min(max(int(v + a[0]), 0), 255) if v < 128 else v for v in range(256)]
     return image.point(table * len(image.getbands()))
 
 
 def _posterize(image: Image.Image, a: Arguments, fill: Fill, resample: Image.Resampling) -> Image.Image:
-    """Keeps the high bits; none is black (which Pillow refuses), 8 or more change nothing."""
+    """Keeps the high bits; 0 bits give black (Pillow raises an error), 8 or more change nothing."""
     if a[0] < 1:
         return Image.new(image.mode, image.size)
     return ImageOps.posterize(image, min(int(a[0]), 8))

@@ -1,4 +1,4 @@
-"""Every op, filter, size and argument against Pillow, byte for byte; and what the kernels do with whole plans."""
+"""Every op, filter, size and argument, and plans of several steps, against Pillow, byte for byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pillow_views import view_of
 
 import kdaug
-from kdaug.views.ops import CODES, NAMES, INTEGER_OPS
+from kdaug.views.ops import CODES, INTEGER_OPS, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
 Pixels = NDArray[np.uint8]
@@ -21,7 +21,7 @@ OPS = [name for name in NAMES if name not in ("none", "crop")]
 GEOMETRIC = ["shear-x", "shear-y", "translate-x", "translate-y", "rotate"]
 COUNT = 16
 
-# Ordinary, around ties and quarter turns, where fixed point ends, where whole numbers end, where floats end.
+# Small values, ties and quarter turns, the limits of fixed point, of integers and of floats.
 SPECIAL = [
     0, 1, -1, 0.5, -0.5, 1.5, 90, 180, -90, 270, 360, 45, 127.5, 128, 255, 255.5, 256, 1e-16, -1e-16, 5e-324, 32767,
     32768, -32767.5, 65535.99, 1e6, -1e6, 2**31, -(2**31), 2**32, 1e12, -1e12, 1e300, -1e300, 1.7e308, -1.7e308,
@@ -45,7 +45,7 @@ def noise(seed: int, *shape: int) -> Pixels:
 
 
 def plan_with(op: NDArray[np.uint8], argument: NDArray[np.float64], seed: int, size: tuple[int, int]) -> ViewPlan:
-    """`op` [N,S] with `argument` [N,S,4], made whole where it must be; filters and fill at random."""
+    """A plan of `op` [N,S] and `argument` [N,S,4], truncated for INTEGER_OPS; random filters and fill."""
     rng = np.random.default_rng(seed)
     whole = np.isin(op, [CODES[name] for name in INTEGER_OPS])
     argument[whole] = np.clip(np.trunc(argument[whole]), -(2.0**62), 2.0**62)
@@ -56,8 +56,8 @@ def plan_with(op: NDArray[np.uint8], argument: NDArray[np.float64], seed: int, s
 def assert_equals_pillow(images: Pixels, plan: ViewPlan) -> None:
     views = kdaug.apply(images, plan, threads=1)
     for row, image in enumerate(images):
-        told = f"{plan.steps(row)}, {plan.resample[row]}, fill {plan.fill[row].tolist()}, {image.shape}"
-        assert_array_equal(views[row], view_of(image, plan, row), err_msg=told)
+        message = f"{plan.steps(row)}, {plan.resample[row]}, fill {plan.fill[row].tolist()}, {image.shape}"
+        assert_array_equal(views[row], view_of(image, plan, row), err_msg=message)
 
 
 @settings(max_examples=300)
@@ -93,7 +93,7 @@ def test_every_op_equals_pillow(
     steps=st.integers(2, 6),
 )
 def test_plans_of_several_steps_equal_pillow(seed: int, height: int, width: int, channels: int, steps: int) -> None:
-    """Ops that follow each other, and that may meet what is left in the buffers by those before."""
+    """The buffers contain pixels of earlier steps."""
     rng = np.random.default_rng(seed)
     op = rng.integers(0, len(NAMES), (COUNT, steps), np.uint8)
     op[op == CODES["crop"]] = CODES["invert"]
@@ -126,13 +126,13 @@ def test_larger_images_equal_pillow(size: tuple[int, int], channels: int, resamp
         max_size=4,
     ),
 )
-def test_crops_in_any_number_equal_pillow(seed: int, channels: int, windows: list[tuple[int, ...]]) -> None:
+def test_several_crops_equal_pillow(seed: int, channels: int, windows: list[tuple[int, ...]]) -> None:
     steps = [step for window in windows for step in [("crop", window), ("sharpness", 1.5), ("rotate", 30.0)]]
     plan = kdaug.plan_of([steps], (9, 11), fill=77)
     assert_equals_pillow(noise(seed, 1, 9, 11, channels), plan)
 
 
-def test_an_image_cropped_to_nothing_and_back_is_fill() -> None:
+def test_an_image_cropped_to_size_0_becomes_the_fill() -> None:
     plan = kdaug.plan_of(
         [[("crop", (0, 0, 0, 5)), ("equalize",), ("rotate", 5.0), ("crop", (-2, 0, 4, 4))]], (9, 11), 7
     )
@@ -143,8 +143,8 @@ def test_an_image_cropped_to_nothing_and_back_is_fill() -> None:
 def test_threads_and_batch_split_do_not_change_a_byte(threads: int) -> None:
     images = noise(0, 37, 20, 24, 3)
     plan = kdaug.create_policy("randaugment-n3-m9@tf-efficientnet").plan(1, 2, np.arange(37), (20, 24))
-    together = kdaug.apply(images, plan, threads)
+    batch = kdaug.apply(images, plan, threads)
     cuts = [0, 1, 5, 30, 37]
     parts = [kdaug.apply(images[a:b], plan[a:b], threads) for a, b in pairwise(cuts)]
-    assert_array_equal(np.concatenate(parts), together)
+    assert_array_equal(np.concatenate(parts), batch)
     assert_equals_pillow(images, plan)

@@ -1,56 +1,101 @@
-"""Several processes that train the tests' tiny recipe together."""
+"""Several processes that train or label together, as torchrun starts them on one machine."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import support.networks  # noqa: F401  (registers the networks)
+import torch
+from support.recipes import TINY, with_settings
+
+from kdaug.training import Interrupted, run, train
+from kdaug.training.distributed import distributed_context
+
 TIMEOUT = 120
-TESTS = Path(__file__).parents[1]
 
 
 @dataclass
 class Ranks:
-    """The processes, in the order of ranks, and the folder where they record their batches."""
+    """The processes, in the order of ranks."""
 
-    processes: list[subprocess.Popen[str]]
-    record: Path
+    processes: list[ForkServerProcess]
 
-    def wait(self) -> list[int]:
-        """Waits until all have ended; their exit codes."""
+    def wait(self) -> list[int | None]:
+        """Waits until all have ended; their exit codes. Kills those that do not end."""
         for process in self.processes:
-            process.communicate(timeout=TIMEOUT)
-        return [process.returncode for process in self.processes]
-
-    def batches(self) -> list[list[dict[str, list[Any]]]]:
-        """For each rank, the "indices", "labels" and hashes of "views" of every step."""
-        return [json.loads((self.record / f"{rank}.json").read_text()) for rank in range(len(self.processes))]
+            process.join(TIMEOUT)
+            process.kill()
+            process.join()
+        return [process.exitcode for process in self.processes]
 
 
-def start_ranks(size: int, record: Path, settings: dict[str, Any]) -> Ranks:
-    """Starts `size` processes on this machine, as torchrun does. settings: by dotted name, see `train_rank`."""
-    record.mkdir(parents=True, exist_ok=True)
+def start_ranks(
+    size: int, function: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None
+) -> Ranks:
+    """Calls `function(*arguments)` in `size` processes. environment: additional variables."""
+    context = multiprocessing.get_context("forkserver")  # imports torch once, not in each process
+    context.set_forkserver_preload(["kdaug.training.smoke_test"])
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {
         "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-        "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        **(environment or {}),
     }  # fmt: skip
-    command = [sys.executable, "-m", "support.train_rank", str(record), json.dumps(settings)]
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    return Ranks(processes, record)
+    processes = []
+    for rank in range(size):
+        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(context.Process(target=_run_rank, args=(own, function, arguments)))
+        processes[-1].start()
+    return Ranks(processes)
+
+
+def _run_rank(environment: dict[str, str], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment)
+    try:
+        function(*arguments)
+    except Interrupted:
+        sys.exit(130)
+
+
+def train_rank(settings: dict[str, Any], record: Path | None = None) -> None:
+    """For `start_ranks`: trains TINY with settings, by dotted name, and records this rank's batches, see `batches_in`."""
+    batches: list[dict[str, Any]] = []
+    training_batches = run.training_batches
+
+    def record_batches(*arguments: Any) -> Iterator[Any]:
+        for batch in training_batches(*arguments):
+            hashes = [hashlib.sha256(view.numpy().tobytes()).hexdigest() for view in batch.pixels]
+            batches.append({"indices": batch.key.indices.tolist(), "labels": batch.labels.tolist(), "views": hashes})
+            yield batch
+
+    run.training_batches = record_batches
+    try:
+        train(with_settings(TINY, settings))
+    finally:
+        run.training_batches = training_batches
+    if record is not None:
+        record.mkdir(parents=True, exist_ok=True)
+        (record / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(batches))
+
+
+def batches_in(record: Path, rank: int = 0) -> list[dict[str, list[Any]]]:
+    """The "indices", "labels" and hashes of "views" of a rank's batches, as written by `train_rank`."""
+    return json.loads((record / f"{rank}.json").read_text())
+
+
+def meet_repeatedly() -> None:
+    """For `start_ranks`: two ranks join a process group again and again."""
+    for start in range(30):
+        with distributed_context() as dist:
+            assert dist.sum(torch.tensor([dist.rank + 1.0])).item() == 3, start

@@ -20,9 +20,9 @@ WITH_TEACHER = replace(
     TINY,
     student=Network("small_convnet"),
     teacher=Teacher(source="train"),
-    optimization=Optimization(epochs=2, global_batch=64),
+    optimization=Optimization(epochs=2, global_batch=64, precision="float32"),
 )
-"""The same with a convolutional network and a teacher that is trained first, in the machine's precision."""
+"""The same with a convolutional network and a teacher that is trained first."""
 
 DROPOUT = {"student.name": "softmax_regression_dropout", "run.resume": True}
 """Settings for TINY: its result also depends on torch's generator."""

@@ -51,3 +51,8 @@ def assert_same_run(run: Path, reference: Path) -> None:
 def folder_content(folder: Path) -> dict[str, tuple[bytes, int]]:
     """The bytes and the modification time of every file below `folder`, by path."""
     return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def store_content(folder: Path) -> dict[str, bytes]:
+    """The files of a label store, by name; of recipe.yaml only the name, as it contains run.dir."""
+    return {path.name: b"" if path.name == "recipe.yaml" else path.read_bytes() for path in folder.iterdir()}

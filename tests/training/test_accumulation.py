@@ -71,7 +71,10 @@ def test_drop_rates_and_checkpointing_reach_the_network(tiny_recipe: TinyRecipe)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"student.drop_path": 0.2}, "network softmax_regression_strict does not support student.drop_path; leave it at 0"),
+        (
+            {"student.drop_path": 0.2},
+            "network softmax_regression_strict does not support student.drop_path; leave it at 0",
+        ),
         ({"run.grad_checkpointing": True}, "network softmax_regression_strict does not support run.grad_checkpointing"),
     ],
 )

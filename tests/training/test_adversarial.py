@@ -1,4 +1,4 @@
-"""AdvProp: the attack does harm within its bounds, and what it touches is only the auxiliary norms'."""
+"""AdvProp: the attack raises the loss within its bounds, and uses the auxiliary batch norms alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.runs import assert_same_run, read_lines
+from support.steps import before_each_step
 from torch import nn
 from torch.nn import functional
 
 from kdaug import InputError
-from kdaug.config import Adversary
+from kdaug.config import Adversary, Recipe
 from kdaug.networks import InputFormat, create_network, load_network, read_weights
 from kdaug.training import train
 from kdaug.training.adversarial import add_auxiliary_norms, drop_auxiliary_norms, pgd_attack
@@ -32,79 +34,80 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def network(images: torch.Tensor) -> nn.Module:
-    """A Wide-ResNet with auxiliary norms that has learned LABELS of `images`, clean and moved, a little."""
+    """A Wide-ResNet with auxiliary norms, trained for a few steps on LABELS of clean and attacked `images`."""
     torch.manual_seed(0)
     network = add_auxiliary_norms(create_network("wide_resnet10_1", 5, 3), "wide_resnet10_1")
     optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9)
     clean = FORMAT.prepare(images)
     for _ in range(20):
-        moved = pgd_attack(network, clean, LABELS, Adversary(steps=1, epsilon=4), FORMAT)
+        attacked = pgd_attack(network, clean, LABELS, Adversary(steps=1, epsilon=4), FORMAT)
         network.train()
-        functional.cross_entropy(network(torch.cat([clean, moved])), LABELS.repeat(2)).backward()
+        functional.cross_entropy(network(torch.cat([clean, attacked])), LABELS.repeat(2)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return network
 
 
-def through_auxiliary(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Logits in evaluation mode by a network whose every norm is the auxiliary one."""
+def auxiliary_logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Logits in evaluation mode of a network whose batch norms are the auxiliary ones."""
     plain = create_network("wide_resnet10_1", 5, 3)
     state = network.state_dict()
-    plain.load_state_dict({key: state.get(_beside(key), value) for key, value in state.items() if "aux_bn" not in key})
+    plain.load_state_dict(
+        {key: state.get(_auxiliary_key(key), value) for key, value in state.items() if "aux_bn" not in key}
+    )
     return plain.eval()(images)
 
 
-def _beside(key: str) -> str:
+def _auxiliary_key(key: str) -> str:
     module, _, tensor = key.rpartition(".")
     return f"{module}.aux_bn.0.{tensor}"
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 6), st.floats(0.5, 16), st.floats(0.3, 4), st.integers(0, 2**31))
-def test_moved_pixels_stay_near_and_in_range(
+def test_attacked_pixels_stay_within_epsilon_and_range(
     network: nn.Module, images: torch.Tensor, steps: int, epsilon: float, step_size: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
     clean = FORMAT.prepare(images)
-    moved = pgd_attack(network, clean, LABELS, Adversary(steps, epsilon, step_size), FORMAT)
+    attacked = pgd_attack(network, clean, LABELS, Adversary(steps, epsilon, step_size), FORMAT)
     mean, std = (torch.tensor(values)[:, None, None] for values in (FORMAT.mean, FORMAT.std))
-    before, after = (255 * (x * std + mean) for x in (clean, moved))
+    before, after = (255 * (x * std + mean) for x in (clean, attacked))
     assert (after - before).abs().max() <= epsilon + 1e-3
     assert after.min() >= -1e-3
     assert after.max() <= 255 + 1e-3
-    assert not moved.requires_grad
+    assert not attacked.requires_grad
 
 
-def test_the_attack_raises_the_loss_the_more_the_longer(network: nn.Module, images: torch.Tensor) -> None:
+def test_more_attack_steps_raise_the_loss_further(network: nn.Module, images: torch.Tensor) -> None:
     clean, losses = FORMAT.prepare(images), []
     for steps in (1, 3, 10):
         torch.manual_seed(0)
-        moved = pgd_attack(network, clean, LABELS, Adversary(steps, 8, 2), FORMAT)
-        losses.append(functional.cross_entropy(through_auxiliary(network, moved), LABELS).item())
+        attacked = pgd_attack(network, clean, LABELS, Adversary(steps, 8, 2), FORMAT)
+        losses.append(functional.cross_entropy(auxiliary_logits(network, attacked), LABELS).item())
     torch.manual_seed(0)
     noise = (clean + 8 / 255 * (2 * torch.rand_like(clean) - 1) / 0.25).clone()
-    assert functional.cross_entropy(through_auxiliary(network, noise), LABELS) < losses[1]
-    assert functional.cross_entropy(through_auxiliary(network, clean), LABELS) < losses[0] < losses[1] < losses[2]
+    assert functional.cross_entropy(auxiliary_logits(network, noise), LABELS) < losses[1]
+    assert functional.cross_entropy(auxiliary_logits(network, clean), LABELS) < losses[0] < losses[1] < losses[2]
 
 
-def test_one_step_goes_down_the_slope_of_the_auxiliary_branch_towards_a_wrong_class(
-    network: nn.Module, images: torch.Tensor
-) -> None:
-    """The sign of the gradient by an independent network; with epsilon above the step, no bound interferes."""
-    clean = torch.full_like(FORMAT.prepare(images), 0.1)  # nowhere near 0 or 255
+def test_one_attack_step_follows_the_gradient_to_a_wrong_class(network: nn.Module, images: torch.Tensor) -> None:
+    """The sign of the gradient of an independent network; epsilon is above the step, so that no bound has an effect."""
+    clean = torch.full_like(FORMAT.prepare(images), 0.1)  # far from 0 and 255
     torch.manual_seed(5)
-    moved = pgd_attack(network, clean, LABELS, Adversary(1, 2, 1), FORMAT)
+    attacked = pgd_attack(network, clean, LABELS, Adversary(1, 2, 1), FORMAT)
     torch.manual_seed(5)
     unit = 1 / (255 * torch.tensor(FORMAT.std)[:, None, None])
     start = (clean - 2 * unit + torch.rand_like(clean) * 4 * unit).requires_grad_()
     targets = (LABELS + torch.randint_like(LABELS, 1, 5)) % 5
     assert (targets != LABELS).all()
-    functional.cross_entropy(through_auxiliary(network, start), targets, reduction="sum").backward()
+    functional.cross_entropy(auxiliary_logits(network, start), targets, reduction="sum").backward()
     expected = (start.detach() - unit * start.grad.sign()).clamp(clean - 2 * unit, clean + 2 * unit)
-    same = (moved - expected).abs() < 1e-4
-    assert same.double().mean() > 0.999  # where the slope is 0 up to rounding, its sign is anybody's guess
+    same = (attacked - expected).abs() < 1e-4
+    assert same.double().mean() > 0.999  # where the gradient is 0 up to rounding, its sign is arbitrary
 
 
-def test_an_attack_changes_nothing_in_the_network(network: nn.Module, images: torch.Tensor) -> None:
+def test_an_attack_does_not_change_the_network(network: nn.Module, images: torch.Tensor) -> None:
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     pgd_attack(network, FORMAT.prepare(images), LABELS, Adversary(steps=2), FORMAT)
@@ -113,7 +116,7 @@ def test_an_attack_changes_nothing_in_the_network(network: nn.Module, images: to
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_each_half_of_a_batch_moves_its_own_statistics(images: torch.Tensor) -> None:
+def test_each_half_of_a_batch_updates_its_own_statistics(images: torch.Tensor) -> None:
     network = add_auxiliary_norms(create_network("wide_resnet10_1", 5, 3), "wide_resnet10_1").train()
     clean = FORMAT.prepare(images)
     network(torch.cat([clean, clean + 1]))
@@ -144,40 +147,29 @@ def test_a_network_without_batch_norms_is_refused() -> None:
         add_auxiliary_norms(timm.create_model("vit_tiny_patch16_224"), "vit_tiny_patch16_224")
 
 
-def test_a_run_with_an_adversary_logs_both_losses_and_leaves_plain_weights(
-    tiny: Callable, lines_of: Callable, tmp_path: Path
-) -> None:
-    run = train(tiny({"student.name": "small_convnet", "adversary.steps": 1})).directory
-    for line in lines_of(run):
-        if line["kind"] == "step":
-            assert line["loss"] == pytest.approx(line["cross_entropy"] + line["adversarial"], rel=1e-5)
-            assert line["adversarial"] > 0
+def test_a_run_logs_both_losses_and_saves_plain_weights(tiny_recipe: Callable[..., Recipe]) -> None:
+    run = train(tiny_recipe({"student.name": "small_convnet", "adversary.steps": 1})).directory
+    for line in read_lines(run, "step"):
+        assert line["loss"] == pytest.approx(line["cross_entropy"] + line["adversarial"], rel=1e-5)
+        assert line["adversarial"] > 0
     tensors, _ = read_weights(run / "last.safetensors")
     assert not [name for name in tensors if "aux" in name]
     load_network(run / "last.safetensors")
 
 
-def test_a_run_with_an_adversary_stopped_amid_an_epoch_goes_on_bit_for_bit(
-    tiny: Callable, each_step: Callable, lines_of: Callable, tmp_path: Path
-) -> None:
+def test_a_run_with_adversary_resumes_bit_for_bit(tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     settings = {"student.name": "small_convnet", "adversary.steps": 2, "run.resume": True}
-    whole = train(tiny({**settings, "run.dir": str(tmp_path / "whole")})).directory
-    stopped = tiny({**settings, "run.checkpoint_steps": 1})
+    uninterrupted = train(tiny_recipe({**settings, "run.dir": str(tmp_path / "uninterrupted")})).directory
+    recipe = tiny_recipe({**settings, "run.checkpoint_steps": 1})
 
     class Stop(Exception):
         pass
 
-    calls = iter(range(10**6))
-
-    def stop_in_the_sixth_forward(*_: object) -> None:
-        if next(calls) == 5:
+    def stop_in_step_6(step: int, *_: object) -> None:
+        if step == 6:
             raise Stop
 
-    with pytest.raises(Stop), each_step(stop_in_the_sixth_forward):
-        train(stopped)
+    with pytest.raises(Stop), before_each_step(stop_in_step_6):
+        train(recipe)
     torch.manual_seed(99)
-    resumed = train(stopped).directory
-    assert (resumed / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
-    assert [line for line in lines_of(resumed) if line["kind"] == "step"] == [
-        line for line in lines_of(whole) if line["kind"] == "step"
-    ]
+    assert_same_run(train(recipe).directory, uninterrupted)

@@ -1,16 +1,11 @@
-"""Several processes learn what one would: the same views in the same order, the same figures, resumed bit for bit."""
+"""Several processes train as one: the same views in the same order, the same metrics, resumed bit for bit."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,197 +13,132 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support.ranks import TIMEOUT, batches_in, meet_repeatedly, start_ranks, train_rank
+from support.recipes import with_settings
+from support.runs import losses, read_lines, step_numbers, weight_bytes, without_seconds
 
 from kdaug import InputError
 from kdaug.config import Optimization, Recipe, Run
 from kdaug.data.loader import BatchKey, evaluation_keys
+from kdaug.inference import evaluate_run
 from kdaug.training.distributed import DistContext, SyncFlags, is_lost_connection, is_restarted_job
 from kdaug.training.parallel import accumulation_steps, check_parallel, place_network, prepare_network
 
-PATIENCE = 120
-SCRIPT = Path(__file__).with_name("one_rank.py")
-SHARED = {"optimization.global_batch": 48, "data.train_images": 240, "run.checkpoint_steps": 1}
-
-
-@dataclass
-class Ranks:
-    """Processes that train together, and where they note what they see."""
-
-    processes: list[subprocess.Popen[str]]
-    record: Path
-
-    def finish(self) -> list[int]:
-        """Exit codes, in the order of ranks."""
-        for process in self.processes:
-            process.communicate(timeout=PATIENCE)
-        return [process.returncode for process in self.processes]
-
-    def seen(self) -> list[list[dict[str, list[Any]]]]:
-        """What each rank saw at each step."""
-        return [json.loads((self.record / f"{rank}.json").read_text()) for rank in range(len(self.processes))]
-
-
-def start(size: int, record: Path, settings: dict[str, Any]) -> Ranks:
-    """As torchrun starts `size` processes on one machine."""
-    record.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(record), json.dumps({**SHARED, **settings})]
-    processes = []
-    for rank in range(size):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size)}
-        environment = {**os.environ, **shared, **own}
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    return Ranks(processes, record)
-
-
-def lines(run: Path, kind: str) -> list[dict[str, Any]]:
-    return [line for text in (run / "metrics.jsonl").open() if (line := json.loads(text))["kind"] == kind]
+SETTINGS = {"optimization.global_batch": 48, "data.train_images": 240, "run.checkpoint_steps": 1}
+CONVNET = {**SETTINGS, "student.name": "small_convnet", "optimization.ema_decay": 0.9, "run.resume": True}
+"""A network with batch norms and dropout, and a moving average of its weights."""
 
 
 @pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, Ranks]]:
-    """The same recipe, a softmax regression with dropout off, trained by 1, 2 and 3 processes."""
-    place = tmp_path_factory.mktemp("worlds")
-    trained = {}
-    for size in (1, 2, 3):
-        ranks = start(size, place / f"seen-{size}", {"run.dir": str(place / f"run-{size}")})
-        assert ranks.finish() == [0] * size
-        trained[size] = (place / f"run-{size}", ranks)
-    return trained
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A softmax regression without dropout, trained by one and by three processes in run-1 and run-3; their batches in
+    batches-1 and batches-3."""
+    folder = tmp_path_factory.mktemp("ranks")
+    train_rank({**SETTINGS, "run.dir": str(folder / "run-1")}, folder / "batches-1")
+    settings = {**SETTINGS, "run.dir": str(folder / "run-3")}
+    assert start_ranks(3, train_rank, settings, folder / "batches-3").wait() == [0, 0, 0]
+    return folder
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_views_order_and_labels_are_the_same_for_every_number_of_processes(
-    worlds: dict[int, tuple[Path, Ranks]], size: int
-) -> None:
-    (alone,), ranks = worlds[1][1].seen(), worlds[size][1].seen()
+@pytest.fixture(scope="module")
+def convnet_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CONVNET trained by three processes, never stopped."""
+    run = tmp_path_factory.mktemp("convnet") / "run"
+    assert start_ranks(3, train_rank, {**CONVNET, "run.dir": str(run)}).wait() == [0, 0, 0]
+    return run
+
+
+def test_three_ranks_share_the_views_of_one(folder: Path) -> None:
+    alone, ranks = batches_in(folder / "batches-1"), [batches_in(folder / "batches-3", rank) for rank in range(3)]
     assert len(alone) == 10
     for step, whole in enumerate(alone):
         for name in ("indices", "labels", "views"):
             shares = [rank[step][name] for rank in ranks]
-            assert [len(share) for share in shares] == [48 // size] * size
+            assert [len(share) for share in shares] == [16, 16, 16]
             assert [item for share in shares for item in share] == whole[name]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_what_is_learned_and_measured_is_the_same_up_to_rounding(
-    worlds: dict[int, tuple[Path, Ranks]], size: int
-) -> None:
-    alone, together = worlds[1][0], worlds[size][0]
-    assert [step["loss"] for step in lines(together, "step")] == pytest.approx(
-        [step["loss"] for step in lines(alone, "step")], rel=1e-5
-    )
-    weights = [safetensors.torch.load_file(run / "last.safetensors") for run in (alone, together)]
+def test_three_ranks_learn_and_score_as_one_up_to_rounding(folder: Path) -> None:
+    alone, ranks = folder / "run-1", folder / "run-3"
+    assert losses(ranks) == pytest.approx(losses(alone), rel=1e-5)
+    weights = [safetensors.torch.load_file(run / "last.safetensors") for run in (alone, ranks)]
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
-    for one, other in zip(lines(alone, "eval"), lines(together, "eval"), strict=True):
+    for one, other in zip(read_lines(alone, "eval"), read_lines(ranks, "eval"), strict=True):
         assert other["images"] == one["images"] == 2000
-        assert other["top1_error"] == pytest.approx(one["top1_error"], abs=0.11)  # two images at a tie
+        assert other["top1_error"] == pytest.approx(one["top1_error"], abs=0.11)  # two images with tied logits
         assert other["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5)
-    assert json.loads((together / "environment.json").read_text())["processes"] == size
+    assert json.loads((ranks / "environment.json").read_text())["processes"] == 3
 
 
-def test_three_processes_stopped_by_sigterm_stop_at_one_step_and_go_on_bit_for_bit(tmp_path: Path) -> None:
-    """A convolutional network with batch norm and dropout, whose average is kept."""
-    settings = {"student.name": "small_convnet", "optimization.ema_decay": 0.9, "run.resume": True}
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert start(3, tmp_path / "seen", {**settings, "run.dir": str(whole)}).finish() == [0, 0, 0]
+def test_ranks_evaluate_with_the_batch_norms_of_rank_0(convnet_run: Path) -> None:
+    """Each rank's running statistics differ, as each has its own batches. Rank 0 saves the weights."""
+    end, scores = read_lines(convnet_run)[-1], evaluate_run(convnet_run, "last", None, "cpu", None)
+    assert end["val_loss"] == pytest.approx(scores.val_loss, rel=5e-6)
 
-    ranks = start(3, tmp_path / "seen-stopped", {**settings, "run.dir": str(stopped)})
-    until = time.monotonic() + PATIENCE
-    while not list((stopped / "checkpoints").glob("step-*")):
-        assert time.monotonic() < until
+
+def test_ranks_stop_together_and_resume_bit_for_bit(convnet_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {**CONVNET, "run.dir": str(run)}
+    ranks = start_ranks(3, train_rank, settings)
+    deadline = time.monotonic() + TIMEOUT
+    while not list((run / "checkpoints").glob("step-*")):
+        assert time.monotonic() < deadline
         time.sleep(0.005)
-    ranks.processes[1].send_signal(signal.SIGTERM)  # one is enough: all stop
-    assert ranks.finish() == [130, 130, 130]
-    reached = [int(path.name[5:]) for path in (stopped / "checkpoints").glob("step-*")]
-    assert max(reached) < 10
-    assert [line["step"] for line in lines(stopped, "step")] == list(range(1, max(reached) + 1))
+    os.kill(ranks.processes[1].pid, signal.SIGTERM)  # one rank is enough to stop all
+    assert ranks.wait() == [130, 130, 130]
+    reached = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+    assert reached < 10
+    assert step_numbers(run) == list(range(1, reached + 1))
 
-    resumed = start(3, tmp_path / "seen-resumed", {**settings, "run.dir": str(stopped)})
-    assert resumed.finish() == [0, 0, 0]
-    assert len(resumed.seen()[0]) == 10 - max(reached)
-    assert (stopped / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
-    for kind in ("step", "eval"):
-        assert lines(stopped, kind) == lines(whole, kind)
+    assert start_ranks(3, train_rank, settings, tmp_path / "batches").wait() == [0, 0, 0]
+    assert len(batches_in(tmp_path / "batches")) == 10 - reached
+    assert weight_bytes(run) == weight_bytes(convnet_run)
+    assert without_seconds(read_lines(run)) == without_seconds(read_lines(convnet_run))
 
 
-def test_every_process_has_noise_of_its_own_and_a_checkpoint_keeps_it(worlds: dict[int, tuple[Path, Ranks]]) -> None:
-    checkpoint = max((worlds[3][0] / "checkpoints").iterdir())
+def test_every_rank_has_its_own_generator_in_the_checkpoint(convnet_run: Path) -> None:
+    checkpoint = max((convnet_run / "checkpoints").iterdir())
     generators = torch.load(checkpoint / "state.pt", weights_only=True)["generators"]
     assert len({states["cpu"].numpy().tobytes() for states in generators}) == 3
 
 
 @pytest.mark.slow
-def test_a_network_spread_over_processes_learns_the_same_and_its_checkpoint_is_anyones(tmp_path: Path) -> None:
-    """FSDP2 against DDP on two processes; then its half-way checkpoint finished by one process alone."""
-    settings = {"student.name": "softmax_regression", "optimization.ema_decay": 0.9, "optimization.optimizer": "adamw"}
-    replicated, spread = tmp_path / "replicated", tmp_path / "spread"
-    assert start(2, tmp_path / "a", {**settings, "run.dir": str(replicated)}).finish() == [0, 0]
-    sharded = {**settings, "run.dir": str(spread), "run.shard": True}
-    assert start(2, tmp_path / "b", sharded).finish() == [0, 0]
-    files = [safetensors.torch.load_file(run / "last.safetensors") for run in (replicated, spread)]
+def test_sharded_training_equals_replicated_training(tmp_path: Path) -> None:
+    """FSDP2 against DDP on two processes; then one process alone finishes from a sharded run's checkpoint."""
+    settings = {**SETTINGS, "optimization.ema_decay": 0.9, "optimization.optimizer": "adamw"}
+    replicated, sharded = tmp_path / "replicated", tmp_path / "sharded"
+    assert start_ranks(2, train_rank, {**settings, "run.dir": str(replicated)}).wait() == [0, 0]
+    assert start_ranks(2, train_rank, {**settings, "run.dir": str(sharded), "run.shard": True}).wait() == [0, 0]
+    files = [safetensors.torch.load_file(run / "last.safetensors") for run in (replicated, sharded)]
     assert files[0].keys() == files[1].keys()
     for name in files[0]:
         torch.testing.assert_close(files[0][name], files[1][name], rtol=1e-4, atol=1e-6)
-    checkpoints = [max((run / "checkpoints").iterdir()) for run in (replicated, spread)]
-    assert len({tuple(sorted(p.name for p in folder.iterdir())) for folder in checkpoints}) == 1
-    assert [s["loss"] for s in lines(spread, "step")] == pytest.approx(
-        [s["loss"] for s in lines(replicated, "step")], rel=1e-5
-    )
+    checkpoints = [max((run / "checkpoints").iterdir()) for run in (replicated, sharded)]
+    assert len({tuple(sorted(p.name for p in checkpoint.iterdir())) for checkpoint in checkpoints}) == 1
+    assert losses(sharded) == pytest.approx(losses(replicated), rel=1e-5)
 
-    (spread / "last.safetensors").unlink()
-    alone = {**settings, "run.dir": str(spread), "run.resume": True}
-    newest = max((spread / "checkpoints").iterdir())
+    (sharded / "last.safetensors").unlink()
+    newest = max((sharded / "checkpoints").iterdir())
     for file in newest.iterdir():
         file.unlink()
     newest.rmdir()
-    finished = start(1, tmp_path / "c", alone)
-    assert finished.finish() == [0]
-    assert len(finished.seen()[0]) == 1
-    last = safetensors.torch.load_file(spread / "last.safetensors")
+    train_rank({**settings, "run.dir": str(sharded), "run.resume": True}, tmp_path / "batches")
+    assert len(batches_in(tmp_path / "batches")) == 1
+    last = safetensors.torch.load_file(sharded / "last.safetensors")
     for name in last:
         torch.testing.assert_close(last[name], files[1][name], rtol=1e-4, atol=1e-6)
 
 
-MEETING = """
-import sys, torch
-from kdaug.training.distributed import joined
-for start in range(30):
-    with joined() as world:
-        assert world.sum(torch.tensor([world.rank + 1.0])).item() == 3, start
-print("met")
-"""
-
-
 @pytest.mark.slow
-def test_processes_started_again_on_the_store_of_the_first_start_find_each_other() -> None:
-    """As torchrun keeps its store over restarts: the addresses of processes that are gone are still in it."""
+def test_restarted_ranks_meet_on_the_store_of_the_first_start() -> None:
+    """torchrun keeps its store over restarts: it still has the addresses of processes that have ended."""
     store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    shared = {
-        "MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", MEETING],
-            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        assert [process.communicate(timeout=60)[0] for process in processes] == ["met\n", "met\n"]
-    finally:
-        for process in processes:
-            process.kill()
+    environment = {"MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    assert start_ranks(2, meet_repeatedly, environment=environment).wait() == [0, 0]
 
 
-# Without other processes
+# In one process
 
 
 def key(count: int) -> BatchKey:
@@ -216,7 +146,7 @@ def key(count: int) -> BatchKey:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
-def test_shares_are_equal_and_together_the_batch(size: int) -> None:
+def test_shares_are_equal_parts_of_the_batch(size: int) -> None:
     shares = [DistContext(rank, size).shard(key(12)) for rank in range(size)]
     assert {len(share.indices) for share in shares} == {12 // size}
     np.testing.assert_array_equal(np.concatenate([share.indices for share in shares]), key(12).indices)
@@ -225,95 +155,85 @@ def test_shares_are_equal_and_together_the_batch(size: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("count", [1, 2, 13, 40])
-def test_every_rank_evaluates_as_many_batches_and_no_image_is_counted_twice(count: int, size: int) -> None:
+def test_ranks_evaluate_every_image_once_in_equally_many_batches(count: int, size: int) -> None:
     ranks = [list(evaluation_keys(count, 4, rank, size)) for rank in range(size)]
     assert len({len(batches) for batches in ranks}) == 1
     assert max(len(batch.indices) for batches in ranks for batch in batches) <= 4
-    seen = np.concatenate([batch.indices for batches in ranks for batch in batches])
-    np.testing.assert_array_equal(np.sort(seen), np.arange(count))
+    evaluated = np.concatenate([batch.indices for batches in ranks for batch in batches])
+    np.testing.assert_array_equal(np.sort(evaluated), np.arange(count))
 
 
-def test_alone_what_is_asked_for_is_done_at_once() -> None:
-    agreement = SyncFlags(DistContext())
-    assert agreement.on(False, True) == [False, True]
-    assert agreement.on(False, False) == [False, False]
-    assert agreement.settled_on(True, False) == [True, False]
+def test_flags_of_a_single_process_take_effect_at_once() -> None:
+    flags = SyncFlags(DistContext())
+    assert flags.sync(False, True) == [False, True]
+    assert flags.sync(False, False) == [False, False]
+    assert flags.sync_last(True, False) == [True, False]
 
 
 RECIPE = Recipe(optimization=Optimization(global_batch=96))
 CPU = torch.device("cpu")
 
 
-def changed_recipe(changed: Callable[..., Recipe], **settings: Any) -> Recipe:
-    return changed(RECIPE, {name.replace("__", "."): value for name, value in settings.items()})
-
-
 @pytest.mark.parametrize(
-    ("settings", "world", "says"),
+    ("settings", "dist", "message"),
     [
         (
             {},
             DistContext(0, 5),
-            r"global_batch 96 does not divide evenly over 5 processes; the nearest that does is 95",
+            r"global_batch 96 is not divisible by the number of processes, 5; the nearest that is, is 95",
         ),
         (
-            {"run__device_batch": 20},
+            {"run.device_batch": 20},
             DistContext(0, 2),
-            r"device_batch 20 does not divide evenly the 48 images of a process",
+            r"the 48 images of a process .* are not divisible by run.device_batch 20",
         ),
-        (
-            {"run__shard": True},
-            DistContext(),
-            r"run\.shard spreads a network over several processes; start them with torch",
-        ),
-        ({"optimization__sync_batch_norm": True}, DistContext(0, 2), r"optimization\.sync_batch_norm needs GPUs"),
+        ({"run.shard": True}, DistContext(), r"run\.shard needs several processes; start them with torchrun"),
+        ({"optimization.sync_batch_norm": True}, DistContext(0, 2), r"optimization\.sync_batch_norm needs GPUs"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(
-    changed: Callable[..., Recipe], settings: dict[str, Any], dist: DistContext, says: str
+def test_settings_that_ranks_cannot_share_are_refused(
+    settings: dict[str, Any], dist: DistContext, message: str
 ) -> None:
-    with pytest.raises(InputError, match=says):
-        check_parallel(changed_recipe(changed, **settings), dist, CPU, torch.float32)
+    with pytest.raises(InputError, match=message):
+        check_parallel(with_settings(RECIPE, settings), dist, CPU, torch.float32)
 
 
 @pytest.mark.parametrize(
     ("device_batch", "size", "parts"), [(None, 1, 1), (24, 1, 4), (24, 2, 2), (48, 2, 1), (200, 3, 1)]
 )
-def test_a_share_is_taken_in_as_few_parts_as_the_device_allows(
-    changed: Callable[..., Recipe], device_batch: int | None, size: int, parts: int
-) -> None:
-    recipe = changed_recipe(changed, run__device_batch=device_batch)
+def test_a_share_is_split_into_as_few_parts_as_possible(device_batch: int | None, size: int, parts: int) -> None:
+    recipe = with_settings(RECIPE, {"run.device_batch": device_batch})
     check_parallel(recipe, DistContext(0, size), CPU, torch.float32)
     assert accumulation_steps(recipe, DistContext(0, size)) == parts
 
 
-def test_a_network_that_cannot_checkpoint_its_gradients_is_named() -> None:
+def test_a_network_without_grad_checkpointing_is_refused() -> None:
     recipe = Recipe(run=Run(grad_checkpointing=True))
-    with pytest.raises(InputError, match=r"network wide_resnet16_1 cannot do run\.grad_checkpointing"):
+    with pytest.raises(InputError, match=r"network wide_resnet16_1 does not support run\.grad_checkpointing"):
         prepare_network(torch.nn.Linear(2, 2), recipe)
 
 
-def test_batch_norms_that_are_to_see_all_processes_become_such() -> None:
+def test_sync_batch_norm_replaces_the_batch_norms() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
     recipe = Recipe(optimization=Optimization(sync_batch_norm=True))
     assert isinstance(prepare_network(network, recipe)[1], torch.nn.SyncBatchNorm)
 
 
-def test_a_network_alone_is_placed_whole_in_channels_last_memory() -> None:
+def test_a_network_is_placed_in_channels_last_memory() -> None:
     network = place_network(torch.nn.Conv2d(3, 4, 3), False, DistContext(), CPU)
     assert network.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
-def test_a_job_started_again_resumes_by_itself(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_restarted_job_is_recognised(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0")
     assert not is_restarted_job()
     monkeypatch.setenv(name, "1")
     assert is_restarted_job()
 
 
-def test_only_what_says_that_a_rank_has_gone_is_taken_for_it() -> None:
-    gone = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:39184"
-    assert is_lost_connection(RuntimeError(gone))
+def test_only_errors_of_a_lost_rank_count_as_lost_connection() -> None:
+    lost = "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:39184"
+    assert is_lost_connection(RuntimeError(lost))
     assert is_lost_connection(torch.distributed.DistBackendError("NCCL communicator was aborted"))
     assert not is_lost_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x3 and 2x5)"))

@@ -1,4 +1,4 @@
-"""Training on mixtures: the same whatever the batches, ranks and unreadable images; the teacher sees them too."""
+"""Training on mixtures (mixup, CutMix): independent of batches, ranks and unreadable images, also for the teacher."""
 
 from __future__ import annotations
 
@@ -10,187 +10,166 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
+from support.images import write_noise
+from support.recipes import with_settings
+from support.runs import weight_bytes
 
+from kdaug import InputError, apply
 from kdaug.config import Data, Recipe, Run, Supervision, Views, check
 from kdaug.data.loader import BatchKey
-from kdaug.errors import InputError
 from kdaug.rng import permutation
 from kdaug.supervision import MixedLabels, distillation_loss
 from kdaug.training import batches as batches_module
 from kdaug.training import train
-from kdaug.training.batches import epoch_order, training_batches
-from kdaug.views.kernels.engine import views_of
+from kdaug.training.batches import epoch_order, make_views, training_batches
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import DistContext
 from kdaug.training.labelling import LabelRequest, label_views
 from kdaug.training.resolve import resolve, teacher_run_recipe
-from kdaug.views import apply
 from kdaug.views.mixing import mix, partners, plan_mixing
 
-Changed = Callable[[Recipe, dict[str, Any]], Recipe]
-Lines = Callable[[Path], list[dict[str, Any]]]
 MIXED = {"views.mixup": 0.4, "views.cutmix": 1.0}
+SEED = 3
 
 
-def setup_of(recipe: Recipe) -> TrainContext:
+def create_context(recipe: Recipe) -> TrainContext:
     return build_context(resolve(recipe), Console(quiet=True))
 
 
-def by_image(context: TrainContext, keys: list[BatchKey], replaced: bool = False) -> dict[int, tuple[Any, ...]]:
-    """What is seen of every image: its view, its label, its partner's, its share."""
-    found = {}
-    for view_batch in views_of(context, keys, replaced):
-        assert view_batch.mixture is not None
-        columns = (
-            view_batch.pixels.numpy(),
-            view_batch.labels,
-            view_batch.mixture.partner_labels,
-            view_batch.mixture.own_weight,
-        )
-        for row, pixels, *rest in zip(view_batch.key.indices.tolist(), *columns, strict=True):
-            found[row] = (pixels.tobytes(), *(value.item() for value in rest))
-    return found
+def views_by_image(
+    context: TrainContext, keys: list[BatchKey], replace_unreadable: bool = False
+) -> dict[int, tuple[Any, ...]]:
+    """For each image: the bytes of its view, its label, its partner's label and its own share."""
+    views = {}
+    for batch in make_views(context, keys, replace_unreadable):
+        assert batch.mixed is not None
+        columns = (batch.pixels.numpy(), batch.labels, batch.mixed.partner_labels, batch.mixed.own_weight)
+        for index, pixels, *rest in zip(batch.key.indices.tolist(), *columns, strict=True):
+            views[index] = (pixels.tobytes(), *(value.item() for value in rest))
+    return views
 
 
 @pytest.fixture
-def mixed_setup(tiny: Callable[..., Recipe]) -> TrainContext:
-    return setup_of(tiny({**MIXED, "views.policy": "randaugment-n2-m5@paper-geometric", "run.seed": 3}))
+def context(tiny_recipe: Callable[..., Recipe]) -> TrainContext:
+    return create_context(tiny_recipe({**MIXED, "run.seed": SEED}))
 
 
-def test_each_view_is_mixed_with_the_view_of_the_next_image_of_the_epoch(mixed_setup: TrainContext) -> None:
-    context, train_images = mixed_setup, mixed_setup.dataset.train
-    view_batch = next(training_batches(context, 5))
-    rows = view_batch.key.indices
-    order = permutation(3, 1, 256).tolist()
-    others = np.array([order[(order.index(row) + 1) % 256] for row in rows.tolist()])
+def test_each_view_is_mixed_with_that_of_the_next_image(context: TrainContext) -> None:
+    """The next image in the order of the epoch."""
+    train_images, size = context.dataset.train, context.dataset.size
+    batch = next(training_batches(context, 5))
+    indices = batch.key.indices
+    order = permutation(SEED, 1, 256).tolist()
+    next_indices = np.array([order[(order.index(index) + 1) % 256] for index in indices.tolist()])
 
-    def own_view(of: np.ndarray) -> np.ndarray:
-        return apply(train_images.images[of], context.policy.plan(3, 1, of, context.dataset.size))
+    def unmixed(indices: np.ndarray) -> np.ndarray:
+        return apply(train_images.images[indices], context.policy.plan(SEED, 1, indices, size))
 
-    plan = plan_mixing(3, 1, rows, context.dataset.size, 0.4, 1.0)
-    assert np.array_equal(view_batch.pixels, mix(own_view(rows), own_view(others), plan))
-    assert view_batch.labels.tolist() == train_images.labels[rows].tolist()
-    assert view_batch.mixture is not None
-    assert view_batch.mixture.partner_labels.tolist() == train_images.labels[others].tolist()
-    assert view_batch.mixture.own_weight.tolist() == plan.own_weight(context.dataset.size).tolist()
-    parts = view_batch.chunk(3)
-    assert torch.equal(
-        torch.cat([part.mixture.own_weight for part in parts if part.mixture]), view_batch.mixture.own_weight
-    )
+    plan = plan_mixing(SEED, 1, indices, size, 0.4, 1.0)
+    assert np.array_equal(batch.pixels, mix(unmixed(indices), unmixed(next_indices), plan))
+    assert batch.labels.tolist() == train_images.labels[indices].tolist()
+    assert batch.mixed is not None
+    assert batch.mixed.partner_labels.tolist() == train_images.labels[next_indices].tolist()
+    assert batch.mixed.own_weight.tolist() == plan.own_weight(size).tolist()
+    parts = batch.chunk(3)
+    assert torch.equal(torch.cat([part.mixed.own_weight for part in parts if part.mixed]), batch.mixed.own_weight)
 
 
-def test_what_is_seen_does_not_depend_on_batches_or_ranks(mixed_setup: TrainContext) -> None:
-    order = permutation(3, 0, 256)
-    whole = by_image(mixed_setup, [BatchKey(0, 0, order, 0)])
+def test_mixtures_do_not_depend_on_batches_or_ranks(context: TrainContext) -> None:
+    order = permutation(SEED, 0, 256)
+    whole = views_by_image(context, [BatchKey(0, 0, order, 0)])
     assert len(whole) == 256
-    small = by_image(mixed_setup, [BatchKey(step, 0, rows, 0) for step, rows in enumerate(np.split(order, 32))])
-    anyhow = by_image(mixed_setup, [BatchKey(0, 0, np.arange(256)[::-1].copy(), 0)])
-    assert whole == small == anyhow
+    small = [BatchKey(step, 0, indices, 0) for step, indices in enumerate(np.split(order, 32))]
+    assert views_by_image(context, small) == whole
+    assert views_by_image(context, [BatchKey(0, 0, np.arange(256)[::-1].copy(), 0)]) == whole
     shares = [DistContext(rank, 4).shard(BatchKey(0, 0, order, 0)) for rank in range(4)]
-    assert {row: seen for share in shares for row, seen in by_image(mixed_setup, [share]).items()} == whole
+    assert {index: view for share in shares for index, view in views_by_image(context, [share]).items()} == whole
 
 
-def test_a_batch_of_the_epoch_loads_one_image_more_than_it_shows(
-    mixed_setup: TrainContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loaded, real = [], batches_module.load
+def test_a_batch_in_epoch_order_loads_one_image_more(context: TrainContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, load = [], batches_module.load
     monkeypatch.setattr(
         batches_module,
         "load",
-        lambda images, keys, *rest: real(images, (loaded.append(key) or key for key in keys), *rest),
+        lambda images, keys, *rest: load(images, (loaded.append(key) or key for key in keys), *rest),
     )
-    next(training_batches(mixed_setup, 2))
-    assert [len(key.indices) for key in loaded[:1]] == [mixed_setup.recipe.optimization.global_batch + 1]
-    assert epoch_order(mixed_setup, 0, np.array([4, 9, 2])).tolist() == [
-        row for row in permutation(3, 0, 256).tolist() if row in (4, 9, 2)
+    next(training_batches(context, 2))
+    assert [len(key.indices) for key in loaded[:1]] == [context.recipe.optimization.global_batch + 1]
+    assert epoch_order(context, 0, np.array([4, 9, 2])).tolist() == [
+        index for index in permutation(SEED, 0, 256).tolist() if index in (4, 9, 2)
     ]
 
 
-def test_unreadable_images_change_only_the_views_they_have_part_in(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for kind, count in (("train", 24), ("val", 2)):
-        for number in range(count):
-            folder = tmp_path / "photos" / kind / f"class{number % 2}"
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{number:02}.png")
+def test_unreadable_images_change_only_their_own_mixtures(tmp_path: Path) -> None:
+    for split, count in (("train", 12), ("val", 1)):
+        write_noise(tmp_path / "photos" / split, {"class0": count, "class1": count}, size=(24, 20))
     recipe = Recipe(
         data=Data(name="folder", root=str(tmp_path / "photos"), image_size=16, workers=0, max_unreadable=0.5),
         views=Views(crop="random-resized", mixup=0.5, cutmix=0.5),
         run=Run(dir=str(tmp_path / "run")),
     )
-    context = setup_of(recipe)
+    context = create_context(recipe)
     order = permutation(0, 0, 24)
-    keys = [BatchKey(step, 0, rows, 0) for step, rows in enumerate(np.split(order, 6))]
-    sound, partner = by_image(context, keys), partners(0, 0, 24)
-    broken = [int(order[3]), int(order[4]), int(order[11])]
-    for row in broken:
-        path = Path(context.dataset.train.name_of(row))
+    keys = [BatchKey(step, 0, indices, 0) for step, indices in enumerate(np.split(order, 6))]
+    before, partner = views_by_image(context, keys), partners(0, 0, 24)
+    unreadable = [int(order[3]), int(order[4]), int(order[11])]
+    for index in unreadable:
+        path = Path(context.dataset.train.name_of(index))
         path.write_bytes(path.read_bytes()[:50])
-    training, labelling = by_image(setup_of(recipe), keys, replaced=True), by_image(setup_of(recipe), keys)
-    assert labelling.keys() == sound.keys() - set(broken)
-    assert training == labelling, "replaced by images of the set, each of which has one view in an epoch"
-    for row, seen in labelling.items():
-        if partner[row] in broken:
-            assert seen[1] == seen[2], "nothing else is in it"
-            assert seen[0] != sound[row][0] or sound[row][3] == 1
+    training = views_by_image(create_context(recipe), keys, replace_unreadable=True)
+    labelling = views_by_image(create_context(recipe), keys)
+    assert labelling.keys() == before.keys() - set(unreadable)
+    assert training == labelling, "the images that replace unreadable ones have the same view there"
+    for index, view in labelling.items():
+        if partner[index] in unreadable:
+            assert view[1] == view[2], "it is not mixed"
+            assert view[0] != before[index][0] or before[index][3] == 1
         else:
-            assert seen == sound[row]
+            assert view == before[index]
 
 
-def test_the_cross_entropy_is_with_both_labels(
-    taught_recipe: Recipe, changed: Changed, mixed_setup: TrainContext
-) -> None:
+def test_cross_entropy_uses_both_labels() -> None:
     logits = torch.randn(3, 5, dtype=torch.float64)
-    labels, others, share = torch.tensor([0, 1, 2]), torch.tensor([4, 1, 0]), torch.tensor([0.25, 0.5, 1.0])
-    told = distillation_loss(
-        Supervision(label_smoothing=0.1), logits, None, labels, mixed_labels=MixedLabels(others, share)
-    )
+    labels, partner_labels, share = torch.tensor([0, 1, 2]), torch.tensor([4, 1, 0]), torch.tensor([0.25, 0.5, 1.0])
+    mixed = MixedLabels(partner_labels, share)
+    output = distillation_loss(Supervision(label_smoothing=0.1), logits, None, labels, mixed_labels=mixed)
     target = torch.full((3, 5), 0.02, dtype=torch.float64)
     for row in range(3):
         target[row, labels[row]] += 0.9 * share[row]
-        target[row, others[row]] += 0.9 * (1 - share[row])
-    torch.testing.assert_close(told.loss, -(target * logits.log_softmax(1)).sum(1))
+        target[row, partner_labels[row]] += 0.9 * (1 - share[row])
+    torch.testing.assert_close(output.loss, -(target * logits.log_softmax(1)).sum(1))
 
 
-def test_stored_labels_are_of_the_mixed_views(
-    taught: Path, taught_recipe: Recipe, changed: Changed, lines_of: Lines, tmp_path: Path
-) -> None:
-    teacher = next((Path(taught_recipe.run.dir or "").parent / "teachers").iterdir())
-    recipe = changed(
-        taught_recipe,
-        {
-            **MIXED,
-            "teacher.source": f"run:{teacher}",
-            "optimization.clean_epochs": 1,
-            "run.dir": str(tmp_path / "asked"),
-        },
-    )
+def test_stored_labels_are_of_the_mixed_views(recipe_with_teacher: Recipe, teacher_run: Path, tmp_path: Path) -> None:
+    settings = {
+        **MIXED, "teacher.source": f"run:{teacher_run}", "optimization.clean_epochs": 1,
+        "run.dir": str(tmp_path / "online"),
+    }  # fmt: skip
+    recipe = with_settings(recipe_with_teacher, settings)
     label_views(recipe, tmp_path / "store", LabelRequest(precision="float32"))
-    asked = train(recipe).directory
-    stored = {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "read")}
-    read = train(changed(recipe, stored)).directory
-    assert (asked / "last.safetensors").read_bytes() == (read / "last.safetensors").read_bytes()
+    online = train(recipe).directory
+    stored = with_settings(recipe, {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "stored")})
+    assert weight_bytes(online) == weight_bytes(train(stored).directory)
     with pytest.raises(InputError, match=r"views.mixup: 0.4 -> 0.2"):
-        train(changed(recipe, {**stored, "views.mixup": 0.2, "run.dir": str(tmp_path / "other")}))
+        train(with_settings(stored, {"views.mixup": 0.2, "run.dir": str(tmp_path / "other")}))
 
 
-def test_the_teacher_to_be_trained_sees_single_images(taught_recipe: Recipe, changed: Changed) -> None:
-    views = teacher_run_recipe(changed(taught_recipe, MIXED)).views
+def test_a_trained_teacher_gets_unmixed_views(recipe_with_teacher: Recipe) -> None:
+    views = teacher_run_recipe(resolve(with_settings(recipe_with_teacher, MIXED))).views
     assert (views.mixup, views.cutmix) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("views", "supervision", "says"),
+    ("views", "supervision", "message"),
     [
-        (Views(mixup=-0.1), Supervision(), r"views\.mixup is -0.1, but must be from 0 to 100"),
+        (Views(mixup=-0.1), Supervision(), r"views\.mixup is -0.1, but must be at least 0 and at most 100"),
         (Views(cutmix=1000), Supervision(), r"views\.cutmix is 1000"),
         (Views(mixup=0.2), Supervision(label_trust=True), "label_trust is for views of one image"),
         (Views(cutmix=0.2), Supervision(drop_worst=0.2), "drop_worst is for views of one image"),
         (Views(cutmix=1.0), Supervision(divergence="decoupled"), "decoupled is for views of one image"),
     ],
 )
-def test_what_cannot_be_mixed_is_named(views: Views, supervision: Supervision, says: str) -> None:
-    with pytest.raises(InputError, match=says):
+def test_settings_that_exclude_mixing_are_refused(views: Views, supervision: Supervision, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         check(replace(Recipe(), views=views, supervision=supervision))

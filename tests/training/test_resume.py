@@ -43,9 +43,7 @@ def test_a_run_stopped_once_equals_an_uninterrupted_one(
     assert_same_run(run, dropout_run)
 
 
-def test_a_run_stopped_after_every_step_equals_an_uninterrupted_one(
-    tiny_recipe: TinyRecipe, dropout_run: Path
-) -> None:
+def test_a_run_stopped_after_every_step_equals_an_uninterrupted_one(tiny_recipe: TinyRecipe, dropout_run: Path) -> None:
     for _ in range(8):
         train_until(tiny_recipe(DROPOUT), step=1)
     assert_same_run(train(tiny_recipe(DROPOUT)).directory, dropout_run)

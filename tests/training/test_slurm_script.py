@@ -1,8 +1,7 @@
-"""docs/slurm.sh, with stand-ins for SLURM's own commands: at its time limit it queues itself again and goes on."""
+"""docs/slurm.sh with simulated SLURM commands: at its time limit the job requeues itself and the run resumes."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.runs import read_lines, step_numbers
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "slurm.sh"
 SRUN = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
@@ -20,7 +20,7 @@ FLAGS = (
     "--teacher.source none --data.train-images 256 --optimization.global-batch 64 --optimization.epochs 8 "
     "--run.device cpu --run.threads 1 --run.checkpoint-steps 1"
 ).split()
-PATIENCE = 120
+TIMEOUT = 120
 
 
 @pytest.fixture
@@ -41,23 +41,20 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_job_whose_time_is_up_queues_itself_again_and_the_run_goes_on(tmp_path: Path, slurm: dict[str, str]) -> None:
+def test_a_job_at_its_time_limit_is_requeued_and_resumes(tmp_path: Path, slurm: dict[str, str]) -> None:
     run = tmp_path / "run"
     command = ["bash", str(SCRIPT), "demo", str(run), *FLAGS]
     job = subprocess.Popen(command, env=slurm, start_new_session=True, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not list((run / "checkpoints").glob("step-*")):
         assert job.poll() is None
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     job.send_signal(signal.SIGTERM)  # to the script alone, as --signal=B:TERM@120 does
-    job.communicate(timeout=PATIENCE)
+    job.communicate(timeout=TIMEOUT)
     assert (tmp_path / "requeued").read_text() == "17\n"
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-    assert lines[-1]["kind"] != "end"
+    assert not read_lines(run, "end")
 
-    again = subprocess.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"}, timeout=PATIENCE)
-    assert again.returncode == 0
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-    assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 33))
-    assert lines[-1]["kind"] == "end"
+    assert subprocess.run(command, env={**slurm, "SLURM_RESTART_COUNT": "1"}, timeout=TIMEOUT).returncode == 0
+    assert step_numbers(run) == list(range(1, 33))
+    assert read_lines(run, "end")

@@ -47,7 +47,12 @@ def test_a_trained_teacher_has_no_clean_epochs(tiny_recipe: TinyRecipe) -> None:
 
 @pytest.mark.parametrize(("error", "warns"), [(80.5, False), (81.5, True)])
 def test_a_teacher_close_to_guessing_is_reported(
-    tiny_recipe: TinyRecipe, tiny_run: Path, console: Console, monkeypatch: pytest.MonkeyPatch, error: float, warns: bool
+    tiny_recipe: TinyRecipe,
+    tiny_run: Path,
+    console: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    error: float,
+    warns: bool,
 ) -> None:
     """Guessing among ten classes has an error of 90 %; the limit is 81 %."""
     evaluate = teacher_module.evaluate

@@ -44,9 +44,9 @@ def test_an_empty_plan_returns_a_copy() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_number_of_threads_does_not_change_a_byte(channels: int) -> None:
     images, plan = noise(channels=channels), varied_plan()
-    alone = apply(images, plan, threads=1)
+    expected = apply(images, plan, threads=1)
     for threads in (2, 3, 64, None):
-        assert_array_equal(apply(images, plan, threads), alone)
+        assert_array_equal(apply(images, plan, threads), expected)
 
 
 @pytest.mark.parametrize("part", [1, 4, 22])
@@ -66,13 +66,13 @@ def test_each_image_gets_its_own_row_of_the_plan() -> None:
 
 def test_the_memory_layout_does_not_change_a_byte() -> None:
     images, plan = noise(), varied_plan()
-    wanted = apply(images, plan)
+    expected = apply(images, plan)
     planes_first = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
     reversed_twice = np.ascontiguousarray(images[:, ::-1, ::-1])[:, ::-1, ::-1]
     read_only = images.copy()
     read_only.flags.writeable = False
     for other in (planes_first, reversed_twice, read_only, np.asfortranarray(images)):
-        assert_array_equal(apply(other, plan), wanted)
+        assert_array_equal(apply(other, plan), expected)
 
 
 def test_crops_change_the_size_of_the_batch() -> None:
@@ -151,10 +151,10 @@ def test_inconsistent_arrays_and_sizes_are_refused(changed: dict[str, Any], sent
 def test_erase_fills_the_rectangle_inside_the_image() -> None:
     images = np.full((3, 4, 5, 1), 9, np.uint8)
     plan = plan_of([[("erase", (3, -1, 5, 3))], [("erase", (-2, 2, 2**40, 1))], [("erase", (0, 0, 0, 4))]], (4, 5), 1)
-    wanted = images.copy()
-    wanted[0, :2, 3:] = 1
-    wanted[1, 2] = 1
-    assert_array_equal(apply(images, plan), wanted)
+    expected = images.copy()
+    expected[0, :2, 3:] = 1
+    expected[1, 2] = 1
+    assert_array_equal(apply(images, plan), expected)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])

@@ -64,11 +64,11 @@ def test_mixup_and_cutmix_are_drawn_equally_often() -> None:
 @settings(max_examples=25)
 @given(st.integers(0, 2**32), st.integers(0, 99), st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
 def test_a_mixture_depends_on_seed_epoch_and_index_only(seed: int, epoch: int, indices: list[int]) -> None:
-    whole = plan_mixing(seed, epoch, indices, SIZE, 0.4, 1.0)
+    batch = plan_mixing(seed, epoch, indices, SIZE, 0.4, 1.0)
     for row, index in enumerate(indices):
-        alone = plan_mixing(seed, epoch, [index], SIZE, 0.4, 1.0)
-        assert alone.weight[0] == whole.weight[row]
-        assert alone.box[0].tolist() == whole.box[row].tolist()
+        single = plan_mixing(seed, epoch, [index], SIZE, 0.4, 1.0)
+        assert single.weight[0] == batch.weight[row]
+        assert single.box[0].tolist() == batch.box[row].tolist()
 
 
 def test_pixels_are_the_weighted_mean_or_the_partners() -> None:

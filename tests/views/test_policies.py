@@ -139,10 +139,10 @@ def test_pad_crop_draws_all_windows_uniformly(pad: int, size: tuple[int, int]) -
         for top in range(2 * pad + 1)
         for left in range(2 * pad + 1)
     ]
-    seen = Counter(view.tobytes() for view in views)
-    assert set(seen) == set(windows)
+    counts = Counter(view.tobytes() for view in views)
+    assert set(counts) == set(windows)
     multiplicity = Counter(windows)  # windows outside the image are equal
-    assert_uniform([seen[window] / multiplicity[window] for window in multiplicity])
+    assert_uniform([counts[window] / multiplicity[window] for window in multiplicity])
 
 
 def test_pad_crop_fills_with_its_colour() -> None:
@@ -169,9 +169,9 @@ def test_cutout_centres_are_uniform(side: int) -> None:
             top, left = y - side // 2, x - side // 2
             hole[max(top, 0) : top + side, max(left, 0) : left + side] = MEAN[0]
             expected[hole.tobytes()] += 1
-    seen = Counter(view.tobytes() for view in views)
-    assert set(seen) == set(expected)
-    assert_uniform([seen[hole] / expected[hole] for hole in expected])
+    counts = Counter(view.tobytes() for view in views)
+    assert set(counts) == set(expected)
+    assert_uniform([counts[hole] / expected[hole] for hole in expected])
 
 
 def test_crop_flip_and_cutout_are_independent() -> None:
@@ -198,8 +198,7 @@ def test_crop_flip_and_cutout_are_independent() -> None:
 def test_policy_from_views_has_the_usual_order(views: Views, cropped: bool, order: list[str]) -> None:
     rows = names(policy_from_views(views, MEAN, cropped).plan(0, 0, np.arange(60), SIZE))
     unflipped = [name for name in order if name != "flip"]
-    seen = {len(row) for row in rows}
-    assert seen == {len(order), len(unflipped)}
+    assert {len(row) for row in rows} == {len(order), len(unflipped)}
     for row in rows:
         expected = order if len(row) == len(order) else unflipped
         assert all(name in ("?", drawn) for name, drawn in zip(expected, row, strict=True))
@@ -210,16 +209,16 @@ def test_policy_from_views_uses_all_settings() -> None:
     plan = policy_from_views(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
     assert set(plan.argument[:, 0, 0]) == set(range(-3, 4))
     assert set(plan.argument[:, 1, 2]) == {6}
-    seen = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
-    assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
+    views = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
+    assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
 def test_policy_from_views_uses_the_mean() -> None:
     policy = policy_from_views(
         Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True
     )
-    seen = apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
-    assert {tuple(color) for color in seen.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
+    views = apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
+    assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
 def test_random_resized_crop_needs_encoded_images() -> None:

@@ -52,9 +52,9 @@ def test_a_row_depends_on_seed_epoch_and_index_only(spec: str) -> None:
     batch = policy.plan(2**63 + 5, 150, indices, (24, 40))
     other = create_policy(spec, epochs=200)
     for row, index in enumerate(indices):
-        alone = other.plan(2**63 + 5, 150, [index], (24, 40))
+        single = other.plan(2**63 + 5, 150, [index], (24, 40))
         for name in ("op", "argument", "resample", "fill"):
-            assert_array_equal(getattr(batch, name)[row], getattr(alone, name)[0])
+            assert_array_equal(getattr(batch, name)[row], getattr(single, name)[0])
     half = other.plan(2**63 + 5, 150, indices[:3], (24, 40))
     assert_array_equal(half.argument, batch[:3].argument)
     images = np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
@@ -123,9 +123,9 @@ def test_erased_rectangles_have_the_published_areas_and_ratios(space: str, area:
     erased = plan.op[:, 0] > 0
     assert abs(erased.mean() - 0.25) < 0.02
     x, y, width, height = plan.argument[erased, 0].T
-    shares = width * height / (400 * 500)
-    assert 0.0195 < shares.min() < 0.021
-    assert area - 0.01 < shares.max() < area + 0.005
+    areas = width * height / (400 * 500)
+    assert 0.0195 < areas.min() < 0.021
+    assert area - 0.01 < areas.max() < area + 0.005
     ratios = height / width
     assert 0.29 < ratios.min() < 0.32
     assert ratio * 0.95 < ratios.max() < ratio * 1.02

@@ -65,7 +65,7 @@ def test_every_op_at_every_level_equals_torchvision(space: str, size: tuple[int,
         magnitudes, signed = META[space](size)[their_name(op)]
         pairs = [(op, float(level)) for level in levels]
         for negative in (False, True):
-            # Their shift is that of the content, ours (and Pillow's) that of the place it is taken from.
+            # they shift the content, ours and Pillow's shift is that of the source coordinates
             ours_negative = negative != op.startswith("translate")
             views = apply(np.repeat(image[None], len(pairs), 0), plan_of_cells(space, pairs, size, ours_negative))
             for level in levels:

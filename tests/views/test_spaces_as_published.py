@@ -1,4 +1,4 @@
-"""Every argument of every space against op_ranges.json, read here anew: linear between the ends, then rounded."""
+"""Every argument of every space against op_ranges.json: linear between the ends, then rounded."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ CELLS = [
 
 def published(system: str, op: str) -> dict[str, Any]:
     ops = SYSTEMS[system]["ops"]
-    found: dict[str, Any] = ops.get(op) or next(ops[names] for names in ops if op in names.split("/"))
-    return found
+    row: dict[str, Any] = ops.get(op) or next(ops[names] for names in ops if op in names.split("/"))
+    return row
 
 
 def rounded(rounding: str, value: float, low: float) -> float:
-    """`value` as the source rounds it: whole after its offset, whole altogether, or as it is."""
+    """`value` rounded as in the source: the difference to `low`, the whole value, or not at all."""
     if "int(" not in rounding:
         return value
     if re.match(r"\d+ - int", rounding):  # 256 - int(level * 256 / 10)
@@ -62,7 +62,7 @@ def test_arguments_are_the_published_ones(
     low, high = row["at_level_0"], row["at_level_max"]
     sign = -1 if negative and row["sign"] == "random_50_50" else 1
     side = {"x": SIZE[1], "y": SIZE[0]}[op[-1]] if "fraction" in row["arg"] and op != "cutout" else 1
-    # Sources write level*range/10 or (level/10)*range; exact here, so that truncation meets no rounding error.
+    # sources compute level*range/10 or (level/10)*range; rounded here, so that truncation has no rounding errors
     values = [
         rounded(row["rounding"], math.floor(1e9 * (low + level * (high - low) / full) + 0.5) / 1e9, low)
         for level in levels
@@ -76,15 +76,15 @@ def test_arguments_are_the_published_ones(
 
 
 def check_cutouts(space: str, plan: ViewPlan, values: list[float]) -> None:
-    """Squares centred on the pixel that the middle of the random words means: row 24, column 40."""
-    x, y, side, more = plan.argument[:, 0].T
+    """Cutouts with the middle random word as position: centred at row 24, column 40."""
+    x, y, side, height = plan.argument[:, 0].T
     if space == "fast-autoaugment":
-        for row, share in enumerate(values):
-            v = share * SIZE[1]
+        for row, fraction in enumerate(values):
+            v = fraction * SIZE[1]
             left, top = int(max(0, 80 + (1 - 80) * 0.5 - v / 2)), int(max(0, 48 + (1 - 48) * 0.5 - v / 2))
             right, bottom = int(min(80, left + v)), int(min(48, top + v))
-            wanted = (left, top, right - left + 1, bottom - top + 1) if v else (left, top, 0, 0)
-            assert (x[row], y[row], side[row], more[row]) == wanted
+            expected = (left, top, right - left + 1, bottom - top + 1) if v else (left, top, 0, 0)
+            assert (x[row], y[row], side[row], height[row]) == expected
         return
     half = np.array(values) if space.startswith("tf") else np.array(values) // 2
     assert_array_equal(side, 2 * half)

@@ -75,11 +75,11 @@ def test_steps_are_drawn_with_their_probabilities(spec: str) -> None:
     applied = plan.op > 0
     assert_array_equal(applied, step >= 0)
     assert (step[applied] % 2 == np.broadcast_to([0, 1], step.shape)[applied]).all()
-    seen = np.bincount(step[applied], minlength=2 * count)
+    counts = np.bincount(step[applied], minlength=2 * count)
     probability = np.array([p for steps in policy.sub_policies for _, p, _ in steps])
-    assert (seen[probability == 0] == 0).all()
+    assert (counts[probability == 0] == 0).all()
     enough = probability * 400 >= 20
-    assert_allclose(seen[enough], 400 * probability[enough], atol=6 * 20)
+    assert_allclose(counts[enough], 400 * probability[enough], atol=6 * 20)
     both = applied.all(axis=1)
     assert (step[both, 0] // 2 == step[both, 1] // 2).all(), "two steps of one sub-policy"
     # the frequencies of none, one or both steps being applied show whether they are drawn independently

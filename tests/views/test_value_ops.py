@@ -12,6 +12,7 @@ from numpy_ops import Pixels, apply_op, apply_op_with_each, blend, images, luma,
 few_examples = settings(max_examples=40)
 
 
+@few_examples
 @given(images())
 def test_invert_is_255_minus_the_value(image: Pixels) -> None:
     assert_array_equal(apply_op(image, "invert"), 255 - image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
@@ -16,19 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from kdaug.cli.output import percent, print_error
-from kdaug.config import read_recipe
+from kdaug.config import Recipe, read_recipe
 from kdaug.runs.follow import RunFollower
-from kdaug.study.sweep import Job, JobState, JobStatus, Workers, run_jobs
+from kdaug.study.sweep import JobState, JobStatus, Workers, plan_jobs, run_jobs
+from kdaug.training.progress import console_logging
 
 _ORDER: tuple[JobState, ...] = get_args(JobState)
 _MOST_ROWS = 30
 
 
-def run_jobs_with_table(jobs: Sequence[Job], folder: Path, workers: Workers, retry: bool) -> int:
-    """Runs all `jobs` that are not finished and prints how each ended; returns 1 if one failed or was stopped, else 0.
+def run_sweep(recipes: Mapping[str, Recipe], folder: Path, workers: Workers, *, share_labels: bool, retry: bool) -> int:
+    """Trains every recipe that is not finished and prints how its jobs ended; returns 1 if one did not finish, else 0.
 
-    retry: whether jobs that failed in an earlier call run again.
+    share_labels: see `plan_jobs`. retry: whether jobs that failed in an earlier call run again.
     """
+    with console_logging(Console(stderr=True)):
+        jobs = plan_jobs(recipes, folder, share_labels)
     try:
         with JobsTable() as table:
             statuses = run_jobs(jobs, folder, workers, retry, table.show)

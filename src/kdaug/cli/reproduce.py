@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kdaug.cli.job_table import run_jobs_with_table
 from kdaug.cli.output import print_error, print_report
 from kdaug.cli.parsing import parse
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
@@ -81,8 +80,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, seeds: tuple[int, ...]) -> int:
+    from kdaug.cli.job_table import run_sweep
     from kdaug.study.paper import study_recipes, write_reproduction
-    from kdaug.study.sweep import plan_jobs
 
     folder = Path(args.dir or f"runs/reproduce-{args.scale}")
     data = Data(root=args.root, download=args.download)
@@ -91,7 +90,7 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
         name: with_job_threads(recipe, args.where)
         for name, recipe in study_recipes(selected, seeds, data, args.device).items()
     }
-    code = run_jobs_with_table(plan_jobs(recipes, folder, share_labels=True), folder, workers, args.retry)
+    code = run_sweep(recipes, folder, workers, share_labels=True, retry=args.retry)
     out = Path(args.out) if args.out else folder / f"{args.study}-report"
     try:
         table, left_out = write_reproduction(study, folder, out)

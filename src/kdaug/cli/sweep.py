@@ -60,11 +60,10 @@ def run(arguments: list[str]) -> int:
         raise InputError("--run.dir has no effect, as each run of a sweep has its own directory; use --dir")
     recipes = _recipes(with_job_threads(args.recipe, args.where), axes, args.list)
 
-    from kdaug.cli.job_table import run_jobs_with_table
-    from kdaug.study.sweep import plan_jobs
+    from kdaug.cli.job_table import run_sweep
 
-    folder, workers = Path(args.dir), create_workers(args.where, small_networks=False)
-    return run_jobs_with_table(plan_jobs(recipes, folder, args.labels), folder, workers, args.retry)
+    workers = create_workers(args.where, small_networks=False)
+    return run_sweep(recipes, Path(args.dir), workers, share_labels=args.labels, retry=args.retry)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -43,7 +43,11 @@ def describe_range(annotation: Any) -> str:
     if typing.get_origin(kind) is tuple:
         each = describe_range(typing.get_args(kind)[0])
         return f"each {each}" if each else ""
-    bounds = " and ".join(_limit(limit)[1] for limit in limits)
+    match limits:
+        case (Ge(ge=low), Le(le=high)):
+            bounds = f"from {low} to {high}"
+        case _:
+            bounds = " and ".join(_limit(limit)[1] for limit in limits)
     return f"{bounds}, or None" if bounds and optional else bounds
 
 

@@ -32,8 +32,11 @@ def existing_soft_labels(context: TrainContext) -> SoftLabelSource | None:
     source, labels = context.recipe.teacher.source, context.recipe.teacher.labels
     if labels is not None:
         supervision, epochs = context.recipe.supervision, filter(context.uses_teacher, range(context.epochs))
-        store = open_label_store(Path(labels), dataset_fingerprint(context), supervision, epochs)
-        return StoredSoftLabels(store, supervision)
+        stored = StoredSoftLabels(
+            open_label_store(Path(labels), dataset_fingerprint(context), supervision, epochs), supervision
+        )
+        stored.prepare()  # so that damage is reported before the run directory is created
+        return stored
     if source in ("none", "train"):
         return None
     return teacher_soft_labels(context, load_checked_teacher(context, source))

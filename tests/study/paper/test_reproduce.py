@@ -1,4 +1,4 @@
-"""Our figures beside the paper's: right runs in right cells, gains paired, what is missing is said."""
+"""Our results next to the paper's: runs in the right cells, paired gains, and reasons for what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import safetensors.numpy
 
 from kdaug.config import Data
 from kdaug.errors import InputError
-from kdaug.study.paper.reproduce import cell_results, recipes_of, write_reproduction
+from kdaug.study.paper.reproduce import write_reproduction
+from kdaug.study.paper.results import cell_results, study_recipes
 from kdaug.study.paper.studies import PaperStudy, paper_study
 
 SEEDS = (0, 1)
@@ -25,9 +26,9 @@ def study() -> PaperStudy:
 
 @pytest.fixture
 def runs(study: PaperStudy, tmp_path: Path, leave: Callable[..., None]) -> Path:
-    """Without teacher 20 + M and 22 + M percent for the two seeds, with it 19 and 20; nothing yet of M = 7's taught."""
+    """Errors for the two seeds: 20 + M and 22 + M without teacher, 19 and 20 with; no run of M = 7 with teacher."""
     folder = tmp_path / "runs"
-    for name, recipe in recipes_of(study, SEEDS, Data(), "cpu").items():
+    for name, recipe in study_recipes(study, SEEDS, Data(), "cpu").items():
         magnitude = float(name.removeprefix("cifar100-table1-m")[0])
         error = 19.0 + recipe.run.seed if "-kd" in name else 20.0 + magnitude + 2 * recipe.run.seed
         if name.startswith("cifar100-table1-m7-kd"):
@@ -36,29 +37,29 @@ def runs(study: PaperStudy, tmp_path: Path, leave: Callable[..., None]) -> Path:
     return folder
 
 
-def test_recipes_come_seed_by_seed_with_the_users_folder_and_device(study: PaperStudy) -> None:
-    recipes = recipes_of(study, (3, 5), Data(root="there", download=True), "cpu")
+def test_recipes_have_the_users_seeds_folder_and_device(study: PaperStudy) -> None:
+    recipes = study_recipes(study, (3, 5), Data(root="images", download=True), "cpu")
     assert len(recipes) == 2 * len(study.cells)
     assert [recipe.run.seed for recipe in recipes.values()] == [3] * len(study.cells) + [5] * len(study.cells)
     for recipe in recipes.values():
-        assert (recipe.data.root, recipe.data.download, recipe.run.device) == ("there", True, "cpu")
+        assert (recipe.data.root, recipe.data.download, recipe.run.device) == ("images", True, "cpu")
 
 
-def test_cells_hold_means_and_paired_gains(study: PaperStudy, runs: Path) -> None:
+def test_cells_have_means_and_paired_gains(study: PaperStudy, runs: Path) -> None:
     results = {result.cell.name: result for result in cell_results(study, runs)[0]}
-    alone, taught = results["cifar100-table1-m3"], results["cifar100-table1-m3-kd"]
-    assert alone.group is not None
-    assert taught.group is not None
-    assert taught.gain is not None
-    assert (alone.group.mean, taught.group.mean) == (24.0, 19.5)
-    assert (taught.gain.mean, taught.gain.pairs) == (4.5, 2)
-    assert taught.published_gain == 2.5
-    assert alone.gain is None
+    label_only, with_teacher = results["cifar100-table1-m3"], results["cifar100-table1-m3-kd"]
+    assert label_only.group is not None
+    assert with_teacher.group is not None
+    assert with_teacher.gain is not None
+    assert (label_only.group.mean, with_teacher.group.mean) == (24.0, 19.5)
+    assert (with_teacher.gain.mean, with_teacher.gain.pairs) == (4.5, 2)
+    assert with_teacher.published_gain == 2.5
+    assert label_only.gain is None
     missing = results["cifar100-table1-m7-kd"]
     assert (missing.group, missing.gain) == (None, None)
 
 
-def test_every_seed_that_is_there_counts_and_those_that_lack_are_named(study: PaperStudy, runs: Path) -> None:
+def test_missing_seeds_are_listed(study: PaperStudy, runs: Path) -> None:
     shutil.rmtree(runs / "cifar100-table1-m0_seed=0")
     results, left_out = cell_results(study, runs)
     assert results[0].group is not None
@@ -66,44 +67,42 @@ def test_every_seed_that_is_there_counts_and_those_that_lack_are_named(study: Pa
     assert left_out == ["cifar100-table1-m0 (seed 0), cifar100-table1-m7-kd (seed 0, 1), which are not finished"]
 
 
-def test_runs_of_another_scale_do_not_count(study: PaperStudy, runs: Path) -> None:
+def test_runs_of_another_scale_are_refused(study: PaperStudy, runs: Path) -> None:
     with pytest.raises(InputError, match=r"no run of Table 1 is finished in .*data\.name: bundled -> cifar-100"):
         cell_results(paper_study("table1", "cpu"), runs)
 
 
-def test_damage_in_one_run_costs_no_other(study: PaperStudy, runs: Path) -> None:
+def test_damaged_run_leaves_others_in(study: PaperStudy, runs: Path) -> None:
     (runs / "cifar100-table1-m3_seed=1/recipe.yaml").write_text("views: [")
     results, left_out = cell_results(study, runs)
     assert sum(len(result.group.runs) for result in results if result.group is not None) == 9
-    assert any("cifar100-table1-m3_seed=1/recipe.yaml" in why for why in left_out)
+    assert any("cifar100-table1-m3_seed=1/recipe.yaml" in reason for reason in left_out)
 
 
-def test_what_failed_is_told_with_its_reason_and_what_began_only_once(
-    study: PaperStudy, runs: Path, leave: Callable[..., None]
-) -> None:
-    recipes = recipes_of(study, (5,), Data(), "cpu")
+def test_failed_and_unfinished_runs_are_listed_once(study: PaperStudy, runs: Path, leave: Callable[..., None]) -> None:
+    recipes = study_recipes(study, (5,), Data(), "cpu")
     leave(runs / "cifar100-table1-m0_seed=5", recipes["cifar100-table1-m0_seed=5"], 50.0, finished=False)
-    mended, failed = "cifar100-table1-m0_seed=0", "cifar100-table1-m7-kd_seed=0"
-    failures = {failed: "no luck", mended: "long ago", "other": "of other studies"}
+    fixed, failed = "cifar100-table1-m0_seed=0", "cifar100-table1-m7-kd_seed=0"
+    failures = {failed: "no luck", fixed: "long ago", "other": "of other studies"}
     (runs / "failed.json").write_text(json.dumps(failures))
-    safetensors.numpy.save_file({}, runs / mended / "last.safetensors")
+    safetensors.numpy.save_file({}, runs / fixed / "last.safetensors")
     assert cell_results(study, runs)[1] == [
         "cifar100-table1-m0 (seed 5), cifar100-table1-m7-kd (seed 0, 1), which are not finished",
         f"{runs}/{failed} failed: no luck",
     ]
 
 
-def test_seeds_of_other_images_are_not_averaged(study: PaperStudy, runs: Path) -> None:
+def test_seeds_on_other_images_are_not_averaged(study: PaperStudy, runs: Path) -> None:
     for seed, content in enumerate(("these", "those")):
         (runs / f"cifar100-table1-m0_seed={seed}/environment.json").write_text(json.dumps({"data": content}))
     results, left_out = cell_results(study, runs)
     assert results[0].group is not None
     assert results[0].group.mean == 20.0
-    assert f"{runs}/cifar100-table1-m0_seed=1 is on other images than {runs}/cifar100-table1-m0_seed=0" in left_out
+    assert f"{runs}/cifar100-table1-m0_seed=1 has other images than {runs}/cifar100-table1-m0_seed=0" in left_out
 
 
 @pytest.mark.parametrize("name", ["figure2", "figure4"])
-def test_what_the_paper_did_on_imagenet_is_not_said_to_be_on_cifar(name: str) -> None:
+def test_smaller_imagenet_figures_keep_the_papers_original(name: str) -> None:
     for scale in ("smoke", "cpu", "gpu"):
         for cell in paper_study(name, scale).cells:
             assert (cell.original.data.name, cell.original.student.name) == ("folder", "tf_efficientnet_b0")
@@ -113,7 +112,7 @@ def test_what_the_paper_did_on_imagenet_is_not_said_to_be_on_cifar(name: str) ->
                 assert cell.original.supervision.k == cell.recipe.supervision.k
 
 
-def test_the_report_sets_ours_beside_the_papers(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
+def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
     table, left_out = write_reproduction(study, runs, tmp_path / "out")
     assert left_out == ["cifar100-table1-m7-kd (seed 0, 1), which are not finished"]
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]

@@ -1,4 +1,4 @@
-"""The paper's tables and figures as studies: every figure of the paper is there, and its recipe is the named one."""
+"""The paper's tables and figures as studies: all published numbers, and the named recipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from kdaug.config import check
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES
-from kdaug.recipes.named import table
+from kdaug.recipes.named import load_table
 from kdaug.recipes.scales import Scale
 from kdaug.study.paper.studies import STUDIES, paper_differences, paper_study
 
@@ -22,7 +22,7 @@ def published(name: str) -> list[float]:
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_study_is_whole_at_every_scale(name: str, scale: Scale) -> None:
+def test_cells_and_baselines_are_complete(name: str, scale: Scale) -> None:
     study = paper_study(name, scale)
     names = [cell.name for cell in study.cells]
     assert len(set(names)) == len(names) >= 3
@@ -33,56 +33,56 @@ def test_every_study_is_whole_at_every_scale(name: str, scale: Scale) -> None:
     assert bool(paper_differences(study.cells)) == (scale != "paper")
 
 
-def test_table1_has_every_magnitude_and_the_gains_of_the_paper() -> None:
-    paper = table("paper")["table1"]
+def test_table1_has_the_papers_magnitudes_and_gains() -> None:
+    paper = load_table("paper")["table1"]
     cells = {cell.name: cell for cell in paper_study("table1", "paper").cells}
     gains = []
     for cell in cells.values():
         if cell.baseline is not None:
-            alone = cells[cell.baseline]
-            assert (alone.recipe.teacher.source, cell.recipe.teacher.source) == ("none", "train")
-            assert alone.recipe.views == cell.recipe.views
-            assert alone.row == cell.row == f"M = {paper['magnitude'][len(gains)]}"
-            assert alone.published is not None
+            baseline = cells[cell.baseline]
+            assert (baseline.recipe.teacher.source, cell.recipe.teacher.source) == ("none", "train")
+            assert baseline.recipe.views == cell.recipe.views
+            assert baseline.row == cell.row == f"M = {paper['magnitude'][len(gains)]}"
+            assert baseline.published is not None
             assert cell.published is not None
-            gains.append(round(alone.published - cell.published, 1))
+            gains.append(round(baseline.published - cell.published, 1))
     assert gains == paper["gain"]
 
 
-def test_table2_has_every_figure_of_the_paper() -> None:
-    paper = table("paper")["table2"]
+def test_table2_has_all_published_errors() -> None:
+    paper = load_table("paper")["table2"]
     rows = [*paper["cifar10"].values(), *paper["cifar100"].values()]
     assert published("table2") == sorted(error for row in rows for error in row if error is not None)
 
 
-def test_table3_has_every_figure_of_the_paper() -> None:
-    paper = table("paper")["table3"]
+def test_table3_has_all_published_errors() -> None:
+    paper = load_table("paper")["table3"]
     columns = paper["columns"]
-    found = published("table3")
+    errors = published("table3")
     for row in paper["rows"]:
-        of = dict(zip(columns, row["top1"], strict=True))
+        top1 = dict(zip(columns, row["top1"], strict=True))
         for method in ("autoaugment", "advprop", "ours"):
-            found.remove(round(100 - of[method], 1))
-        found.remove(round(100 - (of["randaugment"] or of["randaugment_reproduced"]), 1))
-    assert found == [14.2, 16.8], "B8 tested at 800 pixels, B4 at twice the epochs"
+            errors.remove(round(100 - top1[method], 1))
+        errors.remove(round(100 - (top1["randaugment"] or top1["randaugment_reproduced"]), 1))
+    assert errors == [14.2, 16.8], "B8 tested at 800 pixels, B4 at twice the epochs"
 
 
-def test_figure4_has_the_papers_grid_at_every_scale_but_the_smallest() -> None:
+def test_figure4_has_the_papers_grid_above_smoke_scale() -> None:
     for scale in ("cpu", "gpu", "paper"):
-        alone, *cells = paper_study("figure4", scale).cells
+        baseline, *cells = paper_study("figure4", scale).cells
         points = {(cell.recipe.supervision.weight, cell.recipe.supervision.k) for cell in cells}
         assert points == {*((w, 10) for w in (0.1, 0.2, 0.5, 1.0, 2.0)), *((0.5, k) for k in (2, 5, 10, 25, 50))}
-        assert {cell.baseline for cell in cells} == {alone.name}
-        assert len({repr(cell.recipe.views) for cell in cells}) == 1, "the teacher looks once for all of them"
+        assert {cell.baseline for cell in cells} == {baseline.name}
+        assert len({repr(cell.recipe.views) for cell in cells}) == 1, "one label store serves all of them"
     assert published("figure4") == [22.0, 22.3, 22.6]
 
 
-def test_section34_says_what_the_text_says() -> None:
+def test_section34_has_the_errors_of_the_text() -> None:
     cells = {cell.name: cell.published for cell in paper_study("section3.4", "paper").cells}
     assert list(cells.values()) == [17.1, 16.2, 16.8, 16.2, 14.3, 13.8]
 
 
-def test_below_the_papers_scale_figure2_shares_its_runs_with_table1() -> None:
+def test_smaller_figure2_shares_its_runs_with_table1() -> None:
     ours = {cell.name: cell.recipe for cell in paper_study("table1", "cpu").cells}
     figure = paper_study("figure2", "cpu").cells
     assert len(figure) == 8
@@ -91,28 +91,28 @@ def test_below_the_papers_scale_figure2_shares_its_runs_with_table1() -> None:
         assert cell.published is None
 
 
-def test_at_the_papers_scale_the_recipes_are_the_named_ones() -> None:
+def test_paper_scale_uses_the_named_recipes() -> None:
     for name in ("table1", "table2", "table3", "section3.4"):
         for cell in paper_study(name, "paper").cells:
             assert cell.recipe == RECIPES[cell.name].make()
             assert cell.published == RECIPES[cell.name].published_error
 
 
-def test_an_unknown_study_is_named_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"'tabel1' cannot be reproduced.*table1"):
+def test_unknown_study_error_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"no study 'tabel1'; did you mean table1"):
         paper_study("tabel1", "smoke")
 
 
-def test_what_a_recipe_without_a_teacher_says_of_one_is_no_difference() -> None:
+def test_teacher_settings_differ_only_with_a_teacher() -> None:
     assert "supervision.weight" not in paper_differences(paper_study("figure4", "cpu").cells)
     assert "supervision.temperature" in paper_differences(paper_study("figure4", "cpu").cells)
 
 
-def test_differences_name_each_pair_once() -> None:
-    found = paper_differences(paper_study("section3.4", "cpu").cells)
-    assert found["student.name"] == [
+def test_differences_list_each_pair_once() -> None:
+    differences = paper_differences(paper_study("section3.4", "cpu").cells)
+    assert differences["student.name"] == [
         ("wide_resnet28_10", "wide_resnet10_1"),
         ("shake_shake26_2x96d", "wide_resnet16_1"),
     ]
-    assert "views.policy" not in found
-    assert "supervision.weight" not in found
+    assert "views.policy" not in differences
+    assert "supervision.weight" not in differences

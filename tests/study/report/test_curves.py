@@ -1,4 +1,4 @@
-"""Curves: the lines in the picture are the figures in metrics.jsonl."""
+"""Training curves: the lines in the figure are the numbers in metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdaug.study.report.curves import curves_svg
+from kdaug.study.report.curves import Curve, curves_figure
+from kdaug.study.report.plotting import to_svg
 
-FIRST, SECOND = "#c2410c", "#1d4ed8"  # of the lines, in the order of the runs
+COLORS = ("#c2410c", "#1d4ed8")
 ERRORS = ([80.0, 40.0, 42.0], [60.0, 30.0, 10.0])
 CROSS_ENTROPIES = ([[2.0, 1.0], [0.5, 0.7], [0.4, 0.2]], [[2.2, 2.0], [1.0, 1.4], [0.9, 0.5]])
 
@@ -34,46 +35,60 @@ def runs(tmp_path: Path) -> dict[str, Path]:
     return directories
 
 
+def draw(runs: dict[str, Path]) -> str:
+    """SVG with a line per run, in COLORS."""
+    curves = [Curve(label, [run], {"color": color}) for (label, run), color in zip(runs.items(), COLORS, strict=True)]
+    return to_svg(curves_figure(curves)).decode()
+
+
 def lines_in(svg: str, color: str) -> list[np.ndarray]:
-    """Points [n,2] of each curve drawn in `color`, in the SVG's own coordinates, without the legend's samples."""
-    found = []
+    """Points [n,2] of each curve drawn in `color`, in SVG coordinates, without the legend's samples."""
+    lines = []
     for path in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path"):
         if f"stroke: {color}" in path.get("style", "") and "fill: none" in path.get("style", ""):
             numbers = re.findall(r"[ML] (\S+) (\S+)", path.get("d").replace("\n", " "))
             points = np.array(numbers, float)
             if len(points) == 3 and len(set(points[:, 1])) > 1:
-                found.append(points)
-    return found
+                lines.append(points)
+    return lines
 
 
-def test_the_curves_are_the_errors_and_mean_cross_entropies_of_the_runs(runs: dict[str, Path]) -> None:
-    svg = curves_svg(runs)
-    drawn = [lines_in(svg, color) for color in (FIRST, SECOND)]
+def test_curves_are_mean_cross_entropies_and_errors(runs: dict[str, Path]) -> None:
+    svg = draw(runs)
+    drawn = [lines_in(svg, color) for color in COLORS]
     assert [len(lines) for lines in drawn] == [2, 2]
     means = [[sum(epoch) / 2 for epoch in losses] for losses in CROSS_ENTROPIES]
-    for panel, wanted in ((0, ERRORS), (1, means)):
+    for panel, wanted in ((0, means), (1, ERRORS)):
         points = np.concatenate([drawn[0][panel], drawn[1][panel]])
         values, epochs = np.concatenate(wanted), np.tile([1.0, 2.0, 3.0], 2)
         down, level = np.polyfit(values, points[:, 1], 1)  # a linear axis: one slope for both runs
         np.testing.assert_allclose(points[:, 1], down * values + level, atol=0.01)
-        assert down < 0, "larger values stand higher"
+        assert down < 0, "larger values are higher up"
         right, start = np.polyfit(epochs, points[:, 0], 1)
         np.testing.assert_allclose(points[:, 0], right * epochs + start, atol=0.01)
         assert right > 0
 
 
-def test_the_same_runs_give_the_same_bytes(runs: dict[str, Path]) -> None:
-    assert curves_svg(runs) == curves_svg(runs)
+def test_same_runs_give_the_same_bytes(runs: dict[str, Path]) -> None:
+    assert draw(runs) == draw(runs)
 
 
-def test_the_picture_is_well_formed_and_names_each_run(runs: dict[str, Path]) -> None:
-    svg = curves_svg(runs)
+def test_svg_is_well_formed_and_names_each_run(runs: dict[str, Path]) -> None:
+    svg = draw(runs)
     assert ET.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
-    comments = re.findall(r"<!-- (.*?) -->", svg)  # matplotlib writes each text beside its outlines
-    assert {"labels only", "epoch", "Error on the validation images, %"} <= set(comments)
+    comments = re.findall(r"<!-- (.*?) -->", svg)  # matplotlib writes each text as a comment
+    assert {"labels only", "epoch", "error, %"} <= set(comments)
 
 
-def test_a_run_that_has_only_begun_is_drawn_as_far_as_it_is(runs: dict[str, Path]) -> None:
+def test_curve_of_several_runs_is_their_mean(runs: dict[str, Path]) -> None:
+    metrics = runs["labels only"] / "metrics.jsonl"
+    metrics.write_text("".join(line for line in metrics.open() if '"epoch": 2' not in line))
+    loss, error = curves_figure([Curve("both", list(runs.values()), {})]).axes
+    np.testing.assert_allclose(error.get_lines()[0].get_xydata(), [[1, 70.0], [2, 35.0]])
+    np.testing.assert_allclose(loss.get_lines()[0].get_xydata(), [[1, 1.8], [2, 0.9]])
+
+
+def test_run_without_evaluation_is_drawn(runs: dict[str, Path]) -> None:
     metrics = runs["labels only"] / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
-    assert "<svg" in curves_svg(runs)
+    assert "<svg" in draw(runs)

@@ -62,7 +62,7 @@ def test_run_of_a_lost_machine_resumes_on_another(cluster: Any, tmp_path: Path) 
     cluster.remove_node(machine, allow_graceful=False)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    assert "1 of 1 done" in out
+    assert "1 of 1 jobs finished" in out
     assert "continuing at step" in (tmp_path / "ray/logs/seed=0.log").read_text()
     assert sweep(tmp_path / "local").communicate(timeout=400)[0]
     weights = [(tmp_path / name / "seed=0/last.safetensors").read_bytes() for name in ("ray", "local")]

@@ -54,8 +54,9 @@ def paper_study(name: str, scale: Scale) -> PaperStudy:
             "kdaug views show draws the views of a policy, and the page of kdaug demo shows a teacher's predictions",
         )
     if name not in STUDIES:
-        known = ", ".join(STUDIES)
-        raise InputError(f"there is no study {name!r}{nearest(name, list(STUDIES))}", f"choose one of {known}")
+        suggestion = nearest(name, list(STUDIES))
+        known = f"choose one of {', '.join(STUDIES)}"
+        raise InputError(f"there is no study {name!r}{suggestion}", "" if suggestion else known)
     return STUDIES[name](scale)
 
 

@@ -1,4 +1,4 @@
-"""The common look of all figures, and how they are written."""
+"""The common style of all figures, and their file formats."""
 
 from __future__ import annotations
 
