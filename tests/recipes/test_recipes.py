@@ -92,14 +92,17 @@ def test_published_error_is_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "magnitude", "k", "weight"), [("b0", 9, 5, 0.5), ("b4", 15, 50, 2.0), ("b7", 28, 50, 2.0)]
+    ("size", "magnitude", "k", "weight", "epochs"),
+    [("b0", 9, 5, 0.5, 500), ("b4", 15, 50, 2.0, 350), ("b7", 28, 50, 2.0, 350)],
 )
-def test_imagenet_recipes_have_the_papers_settings(size: str, magnitude: int, k: int, weight: float) -> None:
+def test_imagenet_recipes_have_the_papers_settings(
+    size: str, magnitude: int, k: int, weight: float, epochs: int
+) -> None:
     recipe = named_recipe(f"imagenet-efficientnet_{size}-kd")
     assert recipe.views.policy == f"randaugment-n2-m{magnitude}@tf-efficientnet"
     assert (recipe.supervision.k, recipe.supervision.weight, recipe.supervision.temperature) == (k, weight, 10.0)
     o = recipe.optimization
-    assert (o.optimizer, o.learning_rate, o.global_batch) == ("rmsprop-tf", 0.256, 4096)
+    assert (o.epochs, o.optimizer, o.learning_rate, o.global_batch) == (epochs, "rmsprop-tf", 0.256, 4096)
     assert (o.schedule, o.decay_rate, o.decay_epochs, o.warmup_epochs) == ("staircase", 0.97, 2.4, 5)
     assert (o.ema_decay, o.weight_decay, recipe.supervision.label_smoothing) == (0.9999, 1e-5, 0.1)
 

@@ -69,7 +69,7 @@ def _run_rank(environment: dict[str, str], function: Callable[..., None], argume
 
 
 def train_rank(settings: dict[str, Any], record: Path | None = None) -> None:
-    """For `start_ranks`: trains TINY with settings, by dotted name, and records this rank's batches, see `batches_in`."""
+    """For `start_ranks`: trains TINY with settings, by dotted name. Records this rank's batches, see `batches_in`."""
     batches: list[dict[str, Any]] = []
     training_batches = run.training_batches
 

@@ -200,7 +200,7 @@ def test_without_valid_checkpoint_the_state_is_not_changed(tmp_path: Path, caplo
     state = take_steps(create_state(2), 1)
     before = content_of(state)
     with pytest.raises(
-        InputError, match="no valid checkpoint in .*; restore one, or start a new run in another run.dir"
+        InputError, match=r"no valid checkpoint in .*; restore one, or start a new run in another run.dir"
     ):
         load_newest_checkpoint(state, tmp_path)
     assert len(caplog.messages) == 2

@@ -46,7 +46,7 @@ def test_non_finite_weights_after_the_last_step_end_the_run(tiny_recipe: TinyRec
 
 
 def test_the_error_says_if_no_checkpoint_was_kept(tiny_recipe: TinyRecipe) -> None:
-    with pytest.raises(InputError, match="training stopped, no checkpoint was kept; lower optimization.learning_rate"):
+    with pytest.raises(InputError, match=r"training stopped, no checkpoint was kept; lower optimization.learning_rate"):
         train(tiny_recipe(TOO_FAST))
 
 

@@ -79,7 +79,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
     recipe_with_teacher: Recipe, run_with_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(InputError, match="the disk has less than .* MB left; store fewer epochs or classes"):
+    with pytest.raises(InputError, match=r"the disk has less than .* MB left; store fewer epochs or classes"):
         label_views(recipe_with_teacher, tmp_path / "store", EXACT)
     assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
 

@@ -1,4 +1,4 @@
-"""Optimisation: timm's and torch's pieces, put together, do what the recipe says, step by step."""
+"""Optimisation: updates, learning rates, averages and precision equal their formulas, step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Update = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 class Point(nn.Module):
-    """Two parameters in float64, whose loss is a steep bowl: the gradient is curvature times distance from 1."""
+    """Two parameters in float64 with a quadratic loss: the gradient is curvature times distance from 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Point(nn.Module):
         return torch.cat([self.a.detach(), self.b.detach().ravel()]).numpy()
 
 
-def state_of(network: nn.Module, settings: Optimization, steps_per_epoch: int) -> TrainState:
+def create_state(network: nn.Module, settings: Optimization, steps_per_epoch: int) -> TrainState:
     optimizer = create_optimizer(network, settings)
     rate, scaler = LearningRate(optimizer, settings, steps_per_epoch), create_scaler(CPU, torch.float32)
     return TrainState(network, network, optimizer, rate, scaler, create_ema(network, settings))
@@ -57,7 +57,7 @@ def nesterov(settings: Optimization) -> Update:
     return update
 
 
-def tensorflows_rmsprop(settings: Optimization) -> Update:
+def tensorflow_rmsprop(settings: Optimization) -> Update:
     """ms <- 0.9 ms + 0.1 g^2 from ms = 1; mom <- momentum mom + rate g / sqrt(ms + 0.001); w <- w - mom."""
     mean_square, step = np.ones(5), np.zeros(5)
 
@@ -88,16 +88,16 @@ def adam_with_decoupled_decay(settings: Optimization) -> Update:
 @pytest.mark.parametrize("clip_norm", [None, 0.5, 5.0, 1e9])
 @pytest.mark.parametrize(
     ("name", "formula"),
-    [("sgd", nesterov), ("rmsprop-tf", tensorflows_rmsprop), ("adamw", adam_with_decoupled_decay)],
+    [("sgd", nesterov), ("rmsprop-tf", tensorflow_rmsprop), ("adamw", adam_with_decoupled_decay)],
 )
-def test_a_step_is_what_the_formulas_give_with_decay_and_clipping_along_a_cosine(
+def test_steps_equal_the_formulas_of_each_optimizer(
     name: str, formula: Callable[[Optimization], Update], clip_norm: float | None
 ) -> None:
     settings = Optimization(
         optimizer=name, epochs=3, learning_rate=0.07, momentum=0.8, weight_decay=0.02, clip_norm=clip_norm
     )
     network = Point()
-    state, update, w = state_of(network, settings, 4), formula(settings), START
+    state, update, w = create_state(network, settings, 4), formula(settings), START
     for step in range(12):
         state.rate.set(state.step)
         network.loss().backward()
@@ -108,15 +108,15 @@ def test_a_step_is_what_the_formulas_give_with_decay_and_clipping_along_a_cosine
         if clip_norm is not None and norm > clip_norm:
             gradient = gradient * clip_norm / norm
         w = update(w, gradient, 0.07 * (1 + math.cos(math.pi * step / 12)) / 2)
-        np.testing.assert_allclose(network.values(), w, atol=1e-5)  # torch adds 1e-6 to the norm it clips by
+        np.testing.assert_allclose(network.values(), w, atol=1e-5)  # torch adds 1e-6 to the norm
     assert state.step == 12
 
 
-def test_the_average_follows_as_tensorflows_does() -> None:
+def test_the_moving_average_is_that_of_tensorflow() -> None:
     """shadow <- shadow - (1 - decay) (shadow - w), decay = min(0.7, (1 + n) / (10 + n)) at the n-th step from 0."""
     settings = Optimization(ema_decay=0.7, learning_rate=0.01, epochs=5)
     network = Point()
-    state, shadow = state_of(network, settings, 10), START
+    state, shadow = create_state(network, settings, 10), START
     for n in range(30):
         state.rate.set(state.step)
         network.loss().backward()
@@ -127,75 +127,75 @@ def test_the_average_follows_as_tensorflows_does() -> None:
     assert state.eval_model is not network
 
 
-def rates(settings: Optimization, steps_per_epoch: int, steps: int) -> list[float]:
+def learning_rates(settings: Optimization, steps_per_epoch: int, steps: int) -> list[float]:
     optimizer = create_optimizer(Point(), settings)
-    rate, seen = LearningRate(optimizer, settings, steps_per_epoch), []
+    rate, values = LearningRate(optimizer, settings, steps_per_epoch), []
     for step in range(steps):
         rate.set(step)
         assert {group["lr"] for group in optimizer.param_groups} == {rate.now()}
-        seen.append(rate.now())
-    return seen
+        values.append(rate.now())
+    return values
 
 
-def test_a_staircase_falls_every_so_many_epochs_after_the_warm_up_that_is_a_part_of_it() -> None:
-    """As the TPU EfficientNet code: 0.97 ** floor(epoch / 2.4), in the first 5 epochs a line from zero instead."""
+def test_a_staircase_decays_every_few_epochs_after_the_warmup() -> None:
+    """As the TPU EfficientNet code: 0.97 ** floor(epoch / 2.4), in the first 5 epochs linear from zero instead."""
     settings = Optimization(
         optimizer="rmsprop-tf", schedule="staircase", learning_rate=0.256, warmup_epochs=5, epochs=20
     )
-    wanted = [0.256 * (s / 50 if s < 50 else 0.97 ** math.floor(s / 24)) for s in range(200)]
-    assert rates(settings, 10, 200) == pytest.approx(wanted, rel=1e-12)
+    expected = [0.256 * (s / 50 if s < 50 else 0.97 ** math.floor(s / 24)) for s in range(200)]
+    assert learning_rates(settings, 10, 200) == pytest.approx(expected, rel=1e-12)
 
 
-def test_milestones_lower_the_rate_from_the_first_step_of_their_epoch() -> None:
+def test_milestones_take_effect_at_the_first_step_of_their_epoch() -> None:
     settings = Optimization(
         schedule="milestones", milestones=(2, 3.5), decay_rate=0.2, learning_rate=0.5, warmup_epochs=0.5, epochs=5
     )
-    wanted = [0.0, 0.25 / 2, 0.25, 0.75 / 2] + [0.5] * 12 + [0.1] * 12 + [0.02] * 12
-    assert rates(settings, 8, 40) == pytest.approx(wanted)
+    expected = [0.0, 0.25 / 2, 0.25, 0.75 / 2] + [0.5] * 12 + [0.1] * 12 + [0.02] * 12
+    assert learning_rates(settings, 8, 40) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("given", "begin"), [(None, 0.02), (0.07, 0.07)])
-def test_the_clean_epochs_begin_anew_and_fall_to_zero(given: float | None, begin: float) -> None:
-    settings = Optimization(learning_rate=0.2, epochs=2, clean_epochs=3, clean_learning_rate=given)
+@pytest.mark.parametrize(("clean_rate", "first"), [(None, 0.02), (0.07, 0.07)])
+def test_clean_epochs_have_their_own_cosine(clean_rate: float | None, first: float) -> None:
+    settings = Optimization(learning_rate=0.2, epochs=2, clean_epochs=3, clean_learning_rate=clean_rate)
     main = [0.1 * (1 + math.cos(math.pi * s / 8)) for s in range(8)]
-    clean = [begin / 2 * (1 + math.cos(math.pi * s / 12)) for s in range(12)]
-    assert rates(settings, 4, 20) == pytest.approx([*main, *clean])
+    clean = [first / 2 * (1 + math.cos(math.pi * s / 12)) for s in range(12)]
+    assert learning_rates(settings, 4, 20) == pytest.approx([*main, *clean])
 
 
-def test_the_rate_does_not_depend_on_the_steps_gone_through_before() -> None:
+def test_the_rate_depends_on_the_step_alone() -> None:
     settings = Optimization(schedule="staircase", warmup_epochs=1, epochs=4, clean_epochs=1)
     rate = LearningRate(create_optimizer(Point(), settings), settings, 5)
-    wanted = rates(settings, 5, 25)
+    expected = learning_rates(settings, 5, 25)
     for step in (17, 3, 24, 0, 19, 20):
         rate.set(step)
-        assert rate.now() == wanted[step]
+        assert rate.now() == expected[step]
 
 
-def network_with_all_kinds() -> nn.Module:
+def network_with_all_layers() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
 
 
-def decayed(settings: Optimization) -> int:
-    """How many numbers decay."""
-    groups = create_optimizer(network_with_all_kinds(), settings).param_groups
+def count_decayed(settings: Optimization) -> int:
+    """How many parameter values have weight decay."""
+    groups = create_optimizer(network_with_all_layers(), settings).param_groups
     assert {group["weight_decay"] for group in groups} <= {0.0, 0.3}
     assert sum(p.numel() for group in groups for p in group["params"]) == 18 + 2 + 4 + 24 + 3
     return sum(p.numel() for group in groups for p in group["params"] if group["weight_decay"] == 0.3)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "rmsprop-tf", "adamw"])
-def test_decay_is_on_all_parameters_or_on_weights_alone(optimizer: str) -> None:
+def test_weight_decay_is_on_all_parameters_or_on_weights(optimizer: str) -> None:
     settings = Optimization(optimizer=optimizer, weight_decay=0.3)
-    assert decayed(replace(settings, decay_on="all")) == 18 + 2 + 4 + 24 + 3
-    assert decayed(replace(settings, decay_on="weights")) == 18 + 24
+    assert count_decayed(replace(settings, decay_on="all")) == 18 + 2 + 4 + 24 + 3
+    assert count_decayed(replace(settings, decay_on="weights")) == 18 + 24
 
 
-def test_gradients_of_float16_are_scaled_up_and_down_again_before_they_are_clipped() -> None:
-    """On a scale of 2^16 a gradient of norm 2 would be clipped to nothing; and a step that overflows is left out."""
+def test_float16_gradients_are_unscaled_before_clipping() -> None:
+    """At a scale of 2^16, a gradient of norm 2 would be clipped to nearly 0. A step that overflows is left out."""
     network, settings = Point(), Optimization(epochs=1, clip_norm=2.5, learning_rate=0.001)
-    state = replace(state_of(network, settings, 9), scaler=create_scaler(CPU, torch.float16))
+    state = replace(create_state(network, settings, 9), scaler=create_scaler(CPU, torch.float16))
     plain, alone = Point(), Optimization(epochs=1, clip_norm=2.5, learning_rate=0.001)
-    other = state_of(plain, alone, 9)
+    other = create_state(plain, alone, 9)
     state.scaler.scale(network.loss()).backward()
     plain.loss().backward()
     optimizer_step(state, 2.5)
@@ -210,12 +210,12 @@ def test_gradients_of_float16_are_scaled_up_and_down_again_before_they_are_clipp
 PRECISIONS = [("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)]
 
 
-@pytest.mark.parametrize(("asked", "dtype"), PRECISIONS)
-def test_a_precision_asked_for_is_the_one_computed_in(asked: str, dtype: torch.dtype) -> None:
-    assert find_precision(Optimization(precision=asked), CPU) is dtype
+@pytest.mark.parametrize(("name", "dtype"), PRECISIONS)
+def test_a_named_precision_is_used(name: str, dtype: torch.dtype) -> None:
+    assert find_precision(Optimization(precision=name), CPU) is dtype
     with autocast(CPU, dtype):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype is dtype
-    assert create_scaler(CPU, dtype).is_enabled() == (asked == "float16")
+    assert create_scaler(CPU, dtype).is_enabled() == (name == "float16")
 
 
 @pytest.mark.parametrize(
@@ -227,19 +227,19 @@ def test_a_precision_asked_for_is_the_one_computed_in(asked: str, dtype: torch.d
         ({}, torch.float32),
     ],
 )
-def test_auto_is_bfloat16_only_where_the_processor_multiplies_it(
+def test_auto_precision_is_bfloat16_where_the_cpu_supports_it(
     capabilities: dict[str, bool], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert find_precision(Optimization(), CPU) is dtype
 
 
-def test_auto_is_a_gpu_if_there_is_one_else_the_cpu() -> None:
+def test_auto_device_is_a_gpu_if_there_is_one() -> None:
     assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert find_device("cpu") == CPU
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "cpu:x", "mps:7"])
-def test_a_device_that_cannot_be_had_is_named_in_one_line(name: str) -> None:
+def test_an_unavailable_device_is_named_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match=f"^run.device {name} cannot be used: [^\n]+$"):
         find_device(name)

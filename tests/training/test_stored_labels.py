@@ -33,8 +33,13 @@ def student(recipe_with_teacher: Recipe, tmp_path: Path) -> StudentRecipe:
 
 @pytest.mark.parametrize("reading", ["renormalized", "grouped", "as-written"])
 def test_exact_labels_train_as_the_teacher_does(
-    reading: str, recipe_with_teacher: Recipe, teacher_run: Path, label_store: Path, student: StudentRecipe, tmp_path: Path
-) -> None:  # fmt: skip
+    reading: str,
+    recipe_with_teacher: Recipe,
+    teacher_run: Path,
+    label_store: Path,
+    student: StudentRecipe,
+    tmp_path: Path,
+) -> None:
     settings = {"supervision.reading": reading}
     online = {**settings, "teacher.source": f"run:{teacher_run}", "run.dir": str(tmp_path / "online")}
     with_teacher = train(with_settings(recipe_with_teacher, online)).directory

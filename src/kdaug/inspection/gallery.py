@@ -47,9 +47,8 @@ def predict_views(
     indices = np.arange(min(candidates, len(dataset.train)))
     (batch,) = make_views(context, [BatchKey(0, epoch, indices, epoch)], replace_unreadable=False)
     (unaugmented,) = unaugmented_batches(context, [indices])
-    plan = context.policy.plan(
-        context.recipe.views.seed, epoch, dataset.train.view_keys(batch.key.indices), dataset.size
-    )
+    view_keys = dataset.train.view_keys(batch.key.indices)
+    plan = context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, dataset.size)
     views, labels, rows = batch.pixels.numpy(), batch.labels.numpy(), np.arange(len(batch.labels))
     probs, clean_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
     label_probs, clean_label_probs = probs[rows, labels], clean_probs[rows, labels]

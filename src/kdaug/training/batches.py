@@ -113,9 +113,8 @@ def _augment(context: TrainContext, batch: Batch) -> ViewBatch:
     epoch, dataset = batch.key.view_epoch, context.dataset
     # On a CPU the network needs the other threads.
     threads = max(1, available_cores() // context.dist.local_size) if context.device.type == "cuda" else 1
-    policy = context.clean_policy if context.is_clean_epoch(epoch) else context.policy
     view_keys = dataset.train.view_keys(batch.key.indices)
-    plan = policy.plan(context.recipe.views.seed, epoch, view_keys, dataset.size)
+    plan = context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, dataset.size)
     pixels = apply(batch.images, plan, threads) if len(plan) else batch.images
     magnitude = torch.from_numpy(planned_magnitude(plan)).float()
     return ViewBatch(batch.key, torch.from_numpy(pixels), torch.from_numpy(batch.labels), magnitude)

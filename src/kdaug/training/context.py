@@ -74,6 +74,10 @@ class TrainContext:
         """Whether `epoch` (from 0) is one of the clean epochs at the end."""
         return epoch >= self.recipe.optimization.epochs
 
+    def epoch_policy(self, epoch: int) -> Policy:
+        """The policy of the views of `epoch`, before mixing."""
+        return self.clean_policy if self.is_clean_epoch(epoch) else self.policy
+
     def uses_teacher(self, epoch: int) -> bool:
         """Whether the teacher's soft labels are used in `epoch`."""
         return self.recipe.supervision.when in ("all", "clean" if self.is_clean_epoch(epoch) else "policy")

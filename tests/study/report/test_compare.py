@@ -21,6 +21,7 @@ from kdaug.study.report.compare import (
     varying_settings,
 )
 from kdaug.study.report.finished import read_finished_run
+from kdaug.study.report.tables import format_gain
 
 WriteRun = Callable[..., Path]
 NO_TEACHER = {"teacher.source": "none"}
@@ -68,7 +69,8 @@ def test_gains_are_paired_by_seed_with_t_interval(write_run: WriteRun) -> None:
     assert find_baseline(baseline, groups, NO_TEACHER) is None
     gain = gain_over(baseline, group)
     assert gain is not None
-    assert (gain.mean, gain.pairs) == (2.0, 3)
+    assert (gain.mean, gain.pairs, gain.baseline, gain.of_all) == (2.0, 3, 25.0, False)
+    assert format_gain(gain).endswith("] (3 pairs, baseline 25.00)")
     # t(0.975, 2) from a printed table; s = 1
     assert gain.half_width == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
 

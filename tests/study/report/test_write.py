@@ -102,6 +102,14 @@ def test_runs_on_other_images_are_not_averaged(leave: Callable, tmp_path: Path) 
     assert "500 validation images" in notes
 
 
+def test_held_out_images_may_choose_settings(leave: Callable, tmp_path: Path) -> None:
+    recipe = RECIPES["cifar100-table1-small"].make()
+    leave(tmp_path / "run", replace(recipe, data=replace(recipe.data, holdout=0.1)), 50.0)
+    notes = " ".join(report_notes(group_runs(find_finished_runs([tmp_path])[0]), []))
+    assert "Errors are measured on 500 held-out images." in notes
+    assert "Do not choose settings" not in notes
+
+
 def test_notes_have_the_error_of_the_teacher(leave: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
     leave(tmp_path / "run", recipe, 50.0)

@@ -146,13 +146,16 @@ def test_existing_run_keeps_its_labels(tmp_path: Path) -> None:
     assert recipe_of(again["k=4"]).teacher.labels == str(jobs[jobs["k=4"].depends_on].path)
     assert again["k=4"].depends_on is None
     assert again["k=6"].depends_on == jobs["k=6"].depends_on
+    assert kinds(plan(tmp_path, "supervision.k=4")) == ["k=4"], "its labels are stored, so no teacher is trained"
 
 
 def test_run_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
     (job,) = [job for job in plan(tmp_path, "teacher.source=none") if job.name == "source=none"]
     job.path.mkdir()
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
-    with pytest.raises(InputError, match=r"source=none began with another recipe \(optimization.epochs: "):
+    with pytest.raises(
+        InputError, match=r"source=none began with another recipe \(optimization.epochs: .*; choose another folder"
+    ):
         plan(tmp_path, "teacher.source=none", optimization_epochs=3)
 
 
