@@ -58,24 +58,3 @@ def photos_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
     run = tmp_path_factory.mktemp("runs") / "photos"
     assert main(["train", "photos", *PHOTOS_FLAGS, "--data.root", str(shapes), "--run.dir", str(run)]) == 0
     return run
-
-
-# Old names, until all tests use the new ones.
-@pytest.fixture(scope="session")
-def tiny(demo_flags: list[str]) -> list[str]:
-    return demo_flags
-
-
-@pytest.fixture(scope="session")
-def photos(photos_flags: list[str]) -> list[str]:
-    return photos_flags
-
-
-@pytest.fixture
-def own_shapes(shapes_copy: Path) -> Path:
-    return shapes_copy
-
-
-@pytest.fixture(scope="session")
-def taught(demo_run: Path) -> Path:
-    return demo_run

@@ -1,4 +1,4 @@
-"""Files that want to run code: weights, checkpoints and recipes from anywhere are read, never obeyed."""
+"""Weights, checkpoints and recipes that would execute code when loaded are refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.commands import assert_one_line
+from support.recipes import SHORT_DEMO
+from support.runs import assert_same_run
 
 
 @dataclass(frozen=True)
@@ -28,75 +30,68 @@ class Command:
 
 @pytest.fixture
 def canary(tmp_path: Path) -> Path:
-    """What lies about once code has been run."""
+    """A file that exists once code was executed."""
     return tmp_path / "canary"
 
 
-def as_torch_saves(content: Any, path: Path) -> None:
+def save_as_torch(content: Any, path: Path) -> None:
     torch.save(content, path)
 
 
-def as_torch_saved_long_ago(content: Any, path: Path) -> None:
+def save_as_old_torch(content: Any, path: Path) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
-def as_pickle(content: Any, path: Path) -> None:
+def save_as_pickle(content: Any, path: Path) -> None:
     path.write_bytes(pickle.dumps(content))
 
 
-@pytest.mark.parametrize("written", [as_torch_saves, as_torch_saved_long_ago, as_pickle])
-def test_the_trap_works(canary: Path, tmp_path: Path, written: Callable[[Any, Path], None]) -> None:
-    """Loaded without care, each of these files does run its command."""
-    written({"weight": Command(f"touch {canary}")}, tmp_path / "evil.pth")
-    if written is as_pickle:
+@pytest.mark.parametrize("save", [save_as_torch, save_as_old_torch, save_as_pickle])
+def test_the_files_execute_code_if_loaded_carelessly(
+    canary: Path, tmp_path: Path, save: Callable[[Any, Path], None]
+) -> None:
+    save({"weight": Command(f"touch {canary}")}, tmp_path / "evil.pth")
+    if save is save_as_pickle:
         pickle.loads((tmp_path / "evil.pth").read_bytes())
     else:
         torch.load(tmp_path / "evil.pth", weights_only=False)
     assert canary.exists()
 
 
-@pytest.mark.parametrize("written", [as_torch_saves, as_torch_saved_long_ago, as_pickle])
+@pytest.mark.parametrize("save", [save_as_torch, save_as_old_torch, save_as_pickle])
 @pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors"])
-def test_a_teacher_that_wants_to_run_code_is_refused(
+def test_a_teacher_that_would_execute_code_is_refused(
     kdaug: Callable,
-    short: list[str],
     tmp_path: Path,
     canary: Path,
-    assert_one_line: Callable,
     recwarn: pytest.WarningsRecorder,
     name: str,
-    written: Callable[[Any, Path], None],
+    save: Callable[[Any, Path], None],
 ) -> None:
-    written({"fc.weight": torch.zeros(10, 64), "fc.bias": Command(f"touch {canary}")}, tmp_path / name)
-    said = kdaug(*short, "--run.dir", tmp_path / "run", "--teacher.source", f"file:{tmp_path / name}")
-    assert said.code == 2
-    assert_one_line(said.err, f"{tmp_path / name} is not a weight file", "would have to run code")
-    assert not recwarn.list  # the command would print them as lines of their own
+    save({"fc.weight": torch.zeros(10, 64), "fc.bias": Command(f"touch {canary}")}, tmp_path / name)
+    result = kdaug(*SHORT_DEMO, "--run.dir", tmp_path / "run", "--teacher.source", f"file:{tmp_path / name}")
+    assert result.code == 2
+    assert_one_line(result.err, f"{tmp_path / name} is not a weight file", "run code when loaded is refused")
+    assert not recwarn.list  # the command would print each as a line
     assert not canary.exists()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_wants_to_run_code_counts_as_damaged(
-    kdaug: Callable,
-    short: list[str],
-    stopped_short: Path,
-    tmp_path: Path,
-    canary: Path,
-    uninterrupted_short: Path,
-    assert_same_run: Callable,
+def test_a_checkpoint_that_would_execute_code_is_damaged(
+    kdaug: Callable, stopped_run: Path, canary: Path, short_run: Path
 ) -> None:
-    """Though its sum is the right one."""
-    run = shutil.copytree(stopped_short, tmp_path / "run")
+    """Even if its checksum is correct."""
+    run = stopped_run
     newest = max((run / "checkpoints").glob("step-*"))
     state, sums = newest / "state.pt", newest / "sha256.json"
     torch.save({**torch.load(state, weights_only=True), "step": Command(f"touch {canary}")}, state)
     corrected = {**json.loads(sums.read_text()), "state.pt": hashlib.sha256(state.read_bytes()).hexdigest()}
     sums.write_text(json.dumps(corrected))
-    said = kdaug(*short, "--run.dir", run, "--run.resume")
-    assert (said.code, said.err) == (0, "")
-    assert said.out.startswith(f"checkpoint {newest} is damaged (")
+    result = kdaug(*SHORT_DEMO, "--run.dir", run, "--run.resume")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"warning: checkpoint {newest} is damaged (")
     assert not canary.exists()
-    assert_same_run(run, uninterrupted_short)
+    assert_same_run(run, short_run)
 
 
 TAGS = {
@@ -105,34 +100,30 @@ TAGS = {
     "whole recipe": "!!python/object/apply:os.system ['touch {canary}']\n",
     "key": "? !!python/object/apply:os.system ['touch {canary}']\n: 1\n",
     "name": "views:\n  policy: !!python/name:os.system\n",
-    "tag of one's own": "views: !policy {{policy: none}}\n",
+    "custom tag": "views: !policy {{policy: none}}\n",
     "harmless tag": "run:\n  seed: !!int 3\n",
 }
 
 
 @pytest.mark.parametrize("case", TAGS)
-def test_a_recipe_with_a_tag_is_refused(
-    kdaug: Callable, tmp_path: Path, canary: Path, assert_one_line: Callable, case: str
-) -> None:
+def test_a_recipe_with_a_tag_is_refused(kdaug: Callable, tmp_path: Path, canary: Path, case: str) -> None:
     recipe = tmp_path / "evil.yaml"
     recipe.write_text(TAGS[case].format(canary=canary))
-    said = kdaug("train", recipe, "--run.dir", tmp_path / "run")
-    assert said.code == 2
-    assert_one_line(said.err, f"recipe {recipe}: not readable as plain YAML: tag ", "is not allowed")
+    result = kdaug("train", recipe, "--run.dir", tmp_path / "run")
+    assert result.code == 2
+    assert_one_line(result.err, f"recipe {recipe}: not readable as plain YAML: tag ", "is not allowed")
     assert not canary.exists()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_that_refers_to_itself_over_and_over_is_refused_in_few_words(
-    kdaug: Callable, tmp_path: Path, assert_one_line: Callable
-) -> None:
-    """Five lines of YAML that stand for a million values, and a few more would fill any memory."""
+def test_a_recipe_with_nested_aliases_is_refused_in_few_words(kdaug: Callable, tmp_path: Path) -> None:
+    """Five lines of YAML expand to a million values; a few more lines would need any memory."""
     lines = ["views:", "  policy:", "    - &a0 [x, x, x, x, x, x, x, x, x, x]"]
     for depth in range(5):
         lines.append(f"    - &a{depth + 1} [{', '.join([f'*a{depth}'] * 10)}]")
     recipe = tmp_path / "laughs.yaml"
     recipe.write_text("\n".join(lines))
-    said = kdaug("train", recipe, "--run.dir", tmp_path / "run")
-    assert said.code == 2
-    assert_one_line(said.err, f"recipe {recipe}: ")
-    assert len(said.err) < 1000
+    result = kdaug("train", recipe, "--run.dir", tmp_path / "run")
+    assert result.code == 2
+    assert_one_line(result.err, f"recipe {recipe}: ")
+    assert len(result.err) < 1000

@@ -1,4 +1,4 @@
-"""One of two processes that train together under torchrun is killed: the other stops, and the run can go on."""
+"""Under torchrun, one of two processes is killed: the other one stops, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -6,94 +6,84 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.commands import RunningCommand, running_command
+from support.recipes import SHORT_DEMO
+from support.runs import assert_same_run, step_numbers
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 
 TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2")
 KDAUG = ("-m", "kdaug")
-AT_ONCE = 60
-"""Seconds within which both have ended; torchrun gives those that are left 30 of them."""
+TIMEOUT = 60
+"""Seconds until both processes must have ended; torchrun waits 30 s for those that are left."""
 
 
-def kill_rank(command: Any, rank: int) -> None:
-    """kill -9 of this very process."""
-    of_rank = [pid for pid, environment in command.environments().items() if environment.get("RANK") == str(rank)]
-    os.kill(min(of_rank), signal.SIGKILL)
+def kill_rank(command: RunningCommand, rank: int) -> None:
+    os.kill(command.ranks()[rank], signal.SIGKILL)
 
 
-def of_kdaug(err: str) -> list[str]:
-    """What our processes wrote; torchrun has a lot to say of its own."""
+def lines_of_kdaug(err: str) -> list[str]:
+    """What kdaug's processes wrote; torchrun writes messages of its own."""
     return [line for line in err.splitlines() if line.startswith("kdaug: ")]
 
 
-def assert_traceback_is_torchruns(err: str) -> None:
-    """It ends with one that says which process failed; none comes from us."""
-    assert err.count("Traceback") == 1
-    assert "ChildFailedError" in err
-    assert "/kdaug/" not in err
-
-
 @pytest.fixture(scope="module")
-def uninterrupted(started: Callable, short: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of SHORT by two ranks that nobody stopped."""
+def run_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SHORT_DEMO by two ranks, never interrupted."""
     run = tmp_path_factory.mktemp("ranks") / "run"
-    with started(*KDAUG, *short, "--run.dir", run, program=TORCHRUN) as command:
+    with running_command(*KDAUG, *SHORT_DEMO, "--run.dir", run, program=TORCHRUN) as command:
         assert command.end().code == 0
     return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_run_that_loses_a_rank_stops_at_once_and_goes_on_when_started_again(
-    started: Callable, short: list[str], tmp_path: Path, uninterrupted: Path, assert_same_run: Callable, rank: int
-) -> None:
+def test_a_run_that_loses_a_rank_stops_and_resumes(tmp_path: Path, run_of_two: Path, rank: int) -> None:
     run = tmp_path / "run"
-    with started(*KDAUG, *short, "--run.dir", run, program=TORCHRUN) as command:
+    with running_command(*KDAUG, *SHORT_DEMO, "--run.dir", run, program=TORCHRUN) as command:
         command.wait_for_steps(run, 5)
         kill_rank(command, rank)
-        said = command.end(AT_ONCE)
-    assert said.code == 1  # torchrun's own
-    last = of_kdaug(said.err)[-1]
+        result = command.end(TIMEOUT)
+    assert result.code == 1  # torchrun's own
+    last = lines_of_kdaug(result.err)[-1]
     assert "another process of this run was lost; continue with: " in last
     assert f"train {run}/recipe.yaml --run.resume" in last
-    assert_traceback_is_torchruns(said.err)
+    assert result.err.count("Traceback") == 1, "torchrun's, which names the process that failed"
+    assert "ChildFailedError" in result.err
+    assert "/kdaug/" not in result.err
     assert not (run / "last.safetensors").exists()
-    with started(*KDAUG, *short, "--run.dir", run, "--run.resume", program=TORCHRUN) as command:
-        said = command.end()
-    assert (said.code, of_kdaug(said.err)) == (0, [])
-    assert re.search(r"^continuing at step \d+ of 16$", said.out, re.MULTILINE)
-    assert_same_run(run, uninterrupted)
+    with running_command(*KDAUG, *SHORT_DEMO, "--run.dir", run, "--run.resume", program=TORCHRUN) as command:
+        result = command.end()
+    assert (result.code, lines_of_kdaug(result.err)) == (0, [])
+    assert re.search(r"^continuing at step \d+ of 16$", result.out, re.MULTILINE)
+    assert_same_run(run, run_of_two)
 
 
-def test_a_run_that_loses_a_rank_goes_on_by_itself_if_torchrun_may_start_it_again(
-    started: Callable, short: list[str], tmp_path: Path, steps_of: Callable
-) -> None:
+def test_a_run_restarted_by_torchrun_resumes(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with started(*KDAUG, *short, "--run.dir", run, program=(*TORCHRUN, "--max-restarts", "1")) as command:
+    program = (*TORCHRUN, "--max-restarts", "1")
+    with running_command(*KDAUG, *SHORT_DEMO, "--run.dir", run, program=program) as command:
         command.wait_for_steps(run, 5)
         kill_rank(command, 1)
-        said = command.end()
-    assert said.code == 0, said
-    assert "Traceback" not in said.err, said
-    assert re.search(r"^continuing at step \d+ of 16$", said.out, re.MULTILINE)
-    assert steps_of(run) == list(range(1, 17))
+        result = command.end()
+    assert result.code == 0, result
+    assert "Traceback" not in result.err, result
+    assert re.search(r"^continuing at step \d+ of 16$", result.out, re.MULTILINE)
+    assert step_numbers(run) == list(range(1, 17))
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_one_rank_after_the_other_and_goes_on_by_itself_learns_the_same(
-    started: Callable, short: list[str], tmp_path: Path, uninterrupted: Path, assert_same_run: Callable
-) -> None:
+def test_a_run_restarted_twice_gives_the_same_result(tmp_path: Path, run_of_two: Path) -> None:
     run = tmp_path / "run"
-    with started(*KDAUG, *short, "--run.dir", run, program=(*TORCHRUN, "--max-restarts", "2")) as command:
+    program = (*TORCHRUN, "--max-restarts", "2")
+    with running_command(*KDAUG, *SHORT_DEMO, "--run.dir", run, program=program) as command:
         for steps, rank in ((4, 0), (10, 1)):
             command.wait_for_steps(run, steps)
             kill_rank(command, rank)
-        said = command.end()
-    assert said.code == 0, said
-    assert "Traceback" not in said.err, said
-    assert_same_run(run, uninterrupted)
+        result = command.end()
+    assert result.code == 0, result
+    assert "Traceback" not in result.err, result
+    assert_same_run(run, run_of_two)

@@ -66,14 +66,17 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return {k: fill(replace(MANIFEST, k=k), tmp_path_factory.mktemp("labels")) for k in (5, 12)}
 
 
-def stored_and_teacher_loss(folder: Path, supervision: Supervision, epoch: int) -> tuple[LossOutput, LossOutput]:
+def losses_of(store: LabelStore, supervision: Supervision, epoch: int) -> tuple[LossOutput, LossOutput]:
+    """The loss with soft labels from the store, and with those from the teacher."""
     rows = np.array([22, 0, 7, 7])
     labels = labels_of()[rows]
     student = torch.tensor(np.random.default_rng(9).normal(0, 3, (4, CLASSES)), dtype=torch.float32)
-    stored = open_label_store(folder, DATASET, supervision, range(2)).soft_labels(supervision, epoch, rows)
+    stored = store.soft_labels(supervision, epoch, rows)
     computed = soft_labels_from_logits(logits_of(epoch)[rows], supervision, labels)
-    loss, expected = (distillation_loss(supervision, student, each, labels) for each in (stored, computed))
-    return loss, expected
+    return (
+        distillation_loss(supervision, student, stored, labels),
+        distillation_loss(supervision, student, computed, labels),
+    )
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -82,9 +85,10 @@ def stored_and_teacher_loss(folder: Path, supervision: Supervision, epoch: int) 
 def test_loss_equals_the_teachers(
     reading: Reading, k: int, stored_k: int, temperature: float, stores: dict[int, Path]
 ) -> None:
+    supervision = Supervision(1.5, k, temperature, reading)
+    store = open_label_store(stores[stored_k], DATASET, supervision, range(2))
     for epoch in (1, 0):
-        supervision = Supervision(1.5, k, temperature, reading)
-        loss, expected = stored_and_teacher_loss(stores[stored_k], supervision, epoch)
+        loss, expected = losses_of(store, supervision, epoch)
         torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
         assert loss.agreement is not None
         assert expected.agreement is not None
@@ -96,17 +100,20 @@ def test_loss_equals_the_teachers(
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("k", [3, 12])
 def test_store_of_all_classes_serves_any_temperature(reading: Reading, k: int, stores: dict[int, Path]) -> None:
-    loss, expected = stored_and_teacher_loss(stores[12], Supervision(1.5, k, 3.3, reading), 0)
+    supervision = Supervision(1.5, k, 3.3, reading)
+    loss, expected = losses_of(open_label_store(stores[12], DATASET, supervision, range(2)), supervision, 0)
     torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
 
 
 def test_renormalized_store_serves_any_temperature(stores: dict[int, Path]) -> None:
-    loss, expected = stored_and_teacher_loss(stores[5], Supervision(1.5, 3, 3.3, "renormalized"), 0)
+    supervision = Supervision(1.5, 3, 3.3, "renormalized")
+    loss, expected = losses_of(open_label_store(stores[5], DATASET, supervision, range(2)), supervision, 0)
     assert torch.equal(loss.loss, expected.loss)
 
 
 def test_hard_labels_at_any_temperature(stores: dict[int, Path]) -> None:
-    loss, expected = stored_and_teacher_loss(stores[5], Supervision(divergence="hard", temperature=3.3), 1)
+    supervision = Supervision(divergence="hard", temperature=3.3)
+    loss, expected = losses_of(open_label_store(stores[5], DATASET, supervision, range(2)), supervision, 1)
     assert torch.equal(loss.loss, expected.loss)
 
 

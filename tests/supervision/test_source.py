@@ -54,6 +54,7 @@ def soft_labels_of(source: SoftLabelSource) -> SoftLabels:
         Supervision(k=CLASSES, temperature=2.0),
         Supervision(k=2, temperature=2.0),
         Supervision(k=2, label_trust=True),
+        Supervision(k=CLASSES, label_trust=True),
         Supervision(divergence="hard"),
         Supervision(divergence="decoupled", temperature=4.0),
     ],

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from support.forkserver import start_process
 from support.runs import step_numbers
 
-from kdaug.cli.main import main
+from kdaug.cli.main import entry, main
 
 T = TypeVar("T")
 KDAUG = (sys.executable, "-m", "kdaug")
@@ -57,16 +59,11 @@ def assert_one_line(err: str, *fragments: str) -> None:
 
 
 class RunningCommand:
-    """A command that runs in its own process group, as a shell starts it."""
+    """A command that runs in its own session, as a shell starts it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._mark = f"{os.getpid()}-{next(_numbers)}"  # identifies its workers and ranks in any process group
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
-        marked = {**os.environ, **environment, _MARK: self._mark}
-        self._process = subprocess.Popen(
-            command, stdout=self._out, stderr=self._err, env=marked, start_new_session=True
-        )
-        self.pid = self._process.pid
+    def __init__(self, process: subprocess.Popen[bytes] | _ForkedKdaug, out: Path, err: Path, mark: str) -> None:
+        self._process, self._out, self._err, self._mark = process, out, err, mark
+        self.pid = process.pid
 
     @property
     def has_ended(self) -> bool:
@@ -86,7 +83,7 @@ class RunningCommand:
         self.wait_until(lambda: len(step_numbers(run)) >= count)
 
     def signal(self, number: int) -> None:
-        """Sends a signal to every process of the group."""
+        """Sends a signal to the command and its workers."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
@@ -97,37 +94,24 @@ class RunningCommand:
         except subprocess.TimeoutExpired:
             pytest.fail(f"hangs: {self._result(0)}")
 
-    def environments(self) -> dict[int, dict[str, str]]:
-        """The environment of each of its living processes, including workers and ranks, by process id."""
-        environments = {}
-        for file in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):  # the process has ended, or is another user's
-                pairs = (pair.partition("=") for pair in file.read_bytes().decode(errors="replace").split("\0"))
-                environment = {name: value for name, _, value in pairs}
-                if environment.get(_MARK) == self._mark:
-                    environments[int(file.parent.name)] = environment
-        return environments
-
     def children(self) -> set[int]:
-        """The processes that it has started."""
-        return set(self.environments()) - {self.pid}
+        """Its living worker processes."""
+        return {pid for pid in _processes() if pid != self.pid and _session(pid) == self.pid}
+
+    def ranks(self) -> dict[int, int]:
+        """If the command is torchrun: the process id of each living rank."""
+        environments = {pid: _environment(pid) for pid in _processes()}
+        return {int(e["RANK"]): pid for pid, e in environments.items() if e.get(_MARK) == self._mark and "RANK" in e}
 
     def clear(self) -> None:
         """Kills all its processes."""
-        self.signal(signal.SIGKILL)
-        for pid in self.environments():
+        for pid in (*self.children(), *self.ranks().values(), self.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
-        self._out.close()
-        self._err.close()
 
     def _result(self, code: int) -> CommandResult:
-        texts = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            texts.append(file.read().decode())
-        return CommandResult(code, *texts)
+        return CommandResult(code, self._out.read_text(), self._err.read_text())
 
 
 @contextmanager
@@ -135,8 +119,77 @@ def running_command(
     *arguments: str | Path, program: tuple[str, ...] = KDAUG, **environment: str
 ) -> Iterator[RunningCommand]:
     """Starts `program ARGUMENTS` with additional environment variables, and kills what is left of it at the end."""
-    command = RunningCommand([*program, *map(str, arguments)], environment)
+    with tempfile.TemporaryDirectory() as folder:
+        out, err, mark = Path(folder, "out"), Path(folder, "err"), f"{os.getpid()}-{next(_numbers)}"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            command = [*program, *map(str, arguments)]
+            marked = {**os.environ, **environment, _MARK: mark}
+            process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=marked, start_new_session=True)
+        yield from _until_cleared(RunningCommand(process, out, err, mark))
+
+
+@contextmanager
+def running_kdaug(*arguments: str | Path) -> Iterator[RunningCommand]:
+    """As `running_command`, without the seconds that importing torch takes: the process is forked from a server."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        out.touch()
+        err.touch()
+        process = start_process(_run_kdaug, [*map(str, arguments)], out, err, environment=dict(os.environ))
+        yield from _until_cleared(RunningCommand(_ForkedKdaug(process), out, err, ""))
+
+
+def _until_cleared(command: RunningCommand) -> Iterator[RunningCommand]:
     try:
         yield command
     finally:
         command.clear()
+
+
+def _run_kdaug(arguments: list[str], out: Path, err: Path) -> None:
+    os.setsid()
+    for path, descriptor in ((out, 1), (err, 2)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, descriptor)
+        os.close(file)
+    sys.argv = ["kdaug", *arguments]
+    entry()
+
+
+class _ForkedKdaug:
+    """A forked process with the methods of subprocess.Popen."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("kdaug", timeout or 0)
+        return self._process.exitcode
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _session(pid: int) -> int | None:
+    """The session of a living process; None if it has ended."""
+    try:
+        state, _, _, session, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else int(session)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """The variables that a living process was started with; none if it has ended or is another user's."""
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return {name: value for name, _, value in (pair.partition("=") for pair in text.split("\0"))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import support.networks  # noqa: F401  (registers the networks)
 import torch
+from support.forkserver import start_process
 from support.recipes import TINY, with_settings
 
 from kdaug.training import Interrupted, run, train
@@ -43,8 +43,6 @@ def start_ranks(
     size: int, function: Callable[..., None], *arguments: Any, environment: dict[str, str] | None = None
 ) -> Ranks:
     """Calls `function(*arguments)` in `size` processes. environment: additional variables."""
-    context = multiprocessing.get_context("forkserver")  # imports torch once, not in each process
-    context.set_forkserver_preload(["kdaug.training.smoke_test"])
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -54,14 +52,12 @@ def start_ranks(
     }  # fmt: skip
     processes = []
     for rank in range(size):
-        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(context.Process(target=_run_rank, args=(own, function, arguments)))
-        processes[-1].start()
+        own = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(start_process(_run_rank, function, arguments, environment=own))
     return Ranks(processes)
 
 
-def _run_rank(environment: dict[str, str], function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    os.environ.update(environment)
+def _run_rank(function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     try:
         function(*arguments)
     except Interrupted:

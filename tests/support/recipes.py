@@ -32,6 +32,12 @@ DEMO_FLAGS = (
 ).split()
 """Makes the demo recipe four steps long."""
 
+SHORT_DEMO = (
+    "train demo --teacher.source none --data.train-images 256 --optimization.global-batch 32 --optimization.epochs 2 "
+    "--run.evaluate-every 2 --run.checkpoint-steps 1 --run.device cpu --run.threads 1"
+).split()
+"""The demo recipe in sixteen steps without teacher, with a checkpoint after each step and one evaluation."""
+
 PHOTOS_FLAGS = (
     "--student.name wide_resnet10_1 --data.image-size 32 --data.workers 1 --optimization.global-batch 8 "
     "--optimization.epochs 1 --run.device cpu --run.threads 1"

@@ -18,9 +18,7 @@ def nucleus_mask(log_probs: Tensor, mass: float) -> Tensor:
     are kept if their total is below `mass`. The first class is always kept.
     """
     probs = log_probs.exp()
-    mass_before = probs.cumsum(1) - probs
-    mass_before[:, 0] = 0
-    return mass_before < mass
+    return probs.cumsum(1) - probs < mass
 
 
 def label_trust(view_log_prob: Tensor, clean_log_prob: Tensor) -> Tensor:

@@ -151,10 +151,8 @@ def concat_plans(plans: Sequence[ViewPlan]) -> ViewPlan:
     """
     for previous, plan in pairwise(plans):
         if previous.output_size != plan.size or len(previous) != len(plan):
-            raise InputError(
-                f"plans do not fit: {len(previous)} images of {previous.output_size} pixels are followed by "
-                f"{len(plan)} images of {plan.size}"
-            )
+            sizes = f"{len(previous)} images of {previous.output_size}, then {len(plan)} of {plan.size} pixels"
+            raise InputError(f"plans do not fit: {sizes}")
     return ViewPlan(
         op=np.concatenate([plan.op for plan in plans], axis=1),
         argument=np.concatenate([plan.argument for plan in plans], axis=1),

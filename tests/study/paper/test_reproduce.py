@@ -25,7 +25,7 @@ def study() -> PaperStudy:
 
 
 @pytest.fixture
-def runs(study: PaperStudy, tmp_path: Path, leave: Callable[..., None]) -> Path:
+def runs(study: PaperStudy, tmp_path: Path, write_run_files: Callable[..., None]) -> Path:
     """Errors for the two seeds: 20 + M and 22 + M without teacher, 19 and 20 with; no run of M = 7 with teacher."""
     folder = tmp_path / "runs"
     for name, recipe in study_recipes(study, SEEDS, Data(), "cpu").items():
@@ -33,7 +33,7 @@ def runs(study: PaperStudy, tmp_path: Path, leave: Callable[..., None]) -> Path:
         error = 19.0 + recipe.run.seed if "-kd" in name else 20.0 + magnitude + 2 * recipe.run.seed
         if name.startswith("cifar100-table1-m7-kd"):
             continue
-        leave(folder / name, recipe, error)
+        write_run_files(folder / name, recipe, error)
     return folder
 
 
@@ -79,9 +79,11 @@ def test_damaged_run_leaves_others_in(study: PaperStudy, runs: Path) -> None:
     assert any("cifar100-table1-m3_seed=1/recipe.yaml" in reason for reason in left_out)
 
 
-def test_failed_and_unfinished_runs_are_listed_once(study: PaperStudy, runs: Path, leave: Callable[..., None]) -> None:
+def test_failed_and_unfinished_runs_are_listed_once(
+    study: PaperStudy, runs: Path, write_run_files: Callable[..., None]
+) -> None:
     recipes = study_recipes(study, (5,), Data(), "cpu")
-    leave(runs / "cifar100-table1-m0_seed=5", recipes["cifar100-table1-m0_seed=5"], 50.0, finished=False)
+    write_run_files(runs / "cifar100-table1-m0_seed=5", recipes["cifar100-table1-m0_seed=5"], 50.0, finished=False)
     fixed, failed = "cifar100-table1-m0_seed=0", "cifar100-table1-m7-kd_seed=0"
     failures = {failed: "no luck", fixed: "long ago", "other": "of other studies"}
     (runs / "failed.json").write_text(json.dumps(failures))

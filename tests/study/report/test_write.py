@@ -87,10 +87,10 @@ def test_notes_name_images_settings_and_machines(report: Path) -> None:
         assert re.search("All runs: seed 0; device cpu; processor AMD EPYC; .*; packages kdaug 0", text)
 
 
-def test_runs_on_other_images_are_not_averaged(leave: Callable, tmp_path: Path) -> None:
+def test_runs_on_other_images_are_not_averaged(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["photos"].make()
     for seed, content in enumerate(("aaaa", "bbbb")):
-        leave(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
+        write_run_files(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
         (tmp_path / f"{seed}/environment.json").write_text(json.dumps({"data": content}))
     groups = group_runs(find_finished_runs([tmp_path])[0])
     assert [(group.varied, len(group.runs)) for group in groups] == [
@@ -102,29 +102,29 @@ def test_runs_on_other_images_are_not_averaged(leave: Callable, tmp_path: Path) 
     assert "500 validation images" in notes
 
 
-def test_held_out_images_may_choose_settings(leave: Callable, tmp_path: Path) -> None:
+def test_held_out_images_may_choose_settings(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
-    leave(tmp_path / "run", replace(recipe, data=replace(recipe.data, holdout=0.1)), 50.0)
+    write_run_files(tmp_path / "run", replace(recipe, data=replace(recipe.data, holdout=0.1)), 50.0)
     notes = " ".join(report_notes(group_runs(find_finished_runs([tmp_path])[0]), []))
     assert "Errors are measured on 500 held-out images." in notes
     assert "Do not choose settings" not in notes
 
 
-def test_notes_have_the_error_of_the_teacher(leave: Callable, tmp_path: Path) -> None:
+def test_notes_have_the_error_of_the_teacher(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
-    leave(tmp_path / "run", recipe, 50.0)
+    write_run_files(tmp_path / "run", recipe, 50.0)
     teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == []
-    leave(teacher, recipe, 33.3)
+    write_run_files(teacher, recipe, 33.3)
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == [f"Teacher {teacher.name} has an error of 33.30 %."]
 
 
 def test_left_out_runs_are_printed_and_noted(
-    leave: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write_run_files: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
-    leave(tmp_path / "runs/one", recipe, 50.0)
-    leave(tmp_path / "runs/two", recipe, 50.0, finished=False)
+    write_run_files(tmp_path / "runs/one", recipe, 50.0)
+    write_run_files(tmp_path / "runs/two", recipe, 50.0, finished=False)
     (tmp_path / "runs/failed.json").write_text('{"three": "out of memory"}')
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     err = capsys.readouterr().err
@@ -135,9 +135,9 @@ def test_left_out_runs_are_printed_and_noted(
     assert content["same_in_all"]["student.name"] == "wide_resnet10_1"
 
 
-def test_run_that_failed_and_then_finished_is_included(leave: Callable, tmp_path: Path) -> None:
+def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
-    leave(tmp_path / "runs/sweep/one", recipe, 50.0)
+    write_run_files(tmp_path / "runs/sweep/one", recipe, 50.0)
     (tmp_path / "runs/sweep/failed.json").write_text('{"one": "no luck", "two": "out of memory"}')
     for folder in ("runs", "runs/sweep"):
         runs, left_out = find_finished_runs([tmp_path / folder])
@@ -146,8 +146,8 @@ def test_run_that_failed_and_then_finished_is_included(leave: Callable, tmp_path
     assert find_finished_runs([tmp_path / "runs/sweep/one"])[1] == [], "failures of other runs in the sweep"
 
 
-def test_damaged_teacher_is_a_note(leave: Callable, tmp_path: Path) -> None:
-    leave(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
+def test_damaged_teacher_is_a_note(write_run_files: Callable, tmp_path: Path) -> None:
+    write_run_files(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
     teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
     teacher.mkdir(parents=True)
     (teacher / "recipe.yaml").write_text("views: [")
@@ -156,20 +156,20 @@ def test_damaged_teacher_is_a_note(leave: Callable, tmp_path: Path) -> None:
     assert note.startswith(f"Teacher {teacher.name} cannot be read: ")
 
 
-def test_run_resumed_on_another_device_is_noted(leave: Callable, tmp_path: Path) -> None:
-    leave(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
+def test_run_resumed_on_another_device_is_noted(write_run_files: Callable, tmp_path: Path) -> None:
+    write_run_files(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
     environment = {"device": "cpu", "precision": "float32", "resumed": [{"step": 9, "device": "NVIDIA H100"}]}
     (tmp_path / "run/environment.json").write_text(json.dumps(environment))
     notes = describe_machines(find_finished_runs([tmp_path])[0])
     assert notes[1:] == ["The runs differ in device: NVIDIA H100; cpu."]
 
 
-def test_seeds_are_one_json_group_and_several_csv_lines(leave: Callable, tmp_path: Path) -> None:
+def test_seeds_are_one_json_group_and_several_csv_lines(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
     errors = {(0, 0): 50.0, (1, 1): 53.0, (1, 0): 52.0}
     for (seed, views_seed), error in errors.items():
         changed = replace(recipe, run=replace(recipe.run, seed=seed), views=replace(recipe.views, seed=views_seed))
-        leave(tmp_path / f"runs/{seed}{views_seed}", changed, error)
+        write_run_files(tmp_path / f"runs/{seed}{views_seed}", changed, error)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     lines = list(csv.DictReader((tmp_path / "out/runs.csv").open()))
     assert {(int(x["run.seed"]), int(x["views.seed"])): float(x["top1_error"]) for x in lines} == errors
@@ -180,21 +180,21 @@ def test_seeds_are_one_json_group_and_several_csv_lines(leave: Callable, tmp_pat
     assert sorted(row.strip("| ").split(" | ")[0] for row in rows[4:] if row) == ["0", "1", "1 (views 0)"]
 
 
-def test_text_of_runs_is_escaped_on_the_page(leave: Callable, tmp_path: Path) -> None:
+def test_text_of_runs_is_escaped_on_the_page(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["photos"].make()
     for name in ("a", "b"):
         root = f"{name}<script>alert(1)</script>"
-        leave(tmp_path / f"runs/{name}", replace(recipe, data=replace(recipe.data, root=root)), 50.0)
+        write_run_files(tmp_path / f"runs/{name}", replace(recipe, data=replace(recipe.data, root=root)), 50.0)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out/index.html").read_text()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
 
-def test_differences_between_machines_are_noted(leave: Callable, tmp_path: Path) -> None:
+def test_differences_between_machines_are_noted(write_run_files: Callable, tmp_path: Path) -> None:
     recipe = RECIPES["cifar100-table1-small"].make()
     for seed, device in enumerate(("cpu", "NVIDIA H100")):
-        leave(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
+        write_run_files(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
         (tmp_path / f"{seed}/environment.json").write_text(json.dumps({"device": device, "precision": "float32"}))
     notes = describe_machines(find_finished_runs([tmp_path])[0])
     assert notes[0].startswith("All runs: seed 0, 1; processor unknown; ")

@@ -107,7 +107,7 @@ def test_other_labels_are_another_recipe(existing: str, settings: dict[str, Any]
         plan(tmp_path, "supervision.k=2", **settings)
 
 
-def test_finished_run_on_other_images_is_refused(tmp_path: Path, leave: Callable[..., None]) -> None:
+def test_finished_run_on_other_images_is_refused(tmp_path: Path, write_run_files: Callable[..., None]) -> None:
     for folder, color in (("a", 10), ("b", 20), ("moved", 10)):
         for split, label in product(("train", "val"), ("cat", "dog")):
             (tmp_path / folder / split / label).mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_finished_run_on_other_images_is_refused(tmp_path: Path, leave: Callable
     def recipe_with_root(folder: str) -> dict[str, Recipe]:
         return {"run": with_settings(photos, {"data.root": str(tmp_path / folder)}, "photos")}
 
-    leave(tmp_path / "sweep/run", recipe_with_root("a")["run"], 50.0)
+    write_run_files(tmp_path / "sweep/run", recipe_with_root("a")["run"], 50.0)
     safetensors.numpy.save_file({}, tmp_path / "sweep/run/last.safetensors")
     content = load_dataset(recipe_with_root("a")["run"].data).content
     (tmp_path / "sweep/run/environment.json").write_text(json.dumps({"data": content}))

@@ -52,8 +52,5 @@ class Sequential:
 
 def flatten_policies(parts: Sequence[Policy]) -> list[Policy]:
     """The policies with each Sequential replaced by its parts, at any depth."""
-    return [
-        policy
-        for part in parts
-        for policy in (flatten_policies(part.parts) if isinstance(part, Sequential) else [part])
-    ]
+    single = [flatten_policies(part.parts) if isinstance(part, Sequential) else [part] for part in parts]
+    return [policy for policies in single for policy in policies]
