@@ -13,9 +13,7 @@ import pytest
 import support.networks  # noqa: F401  (registers the networks)
 import torch
 from hypothesis import HealthCheck, settings
-from numpy.typing import ArrayLike
 from rich.console import Console
-from support import chi_square
 from support.commands import CommandResult, call_kdaug
 from support.recipes import TINY, WITH_TEACHER, with_settings
 
@@ -53,12 +51,6 @@ def _bundled_images_are_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_bundled", cache(datasets.load_bundled))
         yield
-
-
-@pytest.fixture
-def assert_uniform() -> Callable[[ArrayLike], None]:
-    """See `support.chi_square.assert_uniform`."""
-    return chi_square.assert_uniform
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Train image classifiers with strong augmentation and a teacher that sees the same augmented images.
 
-`import kdaug` is fast: the subpackages are imported when their names are first used. kdaug's networks are added to timm's
-registry when timm is imported, before or after kdaug.
+`import kdaug` is fast: the subpackages are imported when their names are first used. kdaug's networks are added to
+timm's registry when timm is imported, before or after kdaug.
 """
 
 from __future__ import annotations

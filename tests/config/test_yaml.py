@@ -269,4 +269,4 @@ def test_the_way_out_is_kept_apart_from_the_problem() -> None:
     with pytest.raises(InputError) as error:
         from_yaml("optimization: {schedule: milestones}", where="my.yaml")
     assert error.value.problem == ("my.yaml: optimization.schedule is milestones, but optimization.milestones is empty")
-    assert error.value.way_out == "set optimization.milestones"
+    assert error.value.hint == "set optimization.milestones"

@@ -251,7 +251,7 @@ def test_the_error_for_a_missing_dataset_says_how_to_get_it(name: str, entries: 
         load_named(name, tmp_path, download=False)
     for part in [name, str(tmp_path), *entries]:
         assert part in error.value.problem
-    assert error.value.way_out == "give its folder with data.root, or download it with data.download"
+    assert error.value.hint == "give its folder with data.root, or download it with data.download"
 
 
 class _RunsCommand:

@@ -37,13 +37,13 @@ def test_ctrl_c_names_the_command_that_finishes_the_run(kdaug: Callable, demo_ru
         command.signal(signal.SIGINT)
         result = command.end()
     assert result.code == 130
-    problem, _, way_out = result.err.splitlines()[-1].partition("; continue with: ")
+    problem, _, hint = result.err.splitlines()[-1].partition("; continue with: ")
     assert problem == "kdaug: interrupted"
     assert "Traceback" not in result.err
     assert not (run / "last.safetensors").exists()
     assert step_numbers(run) == list(range(1, len(step_numbers(run)) + 1))
 
-    program, *arguments = shlex.split(way_out)
+    program, *arguments = shlex.split(hint)
     assert program == "kdaug"
     result = kdaug(*arguments)
     assert (result.code, result.err) == (0, "")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from support.chi_square import assert_uniform
 
 from kdaug.errors import InputError
 from kdaug.rng import Stream, integers_below, permutation, philox4x32, random_words, uniform
@@ -110,7 +111,7 @@ def test_integers_below_reach_0_and_bound_minus_1(bound: int) -> None:
 
 
 @pytest.mark.parametrize("bound", [2, 7, 16, 100])
-def test_integers_below_are_uniform(bound: int, assert_uniform) -> None:
+def test_integers_below_are_uniform(bound: int) -> None:
     drawn = integers_below(random_words(3, 1, np.arange(5000), Stream.CROP, 2), bound)
     assert_uniform(np.bincount(drawn.ravel(), minlength=bound))
 
@@ -133,7 +134,7 @@ def test_permutations_differ_by_seed_epoch_and_stream() -> None:
     assert permutation(0, 0, 50).tolist() == orders[0]
 
 
-def test_every_order_of_three_is_equally_likely(assert_uniform) -> None:
+def test_every_order_of_three_is_equally_likely() -> None:
     orders = [tuple(permutation(5, epoch, 3).tolist()) for epoch in range(3000)]
     assert_uniform([orders.count(order) for order in permutations(range(3))])
 

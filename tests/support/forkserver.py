@@ -23,4 +23,5 @@ def start_process(function: Callable[..., None], *arguments: Any, environment: d
 def _run(function: Callable[..., None], arguments: tuple[Any, ...], environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # for its own workers, the default and not the server
     function(*arguments)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
-from support import chi_square
 
 from kdaug import ViewPlan
 from kdaug.views.draw import OpTable, RandomWords
@@ -18,7 +16,7 @@ CellPlan = Callable[..., ViewPlan]
 
 @pytest.fixture
 def plan_of_cells() -> CellPlan:
-    """The plan of one image per (op, level) of a space, with fixed signs and positions; the data's mean is (1, 2, 3)."""
+    """The plan of one image per (op, level) of a space, with fixed signs and positions; the data's mean: (1, 2, 3)."""
 
     def plan(
         space: str,
@@ -35,9 +33,3 @@ def plan_of_cells() -> CellPlan:
         return OpTable(get_space(space), pairs, (1, 2, 3)).plan(np.arange(len(pairs))[:, None], words, size)
 
     return plan
-
-
-@pytest.fixture
-def assert_frequencies() -> Callable[[ArrayLike, ArrayLike], None]:
-    """See `support.chi_square.assert_frequencies`."""
-    return chi_square.assert_frequencies

@@ -103,7 +103,7 @@ class JobsTable:
             return None
         if job.name not in self._followers:
             settings = read_recipe(job.path / "recipe.yaml").optimization
-            self._followers[job.name] = RunFollower(job.path / "metrics.jsonl", settings.all_epochs)
+            self._followers[job.name] = RunFollower(job.path / "metrics.jsonl", settings.total_epochs)
         run = self._followers[job.name]
         run.update()
         return run

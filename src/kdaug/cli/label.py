@@ -43,7 +43,7 @@ class Labelling:
     epochs: str | None = None
     """Epochs to label now, such as 0:90 (end excluded); None: all. Others can be added later."""
     cycle: int | None = None
-    """Label this many epochs, which are used again in turn; None: all epochs."""
+    """Label this many epochs, which then repeat cyclically; None: all epochs."""
     precision: Literal["float16", "float32"] = "float16"
     """Type of the stored log-probabilities; float16 has a relative error of 1/2,000."""
 

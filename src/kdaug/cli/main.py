@@ -16,7 +16,7 @@ from importlib.metadata import version
 from types import FrameType
 
 from kdaug.cli.output import print_error
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 
 # command -> (module, summary); a module is imported only when its command runs
 COMMANDS = {
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"kdaug {version('kdaug')}", flush=True)
             return 0
         if args[0] not in COMMANDS:
-            suggestion = nearest(args[0], list(COMMANDS))
+            suggestion = did_you_mean(args[0], list(COMMANDS))
             raise InputError(f"there is no command {args[0]!r}{suggestion} (kdaug --help lists all commands)")
         command = importlib.import_module(COMMANDS[args[0]][0])
         code: int = command.run(args[1:])

@@ -21,14 +21,14 @@ def rank() -> int:
 
 
 def print_error(error: InputError | str, flags: Mapping[str, str] | None = None) -> None:
-    """Prints one line on stderr, with flags for the settings that `error.way_out` names. See `settings_as_flags`.
+    """Prints one line on stderr, with flags for the settings that `error.hint` names. See `settings_as_flags`.
 
     Ranks above 0 wait first: most errors are the same in all processes, and torchrun stops the others as soon as rank 0
     has failed, so that the line is printed once.
     """
     text = str(error)
-    if isinstance(error, InputError) and error.way_out:
-        text = f"{error.problem}; {settings_as_flags(error.way_out, flags or {})}"
+    if isinstance(error, InputError) and error.hint:
+        text = f"{error.problem}; {settings_as_flags(error.hint, flags or {})}"
     if rank() > 0:
         time.sleep(2)
         text = f"process {rank()}: {text}"

@@ -86,7 +86,7 @@ def _facts(named: NamedRecipe) -> dict[str, Any]:
         "source": named.source,
         "published_error": named.published_error,
         "global_batch": recipe.optimization.global_batch,
-        "epochs": recipe.optimization.all_epochs,
+        "epochs": recipe.optimization.total_epochs,
         **facts,
     }
 

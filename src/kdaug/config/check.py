@@ -208,4 +208,6 @@ def _check_mixing(s: Supervision) -> None:
         ("divergence decoupled", s.divergence == "decoupled"),
     ):
         if uses_label:
-            raise InputError(f"supervision.{name} is for views of one image", "leave views.mixup and views.cutmix at 0")
+            raise InputError(
+                f"supervision.{name} cannot be combined with mixup or CutMix", "leave views.mixup and views.cutmix at 0"
+            )

@@ -168,7 +168,8 @@ class Supervision:
     label_weight: NonNegative = 1.0
     """Weight of the cross-entropy in epochs with a teacher; 0: train on soft labels only."""
     label_trust: bool = False
-    """Shift label_weight to the divergence as the teacher's probability of the label drops from image to view."""
+    """Move weight from the cross-entropy to the divergence where the teacher is less sure of the label on the view than
+    on the unaugmented image."""
     weight_schedule: WeightSchedule = "constant"
     """Schedule of weight over the run: constant, rising (linear from 0), falling (linear to 0)."""
     weight_by_magnitude: bool = False
@@ -231,7 +232,7 @@ class Optimization:
     """Autocast type; auto: bfloat16 if the device supports it natively (GPU, AVX512-BF16 or AMX CPU), else float32."""
 
     @property
-    def all_epochs(self) -> int:
+    def total_epochs(self) -> int:
         """epochs + clean_epochs."""
         return self.epochs + self.clean_epochs
 

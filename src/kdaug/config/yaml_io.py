@@ -16,7 +16,7 @@ import yaml
 
 from kdaug.config.check import check
 from kdaug.config.recipe import Recipe
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Reci
     known = [f"{section}.{name}" for section, settings in tree.items() for name in settings]
     for dotted, value in values.items():
         if dotted not in known:
-            raise InputError(f"{where}: {dotted} is not a setting{nearest(dotted, known)}")
+            raise InputError(f"{where}: {dotted} is not a setting{did_you_mean(dotted, known)}")
         section, _, name = dotted.partition(".")
         tree[section][name] = value
     return _recipe_from_tree(tree, where)
@@ -128,7 +128,7 @@ def _recipe_from_tree(tree: Any, where: str) -> Recipe:
     try:
         return check(recipe)
     except InputError as error:
-        raise InputError(f"{where}: {error.problem}", error.way_out) from None
+        raise InputError(f"{where}: {error.problem}", error.hint) from None
 
 
 def _build(kind: Any, tree: Any, path: str, where: str) -> Any:
@@ -140,7 +140,7 @@ def _build(kind: Any, tree: Any, path: str, where: str) -> Any:
         if key not in types_of:
             known = [_dotted(path, name) for name in types_of]
             name = _dotted(path, str(key))
-            raise InputError(f"{where}: {name} is not a setting{nearest(name, known) or _choices(known)}")
+            raise InputError(f"{where}: {name} is not a setting{did_you_mean(name, known) or _choices(known)}")
     values = {}
     for key, value in tree.items():
         name, wanted = _dotted(path, key), types_of[key]
@@ -168,7 +168,9 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
     first = options[0]
     if typing.get_origin(first) is Literal:
         known = list(typing.get_args(first))
-        raise InputError(f"{where}: {name} is {describe_value(value)}{nearest(str(value), known) or _choices(known)}")
+        raise InputError(
+            f"{where}: {name} is {describe_value(value)}{did_you_mean(str(value), known) or _choices(known)}"
+        )
     raise InputError(f"{where}: {name} must be {_describe_type(options)}, not {describe_value(value)}")
 
 

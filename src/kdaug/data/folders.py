@@ -48,7 +48,7 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], _Spl
     source = train_folder or root
     classes, files, labels = _read_classes(source)
     if train_folder is None and {name.lower() for name in classes} <= {*TRAIN_NAMES, *VAL_NAMES}:
-        raise InputError(f"image folder {root} has only {', '.join(classes)}; it lacks train/ with a folder per class")
+        raise InputError(f"image folder {root} has no train/ with one sub-folder per class, only {', '.join(classes)}")
     if len(classes) < 2:
         raise InputError(f"image folder {source} has one class only ({classes[0]})", "training needs at least two")
     val_folder = _find_subfolder(root, VAL_NAMES)

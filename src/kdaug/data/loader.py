@@ -57,7 +57,7 @@ def training_keys(
     """The batches of a training run on `count` images, from `first_step` on. (seed, epoch) alone determine the order.
 
     An epoch has count // batch steps; it leaves out the remaining images. With `cycle`, the views of epochs
-    0..cycle-1 are reused in turn: view_epoch is epoch % cycle.
+    0..cycle-1 repeat cyclically: view_epoch is epoch % cycle.
     """
     per_epoch = count // batch
     for epoch in range(first_step // per_epoch, epochs):
@@ -97,8 +97,8 @@ class UnreadableImages:
             raise InputError(
                 f"{len(self.names)} of {self.total} images are unreadable, first {first}; that is more than "
                 f"data.max_unreadable {self.allowed_share:g}",
-                "repair them or increase data.max_unreadable; if you delete them, the dataset is another one and needs "
-                "a new run.dir",
+                "repair them or increase data.max_unreadable (deleting them makes a new dataset, which needs a new "
+                "run.dir)",
             )
 
 

@@ -44,7 +44,7 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
     check(recipe)
     context = build_context(recipe, Console(stderr=True))
     if read_environment(loaded.directory).get("data", context.dataset.content) != context.dataset.content:
-        _logger.info(f"note: these are not all the images that {run} was trained and evaluated on, or not only those")
+        _logger.info(f"note: the images differ from those that {run} was trained and evaluated on")
     if loaded.card.classes != context.dataset.classes:
         raise InputError(
             f"{loaded.path} was trained on {len(loaded.card.classes)} classes that are not those of {recipe.data.root}"

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 
 
 def check_network_name(name: str) -> None:
@@ -18,7 +18,7 @@ def check_network_name(name: str) -> None:
     if not timm.is_model(name):
         known = timm.list_models()
         family = [other for other in known if other.startswith(name.split("_")[0])]
-        raise InputError(f"there is no network {name!r} in timm or kdaug{nearest(name, family or known)}")
+        raise InputError(f"there is no network {name!r} in timm or kdaug{did_you_mean(name, family or known)}")
 
 
 def create_network(
@@ -73,7 +73,7 @@ def check_forward(network: nn.Module, name: str, batch: int, channels: int, size
 def check_published(name: str) -> None:
     """Raises InputError if timm does not have the network `name`, or no published weights for it."""
     if not timm.is_model(name):
-        raise InputError(f"there is no network {name!r} in timm{nearest(name, timm.list_models())}")
+        raise InputError(f"there is no network {name!r} in timm{did_you_mean(name, timm.list_models())}")
     if not timm.is_model_pretrained(name):
         raise InputError(f"timm has no published weights for {name}", "give a run, or for a teacher a weight file")
 

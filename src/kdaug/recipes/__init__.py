@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdaug.config import Recipe
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 from kdaug.recipes.cifar import CIFAR
 from kdaug.recipes.demonstration import DEMONSTRATION
 from kdaug.recipes.imagenet import IMAGENET
@@ -18,7 +18,7 @@ RECIPES: dict[str, NamedRecipe] = {
 def named_recipe(name: str) -> Recipe:
     """The recipe called `name`. Raises InputError with the nearest known name if there is none."""
     if name not in RECIPES:
-        suggestion = nearest(name, list(RECIPES))
+        suggestion = did_you_mean(name, list(RECIPES))
         raise InputError(f"there is no recipe {name!r}{suggestion}", "" if suggestion else "kdaug recipes lists them")
     return RECIPES[name].make()
 

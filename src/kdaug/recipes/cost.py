@@ -41,7 +41,7 @@ def estimate_cost(
     existing_teacher: network and image size of a teacher that comes from a run. A backward pass counts as two forward
     passes. A step of the adversary counts as two: forward, and the gradient of the image only.
     """
-    epochs, adversary_steps = recipe.optimization.all_epochs, recipe.adversary.steps
+    epochs, adversary_steps = recipe.optimization.total_epochs, recipe.adversary.steps
     student = forward(recipe.student.name, image_size)
     per_view = 3 * student * (2 if adversary_steps else 1) + 2 * adversary_steps * student
     operations = float(per_view) * images * epochs
@@ -58,6 +58,6 @@ def estimate_cost(
 def _teacher_epochs(recipe: Recipe) -> int:
     """The number of epochs in which the teacher is used."""
     optimization = recipe.optimization
-    return {"all": optimization.all_epochs, "policy": optimization.epochs, "clean": optimization.clean_epochs}[
+    return {"all": optimization.total_epochs, "policy": optimization.epochs, "clean": optimization.clean_epochs}[
         recipe.supervision.when
     ]

@@ -68,10 +68,10 @@ def find_run(recipe: ResolvedRecipe) -> RunDirectory:
             raise InputError(f"{directory.path} exists", "continue it with run.resume or choose another run.dir")
         changed = "; ".join(recipe_differences(read_recipe(directory.recipe), recipe))
         if changed:
-            raise InputError(f"{directory.path} began with another recipe ({changed})", "choose another run.dir")
+            raise InputError(f"{directory.path} was started with another recipe ({changed})", "choose another run.dir")
         if read_metrics(directory.path) and not directory.checkpoints.is_dir() and not directory.is_finished:
             raise InputError(
-                f"{directory.path} has lost its checkpoints/", "restore it, or start a new run in another run.dir"
+                f"{directory.path} has no checkpoints/ any more", "restore it, or start a new run in another run.dir"
             )
     elif directory.path.exists() and (not directory.path.is_dir() or _has_unknown_files(directory.path)):
         raise InputError(f"{directory.path} exists and is not a run directory", "choose another run.dir")
@@ -79,7 +79,7 @@ def find_run(recipe: ResolvedRecipe) -> RunDirectory:
 
 
 def _has_unknown_files(folder: Path) -> bool:
-    """Whether `folder` holds more than what is left of a run that was killed as it began."""
+    """Whether `folder` has files other than those of a run that was killed at its start."""
     names = {
         path.name for path in folder.iterdir() if not (path.name.startswith("recipe.yaml.") and is_partial_file(path))
     }

@@ -65,7 +65,7 @@ def record_environment(directory: RunDirectory, environment: dict[str, Any], ste
         return atomic_write(directory.environment, json.dumps(environment, indent=1) + "\n")
     if before.get("data") != environment["data"]:
         raise InputError(
-            f"the images are not those that {directory.path} began with (some were added, removed or renamed)",
+            f"the dataset has changed since {directory.path} was started (images were added, removed or renamed)",
             "restore them, or start a new run in another run.dir",
         )
     if before.get("recipe") != environment["recipe"]:

@@ -72,7 +72,7 @@ def run_status(path: Path) -> RunStatus:
         recipe.student.name,
         recipe.views.policy,
         max(map(epochs_done, lines), default=0),
-        recipe.optimization.all_epochs,
+        recipe.optimization.total_epochs,
         errors[-1] if errors else None,
         min(errors, default=None),
         commands[state],
@@ -87,6 +87,6 @@ def _newest_checkpoint_step(directory: RunDirectory) -> int:
 def _check_resumable(directory: RunDirectory, lines: list[dict[str, Any]], newest_step: int) -> None:
     """Raises InputError if the metrics or the checkpoints of an unfinished run are missing."""
     if lines and not directory.checkpoints.is_dir():
-        raise InputError(f"{directory.path} has lost its checkpoints/", "restore it")
+        raise InputError(f"{directory.path} has no checkpoints/ any more", "restore it")
     if newest_step > max((line["step"] for line in lines), default=0):
         raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest_step}", "restore it")

@@ -31,7 +31,7 @@ class LabelStore:
 
     @property
     def cycle(self) -> int | None:
-        """Number of epochs used in turn; None: each epoch is used once."""
+        """Number of epochs that repeat cyclically; None: each epoch is used once."""
         return self.manifest.cycle
 
     @cached_property
@@ -115,7 +115,7 @@ def open_label_store(
     differences = manifest_differences(manifest.dataset, dataset)
     if differences:
         raise InputError(
-            f"label store {folder} is of other views than this run ({'; '.join(differences)})",
+            f"label store {folder} was created for different views ({'; '.join(differences)})",
             "restore these settings, or run kdaug label again with another output folder",
         )
     _check_settings(folder, manifest, settings)
@@ -149,7 +149,7 @@ def _check_epochs(folder: Path, manifest: Manifest, epochs: Iterable[int]) -> No
     if missing is None:
         return
     path = missing.path(folder)
-    state = "damaged or of another store" if path.exists() else "missing"
+    state = "damaged or belongs to another store" if path.exists() else "missing"
     which = "" if manifest.cycle is not None else f", for epochs {missing.epoch}:{needed[-1] + 1}"
     raise InputError(
         f"label store {folder}: epoch {missing.epoch} is needed, but {path.name} is {state}",

@@ -41,7 +41,7 @@ class Manifest:
 
     dataset: the images and views. teacher: digest of the teacher. k: stored classes per view. temperatures: of the
     stored log-sum-exps, ascending. precision: of the stored log-probabilities. computed: precision of the teacher's
-    forward pass. cycle: number of epochs used in turn; None: each epoch is used once, and more can be added.
+    forward pass. cycle: number of epochs that repeat cyclically; None: each epoch is used once, and more can be added.
     """
 
     dataset: DatasetFingerprint

@@ -116,11 +116,11 @@ def write_records(records: dict[str, Tensor], part: EpochFile, manifest: Manifes
 def map_records(part: EpochFile, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
     """The columns of the file of `part`, mapped into memory.
 
-    Raises InputError if it is missing, damaged or of another store.
+    Raises InputError if it is missing, damaged or belongs to another store.
     """
     path = part.path(folder)
     if not part.is_written(manifest, folder):
-        raise InputError(f"{path} is missing, damaged or of another store", RUN_LABEL_AGAIN)
+        raise InputError(f"{path} is missing, damaged or belongs to another store", RUN_LABEL_AGAIN)
     with safetensors.safe_open(str(path), "pt") as file:  # "pt" maps the file into memory, "np" would read it
         columns = {name: file.get_tensor(name).numpy() for name in manifest.columns(0)}
     if columns["classes"].max() >= len(manifest.dataset.classes):

@@ -22,11 +22,11 @@ class SoftLabelSource(Protocol):
 
     @property
     def view_cycle(self) -> int | None:
-        """Number of epochs whose views are used in turn; None: every epoch has its own views."""
+        """Number of epochs whose views repeat cyclically; None: every epoch has its own views."""
         ...
 
     def prepare(self) -> None:
-        """Does the work that is needed once, before the first step. Raises InputError if a stored file is damaged."""
+        """One-time setup before the first step. Raises InputError if a stored file is damaged."""
         ...
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:

@@ -1,4 +1,4 @@
-"""Training: from a recipe to a finished run directory. `loop.py` has the whole story."""
+"""Training: from a recipe to a finished run directory. `loop.py` has the training loop."""
 
 from kdaug.runs import RunDirectory, read_metrics
 from kdaug.training.interrupt import Interrupted

@@ -69,7 +69,7 @@ def training_batches(context: TrainContext, first_step: int, view_cycle: int | N
     """This rank's share of every batch from `first_step` to the end of the run.
 
     An unreadable image is replaced by the next readable one in the dataset. view_cycle: the number of epochs whose
-    views are used in turn; None: every epoch has its own views. Raises InputError if no image is readable.
+    views repeat cyclically; None: every epoch has its own views. Raises InputError if no image is readable.
     """
     recipe, count = context.recipe, len(context.dataset.train)
     keys = training_keys(
@@ -134,7 +134,7 @@ def _add_partners(context: TrainContext, key: BatchKey) -> BatchKey:
 
 
 def _own_rows(key: BatchKey, loaded: BatchKey, replace_unreadable: bool) -> Indices:
-    """The rows of a loaded batch that hold the images of `key`; the others are partners only."""
+    """The rows of a loaded batch with the images of `key`; the others were loaded only as mixing partners."""
     if replace_unreadable:  # own images come first, each replaced by another one if need be
         return np.arange(min(len(key.indices), len(loaded.indices)))
     return np.isin(loaded.indices, key.indices).nonzero()[0]

@@ -35,13 +35,13 @@ from kdaug.storage import atomic_write, fsync_directory
 from kdaug.training.distributed import DistContext
 from kdaug.training.state import Diverged, TrainState
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 """How many checkpoints of a run are kept."""
 _logger = logging.getLogger(__name__)
 SINGLE = DistContext()
 _WEIGHTS, _EMA, _STATE, _SUMS = "weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
-_PARTS = {"step", "best_top1_error", "seconds", "optimizer", "scaler", "generators"}
-_DAMAGE = (
+_STATE_KEYS = {"step", "best_top1_error", "seconds", "optimizer", "scaler", "generators"}
+_READ_ERRORS = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _write(contents: dict[str, bytes], folder: Path, name: str) -> Path:
         shutil.rmtree(final)
     partial.rename(final)
     fsync_directory(folder)
-    for old in list_checkpoints(folder)[:-KEPT]:
+    for old in list_checkpoints(folder)[:-MAX_CHECKPOINTS]:
         shutil.rmtree(old)
     return final
 
@@ -142,7 +142,7 @@ def _read_newest(folder: Path, has_ema: bool) -> Checkpoint | None:
     for path in reversed(checkpoints):
         try:
             return _read(path, has_ema)
-        except _DAMAGE as error:
+        except _READ_ERRORS as error:
             reason = " ".join(str(error).split())
             _logger.warning(f"checkpoint {path} is damaged ({reason[:200]})")
     if checkpoints:
@@ -151,7 +151,7 @@ def _read_newest(folder: Path, has_ema: bool) -> Checkpoint | None:
 
 
 def _read(path: Path, has_ema: bool) -> Checkpoint:
-    """The checkpoint at `path`. Raises one of _DAMAGE if it is not what was written."""
+    """The checkpoint at `path`. Raises one of _READ_ERRORS if it is not what was written."""
     sums = json.loads((path / _SUMS).read_text())
     for name in (_WEIGHTS, _STATE, *([_EMA] if has_ema else [])):
         if _sha256(path / name) != sums[name]:
@@ -162,7 +162,7 @@ def _read(path: Path, has_ema: bool) -> Checkpoint:
             rest = torch.load(path / _STATE, weights_only=True)
     except pickle.UnpicklingError:  # torch's own message suggests to disable the protection
         raise ValueError(f"{_STATE} would execute code when loaded, or is incomplete") from None
-    if missing := sorted(_PARTS - rest.keys()):
+    if missing := sorted(_STATE_KEYS - rest.keys()):
         raise ValueError(f"{_STATE} lacks {missing[0]}")
     weights = safetensors.torch.load_file(path / _WEIGHTS)
     return Checkpoint(weights, safetensors.torch.load_file(path / _EMA) if has_ema else None, rest)

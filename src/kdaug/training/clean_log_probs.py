@@ -1,4 +1,4 @@
-"""The teacher's log-probability of each label on the unaugmented image, which label trust compares views with."""
+"""The teacher's log-probability of each label on the unaugmented image, for label trust."""
 
 from __future__ import annotations
 

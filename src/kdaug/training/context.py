@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from rich.console import Console
@@ -40,7 +41,7 @@ class TrainContext:
     unreadable_train: UnreadableImages
     unreadable_val: UnreadableImages
 
-    @property
+    @cached_property
     def card(self) -> NetworkCard:
         """The description stored in the student's weight files. Pretrained weights keep their own mean and std."""
         dataset, student = self.dataset, self.recipe.student
@@ -54,7 +55,7 @@ class TrainContext:
 
     @property
     def epochs(self) -> int:
-        return self.recipe.optimization.all_epochs
+        return self.recipe.optimization.total_epochs
 
     @property
     def steps(self) -> int:
@@ -93,7 +94,10 @@ def build_context(
     dist: DistContext = DistContext(),  # noqa: B008 - frozen
     dataset: Dataset | None = None,
 ) -> TrainContext:
-    """Finds the device and reads the data (unless given). Raises InputError if one of them is not available."""
+    """Finds the device, sets threads and determinism, and reads the data unless `dataset` is given.
+
+    Raises InputError if the device or the data are not available.
+    """
     device = find_device(recipe.run.device, dist.local_rank)
     make_deterministic(device)
     torch.set_num_threads(recipe.run.threads or max(1, available_cores() // dist.local_size - 1))
@@ -138,7 +142,7 @@ def _check_drop_worst(context: TrainContext) -> None:
     share, count = context.recipe.supervision.drop_worst, _images_at_once(context)
     if share and not 1 <= round(share * count) < count:
         raise InputError(
-            f"supervision.drop_worst is {share:g}, but of {count} image(s) at once that is none or all",
+            f"supervision.drop_worst is {share:g}, none or all of the {count} image(s) per forward pass",
             "use larger batches (optimization.global_batch, run.device_batch) or another share",
         )
 

@@ -72,12 +72,13 @@ class DistContext:
             try:
                 result[0] = function()
             except Exception as raised:
-                error, result = raised, [None, str(raised)]
+                args = raised.args if isinstance(raised, InputError) else (str(raised),)
+                error, result = raised, [None, args]
         torch_dist.broadcast_object_list(result, device=torch.device("cpu"))
         if error is not None:
             raise error
         if result[1] is not None:
-            raise InputError(result[1])
+            raise InputError(*result[1])
         returned: T = result[0]
         return returned
 

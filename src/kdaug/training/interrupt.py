@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-_NOTICE = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)\n"
+_NOTICE = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: stop immediately, without one)\n"
 
 
 class Interrupted(Exception):
@@ -19,7 +19,7 @@ class Interrupted(Exception):
 
     def __init__(self, directory: Path, reason: str = "interrupted") -> None:
         recipe = shlex.quote(str(directory / "recipe.yaml"))
-        program = "kdaug" if "RANK" not in os.environ else "torchrun (as before) -m kdaug"
+        program = "kdaug" if "RANK" not in os.environ else "torchrun <same options> -m kdaug"
         super().__init__(f"{reason}; continue with: {program} train {recipe} --run.resume")
         self.directory, self.reason = directory, reason
 

@@ -22,7 +22,7 @@ from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.clean_log_probs import clean_label_log_probs
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.labelling import compute_records, split_into_batches, teacher_digest
-from kdaug.training.loop import find_teacher
+from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
 
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
@@ -64,7 +64,7 @@ def verify_labels(folder: Path, views: int, root: str | None, device: str, seed:
     check(recipe)
     context = build_context(recipe, Console(stderr=True))
     _require_teacher(context)
-    teacher = find_teacher(context, folder)
+    teacher = get_or_train_teacher(context, folder)
     current = replace(manifest, dataset=dataset_fingerprint(context), teacher=teacher_digest(teacher))
     changed = [f"{folder}: {difference}" for difference in manifest_differences(manifest, current)]
     if len(context.dataset.train) != manifest.dataset.samples:
@@ -98,7 +98,7 @@ def _draw_views(manifest: Manifest, folder: Path, views: int, seed: int) -> dict
 
 
 def _compare(stored: dict[str, Tensor], computed: dict[str, Tensor], manifest: Manifest) -> dict[str, Errors]:
-    """The errors of each column. A class that is no longer among the top K is compared with the K-th of them."""
+    """The errors of each column. A class no longer among the top K is compared with the K-th log-probability."""
     last = computed["logits"].float()[:, -1:]
     all_classes = last.expand(-1, len(manifest.dataset.classes)).scatter(
         1, computed["classes"].long(), computed["logits"].float()

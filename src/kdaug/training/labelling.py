@@ -48,7 +48,7 @@ from kdaug.training.batches import Indices, dataset_fingerprint, epoch_order, ma
 from kdaug.training.clean_log_probs import clean_label_log_probs
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import distributed_context
-from kdaug.training.loop import find_teacher
+from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
 from kdaug.training.resolve import resolve
 from kdaug.training.validation import EVALUATION_BATCH
@@ -61,9 +61,9 @@ _logger = logging.getLogger(__name__)
 class LabelRequest:
     """Which soft labels are stored.
 
-    k: classes per view. temperatures: those that log-sum-exps are stored for. None for both: as the recipe's
-    supervision needs. epochs: first and end (not included); None: all. cycle: store this many epochs, whose views are
-    used in turn; None: every epoch has its own views.
+    k: classes per view. temperatures: at which the log-sum-exp is stored. None for both: as the recipe's
+    supervision needs. epochs: first and end (not included); None: all. cycle: store this many epochs, whose views
+    repeat cyclically; None: every epoch has its own views.
     """
 
     k: int | None = None
@@ -83,7 +83,7 @@ def label_views(recipe: Recipe, folder: Path, request: LabelRequest) -> None:
         context = build_context(resolve(recipe), Console(quiet=not dist.is_rank0), dist)
         _check_request(context, request)
         dist.run_on_rank0(lambda: _check_folder(build_manifest(context, "", request), folder))
-        teacher = find_teacher(context, folder)
+        teacher = get_or_train_teacher(context, folder)
         manifest = build_manifest(context, teacher_digest(teacher), request)
         with ExitStack() as lock:
             epochs = range(*_epochs(context, request))
@@ -140,11 +140,11 @@ def _check_request(context: TrainContext, request: LabelRequest) -> None:
     if recipe.teacher.source == "none":
         raise InputError("teacher.source is none", "set it to one of train, run:DIR, file:PATH, timm:NAME")
     if recipe.teacher.labels is not None:
-        raise InputError("teacher.labels is set, but labels are to be computed", "leave it unset")
+        raise InputError("teacher.labels must not be set when labels are stored", "leave it unset")
 
 
 def _check_folder(manifest: Manifest, folder: Path) -> None:
-    """Raises InputError if `folder` cannot be the store of `manifest`, whichever its teacher."""
+    """Raises InputError if `folder` cannot be the store of `manifest`, regardless of the teacher."""
     if folder.exists() and (not folder.is_dir() or any(map(is_unknown_file, folder.iterdir()))):
         raise InputError(f"{folder} exists and is not a label store", "choose another folder")
     existing = _existing_manifest(folder)
@@ -162,7 +162,7 @@ def _check_same(existing: Manifest, manifest: Manifest, folder: Path) -> None:
 
 
 def _existing_manifest(folder: Path) -> Manifest | None:
-    """None if there is none, or it is damaged: each file of a store tells by itself whether it belongs to it."""
+    """None if there is none or it is damaged. Each file of a store contains the digest of its manifest."""
     try:
         return read_manifest(folder)
     except ManifestError:

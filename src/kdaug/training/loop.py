@@ -49,9 +49,9 @@ def train(recipe: Recipe, console: Console | None = None) -> TrainResult:
 
 
 def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResult:
-    """`train` with the processes in `dist`; the whole story of a run."""
+    """`train` with the processes in `dist`; all of a run from here on."""
     resolved = resolve(recipe)
-    directory, is_finished = dist.run_on_rank0(lambda: _find(resolved))
+    directory, is_finished = dist.run_on_rank0(lambda: _find_run(resolved))
     if is_finished:
         _logger.info(f"{directory.path} is already finished")
         return _read_result(directory, dist)
@@ -66,7 +66,7 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
         state = init_state(context)
         step = TrainStep(context, state, soft_labels)
         with start_or_resume(context, state, directory, stop) as run:
-            run.evaluate_if_due()  # a run that was stopped in an evaluation
+            run.evaluate_if_due()  # repeats an evaluation that was interrupted
             with closing(run.batches(soft_labels.view_cycle if soft_labels is not None else None)) as batches:
                 for batch in batches:
                     run.log_step(batch.key, step(batch))
@@ -76,7 +76,7 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
     return _read_result(directory, dist)
 
 
-def _find(recipe: ResolvedRecipe) -> tuple[RunDirectory, bool]:
+def _find_run(recipe: ResolvedRecipe) -> tuple[RunDirectory, bool]:
     directory = find_run(recipe)
     return directory, directory.is_finished
 
@@ -99,9 +99,11 @@ def _explain_failure(directory: RunDirectory, dist: DistContext) -> Iterator[Non
     try:
         yield
     except Diverged as reason:
-        kept = "the checkpoint before it was" if list_checkpoints(directory.checkpoints) else "no checkpoint was"
+        kept = (
+            "the previous checkpoint was kept" if list_checkpoints(directory.checkpoints) else "no checkpoint was kept"
+        )
         raise InputError(
-            f"{reason}; training stopped, {kept} kept",
+            f"{reason}; training stopped, {kept} was kept",
             "lower optimization.learning_rate or supervision.weight, in a new run.dir",
         ) from None
     except RuntimeError as error:
@@ -110,8 +112,8 @@ def _explain_failure(directory: RunDirectory, dist: DistContext) -> Iterator[Non
         raise Interrupted(directory.path, "another process of this run was lost") from error
 
 
-def find_teacher(context: TrainContext, directory: Path) -> Teacher:
-    """The recipe's teacher, trained now if need be. Interrupted, if raised, names `directory` as what to resume."""
+def get_or_train_teacher(context: TrainContext, directory: Path) -> Teacher:
+    """The teacher, trained first if necessary. Interrupted names `directory` as the run to resume."""
     source = context.recipe.teacher.source
     return train_teacher(context, directory) if source == "train" else load_checked_teacher(context, source)
 

@@ -65,7 +65,7 @@ class LearningRate:
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, steps_per_epoch: int) -> Scheduler:
-    """timm's schedule for the epochs under the policy, in steps. The warm-up is part of it, not added before it."""
+    """timm's schedule for the main epochs, in steps. The warm-up is part of it, not added before it."""
     common: dict[str, Any] = {
         "warmup_t": round(settings.warmup_epochs * steps_per_epoch), "warmup_prefix": False, "t_in_epochs": False,
     }  # fmt: skip

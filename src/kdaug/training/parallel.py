@@ -24,7 +24,7 @@ def check_parallel(recipe: Recipe, dist: DistContext, device: torch.device, prec
     if batch % dist.size:
         raise InputError(
             f"optimization.global_batch {batch} is not divisible by the number of processes, {dist.size}",
-            f"the nearest that is, is {max(1, round(batch / dist.size)) * dist.size}",
+            f"use {max(1, round(batch / dist.size)) * dist.size}",
         )
     share = batch // dist.size
     if most is not None and most < share and share % most:
@@ -50,7 +50,10 @@ def accumulation_steps(recipe: Recipe, dist: DistContext) -> int:
 
 
 def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
-    """`network` with the recipe's batch norms and gradient checkpointing. Call it before moving or sharding."""
+    """`network` with synchronised or auxiliary batch norms and gradient checkpointing, if the recipe says so.
+
+    Call it before the network is moved or sharded.
+    """
     if recipe.optimization.sync_batch_norm:
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if recipe.adversary.steps:
@@ -63,18 +66,18 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
             raise InputError(
                 f"network {recipe.student.name} does not support run.grad_checkpointing ({error})"
             ) from None
-        _count_batches_once(network)
+        _keep_statistics_in_recomputation(network)
     return network
 
 
-def _count_batches_once(network: nn.Module) -> None:
+def _keep_statistics_in_recomputation(network: nn.Module) -> None:
     """Keeps batch norms from updating their statistics a second time when activations are recomputed."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            _UndoUpdate(module)
+            _RecomputationHook(module)
 
 
-class _UndoUpdate:
+class _RecomputationHook:
     """Undoes the update of a batch norm's statistics in the backward pass, where the batch was counted before."""
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:

@@ -1,4 +1,4 @@
-"""What a person sees while training: log lines on the console, and a progress bar."""
+"""Log lines on the console and progress bars."""
 
 from __future__ import annotations
 

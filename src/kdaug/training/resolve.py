@@ -72,7 +72,7 @@ def _check_teacher_training(recipe: Recipe) -> None:
     try:
         check(derive_teacher_recipe(recipe))
     except InputError as error:
-        raise InputError(f"the teacher's training: {error.problem}", error.way_out) from None
+        raise InputError(f"the teacher's training: {error.problem}", error.hint) from None
 
 
 def teacher_run_name(recipe: Recipe, images: str | None = None) -> str:
@@ -98,7 +98,7 @@ def teacher_run_recipe(recipe: ResolvedRecipe, images: str | None = None) -> Rec
 def read_resolved_recipe(path: Path) -> ResolvedRecipe:
     """The recipe that kdaug wrote to `path`, in a run directory or a label store, without resolving it again.
 
-    So it can be read after its policy file has gone. Raises InputError if it is missing, or was not written by kdaug.
+    Works even if its policy file was deleted. Raises InputError if it is missing, or was not written by kdaug.
     """
     recipe = read_recipe(path)
     if recipe.run.dir is None or recipe.views.seed is None or recipe.views.magnitude is not None:

@@ -77,7 +77,7 @@ def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, re
     evaluations = sum(line["kind"] == "eval" for line in lines)
     if not resumed and directory.best_weights.exists() and evaluations > 1:
         raise InputError(
-            f"{directory.path} has lost its checkpoints", "restore them, or start a new run in another run.dir"
+            f"{directory.path} has no checkpoints any more", "restore them, or start a new run in another run.dir"
         )
     if step > max((line["step"] for line in lines), default=0):
         raise InputError(
@@ -132,8 +132,8 @@ class TrainingRun:
     def batches(self, view_cycle: int | None) -> Generator[ViewBatch]:
         """This rank's share of all remaining batches, prepared ahead in a thread. view_cycle: see `training_batches`.
 
-        If images turn out to be unreadable beyond what the recipe allows, a checkpoint is saved before the error ends
-        the run. With several ranks that is not possible, as no rank may wait for the others.
+        If more images are unreadable than data.max_unreadable allows, a checkpoint is saved before the error ends the
+        run. Not with several ranks: the others may not reach the collective call.
         """
         try:
             with closing(prefetch(training_batches(self._context, self._state.step, view_cycle))) as batches:
@@ -198,7 +198,7 @@ class TrainingRun:
         """Evaluates and logs; keeps the weights if they are the best so far."""
         context, state = self._context, self._state
         self._log.flush()
-        speed = self._progress.speed()  # all steps are finished, as their losses were read
+        speed = self._progress.speed()  # flush has waited for the device
         require_finite(state, context.dist)
         scores = evaluate_on_validation(context, state.eval_model, self._progress.bar, self._until_stopped)
         if not math.isfinite(scores.val_loss):
@@ -213,7 +213,7 @@ class TrainingRun:
         return scores
 
     def _until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
-        """Ends an evaluation when asked to stop. Several ranks finish it, as they could not agree in the middle."""
+        """Ends an evaluation when asked to stop. Several ranks finish it: they cannot synchronise within it."""
         for batch in batches:
             if self._stop.is_set() and self._context.dist.size == 1:
                 raise Interrupted(self._directory.path)

@@ -20,7 +20,7 @@ from kdaug.training.state import TrainState
 class TrainStep:
     """The step that training repeats; also what the smoke test of recipes and the benchmarks run.
 
-    soft_labels: a teacher or a label store; None: the student learns from the labels alone.
+    soft_labels: a teacher or a label store; None: no distillation, only cross-entropy with the labels.
     """
 
     context: TrainContext
@@ -28,7 +28,7 @@ class TrainStep:
     soft_labels: SoftLabelSource | None
 
     def __call__(self, batch: ViewBatch) -> LossOutput:
-        """Takes one step on this rank's share of a batch; the losses of each image. Nothing here waits for the device.
+        """Takes one step on this rank's share of a batch; returns the losses of each image. Never waits for a GPU.
 
         The share is split into context.accumulation_steps parts whose gradients are accumulated.
         """

@@ -28,7 +28,7 @@ def validation_batches(context: TrainContext, side: int | None = None) -> Iterab
     val, dist = context.dataset.val, context.dist
     crop = CenterCrop(side or context.dataset.size[0])
     keys = evaluation_keys(len(val), EVALUATION_BATCH, dist.rank, dist.size)
-    # In a thread, as in training: torch lets workers started by the main thread interrupt it when they die.
+    # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
     return prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
 
 

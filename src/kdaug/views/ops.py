@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 
 MAX_ARGUMENTS = 4
 
@@ -53,7 +53,7 @@ NON_NEGATIVE = {
 def code_of(name: str) -> int:
     """The code of op `name`. Raises InputError with the nearest name for an unknown op."""
     if name not in CODES:
-        raise InputError(f"there is no op {name!r}{nearest(str(name), list(NAMES))}")
+        raise InputError(f"there is no op {name!r}{did_you_mean(str(name), list(NAMES))}")
     return CODES[name]
 
 

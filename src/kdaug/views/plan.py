@@ -87,7 +87,7 @@ class ViewPlan:
         try:
             return _plan_from_arrays(_read_arrays(path))
         except InputError as error:
-            raise InputError(f"plan {path}: {error.problem}", error.way_out) from None
+            raise InputError(f"plan {path}: {error.problem}", error.hint) from None
 
 
 def plan_of(

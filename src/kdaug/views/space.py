@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 from kdaug.rng import Words, integers_below, uniform
 from kdaug.views.ops import CODES, MAX_ARGUMENTS
 from kdaug.views.plan import Color, Resample, Size
@@ -77,7 +77,7 @@ class Space:
         """Raises InputError, starting with `where`, if the space has no op `name`; every space has "none"."""
         if name not in self.ops and name != "none":
             raise InputError(
-                f"{where}: there is no op {name!r} in space {self.name}{nearest(str(name), list(self.ops))}"
+                f"{where}: there is no op {name!r} in space {self.name}{did_you_mean(str(name), list(self.ops))}"
             )
 
     def check_level(self, level: float, what: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 from kdaug.views.space import Range, Space
 
 # The paper's own space (arXiv 2003.11342, Section 4.1). The paper only states the ops, that M=0 changes nothing, that
@@ -209,7 +209,7 @@ _SUB_POLICY_SPACES = {
 def get_space(name: str) -> Space:
     """The space called `name`. Raises InputError with the nearest name for an unknown space."""
     if name not in SPACES:
-        hint = nearest(str(name), list(SPACES))
+        hint = did_you_mean(str(name), list(SPACES))
         raise InputError(f"there is no space {name!r}{hint}", "" if hint else f"choose one of {', '.join(SPACES)}")
     return SPACES[name]
 

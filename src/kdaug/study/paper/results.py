@@ -118,7 +118,7 @@ def _missing_runs(results: Sequence[CellResult], unfinished: Mapping[str, set[in
     all_seeds = set[int]().union(*seeds.values())
     missing = {name: sorted((all_seeds | unfinished[name]) - finished) for name, finished in seeds.items()}
     texts = [f"{name} (seed {', '.join(map(str, numbers))})" for name, numbers in missing.items() if numbers]
-    return [f"{', '.join(texts)}, which are not finished"] if texts else []
+    return [f"not finished: {', '.join(texts)}"] if texts else []
 
 
 def _gain(baseline: Group | None, group: Group | None) -> Gain | None:

@@ -82,7 +82,7 @@ def read_run_list(path: Path) -> list[Settings]:
                 (run,) = grid(axes)
                 runs.append(run)
         except InputError as error:
-            raise InputError(f"{path}, line {number}: {error.problem}", error.way_out) from None
+            raise InputError(f"{path}, line {number}: {error.problem}", error.hint) from None
         except ValueError:
             raise InputError(f"{path}, line {number}: must be one run, such as views.magnitude=5 run.seed=1") from None
     if not runs:

@@ -96,7 +96,7 @@ def _plan_run(name: str, recipe: Recipe, folder: Path) -> _PlannedRun:
     try:
         resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(directory.path), resume=False)))
     except InputError as error:
-        raise InputError(f"run {name}: {error.problem}", error.way_out) from None
+        raise InputError(f"run {name}: {error.problem}", error.hint) from None
     teacher = None
     if resolved.teacher.source == "train" and resolved.teacher.labels is None:
         images = _load_dataset(resolved.data).content if resolved.data.encoded else None
@@ -127,7 +127,7 @@ def _check_run_directory(run: _PlannedRun) -> None:
     content = read_environment(RunDirectory(Path(recipe.run.dir))).get("data")
     if content is not None and content != _load_dataset(recipe.data).content:
         raise InputError(
-            f"{recipe.run.dir} began with other images than those in {recipe.data.root}", _USE_ANOTHER_FOLDER
+            f"{recipe.run.dir} was started with a different dataset than {recipe.data.root}", _USE_ANOTHER_FOLDER
         )
 
 
@@ -195,7 +195,7 @@ def _label_job(key: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Jo
     recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
     options = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
     arguments = ("label", str(_write_recipe(name, recipe, folder)), "--out", str(store), *options)
-    views = len(dataset.train) * first.recipe.optimization.all_epochs
+    views = len(dataset.train) * first.recipe.optimization.total_epochs
     total_bytes = bytes_per_view(k, len(temperatures), "float32") * views
     written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
     return Job(name, store, arguments, first.teacher_job), max(0, total_bytes - written_bytes)

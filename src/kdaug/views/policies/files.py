@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from kdaug.config import describe_value, parse_plain_yaml
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 from kdaug.views.plan import Color
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.policies.sub_policies import Step, SubPolicies
@@ -34,7 +34,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
         raise InputError(f"{name}: must be a mapping with {' and '.join(_KEYS)}, not {describe_value(tree)}")
     for key in tree:
         if key not in _KEYS:
-            hint = nearest(str(key), _KEYS)
+            hint = did_you_mean(str(key), _KEYS)
             raise InputError(
                 f"{name}: {key} is not a key of a policy{hint}", "" if hint else f"use only {' and '.join(_KEYS)}"
             )
@@ -46,7 +46,7 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
     try:
         get_space(tree["space"])
     except InputError as error:
-        raise InputError(f"{name}: {error.problem}", error.way_out) from None
+        raise InputError(f"{name}: {error.problem}", error.hint) from None
     sub_policies = tuple(
         tuple(
             _parse_step(step, f"{name}: sub-policy {number}, entry {entry}")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from kdaug.config import Views
-from kdaug.errors import InputError, nearest
+from kdaug.errors import InputError, did_you_mean
 from kdaug.views.plan import Color, parse_color
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import policy_fingerprint, read_policy_file
@@ -130,7 +130,7 @@ def policy_from_views(views: Views, mean: Color, cropped_at_decoding: bool, epoc
         return Sequential(cifar_order if views.crop == "pad" else [*flip, policy, *cutout])
     except InputError as error:
         raise InputError(
-            f"views.policy {views.policy} with views.crop, views.flip and views.cutout: {error.problem}", error.way_out
+            f"views.policy {views.policy} with views.crop, views.flip and views.cutout: {error.problem}", error.hint
         ) from None
 
 
@@ -162,7 +162,7 @@ def _parse(text: str) -> _Part:
             settings = {key: value for key, value in match.groupdict().items() if value is not None}
             name = settings["name"] if kind_name in ("sub-policies", "pba") else kind_name
             return _Part(name, settings, options, partial(make, text))
-    hint = nearest(text, list(SPEC_DESCRIPTIONS))
+    hint = did_you_mean(text, list(SPEC_DESCRIPTIONS))
     raise InputError(f"there is no policy {text!r}{hint}", "" if hint else "choose one that `kdaug views` lists")
 
 
@@ -231,7 +231,7 @@ def _parse_integer(value: Any, what: str) -> int:
 def _unknown_option(name: str, option: str, known: list[str]) -> str:
     if option in ("num_ops", "magnitude", "space", "probability"):
         return f"policy {name} has no {option}"
-    return f"policy {name} has no option {option}{nearest(option, known)}"
+    return f"policy {name} has no option {option}{did_you_mean(option, known)}"
 
 
 def _split_pin(text: str) -> tuple[str, str]:

@@ -1,0 +1,104 @@
+"""Evaluating runs: the scores are those of training, on the same or on other images."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.images import write_noise
+from support.networks import SmallConvNet
+from support.recipes import TINY, with_settings
+from support.runs import read_lines
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from kdaug import InputError
+from kdaug.config import read_recipe, to_yaml
+from kdaug.inference import evaluate_published, evaluate_run
+from kdaug.training import train
+
+NAMES = ("top1_error", "top5_error", "val_loss", "images")
+
+
+def logged_scores(run: Path) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in NAMES} for line in read_lines(run, "eval")]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("photos"), {"a": 12, "b": 12, "c": 12})
+
+
+@pytest.fixture(scope="module")
+def photos_run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    settings = {
+        "data.name": "folder", "data.root": str(photos), "data.train_images": None, "data.image_size": 16,
+        "data.val_fraction": 0.3, "data.workers": 0, "student.name": "small_convnet", "optimization.global_batch": 8,
+        "run.dir": str(tmp_path_factory.mktemp("runs") / "run"),
+    }  # fmt: skip
+    return train(with_settings(TINY, settings)).directory
+
+
+def test_scores_are_those_of_the_last_evaluation(run_with_teacher: Path) -> None:
+    assert evaluate_run(run_with_teacher, "last", None, "cpu", None).figures() == logged_scores(run_with_teacher)[-1]
+
+
+def test_best_weights_have_the_lowest_error(run_with_teacher: Path) -> None:
+    scores = evaluate_run(run_with_teacher, "best", None, "cpu", None).figures()
+    assert scores == min(logged_scores(run_with_teacher), key=lambda scores: scores["top1_error"])
+
+
+def test_the_policy_file_is_not_needed(run_with_teacher: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_with_teacher, tmp_path / "run")
+    recipe = with_settings(read_recipe(run / "recipe.yaml"), {"views.policy": "file:gone.yaml#0123456789"})
+    (run / "recipe.yaml").write_text(to_yaml(recipe))
+    assert evaluate_run(run, "last", None, "cpu", None).figures() == logged_scores(run)[-1]
+
+
+def test_evaluate_size_replaces_that_of_the_run(photos_run: Path) -> None:
+    sizes: set[tuple[int, ...]] = set()
+
+    def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, SmallConvNet):
+            sizes.add(tuple(inputs[0].shape[2:]))
+
+    handle = register_module_forward_pre_hook(note)
+    evaluate_run(photos_run, "last", None, "cpu", 24)
+    handle.remove()
+    assert sizes == {(24, 24)}
+
+
+def test_images_may_have_moved(
+    photos_run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kdaug")
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    assert evaluate_run(photos_run, "last", str(moved), "cpu", None).figures() == logged_scores(photos_run)[-1]
+    assert caplog.messages == []
+
+
+def test_other_images_are_noted(
+    photos_run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "kdaug")
+    fewer = shutil.copytree(photos, tmp_path / "fewer")
+    (fewer / "a" / "000.png").unlink()
+    evaluate_run(photos_run, "last", str(fewer), "cpu", None)
+    (message,) = caplog.messages
+    assert message.startswith("note: these are not all the images")
+
+
+def test_other_classes_are_refused(photos_run: Path, tmp_path: Path) -> None:
+    write_noise(tmp_path / "other", {"a": 12, "b": 12, "d": 12})
+    with pytest.raises(InputError, match="was trained on 3 classes that are not those of"):
+        evaluate_run(photos_run, "last", str(tmp_path / "other"), "cpu", None)
+
+
+def test_published_weights_need_a_name_and_images() -> None:
+    with pytest.raises(InputError, match="timm has no published weights for wide_resnet10_1"):
+        evaluate_published("wide_resnet10_1", "folder", ".", "cpu", None)
+    with pytest.raises(InputError, match=r"timm:resnet18: the images to evaluate on are missing; set data\.root"):
+        evaluate_published("resnet18", "folder", None, "cpu", None)
