@@ -39,7 +39,7 @@ def test_a_nan_loss_is_named_by_step_and_images(
     assert_one_line(
         result.err,
         f"the loss is nan at step 6 (epoch 0), of image #{key.indices[2]}, #{key.indices[29]}; training stopped, the "
-        "checkpoint before it was kept; lower --optimization.learning-rate",
+        "previous checkpoint was kept; lower --optimization.learning-rate",
     )
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"step-{step:08}" for step in kept]
     assert not (run / "last.safetensors").exists()

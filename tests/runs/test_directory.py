@@ -190,7 +190,7 @@ def test_a_changed_environment_is_added_and_logged(tmp_path: Path, caplog: pytes
 def test_other_images_are_refused(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     record_environment(run, ENVIRONMENT, 0)
-    with pytest.raises(InputError, match=f"the images are not those that {tmp_path} began with"):
+    with pytest.raises(InputError, match=f"the dataset has changed since {tmp_path} was started"):
         record_environment(run, {**ENVIRONMENT, "data": "abd"}, 4)
 
 

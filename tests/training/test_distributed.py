@@ -180,7 +180,7 @@ CPU = torch.device("cpu")
         (
             {},
             DistContext(0, 5),
-            r"global_batch 96 is not divisible by the number of processes, 5; the nearest that is, is 95",
+            r"global_batch 96 is not divisible by the number of processes, 5; use 95",
         ),
         (
             {"run.device_batch": 20},

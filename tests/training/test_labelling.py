@@ -31,7 +31,7 @@ EXACT = LabelRequest(precision="float32")
         ({}, LabelRequest(k=0), "k is 0, but must be at least 1"),
         ({}, LabelRequest(temperatures=(0.0,)), "temperatures contain 0, but all must be above 0"),
         ({"teacher.source": "none"}, LabelRequest(), "teacher.source is none"),
-        ({"teacher.labels": "x"}, LabelRequest(), "teacher.labels is set"),
+        ({"teacher.labels": "x"}, LabelRequest(), "teacher.labels must not be set when labels are stored"),
         ({"views.policy": "pba-cifar10"}, LabelRequest(cycle=1), "policy pba-cifar10.* depends on the epoch"),
         ({"optimization.clean_epochs": 1}, LabelRequest(cycle=1), "a cycle of views cannot be used with clean epochs"),
     ],

@@ -165,9 +165,9 @@ def test_a_trained_teacher_gets_unmixed_views(recipe_with_teacher: Recipe) -> No
     [
         (Views(mixup=-0.1), Supervision(), r"views\.mixup is -0.1, but must be "),
         (Views(cutmix=1000), Supervision(), r"views\.cutmix is 1000"),
-        (Views(mixup=0.2), Supervision(label_trust=True), "label_trust is for views of one image"),
-        (Views(cutmix=0.2), Supervision(drop_worst=0.2), "drop_worst is for views of one image"),
-        (Views(cutmix=1.0), Supervision(divergence="decoupled"), "decoupled is for views of one image"),
+        (Views(mixup=0.2), Supervision(label_trust=True), "label_trust cannot be combined with mixup or CutMix"),
+        (Views(cutmix=0.2), Supervision(drop_worst=0.2), "drop_worst cannot be combined with mixup or CutMix"),
+        (Views(cutmix=1.0), Supervision(divergence="decoupled"), "decoupled cannot be combined with mixup or CutMix"),
     ],
 )
 def test_settings_that_exclude_mixing_are_refused(views: Views, supervision: Supervision, message: str) -> None:

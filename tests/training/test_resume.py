@@ -184,10 +184,10 @@ def test_a_run_without_its_metrics_or_checkpoints_is_refused(tiny_recipe: TinyRe
         train(recipe)
     (stopped / "metrics.jsonl").write_bytes(before[stopped / "metrics.jsonl"])
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(InputError, match="has lost its checkpoints"):
+    with pytest.raises(InputError, match="has no checkpoints/ any more; restore"):
         train(recipe)
     (stopped / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="has lost its checkpoints"):
+    with pytest.raises(InputError, match="has no checkpoints/ any more; restore"):
         train(recipe)
     for name in ("metrics.jsonl", "best.safetensors"):
         assert (stopped / name).read_bytes() == before[stopped / name]
@@ -198,7 +198,7 @@ def test_a_run_that_lost_its_checkpoints_before_its_first_evaluation(tiny_recipe
     stopped = train_until(recipe, step=5).directory
     before = (stopped / "metrics.jsonl").read_bytes()
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(InputError, match="has lost its checkpoints/; restore it"):
+    with pytest.raises(InputError, match="has no checkpoints/ any more; restore it"):
         train(recipe)
     assert (stopped / "metrics.jsonl").read_bytes() == before
 

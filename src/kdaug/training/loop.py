@@ -99,9 +99,7 @@ def _explain_failure(directory: RunDirectory, dist: DistContext) -> Iterator[Non
     try:
         yield
     except Diverged as reason:
-        kept = (
-            "the previous checkpoint was kept" if list_checkpoints(directory.checkpoints) else "no checkpoint was kept"
-        )
+        kept = "the previous checkpoint" if list_checkpoints(directory.checkpoints) else "no checkpoint"
         raise InputError(
             f"{reason}; training stopped, {kept} was kept",
             "lower optimization.learning_rate or supervision.weight, in a new run.dir",
