@@ -6,13 +6,31 @@ python tools/count_operations.py
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
-from kdaug.networks.operations import count_forward_operations
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kdaug.networks import create_network
 from kdaug.recipes import RECIPES
 from kdaug.recipes.cost import estimate_cost
 
 TABLE = Path(__file__).parents[1] / "src" / "kdaug" / "recipes" / "tables" / "operations.json"
+
+
+@cache
+def count_forward_operations(name: str, classes: int, channels: int, size: tuple[int, int]) -> int:
+    """Floating-point operations of one forward pass on one image of `size` (height, width).
+
+    Those of convolutions and matrix products, as torch's FlopCounterMode counts them: multiply and add are two.
+    """
+    with torch.device("meta"):
+        network = create_network(name, classes, channels).eval()
+        image = torch.empty(1, channels, *size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return int(counter.get_total_flops())
 
 
 def count_all() -> dict[str, int]:

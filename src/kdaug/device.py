@@ -12,10 +12,7 @@ from kdaug.errors import InputError
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device `name`. auto is cuda if there is a GPU, else cpu; cuda is the GPU of `local_rank`.
-
-    Raises InputError if it cannot be used.
-    """
+    """The device `name`; auto: cuda or else cpu; cuda: the GPU of local_rank. Raises InputError if it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -29,10 +26,7 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Makes cuDNN and cuBLAS use deterministic algorithms, which bit-exact resuming needs.
-
-    Without cuDNN's benchmark of algorithms, training may be a few per cent slower.
-    """
+    """Makes cuDNN and cuBLAS deterministic, which bit-exact resuming needs. Training may be a few per cent slower."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False

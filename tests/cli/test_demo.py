@@ -28,8 +28,8 @@ from kdaug.demo import DemoResult, run_demo
 from kdaug.demo.page import write_page
 from kdaug.networks.wide_resnet import WideResNet
 from kdaug.recipes import RECIPES, named_recipe
+from kdaug.runs import read_metrics
 from kdaug.supervision import load_teacher
-from kdaug.training import read_metrics
 from kdaug.training.context import build_context
 from kdaug.training.resolve import resolve
 

@@ -13,9 +13,9 @@ from threading import Thread
 import pytest
 
 from kdaug.cli.main import main
+from kdaug.runs import RunDirectory, read_metrics
 from kdaug.storage import is_locked
 from kdaug.study.sweep import Job
-from kdaug.training import RunDirectory, read_metrics
 
 
 class InProcess:

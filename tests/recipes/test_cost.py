@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from kdaug.config import Adversary, Network, Optimization, Recipe, Supervision, Teacher
-from kdaug.networks.operations import count_forward_operations
 from kdaug.recipes import counted_operations
 from kdaug.recipes.cost import GPU_OPERATIONS_PER_SECOND, Cost, estimate_cost
 from kdaug.recipes.named import load_table
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = {("s", 32): 10, ("t", 32): 7, ("t", 64): 28}
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    """tools/count_operations.py."""
+    spec = importlib.util.spec_from_file_location("count_operations", ROOT / "tools" / "count_operations.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def cost_of(recipe: Recipe, existing_teacher: tuple[str, int] | None = None) -> float:
@@ -57,27 +66,24 @@ def test_gpu_hours_are_operations_at_the_assumed_rate() -> None:
     assert Cost(GPU_OPERATIONS_PER_SECOND * 7200).gpu_hours == pytest.approx(2)
 
 
-def test_counted_operations_equal_the_sum_over_layers() -> None:
+def test_counted_operations_equal_the_sum_over_layers(tool: ModuleType) -> None:
     """Two per multiply-add in the 3x3 convolutions, two 1x1 shortcuts and the classifier of WRN-10-1 at 32 pixels."""
     pairs = [(3, 16, 32), (16, 16, 32), (16, 16, 32), (16, 32, 16), (32, 32, 16), (32, 64, 8), (64, 64, 8)]
     by_hand = 2 * sum(9 * inputs * outputs * side**2 for inputs, outputs, side in pairs)
     by_hand += 2 * (16 * 32 * 16**2 + 32 * 64 * 8**2 + 64 * 10)
-    assert count_forward_operations("wide_resnet10_1", 10, 3, (32, 32)) == by_hand
+    assert tool.count_forward_operations("wide_resnet10_1", 10, 3, (32, 32)) == by_hand
 
 
 @pytest.mark.parametrize(
     "entry", [key for key in load_table("operations") if "_b8" not in key and "pyramid" not in key]
 )
-def test_operations_table_equals_counts_on_the_networks(entry: str) -> None:
+def test_operations_table_equals_counts_on_the_networks(tool: ModuleType, entry: str) -> None:
     network, size, classes = entry.split()
     channels = 1 if size == "28" else 3
-    counted = count_forward_operations(network, int(classes), channels, (int(size), int(size)))
+    counted = tool.count_forward_operations(network, int(classes), channels, (int(size), int(size)))
     assert counted_operations(network, int(size), int(classes)) == counted
 
 
 @pytest.mark.slow
-def test_operations_table_is_what_its_tool_writes() -> None:
-    spec = importlib.util.spec_from_file_location("count_operations", ROOT / "tools" / "count_operations.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_operations_table_is_what_its_tool_writes(tool: ModuleType) -> None:
     assert tool.count_all() == load_table("operations")

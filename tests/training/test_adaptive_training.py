@@ -20,8 +20,8 @@ from kdaug.supervision import LabelStore
 from kdaug.supervision.manifest import read_manifest
 from kdaug.training import teacher as teacher_module
 from kdaug.training import train
-from kdaug.training.clean_log_probs import clean_label_log_probs
 from kdaug.training.context import build_context
+from kdaug.training.evaluation import clean_label_log_probs
 from kdaug.training.labelling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
 from kdaug.training.teacher import load_checked_teacher

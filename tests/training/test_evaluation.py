@@ -82,7 +82,7 @@ def test_an_evaluation_without_images_is_refused() -> None:
 
 
 def test_figures_have_the_names_in_the_log() -> None:
-    assert Scores(images=4, top1_error=50.0, top5_error=25.0, val_loss=1.5).figures() == {
+    assert vars(Scores(images=4, top1_error=50.0, top5_error=25.0, val_loss=1.5)) == {
         "top1_error": 50.0,
         "top5_error": 25.0,
         "val_loss": 1.5,

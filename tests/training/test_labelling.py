@@ -87,7 +87,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 def test_folders_are_checked_before_the_teacher_is_trained(
     recipe_with_teacher: Recipe, label_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelling, "find_teacher", lambda *_: pytest.fail("the teacher must not be loaded"))
+    monkeypatch.setattr(labelling, "get_or_train_teacher", lambda *_: pytest.fail("the teacher must not be loaded"))
     (tmp_path / "file").write_text("text")
     with pytest.raises(InputError, match="exists and is not a label store"):
         label_views(recipe_with_teacher, tmp_path / "file", EXACT)

@@ -184,10 +184,10 @@ def test_a_run_without_its_metrics_or_checkpoints_is_refused(tiny_recipe: TinyRe
         train(recipe)
     (stopped / "metrics.jsonl").write_bytes(before[stopped / "metrics.jsonl"])
     shutil.rmtree(stopped / "checkpoints")
-    with pytest.raises(InputError, match="has no checkpoints/ any more; restore"):
+    with pytest.raises(InputError, match="has no checkpoints/ any more; restore it"):
         train(recipe)
     (stopped / "checkpoints").mkdir()
-    with pytest.raises(InputError, match="has no checkpoints/ any more; restore"):
+    with pytest.raises(InputError, match="has no checkpoints any more; restore them"):
         train(recipe)
     for name in ("metrics.jsonl", "best.safetensors"):
         assert (stopped / name).read_bytes() == before[stopped / name]

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         else:
             scores = evaluate_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
     if args.json:
-        print(json.dumps(scores.figures()))
+        print(json.dumps(vars(scores)))
     else:
         weights = "" if args.run.startswith("timm:") else f" ({args.weights} weights)"
         print(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from kdaug.cli.output import percent, print_error
 from kdaug.config import Recipe, read_recipe
-from kdaug.runs.follow import RunFollower
+from kdaug.runs import RunFollower
 from kdaug.study.sweep import JobState, JobStatus, Workers, plan_jobs, run_jobs
 from kdaug.training.progress import console_logging
 

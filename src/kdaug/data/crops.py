@@ -1,7 +1,4 @@
-"""Crops: the part of an image file that is resized to the network's input size.
-
-A crop is drawn by the same generator as a view, but only when the image is decoded, because it depends on its size.
-"""
+"""Crops: the part of an image file that is resized to the network's input size. Drawn when the image is decoded."""
 
 from __future__ import annotations
 

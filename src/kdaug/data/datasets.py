@@ -12,14 +12,7 @@ from PIL import Image
 from kdaug import config
 from kdaug.data.folders import load_folder
 from kdaug.data.hub import load_hub
-from kdaug.data.images import (
-    ArrayImages,
-    Dataset,
-    balanced_subset,
-    channel_mean_std,
-    content_digest,
-    stratified_rows,
-)
+from kdaug.data.images import ArrayImages, Dataset, array_dataset, balanced_subset, stratified_rows
 from kdaug.data.named import class_names, load_named
 from kdaug.data.shards import load_shards
 from kdaug.errors import InputError
@@ -64,9 +57,7 @@ def _apply_holdout(dataset: Dataset, fraction: float) -> Dataset:
 
 def load_bundled() -> Dataset:
     """The 10,000 training and 2,000 test images of Fashion-MNIST in the package; see bundled/README.md."""
-    train, val = _read_bundled("train"), _read_bundled("test")
-    mean, std = channel_mean_std(train.images)
-    return Dataset("bundled", class_names("fashion-mnist"), train, val, (28, 28), mean, std, content_digest(train, val))
+    return array_dataset("bundled", class_names("fashion-mnist"), _read_bundled("train"), _read_bundled("test"))
 
 
 def _read_bundled(split: str) -> ArrayImages:

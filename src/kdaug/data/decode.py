@@ -31,18 +31,15 @@ def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArr
     by about 1 of 255. Raises UnreadableImage for a file that is damaged, not an image, or beyond Pillow's size limit.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(encoded.read_bytes())) as file:
-                if file.format == "TIFF":
-                    file.load()  # Pillow applies the orientation of a TIFF when it loads it; its size changes then
-                orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
-                transposed = orientation in (5, 6, 7, 8)
-                width, height = (file.height, file.width) if transposed else (file.width, file.height)
-                box = crop.box(epoch, index, width, height)
-                _reduce_jpeg(file, box, crop.size)
-                file.load()
-                image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded.read_bytes())) as file:
+            if file.format == "TIFF":
+                file.load()  # Pillow applies the orientation of a TIFF when it loads it; its size changes then
+            orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+            width, height = (file.height, file.width) if orientation in (5, 6, 7, 8) else file.size
+            box = crop.box(epoch, index, width, height)
+            _reduce_jpeg(file, box, crop.size)
+            file.load()
+            image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
     except Exception as error:  # Pillow's decoders raise exceptions of any type for damaged files
         raise UnreadableImage(_reason(error)) from None
     reduction = round(width / image.width)

@@ -1,37 +1,30 @@
-"""The index of an image folder: its classes and image paths.
-
-The index is cached on disk, because scanning a million files is slow. It is valid as long as no sub-folder's
-modification time has changed.
-"""
+"""The index of an image folder: classes and image paths, cached on disk until a sub-folder's mtime changes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.storage import atomic_write, cache_path
+from kdaug.storage import cache_path, read_cache, write_cache
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
 )
-_CACHE_VERSION = 1
+_CACHE_VERSION = "2"
 _MIN_FILES_TO_CACHE = 1_000
 """The index of a folder with fewer images is not cached: a scan is fast."""
 _SETTLE_SECONDS = 2.0
 """A folder changed less than this before the scan may change again within the resolution of its modification time."""
 
 
-class FilePaths(Sequence[Path]):
+class FilePaths:
     """Paths below `root`. Each Path is made when it is indexed, so a million of them take little memory.
 
     names: the paths relative to root, concatenated, as bytes; path i is names[starts[i]:ends[i]].
@@ -43,13 +36,10 @@ class FilePaths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> Path: ...
-    @overload
-    def __getitem__(self, index: slice) -> FilePaths: ...
-    def __getitem__(self, index: int | slice) -> Path | FilePaths:
-        if isinstance(index, slice):
-            return FilePaths(self.root, self._names, self._starts[index], self._ends[index])
+    def __iter__(self) -> Iterator[Path]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, index: int) -> Path:
         return self.root / os.fsdecode(self._names[self._starts[index] : self._ends[index]])
 
     @classmethod
@@ -93,16 +83,31 @@ class FolderIndex:
 def load_index(folder: Path) -> FolderIndex:
     """The index of `folder`: the cached one if it is valid, else from a scan. Raises OSError if it cannot be read."""
     cache_file = cache_path(folder, "folders")
-    cached = _read_cache(cache_file)
-    if cached is not None and _is_valid(cached, folder):
+    if cached := _read_cached_index(folder, cache_file):
         return cached
     scan_start = time.time_ns()
     index = scan_folder(folder)
     settled = max(index.mtimes.values()) < scan_start - _SETTLE_SECONDS * 1e9
     if sum(index.counts) >= _MIN_FILES_TO_CACHE and settled:
-        with suppress(OSError):  # without a cache file the next start is slower, nothing else
-            _write_cache(cache_file, index)
+        header = json.dumps({"classes": index.classes, "counts": index.counts, "mtimes": index.mtimes})
+        arrays = {"header": np.array(header), "names": np.frombuffer(index.names, np.uint8)}
+        write_cache(cache_file, _CACHE_VERSION, arrays)
     return index
+
+
+def _read_cached_index(folder: Path, cache_file: Path) -> FolderIndex | None:
+    """The cached index; None if there is none, or if one of its folders has gone or was modified."""
+    arrays = read_cache(cache_file, _CACHE_VERSION)
+    if arrays is None:
+        return None
+    header = json.loads(str(arrays["header"]))
+    mtimes = header["mtimes"]
+    try:
+        if any(os.stat(folder / path).st_mtime_ns != mtime for path, mtime in mtimes.items()):
+            return None
+    except OSError:
+        return None
+    return FolderIndex(tuple(header["classes"]), tuple(header["counts"]), arrays["names"].tobytes(), mtimes)
 
 
 def scan_folder(folder: Path) -> FolderIndex:
@@ -168,34 +173,3 @@ def is_image(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a name starts with a dot. One that starts with two dots is not hidden: a class may have it."""
     return name.startswith(".") and not name.startswith("..")
-
-
-def _is_valid(cached: FolderIndex, folder: Path) -> bool:
-    """Whether every folder of a cached index exists and has the same modification time."""
-    try:
-        return all(os.stat(folder / path).st_mtime_ns == mtime for path, mtime in cached.mtimes.items())
-    except OSError:
-        return False
-
-
-def _write_cache(cache_file: Path, index: FolderIndex) -> None:
-    """Format: a line with the SHA-256 of the rest, a line of JSON, then the names."""
-    header = {"version": _CACHE_VERSION, "classes": index.classes, "counts": index.counts, "folders": index.mtimes}
-    content = json.dumps(header).encode() + b"\n" + index.names
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(cache_file, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-
-def _read_cache(cache_file: Path) -> FolderIndex | None:
-    """The cached index; None if there is none, or if it is damaged or of another format version."""
-    try:
-        checksum, _, content = cache_file.read_bytes().partition(b"\n")
-    except OSError:
-        return None
-    if hashlib.sha256(content).hexdigest().encode() != checksum:
-        return None
-    first_line, _, names = content.partition(b"\n")
-    header: dict[str, Any] = json.loads(first_line)
-    if header["version"] != _CACHE_VERSION:
-        return None
-    return FolderIndex(tuple(header["classes"]), tuple(header["counts"]), names, header["folders"])

@@ -9,13 +9,8 @@ import numpy as np
 
 from kdaug import config
 from kdaug.data.folder_index import FilePaths, images_under, load_index, subfolders
-from kdaug.data.images import Dataset, EncodedImages, Labels, digest, hold_out
+from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
 from kdaug.errors import InputError
-
-TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation", "test")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DEFAULT_SIZE = 224
 
 _Split = tuple[FilePaths, Labels]
 
@@ -33,9 +28,8 @@ def load_folder(settings: config.Data) -> Dataset:
         classes, train, val = _read_splits(root, settings.val_fraction)
     except OSError as error:
         raise InputError(f"image folder {error.filename} cannot be read ({error.strerror})") from None
-    side = settings.image_size or DEFAULT_SIZE
-    images, content = (EncodedImages(*train), EncodedImages(*val)), _content(root, classes, train, val)
-    return Dataset(root.name, classes, *images, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+    content = _content(root, classes, train, val)
+    return encoded_dataset(settings, classes, EncodedImages(*train), EncodedImages(*val), content)
 
 
 def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], _Split, _Split]:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES, VAL_NAMES
-from kdaug.data.images import Dataset, EncodedImages, Labels, digest, hold_out
+from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
 from kdaug.errors import InputError
 
 
@@ -87,10 +86,8 @@ def load_hub(settings: config.Data) -> Dataset:
         if splits[val_name].features != splits[train_name].features:
             raise InputError(f"splits {train_name} and {val_name} of {settings.root} do not have the same columns")
         val = _read_split(splits, val_name, image, label, settings.root)
-    side = settings.image_size or DEFAULT_SIZE
     content = digest("\n".join(classes).encode(), *_content(*train), *_content(*val))
-    images = EncodedImages(*train), EncodedImages(*val)
-    return Dataset(Path(settings.root).name, classes, *images, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+    return encoded_dataset(settings, classes, EncodedImages(*train), EncodedImages(*val), content)
 
 
 def _has_labels(split: Any, label: str) -> bool:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdaug import config
 from kdaug.errors import InputError
 from kdaug.rng import Stream, permutation
 
 Labels = NDArray[np.int64]
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "test")
+DEFAULT_SIZE = 224
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,20 @@ def digest(*parts: bytes | NDArray[Any]) -> str:
     return sha256.hexdigest()[:16]
 
 
-def content_digest(train: ArrayImages, val: ArrayImages) -> str:
-    """`Dataset.content` of images in memory."""
-    return digest(train.images, train.labels, val.images, val.labels)
+def array_dataset(name: str, classes: tuple[str, ...], train: ArrayImages, val: ArrayImages) -> Dataset:
+    """The dataset of images in memory; mean and std are those of `train`."""
+    mean, std = channel_mean_std(train.images)
+    height, width = train.images.shape[1:3]
+    content = digest(train.images, train.labels, val.images, val.labels)
+    return Dataset(name, classes, train, val, (height, width), mean, std, content)
+
+
+def encoded_dataset(
+    settings: config.Data, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages, content: str
+) -> Dataset:
+    """The dataset of encoded images, resized to settings.image_size (None: 224), with ImageNet's mean and std."""
+    side = settings.image_size or DEFAULT_SIZE
+    return Dataset(Path(settings.root).name, classes, train, val, (side, side), _IMAGENET_MEAN, _IMAGENET_STD, content)
 
 
 def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:

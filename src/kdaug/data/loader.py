@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import queue
 import signal
-import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -120,7 +120,8 @@ def load(
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
-        batch_sampler=_KeySampler(keys),
+        # the (key, index) of each sample of a batch; one with _NO_IMAGE if it has none
+        batch_sampler=([(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)] for key in keys),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
         worker_init_fn=_init_worker,
@@ -133,16 +134,11 @@ def load(
 def _decoded_batches(
     decoder: Iterable[_Collated], images: EncodedImages, unreadable: UnreadableImages
 ) -> Iterator[Batch]:
-    for key, pixels, labels, failures in _check_workers(decoder):
-        for index, reason in failures:
-            unreadable.add(images.name_of(index), reason)
-        yield Batch(pixels.numpy(), labels.numpy(), key)
-
-
-def _check_workers(decoder: Iterable[T]) -> Iterator[T]:
-    """Yields the items of `decoder`. Raises InputError if one of its worker processes dies."""
     try:
-        yield from decoder
+        for key, pixels, labels, failures in decoder:
+            for index, reason in failures:
+                unreadable.add(images.name_of(index), reason)
+            yield Batch(pixels.numpy(), labels.numpy(), key)
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -157,50 +153,19 @@ def _check_workers(decoder: Iterable[T]) -> Iterator[T]:
 
 def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
     """Yields `items`, computed up to `depth` ahead in a thread. An exception of the thread is raised here."""
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
+    iterator = iter(items)
+    executor = ThreadPoolExecutor(1, "kdaug-prefetch")
 
-    def put(kind: str, value: Any) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((kind, value), timeout=0.1)
-            except queue.Full:
-                continue
+    def take_one() -> list[T]:
+        return list(islice(iterator, 1))
 
-    def produce() -> None:
-        try:
-            for item in items:
-                put("item", item)
-                if stopped.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    thread = threading.Thread(target=produce, daemon=True, name="kdaug-prefetch")
-    thread.start()
     try:
-        while True:
-            kind, value = ready.get()
-            if kind == "error":
-                raise value
-            if kind == "end":
-                return
-            yield value
+        ahead = deque(executor.submit(take_one) for _ in range(depth))
+        while taken := ahead.popleft().result():
+            ahead.append(executor.submit(take_one))
+            yield taken[0]
     finally:
-        stopped.set()
-        thread.join()
-
-
-class _KeySampler:
-    """A batch sampler for DataLoader: per key, the (key, index) of each sample; one with _NO_IMAGE if it has none."""
-
-    def __init__(self, keys: Iterable[BatchKey]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[list[tuple[BatchKey, int]]]:
-        for key in self.keys:
-            yield [(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)]
+        executor.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

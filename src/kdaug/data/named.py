@@ -1,7 +1,4 @@
-"""CIFAR-10, CIFAR-100 and Fashion-MNIST, read from their official files. The MD5 of each file is checked.
-
-CIFAR is read from its binary or its python version, as published archive or unpacked.
-"""
+"""CIFAR-10, CIFAR-100 and Fashion-MNIST, read from their official files (archives or unpacked). MD5 are checked."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import io
 import json
 import pickle
 import tarfile
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.data.images import ArrayImages, Dataset, channel_mean_std, content_digest
+from kdaug.data.images import ArrayImages, Dataset, array_dataset
 from kdaug.errors import InputError
 
 # Published at cs.toronto.edu/~kriz/cifar.html (archives) and in torchvision (python files). Those of CIFAR-10's binary
@@ -77,10 +73,7 @@ def load_named(name: str, root: Path, download: bool) -> Dataset:
             f"dataset {name} is not in {root} (which has none of {_expected_entries(name)})",
             "give its folder with data.root, or download it with data.download",
         )
-    train, val = splits
-    mean, std = channel_mean_std(train.images)
-    height, width = train.images.shape[1:3]
-    return Dataset(name, class_names(name), train, val, (height, width), mean, std, content_digest(train, val))
+    return array_dataset(name, class_names(name), *splits)
 
 
 def class_names(name: str) -> tuple[str, ...]:
@@ -176,25 +169,17 @@ class _RestrictedUnpickler(pickle.Unpickler):
     """Loads lists, dicts and NumPy arrays only, so that a file cannot run code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in {
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-        }:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        current = module.replace("numpy.core", "numpy._core")  # renamed in NumPy 2
+        if (current, name) in {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}:
+            return super().find_class(current, name)
         raise InputError(f"a CIFAR file refers to {module}.{name}, but the official files do not", "download it again")
 
 
 def _download(name: str, root: Path) -> None:
     from torchvision import datasets
 
-    download: dict[str, Callable[..., Any]] = {
-        "cifar-10": datasets.CIFAR10,
-        "cifar-100": datasets.CIFAR100,
-        "fashion-mnist": datasets.FashionMNIST,
-    }
+    dataset = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100", "fashion-mnist": "FashionMNIST"}[name]
     try:
-        download[name](root, download=True)
+        getattr(datasets, dataset)(root, download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(f"dataset {name} cannot be downloaded ({error})", f"copy its files into {root}") from None

@@ -1,20 +1,13 @@
-"""The index of WebDataset shards: key, position and label of every sample in a set of tar files.
-
-The shards are scanned once and the index is cached on disk. It is valid as long as no shard's size or modification time
-has changed.
-"""
+"""The index of WebDataset shards: key, position and label of each sample; cached until a shard is modified."""
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
 import posixpath
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +17,7 @@ from numpy.typing import NDArray
 
 from kdaug.data.folder_index import EXTENSIONS, is_hidden
 from kdaug.errors import InputError
-from kdaug.storage import atomic_write, cache_path
+from kdaug.storage import cache_path, read_cache, write_cache
 
 _logger = logging.getLogger(__name__)
 NO_LABEL = -1
@@ -88,13 +81,12 @@ def load_samples(root: Path, shards: tuple[str, ...]) -> Samples:
     Raises InputError if a shard cannot be read, a sample is invalid, or there is no image.
     """
     cache_file = cache_path(root, "shards")
-    version = json.dumps([_CACHE_VERSION, *(_file_version(root / shard, shard) for shard in shards)])
-    columns = _read_cache(cache_file, version)
+    state = json.dumps([_CACHE_VERSION, *(_file_version(root / shard, shard) for shard in shards)])
+    columns = read_cache(cache_file, state)
     if columns is None:
         columns = _scan_shards(root, shards)
         if len(columns["key"]) >= _MIN_SAMPLES_TO_CACHE:
-            with suppress(OSError):  # without a cache file the next start is slower, nothing else
-                _write_cache(cache_file, version, columns)
+            write_cache(cache_file, state, columns)
     if not len(columns["key"]):
         raise InputError(f"the shards in {root} have no images")
     return Samples(root, shards, **columns)
@@ -192,19 +184,3 @@ def _parse_label(content: bytes, shard: Path, key: str) -> int:
     if not text.isdigit() or len(text) > 9:
         raise InputError(f"{shard}:{key}.cls is {content[:20]!r}, but must be the number of a class, from 0")
     return int(text)
-
-
-def _write_cache(cache_file: Path, version: str, columns: dict[str, NDArray[Any]]) -> None:
-    content = io.BytesIO()
-    np.savez(content, state=np.array(version), **columns)  # type: ignore[arg-type]
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(cache_file, content.getvalue())
-
-
-def _read_cache(cache_file: Path, version: str) -> dict[str, NDArray[Any]] | None:
-    """The cached columns; None if there are none, or if they are damaged (zip has checksums) or of another version."""
-    try:
-        with np.load(io.BytesIO(cache_file.read_bytes()), allow_pickle=False) as file:
-            return {name: file[name] for name in _COLUMNS} if str(file["state"]) == version else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None

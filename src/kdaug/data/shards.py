@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from kdaug import config
 from kdaug.data.folder_index import files_under, is_hidden
-from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD, TRAIN_NAMES, VAL_NAMES
-from kdaug.data.images import Dataset, EncodedImages, Labels, digest, hold_out
+from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
 from kdaug.data.shard_index import NO_LABEL, Samples, load_samples
 from kdaug.errors import InputError
 
@@ -51,10 +50,8 @@ def load_shards(settings: config.Data) -> Dataset:
         names = samples.key.tolist()
         train_rows, val_rows = hold_out(labels, names, classes, settings.val_fraction, f"shards in {root}")
     images = EncodedImages(samples, labels, _view_keys(samples, ~is_val))
-    train, val = images.subset(train_rows), images.subset(val_rows)
-    side = settings.image_size or DEFAULT_SIZE
     content = digest("\n".join(classes).encode(), is_val, b"\0".join(samples.key.tolist()), labels, samples.size)
-    return Dataset(root.name, classes, train, val, (side, side), IMAGENET_MEAN, IMAGENET_STD, content)
+    return encoded_dataset(settings, classes, images.subset(train_rows), images.subset(val_rows), content)
 
 
 def _find_shards(root: Path) -> list[str]:

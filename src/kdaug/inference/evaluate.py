@@ -19,9 +19,8 @@ from kdaug.networks import check_forward, check_published, published_image_size
 from kdaug.runs import read_environment
 from kdaug.supervision import load_teacher
 from kdaug.training.context import build_context
-from kdaug.training.evaluation import Scores, evaluate
+from kdaug.training.evaluation import Scores, evaluate, evaluate_on_validation, validation_batches
 from kdaug.training.progress import progress_bar, track
-from kdaug.training.validation import evaluate_on_validation, validation_batches
 
 _logger = logging.getLogger(__name__)
 

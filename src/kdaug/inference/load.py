@@ -21,10 +21,7 @@ Weights = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A finished run: its recipe and its network with the weights at `path`, in main memory.
-
-    card: the network's name, classes and input format.
-    """
+    """A finished run: its recipe, and its network and card with the weights at `path`, in main memory."""
 
     directory: RunDirectory
     recipe: ResolvedRecipe

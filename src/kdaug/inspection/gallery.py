@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdaug.data.loader import BatchKey
 from kdaug.supervision import Teacher
-from kdaug.training.batches import make_views, unaugmented_batches
+from kdaug.training.batches import make_views, plan_views, unaugmented_batches
 from kdaug.training.context import TrainContext
 
 
@@ -43,12 +43,10 @@ def predict_views(
     They are at evenly spaced ranks of the teacher's probability of the label for the view, in ascending order, so
     nothing is hand-picked. classes: the length of `ViewPrediction.top`. Unreadable images are left out.
     """
-    dataset, names = context.dataset, context.dataset.classes
-    indices = np.arange(min(candidates, len(dataset.train)))
+    names, indices = context.dataset.classes, np.arange(min(candidates, len(context.dataset.train)))
     (batch,) = make_views(context, [BatchKey(0, epoch, indices, epoch)], replace_unreadable=False)
     (unaugmented,) = unaugmented_batches(context, [indices])
-    view_keys = dataset.train.view_keys(batch.key.indices)
-    plan = context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, dataset.size)
+    plan = plan_views(context, epoch, batch.key.indices)
     views, labels, rows = batch.pixels.numpy(), batch.labels.numpy(), np.arange(len(batch.labels))
     probs, clean_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
     label_probs, clean_label_probs = probs[rows, labels], clean_probs[rows, labels]

@@ -42,10 +42,7 @@ def create_network(
 
 
 def set_batch_norm_momentum(network: nn.Module, name: str, momentum: float) -> None:
-    """Sets the momentum of all batch norms (the weight of each batch in the running statistics).
-
-    Raises InputError if the network called `name` has none.
-    """
+    """Sets the momentum of all batch norms of the network called `name`. Raises InputError if it has none."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         raise InputError(f"network {name} has no batch norms", "leave student.batch_norm_momentum out")
@@ -79,16 +76,13 @@ def check_published(name: str) -> None:
 
 
 def published_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std, per channel in 0..1, of the images that timm's published weights of `name` were trained on.
-
-    None if there are no published weights.
-    """
+    """Mean and std (per channel, 0..1) that timm's weights `name` were trained with; None if there are none."""
     published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     return None if published is None else (tuple(published.mean), tuple(published.std))
 
 
 def published_image_size(name: str) -> int | None:
-    """Image side in pixels at which timm evaluates its published weights of `name`; None if there are none."""
+    """Image side in pixels at which timm evaluates its weights `name`; None if there are none."""
     published = timm.get_pretrained_cfg(name) if timm.is_model_pretrained(name) else None
     return None if published is None else int((published.test_input_size or published.input_size)[1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
@@ -49,15 +50,7 @@ class PyramidNet(StagedNetwork):
     shakedrop: the l-th of L blocks is kept with probability 1 - l / 2L.
     """
 
-    def __init__(
-        self,
-        depth: int,
-        alpha: int,
-        shakedrop: bool,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-    ) -> None:
+    def __init__(self, depth: int, alpha: int, shakedrop: bool, in_chans: int = 3, **options: Any) -> None:
         per_stage = (depth - 2) // 9
         count = 3 * per_stage
         stages, inputs, number = [], 16, 0
@@ -71,17 +64,11 @@ class PyramidNet(StagedNetwork):
                 inputs = EXPANSION * width
             stages.append((blocks, inputs))
         stem = nn.Sequential(nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
-        super().__init__(stem, stages, BatchNormAct2d(inputs), num_classes, in_chans, global_pool)
+        super().__init__(stem, stages, BatchNormAct2d(inputs), in_chans, **options)
 
 
 for _depth, _alpha in SIZES:
-    for _shakedrop in (False, True):
-        register(
-            PyramidNet,
-            f"pyramidnet{_depth}_a{_alpha}" + ("_shakedrop" if _shakedrop else ""),
-            f"PyramidNet-{_depth} with bottlenecks, alpha {_alpha}" + (", and ShakeDrop." if _shakedrop else "."),
-            __name__,
-            depth=_depth,
-            alpha=_alpha,
-            shakedrop=_shakedrop,
-        )
+    for _shakedrop, _suffix, _ending in ((False, "", "."), (True, "_shakedrop", ", and ShakeDrop.")):
+        _description = f"PyramidNet-{_depth} with bottlenecks, alpha {_alpha}{_ending}"
+        _settings = {"depth": _depth, "alpha": _alpha, "shakedrop": _shakedrop}
+        register(PyramidNet, f"pyramidnet{_depth}_a{_alpha}{_suffix}", _description, **_settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -58,7 +60,7 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Module:
 class ShakeShake26(StagedNetwork):
     """Three stages of four blocks with width, 2 * width and 4 * width channels: 26 layers, 2 branches."""
 
-    def __init__(self, width: int, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg") -> None:
+    def __init__(self, width: int, in_chans: int = 3, **options: Any) -> None:
         stages, inputs = [], 16
         for stage in range(3):
             blocks, outputs = [], width * 2**stage
@@ -67,7 +69,7 @@ class ShakeShake26(StagedNetwork):
                 inputs = outputs
             stages.append((blocks, outputs))
         stem = nn.Sequential(nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16))
-        super().__init__(stem, stages, nn.ReLU(), num_classes, in_chans, global_pool)
+        super().__init__(stem, stages, nn.ReLU(), in_chans, **options)
 
 
 for _width in WIDTHS:
@@ -75,6 +77,5 @@ for _width in WIDTHS:
         ShakeShake26,
         f"shake_shake26_2x{_width}d",
         f"Shake-Shake 26 with 2 x {_width} channels, coefficients per image and independent forward and backward.",
-        __name__,
         width=_width,
     )

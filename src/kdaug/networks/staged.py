@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ _INPUT = {"input_size": (3, 32, 32), "num_classes": 1000, "classifier": "fc", "f
 
 
 class StagedNetwork(nn.Module):
-    """Takes [N,in_chans,H,W] with any H and W. Options and methods are those of timm's networks.
+    """Takes [N,in_chans,H,W] with any H and W. The arguments from in_chans on and the methods are timm's.
 
     stages: (blocks, output channels) of each; every stage but the first halves height and width. norm: applied to the
     output of the last block, before pooling.
@@ -26,9 +26,9 @@ class StagedNetwork(nn.Module):
         stem: nn.Module,
         stages: Sequence[tuple[Sequence[nn.Module], int]],
         norm: nn.Module,
-        num_classes: int,
         in_chans: int,
-        global_pool: str,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
     ) -> None:
         super().__init__()
         self.in_chans, self.num_features, self.grad_checkpointing = in_chans, stages[-1][1], False
@@ -89,15 +89,13 @@ def _initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def register(
-    network_class: Callable[..., StagedNetwork], name: str, description: str, module: str, **settings: Any
-) -> None:
-    """Registers `network_class` with `settings` in timm as `name`. module: the one that defines the class."""
+def register(network_class: type[StagedNetwork], name: str, description: str, **settings: Any) -> None:
+    """Registers `network_class` with `settings` in timm as `name`."""
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         options["pretrained_cfg"] = options.get("pretrained_cfg") or {**_INPUT, "architecture": name}
         features = {"out_indices": (0, 1, 2), "flatten_sequential": True}
         return build_model_with_cfg(network_class, name, pretrained, feature_cfg=features, **settings, **options)
 
-    create.__name__, create.__doc__, create.__module__ = name, description, module
+    create.__name__, create.__doc__, create.__module__ = name, description, network_class.__module__
     register_model(create)

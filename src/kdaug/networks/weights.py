@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -130,11 +129,8 @@ def _is_plain(name: Any, value: Any) -> bool:
 
 def _read_torch_file(path: Path) -> dict[str, Tensor]:
     try:
-        with (
-            path.open("rb") as file,
-            warnings.catch_warnings(),
-        ):  # opened here: torch.load decides by name whether a file is safetensors
-            warnings.simplefilter("ignore")  # about the pickle protocol, which the user cannot change
+        # Opened here: torch.load decides by name whether a file is safetensors. It warns about old pickle protocols.
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch's unpickler raises exceptions of any type for damaged files
         raise InputError(

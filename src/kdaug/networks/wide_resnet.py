@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
@@ -37,15 +40,7 @@ class PreActivationBlock(nn.Module):
 class WideResNet(StagedNetwork):
     """Three stages of (depth - 4) / 6 blocks with 16, 32 and 64 x width channels. drop_rate: dropout inside blocks."""
 
-    def __init__(
-        self,
-        depth: int,
-        width: int,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
-    ) -> None:
+    def __init__(self, depth: int, width: int, in_chans: int = 3, drop_rate: float = 0.0, **options: Any) -> None:
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"the depth of a Wide-ResNet must be 6n+4 with n at least 1, not {depth}")
         stages, inputs = [], 16
@@ -56,16 +51,8 @@ class WideResNet(StagedNetwork):
                 inputs = outputs
             stages.append((blocks, outputs))
         stem = nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)
-        super().__init__(stem, stages, BatchNormAct2d(inputs), num_classes, in_chans, global_pool)
+        super().__init__(stem, stages, BatchNormAct2d(inputs), in_chans, **options)
 
 
-for _depth in DEPTHS:
-    for _width in WIDTHS:
-        register(
-            WideResNet,
-            f"wide_resnet{_depth}_{_width}",
-            f"Wide-ResNet-{_depth}-{_width}.",
-            __name__,
-            depth=_depth,
-            width=_width,
-        )
+for _depth, _width in product(DEPTHS, WIDTHS):
+    register(WideResNet, f"wide_resnet{_depth}_{_width}", f"Wide-ResNet-{_depth}-{_width}.", depth=_depth, width=_width)

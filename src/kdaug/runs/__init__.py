@@ -1,10 +1,9 @@
 """What a run leaves on disk: its directory, identity, environment, metrics and status."""
 
-from kdaug.runs.directory import RunDirectory, find_run, list_checkpoints, open_run
+from kdaug.runs.directory import RunDirectory, check_resumable, find_run, list_checkpoints, open_run
 from kdaug.runs.environment import describe_environment, read_environment, record_environment
-from kdaug.runs.follow import RunFollower
 from kdaug.runs.identity import recipe_differences, recipe_fingerprint, result_settings
-from kdaug.runs.metrics import MetricsWriter, read_metrics, truncate_metrics
+from kdaug.runs.metrics import MetricsWriter, RunFollower, read_metrics, truncate_metrics
 from kdaug.runs.status import RunStatus, find_runs, run_status
 
 __all__ = [
@@ -12,6 +11,7 @@ __all__ = [
     "RunDirectory",
     "RunFollower",
     "RunStatus",
+    "check_resumable",
     "describe_environment",
     "find_run",
     "find_runs",

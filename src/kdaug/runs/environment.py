@@ -17,6 +17,7 @@ from kdaug.data import Dataset
 from kdaug.errors import InputError
 from kdaug.runs.directory import RunDirectory
 from kdaug.runs.identity import recipe_fingerprint
+from kdaug.runs.metrics import RESTORE
 from kdaug.storage import atomic_write
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def read_environment(directory: RunDirectory) -> dict[str, Any]:
     except ValueError:
         environment = None
     if not environment or not isinstance(environment, dict) or not isinstance(environment.get("resumed", []), list):
-        raise InputError(f"{directory.environment} is damaged", "restore it, or start a new run in another run.dir")
+        raise InputError(f"{directory.environment} is damaged", RESTORE)
     return environment
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from kdaug.errors import InputError
@@ -20,12 +21,14 @@ _REQUIRED = {
     "end": ["top1_error", "top5_error", "best_top1_error", "seconds"],
 }
 """The figures that readers rely on, by kind of line."""
+RESTORE = "restore it, or start a new run in another run.dir"
+"""The way out when a file of a run is missing or damaged."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of the metrics.jsonl in directory `run`, in order. A last line cut short by a crash is left out.
+    """The lines of the metrics.jsonl in directory `run`, without a last line cut short by a crash.
 
-    Raises InputError if an earlier line is damaged.
+    Raises InputError if another line is damaged.
     """
     file = run / METRICS_NAME
     texts = [text for text in file.read_bytes().splitlines() if text.strip()] if file.is_file() else []
@@ -38,7 +41,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         if _is_valid(line):
             lines.append(line)
         elif number < len(texts):
-            raise InputError(f"{file}: line {number} is damaged", "restore it, or start a new run in another run.dir")
+            raise InputError(f"{file}: line {number} is damaged", RESTORE)
     return lines
 
 
@@ -72,19 +75,14 @@ class MetricsWriter:
     def __enter__(self) -> MetricsWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for tracker in self._trackers:
             tracker.close()
         if self._file is not None:
             self._file.close()
 
     def write(self, kind: str, step: int, epoch: int, figures: dict[str, Any]) -> None:
-        """Writes one line. `step` is the number of finished steps, `epoch` (from 0) the epoch they belong to.
-
-        Lines of kind "step" may stay in a buffer until the next `flush`.
-        """
+        """Writes a line. step: finished steps. epoch: from 0. Lines of kind "step" stay in a buffer until `flush`."""
         if self._file is not None:
             self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
             if kind != "step":
@@ -99,3 +97,51 @@ class MetricsWriter:
             self._file.flush()
             if fsync:
                 os.fsync(self._file.fileno())
+
+
+def epochs_done(line: dict[str, Any]) -> int:
+    """How many epochs were finished when this line of metrics.jsonl was written."""
+    epoch: int = line["epoch"]
+    return epoch if line["kind"] == "step" else epoch + 1
+
+
+@dataclass
+class RunFollower:
+    """The progress of a run. `update` reads only what was added to its metrics since the last call.
+
+    metrics: the run's metrics.jsonl. done: finished epochs, of `epochs`. error, best: top-1 error in percent of the
+    last evaluation and the lowest so far; None before the first. position: bytes read.
+    """
+
+    metrics: Path
+    epochs: int
+    position: int = 0
+    done: int = 0
+    error: float | None = None
+    best: float | None = None
+
+    def update(self) -> None:
+        """Reads the new lines."""
+        if not self.metrics.is_file():
+            return
+        if self.metrics.stat().st_size < self.position:  # resumed from a checkpoint before the end of the file
+            self.position, self.done, self.error, self.best = 0, 0, None, None
+        with open(self.metrics, "rb") as file:
+            file.seek(self.position)
+            added = file.read()
+        complete = added[: added.rfind(b"\n") + 1]
+        self.position += len(complete)
+        lines = complete.splitlines()
+        for number, line in enumerate(lines, 1):
+            if number == len(lines) or not line.startswith(b'{"kind": "step"'):
+                self._read_line(line)
+
+    def _read_line(self, text: bytes) -> None:
+        try:
+            line = json.loads(text)
+            self.done = epochs_done(line)
+            if line["kind"] == "eval":
+                self.error = line["top1_error"]
+                self.best = min(self.error, self.best if self.best is not None else math.inf)
+        except (ValueError, KeyError, TypeError):
+            return  # damaged lines are reported by read_metrics, not by a progress table

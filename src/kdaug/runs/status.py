@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kdaug.config import read_recipe
 from kdaug.errors import InputError
-from kdaug.runs.directory import RunDirectory, list_checkpoints
-from kdaug.runs.follow import epochs_done
-from kdaug.runs.metrics import read_metrics
+from kdaug.runs.directory import RunDirectory, check_resumable, list_checkpoints
+from kdaug.runs.metrics import epochs_done, read_metrics
 from kdaug.storage import is_locked
 
 RunState = Literal["finished", "training", "stopped", "damaged"]
@@ -54,12 +53,15 @@ def find_runs(folder: Path) -> Iterator[RunStatus]:
 def run_status(path: Path) -> RunStatus:
     """The status of the run directory at `path`. Nothing is changed there."""
     directory = RunDirectory(path)
-    newest_step = _newest_checkpoint_step(directory)  # before the metrics, which a training run writes first
+    # before the metrics, which a training run writes first
+    newest_step = max(
+        (int(path.name.removeprefix("step-")) for path in list_checkpoints(directory.checkpoints)), default=0
+    )
     try:
         recipe, lines = read_recipe(directory.recipe), read_metrics(path)
         is_finished = directory.is_finished
         if not is_finished:
-            _check_resumable(directory, lines, newest_step)
+            check_resumable(directory, lines, newest_step)
     except (InputError, OSError) as error:
         return RunStatus(path, "damaged", "", "", 0, 0, None, None, str(error))
     errors = [line["top1_error"] for line in lines if line["kind"] == "eval"]
@@ -77,16 +79,3 @@ def run_status(path: Path) -> RunStatus:
         min(errors, default=None),
         commands[state],
     )
-
-
-def _newest_checkpoint_step(directory: RunDirectory) -> int:
-    """The step of the newest checkpoint; 0 if there is none."""
-    return max((int(path.name.removeprefix("step-")) for path in list_checkpoints(directory.checkpoints)), default=0)
-
-
-def _check_resumable(directory: RunDirectory, lines: list[dict[str, Any]], newest_step: int) -> None:
-    """Raises InputError if the metrics or the checkpoints of an unfinished run are missing."""
-    if lines and not directory.checkpoints.is_dir():
-        raise InputError(f"{directory.path} has no checkpoints/ any more", "restore it")
-    if newest_step > max((line["step"] for line in lines), default=0):
-        raise InputError(f"{directory.metrics} ends before the checkpoint at step {newest_step}", "restore it")

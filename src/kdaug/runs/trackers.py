@@ -1,7 +1,4 @@
-"""Experiment trackers: TensorBoard always; wandb, MLflow and trackio if the recipe names them.
-
-kdaug never reads them again: metrics.jsonl has all figures, so nothing is lost with a tracker.
-"""
+"""Experiment trackers, which kdaug only writes: TensorBoard; wandb, MLflow and trackio if the recipe names them."""
 
 from __future__ import annotations
 
@@ -65,15 +62,9 @@ class WandbRun:
 
 def start_wandb(folder: Path, recipe: dict[str, Any]) -> WandbRun:
     """A Weights & Biases run, in project `kdaug` or WANDB_PROJECT, resumed under the same id."""
-    project, run_id = (
-        os.environ.get("WANDB_PROJECT", "kdaug"),
-        _persistent_id(folder / "wandb.json", lambda: uuid4().hex),
-    )
-    return WandbRun(
-        _library("wandb").init(
-            project=project, name=folder.name, id=run_id, dir=str(folder), config=recipe, resume="allow"
-        )
-    )
+    run_id = _persistent_id(folder / "wandb.json", lambda: uuid4().hex)
+    options = {"project": os.environ.get("WANDB_PROJECT", "kdaug"), "name": folder.name, "id": run_id}
+    return WandbRun(_library("wandb").init(**options, dir=str(folder), config=recipe, resume="allow"))
 
 
 def start_trackio(folder: Path, recipe: dict[str, Any]) -> WandbRun:
@@ -94,8 +85,8 @@ class Mlflow:
         """The id of a new run."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdaug")
         experiment = self._client.get_experiment_by_name(name)
-        place = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        new: str = self._client.create_run(place, run_name=run).info.run_id
+        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+        new: str = self._client.create_run(experiment_id, run_name=run).info.run_id
         for part, settings in recipe.items():
             for key, value in settings.items():
                 self._client.log_param(new, f"{part}.{key}", value)
@@ -156,21 +147,14 @@ def check_trackers(names: Sequence[config.Tracker]) -> None:
 def open_trackers(names: Sequence[config.Tracker], folder: Path, recipe: dict[str, Any]) -> list[Tracker]:
     """The trackers `names` for the run in `folder`. Raises InputError if one cannot be opened."""
     opened = list[Tracker]()
-    try:
-        for name in names:
-            opened.append(FailSafeTracker(name, _open(name, folder, recipe)))
-    except InputError:
-        for tracker in opened:
-            tracker.close()
-        raise
+    for name in names:
+        try:
+            opened.append(FailSafeTracker(name, _TRACKERS[name](folder, recipe)))
+        except Exception as error:  # the tracker's library may raise anything
+            for tracker in opened:
+                tracker.close()
+            raise InputError(f"run.trackers {name} cannot be opened: {_one_line(error)}") from None
     return opened
-
-
-def _open(name: config.Tracker, folder: Path, recipe: dict[str, Any]) -> Tracker:
-    try:
-        return _TRACKERS[name](folder, recipe)
-    except Exception as error:  # the tracker's library may raise anything
-        raise InputError(f"run.trackers {name} cannot be opened: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:

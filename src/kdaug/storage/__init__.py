@@ -1,7 +1,7 @@
 """Files on disk: atomic writes, directory locks, the user's cache directory."""
 
-from kdaug.storage.atomic import atomic_write, fsync_directory, is_partial_file
-from kdaug.storage.cache import cache_path
+from kdaug.storage.atomic import atomic_write, fsync_directory
+from kdaug.storage.cache import cache_path, read_cache, write_cache
 from kdaug.storage.lock import LOCK_NAME, is_locked, lock_directory
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "cache_path",
     "fsync_directory",
     "is_locked",
-    "is_partial_file",
     "lock_directory",
+    "read_cache",
+    "write_cache",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Writes `content` to a temporary file in the same directory, calls fsync, and renames it to `path`.
+    """Writes `content` to a temporary file NAME.PID.part in the same directory, calls fsync, and renames it to `path`.
 
     Text is encoded as UTF-8. Several processes may write the same file; the last one wins. Raises OSError if it cannot
     be written; then the old content is unchanged.
@@ -22,11 +22,6 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-
-
-def is_partial_file(path: Path) -> bool:
-    """Whether `path` is a temporary file of `atomic_write`, as a killed process leaves behind."""
-    return path.name.endswith(".part")
 
 
 def fsync_directory(directory: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO
 
 from kdaug.errors import InputError
-from kdaug.storage.atomic import is_partial_file
 
 LOCK_NAME = ".lock"
 _ATTEMPTS, _SECONDS_BETWEEN_ATTEMPTS = 5, 0.1
@@ -30,7 +29,7 @@ def lock_directory(directory: Path, activity: str) -> IO[str]:
         except OSError:  # perhaps only the short shared lock of is_locked
             time.sleep(_SECONDS_BETWEEN_ATTEMPTS)
         else:
-            for partial in filter(is_partial_file, directory.iterdir()):
+            for partial in directory.glob("*.part"):  # see atomic_write
                 partial.unlink()
             return lock
     lock.close()

@@ -1,7 +1,6 @@
 """Training: from a recipe to a finished run directory. `loop.py` has the training loop."""
 
-from kdaug.runs import RunDirectory, read_metrics
 from kdaug.training.interrupt import Interrupted
 from kdaug.training.loop import TrainResult, train
 
-__all__ = ["Interrupted", "RunDirectory", "TrainResult", "read_metrics", "train"]
+__all__ = ["Interrupted", "TrainResult", "train"]

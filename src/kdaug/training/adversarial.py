@@ -60,7 +60,8 @@ def pgd_attack(
     for _ in range(settings.steps):
         attacked.requires_grad_()
         logits = functional_call(network, weights, (attacked,)).float()
-        targets = _wrong_classes(labels, logits.shape[1]) if targets is None else targets
+        if targets is None:  # of each image one of the other classes, all with the same probability
+            targets = (labels + torch.randint_like(labels, 1, logits.shape[1])) % logits.shape[1]
         (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, targets, reduction="sum"), attacked)
         attacked = (attacked.detach() - settings.step_size * unit * gradient.sign()).clamp(lower, upper)
     network.train(was_training)
@@ -72,11 +73,6 @@ def _pixel_range(form: InputFormat, device: torch.device, dtype: torch.dtype) ->
     """Pixel values 0 and 255 and a difference of 1 as network input, [C,1,1] each. Cached, to not wait for a GPU."""
     mean, std = (torch.tensor(values, dtype=dtype, device=device)[:, None, None] for values in (form.mean, form.std))
     return -mean / std, (1 - mean) / std, 1 / (255 * std)
-
-
-def _wrong_classes(labels: Tensor, classes: int) -> Tensor:
-    """For each of `labels` one of the other classes, all with the same probability."""
-    return (labels + torch.randint_like(labels, 1, classes)) % classes
 
 
 def _weights_with_auxiliary_norms(network: nn.Module) -> dict[str, Tensor]:

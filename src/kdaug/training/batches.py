@@ -20,7 +20,7 @@ from kdaug.rng import permutation
 from kdaug.supervision import MixedLabels
 from kdaug.supervision.manifest import DatasetFingerprint
 from kdaug.training.context import TrainContext
-from kdaug.views import apply
+from kdaug.views import ViewPlan, apply
 from kdaug.views.magnitude import planned_magnitude
 from kdaug.views.mixing import mix, partners, plan_mixing
 from kdaug.views.policies import follows_epoch
@@ -55,6 +55,12 @@ class ViewBatch:
             self._with_columns(replace(self.key, indices=rows.numpy()), part)
             for rows, part in zip(indices, columns, strict=True)
         ]
+
+    def concat(self, other: ViewBatch) -> ViewBatch:
+        """The rows of both batches, with the step and epoch of this one."""
+        key = replace(self.key, indices=np.concatenate([self.key.indices, other.key.indices]))
+        columns = zip(self._columns(), other._columns(), strict=True)
+        return self._with_columns(key, [torch.cat(pair) for pair in columns])
 
     def _columns(self) -> list[Tensor]:
         mixed = [] if self.mixed is None else [self.mixed.partner_labels, self.mixed.own_weight]
@@ -108,13 +114,17 @@ def _load(
     return load(dataset.train, keys, crop, workers, context.unreadable_train, replace_unreadable)
 
 
+def plan_views(context: TrainContext, epoch: int, indices: Indices) -> ViewPlan:
+    """The plan of the views of training images `indices` in `epoch`, before mixing."""
+    view_keys = context.dataset.train.view_keys(indices)
+    return context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, context.dataset.size)
+
+
 def _augment(context: TrainContext, batch: Batch) -> ViewBatch:
     """Each image of `batch` in its own view, not mixed."""
-    epoch, dataset = batch.key.view_epoch, context.dataset
     # On a CPU the network needs the other threads.
     threads = max(1, available_cores() // context.dist.local_size) if context.device.type == "cuda" else 1
-    view_keys = dataset.train.view_keys(batch.key.indices)
-    plan = context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, dataset.size)
+    plan = plan_views(context, batch.key.view_epoch, batch.key.indices)
     pixels = apply(batch.images, plan, threads) if len(plan) else batch.images
     magnitude = torch.from_numpy(planned_magnitude(plan)).float()
     return ViewBatch(batch.key, torch.from_numpy(pixels), torch.from_numpy(batch.labels), magnitude)
@@ -164,22 +174,13 @@ def _mix(context: TrainContext, views: ViewBatch, own: Indices) -> ViewBatch:
 
 
 def _add_missing(context: TrainContext, views: ViewBatch, indices: Indices) -> ViewBatch:
-    """`views` and those of the images `indices` that are not in it.
-
-    That happens after an unreadable image was replaced by another one, which has another partner.
-    """
+    """`views` with those of images `indices` that it lacks: the partners of images that replaced unreadable ones."""
     missing = np.setdiff1d(indices, views.key.indices)
     if not len(missing):
         return views
     key = replace(views.key, indices=missing)
-    loaded = [_augment(context, batch) for batch in _load(context, [key], replace_unreadable=False, workers=0)]
-    parts = [views, *loaded]
-    return ViewBatch(
-        replace(views.key, indices=np.concatenate([part.key.indices for part in parts])),
-        torch.cat([part.pixels for part in parts]),
-        torch.cat([part.labels for part in parts]),
-        torch.cat([part.magnitude for part in parts]),
-    )
+    (loaded,) = _load(context, [key], replace_unreadable=False, workers=0)
+    return views.concat(_augment(context, loaded))
 
 
 def epoch_order(context: TrainContext, epoch: int, indices: Indices) -> Indices:

@@ -1,7 +1,4 @@
-"""Checkpoints: everything that a run needs to resume bit for bit.
-
-One format for one process, DDP and FSDP2: full tensors by name.
-"""
+"""Checkpoints: all that a run needs to resume bit for bit, in one format for one process, DDP and FSDP2."""
 
 from __future__ import annotations
 
@@ -16,30 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint import state_dict as dcp_state
 from torch.distributed.tensor import DTensor
 
 from kdaug.errors import InputError
 from kdaug.runs import list_checkpoints
 from kdaug.storage import atomic_write, fsync_directory
-from kdaug.training.distributed import DistContext
+from kdaug.training.distributed import SINGLE_PROCESS, DistContext
 from kdaug.training.state import Diverged, TrainState
 
 MAX_CHECKPOINTS = 2
 """How many checkpoints of a run are kept."""
 _logger = logging.getLogger(__name__)
-SINGLE = DistContext()
 _WEIGHTS, _EMA, _STATE, _SUMS = "weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
+_FULL = dcp_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 _STATE_KEYS = {"step", "best_top1_error", "seconds", "optimizer", "scaler", "generators"}
 _READ_ERRORS = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError, pickle.UnpicklingError,
@@ -55,7 +45,7 @@ class Checkpoint:
     rest: dict[str, Any]
 
 
-def require_finite(state: TrainState, dist: DistContext = SINGLE) -> None:
+def require_finite(state: TrainState, dist: DistContext = SINGLE_PROCESS) -> None:
     """Raises Diverged on all ranks if a weight or batch-norm statistic of the network is no longer finite."""
     bad = [name for name, value in state.network.state_dict().items() if not _is_finite(value)]
     for name in (name for names in dist.gather(bad[:1]) for name in names):
@@ -69,10 +59,10 @@ def _is_finite(value: Tensor) -> bool:
 
 def full_state_dict(network: nn.Module) -> dict[str, Any]:
     """The network's full tensors by name, in main memory; empty on ranks other than 0 of several."""
-    return get_model_state_dict(network, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    return dcp_state.get_model_state_dict(network, options=_FULL)
 
 
-def save_checkpoint(state: TrainState, folder: Path, dist: DistContext = SINGLE) -> Path:
+def save_checkpoint(state: TrainState, folder: Path, dist: DistContext = SINGLE_PROCESS) -> Path:
     """Writes folder/step-NNNNNNNN atomically (files, checksums, fsync, rename) and keeps the last two checkpoints."""
     contents = _contents(state, dist)
     return dist.run_on_rank0(lambda: _write(contents, folder, f"step-{state.step:08d}"))
@@ -87,9 +77,7 @@ def _contents(state: TrainState, dist: DistContext) -> dict[str, bytes]:
         "step": state.step,
         "best_top1_error": state.best_top1_error,
         "seconds": state.seconds,
-        "optimizer": get_optimizer_state_dict(
-            state.network, state.optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-        ),
+        "optimizer": dcp_state.get_optimizer_state_dict(state.network, state.optimizer, options=_FULL),
         "scaler": state.scaler.state_dict(),
         "generators": dist.gather(_generators(_device_of(state))),
     }
@@ -120,7 +108,7 @@ def _write(contents: dict[str, bytes], folder: Path, name: str) -> Path:
     return final
 
 
-def load_newest_checkpoint(state: TrainState, folder: Path, dist: DistContext = SINGLE) -> bool:
+def load_newest_checkpoint(state: TrainState, folder: Path, dist: DistContext = SINGLE_PROCESS) -> bool:
     """Loads the newest valid checkpoint in `folder` into `state`. Returns False if there is no checkpoint.
 
     Rank 0 reads it. A damaged checkpoint is skipped with a warning. Raises InputError if all are damaged, as starting
@@ -143,8 +131,7 @@ def _read_newest(folder: Path, has_ema: bool) -> Checkpoint | None:
         try:
             return _read(path, has_ema)
         except _READ_ERRORS as error:
-            reason = " ".join(str(error).split())
-            _logger.warning(f"checkpoint {path} is damaged ({reason[:200]})")
+            _logger.warning(f"checkpoint {path} is damaged ({' '.join(str(error).split())[:200]})")
     if checkpoints:
         raise InputError(f"no valid checkpoint in {folder}", "restore one, or start a new run in another run.dir")
     return None
@@ -154,11 +141,12 @@ def _read(path: Path, has_ema: bool) -> Checkpoint:
     """The checkpoint at `path`. Raises one of _READ_ERRORS if it is not what was written."""
     sums = json.loads((path / _SUMS).read_text())
     for name in (_WEIGHTS, _STATE, *([_EMA] if has_ema else [])):
-        if _sha256(path / name) != sums[name]:
+        with open(path / name, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sums[name]:
             raise ValueError(f"{name} differs from its checksum")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle's protocol
+        with warnings.catch_warnings(action="ignore"):  # about pickle's protocol
             rest = torch.load(path / _STATE, weights_only=True)
     except pickle.UnpicklingError:  # torch's own message suggests to disable the protection
         raise ValueError(f"{_STATE} would execute code when loaded, or is incomplete") from None
@@ -169,13 +157,13 @@ def _read(path: Path, has_ema: bool) -> Checkpoint:
 
 
 def _restore(state: TrainState, read: Checkpoint, dist: DistContext) -> None:
-    full = StateDictOptions(full_state_dict=True)
+    full = dcp_state.StateDictOptions(full_state_dict=True)
     if unmatched := sorted(state.network.state_dict().keys() ^ read.weights.keys()):  # torch would ignore them
         raise ValueError(f"{unmatched[0]} is in the checkpoint or in the network, but not in both")
-    set_model_state_dict(state.network, read.weights, options=full)
+    dcp_state.set_model_state_dict(state.network, read.weights, options=full)
     if state.ema is not None and read.ema is not None:
-        set_model_state_dict(state.ema.module, read.ema, options=full)
-    set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=full)
+        dcp_state.set_model_state_dict(state.ema.module, read.ema, options=full)
+    dcp_state.set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=full)
     state.scaler.load_state_dict(read.rest["scaler"])
     state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
     state.seconds = read.rest["seconds"]
@@ -202,8 +190,3 @@ def _set_generators(states: dict[str, Tensor], device: torch.device) -> None:
 def remove_checkpoint(folder: Path, step: int) -> None:
     """Removes the checkpoint at `step`, so that the one before it is the newest."""
     shutil.rmtree(folder / f"step-{step:08d}", ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from kdaug.data.loader import UnreadableImages
 from kdaug.device import available_cores, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
 from kdaug.networks import NetworkCard, check_forward, create_network, published_mean_std, set_batch_norm_momentum
-from kdaug.training.distributed import DistContext
+from kdaug.training.distributed import SINGLE_PROCESS, DistContext
 from kdaug.training.parallel import accumulation_steps, check_parallel, prepare_network
 from kdaug.training.resolve import teacher_run_recipe
 from kdaug.views import Policy
@@ -89,10 +89,7 @@ class TrainContext:
 
 
 def build_context(
-    recipe: ResolvedRecipe,
-    console: Console,
-    dist: DistContext = DistContext(),  # noqa: B008 - frozen
-    dataset: Dataset | None = None,
+    recipe: ResolvedRecipe, console: Console, dist: DistContext = SINGLE_PROCESS, dataset: Dataset | None = None
 ) -> TrainContext:
     """Finds the device, sets threads and determinism, and reads the data unless `dataset` is given.
 
@@ -153,10 +150,7 @@ def _images_at_once(context: TrainContext) -> int:
 
 
 def example_input(context: TrainContext) -> Tensor:
-    """Black images as a network gets them: float32 [2,C,H,W] on the device (one image if it never gets more).
-
-    With an adversary, twice as many.
-    """
+    """Black images on the device, float32 [N,C,H,W]; N is 2 (1 if no batch has more), doubled with an adversary."""
     count = min(_images_at_once(context), 2) * (2 if context.recipe.adversary.steps else 1)
     return torch.zeros(count, context.dataset.channels, *context.dataset.size, device=context.device)
 

@@ -89,6 +89,9 @@ class DistContext:
                 torch_dist.broadcast(buffer, 0)
 
 
+SINGLE_PROCESS = DistContext()
+
+
 @contextmanager
 def distributed_context() -> Iterator[DistContext]:
     """Joins the processes that torchrun started, and leaves them at the end. Without torchrun, this process alone."""
@@ -148,9 +151,8 @@ def is_restarted_job() -> bool:
 
 def is_lost_connection(error: RuntimeError) -> bool:
     """Whether `error` means that another rank has ended."""
-    if isinstance(error, torch_dist.DistError):
-        return True
-    return bool(re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error)))
+    connection = re.search(r"gloo|NCCL|[Cc]onnection (closed|reset)", str(error))
+    return isinstance(error, torch_dist.DistError) or connection is not None
 
 
 class SyncFlags:

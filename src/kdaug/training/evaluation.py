@@ -1,18 +1,28 @@
-"""Top-1 error, top-5 error and loss on images: exact counts, no sample twice."""
+"""Forward passes without gradients: scores on the validation images, and a teacher on unaugmented training images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from rich.progress import Progress
+from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.data.loader import Batch
+from kdaug.data.crops import CenterCrop
+from kdaug.data.loader import Batch, evaluation_keys, load, prefetch
+from kdaug.device import autocast
 from kdaug.errors import InputError
-from kdaug.training.distributed import DistContext
+from kdaug.supervision import Teacher
+from kdaug.training.batches import Indices, unaugmented_batches
+from kdaug.training.context import TrainContext
+from kdaug.training.distributed import SINGLE_PROCESS, DistContext
+from kdaug.training.progress import progress_bar, track
+
+EVALUATION_BATCH = 256
+"""Images in one forward pass without gradients."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +34,17 @@ class Scores:
     val_loss: float
     images: int
 
-    def figures(self) -> dict[str, float]:
-        """The scores by the names they are logged under."""
-        return asdict(self)
-
 
 def evaluate(
     predict: Callable[[Tensor], Tensor],
     batches: Iterable[Batch],
     device: torch.device,
-    dist: DistContext = DistContext(),  # noqa: B008 - frozen
+    dist: DistContext = SINGLE_PROCESS,
 ) -> Scores:
     """Scores of `predict` (views uint8 [N,H,W,C] -> logits [N,classes]) over the `batches` of all ranks.
 
-    All ranks must have the same number of batches, some of which may be empty. With fewer than five classes, top-5
-    counts all of them. Raises InputError if there are no images.
+    The counts are exact, no sample counts twice. All ranks must have the same number of batches, some of which may be
+    empty. With fewer than five classes, top-5 counts all of them. Raises InputError if there are no images.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # images, correct in the top 1, correct in the top 5, loss
     for batch in batches:
@@ -53,9 +59,61 @@ def evaluate(
     images_seen, top1, top5, loss_sum = dist.sum(totals).tolist()
     if images_seen == 0:
         raise InputError("there is nothing to evaluate: all validation images are unreadable")
-    return Scores(
-        top1_error=100 * (images_seen - top1) / images_seen,
-        top5_error=100 * (images_seen - top5) / images_seen,
-        val_loss=loss_sum / images_seen,
-        images=int(images_seen),
-    )
+    top1_error, top5_error = (100 * (images_seen - correct) / images_seen for correct in (top1, top5))
+    return Scores(top1_error, top5_error, loss_sum / images_seen, int(images_seen))
+
+
+def validation_batches(context: TrainContext, side: int | None = None) -> Iterable[Batch]:
+    """This rank's share of the validation images, without augmentation; unreadable ones are left out.
+
+    side: of decoded photos, in pixels; None: as in training.
+    """
+    val, dist = context.dataset.val, context.dist
+    crop = CenterCrop(side or context.dataset.size[0])
+    keys = evaluation_keys(len(val), EVALUATION_BATCH, dist.rank, dist.size)
+    # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
+    return prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
+
+
+def evaluate_on_validation(
+    context: TrainContext,
+    network: nn.Module,
+    bar: Progress,
+    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = lambda batches: batches,
+) -> Scores:
+    """Scores of `network` in evaluation mode on the validation images, at run.evaluate_size if that is set.
+
+    bar: shows the progress. watch: passes the batches on as they are evaluated, and may stop by an exception.
+    """
+    side, input_format = context.recipe.run.evaluate_size, context.card.input_format
+    if side is not None:
+        input_format = replace(input_format, size=(side, side))
+    images = len(context.dataset.val) // context.dist.size
+    batches = watch(track(bar, "evaluating", validation_batches(context, side), images))
+    context.dist.broadcast_buffers(network)
+    network.eval()
+    with torch.no_grad(), autocast(context.device, context.precision):
+        return evaluate(lambda views: network(input_format.prepare(views)), batches, context.device, context.dist)
+
+
+def clean_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:
+    """The teacher's log-probability of the label of training images `indices` (None: all), unaugmented.
+
+    Label trust compares those of the views with it. Returns float32 [N] for all N training images, in main memory: NaN
+    for unreadable images and those not in `indices`. The ranks share the batches, which do not depend on the number of
+    ranks, and all get the whole result.
+    """
+    count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
+    indices = np.arange(count) if indices is None else indices
+    batches = np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))[dist.rank :: dist.size]
+    with progress_bar(context.console) as bar, autocast(context.device, context.precision):
+        images = unaugmented_batches(context, batches)
+        for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
+            log_probs = teacher(torch.from_numpy(batch.images).to(context.device)).float().log_softmax(1).cpu()
+            label = log_probs.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
+            results.append((torch.from_numpy(batch.key.indices), label))
+    clean = torch.full((count,), torch.nan)
+    for of_rank in dist.gather(results):
+        for rows, label in of_rank:
+            clean[rows] = label
+    return clean

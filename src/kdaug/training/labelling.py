@@ -45,13 +45,12 @@ from kdaug.supervision.records import (
 )
 from kdaug.supervision.soft_labels import required_classes
 from kdaug.training.batches import Indices, dataset_fingerprint, epoch_order, make_views
-from kdaug.training.clean_log_probs import clean_label_log_probs
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import distributed_context
+from kdaug.training.evaluation import EVALUATION_BATCH, clean_label_log_probs
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
 from kdaug.training.resolve import resolve
-from kdaug.training.validation import EVALUATION_BATCH
 from kdaug.views.policies import follows_epoch
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdaug.config import Recipe, ResolvedRecipe
+from kdaug.config import Recipe
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, list_checkpoints, open_run, read_metrics
 from kdaug.supervision import Teacher
@@ -51,14 +51,15 @@ def train(recipe: Recipe, console: Console | None = None) -> TrainResult:
 def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResult:
     """`train` with the processes in `dist`; all of a run from here on."""
     resolved = resolve(recipe)
-    directory, is_finished = dist.run_on_rank0(lambda: _find_run(resolved))
-    if is_finished:
+    directory = dist.run_on_rank0(lambda: find_run(resolved))
+    if dist.run_on_rank0(lambda: directory.is_finished):
         _logger.info(f"{directory.path} is already finished")
         return _read_result(directory, dist)
     context = build_context(resolved, console, dist)
     check_trainable(context)
     soft_labels = existing_soft_labels(context)
-    with _locked(directory, resolved, dist), stop_on_signal() as stop, _explain_failure(directory, dist):
+    with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, dist):
+        dist.run_on_rank0(lambda: open_run(directory, resolved, lock))
         if soft_labels is None and resolved.teacher.source == "train":
             soft_labels = teacher_soft_labels(context, train_teacher(context, directory.path))
         if soft_labels is not None:
@@ -74,23 +75,6 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
                     run.evaluate_if_due()
             run.finish()
     return _read_result(directory, dist)
-
-
-def _find_run(recipe: ResolvedRecipe) -> tuple[RunDirectory, bool]:
-    directory = find_run(recipe)
-    return directory, directory.is_finished
-
-
-@contextmanager
-def _locked(directory: RunDirectory, recipe: ResolvedRecipe, dist: DistContext) -> Iterator[None]:
-    """The run directory, created if it is new, is locked by rank 0."""
-    with ExitStack() as stack:
-
-        def open_directory() -> None:
-            stack.enter_context(open_run(directory, recipe))
-
-        dist.run_on_rank0(open_directory)
-        yield
 
 
 @contextmanager

@@ -13,8 +13,6 @@ from torch import nn
 
 from kdaug import config
 
-_TIMM_NAMES = {"sgd": "sgd", "rmsprop-tf": "rmsproptf", "adamw": "adamw"}
-
 
 def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, RMSProp as TensorFlow's (smoothing 0.9, epsilon 0.001 within the root), or AdamW.
@@ -29,7 +27,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
     }
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         network,
-        _TIMM_NAMES[settings.optimizer],
+        settings.optimizer.replace("-", ""),  # its name in timm
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         filter_bias_and_bn=settings.decay_on == "weights",

@@ -66,19 +66,14 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
             raise InputError(
                 f"network {recipe.student.name} does not support run.grad_checkpointing ({error})"
             ) from None
-        _keep_statistics_in_recomputation(network)
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
+                _RecomputationHook(module)
     return network
 
 
-def _keep_statistics_in_recomputation(network: nn.Module) -> None:
-    """Keeps batch norms from updating their statistics a second time when activations are recomputed."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            _RecomputationHook(module)
-
-
 class _RecomputationHook:
-    """Undoes the update of a batch norm's statistics in the backward pass, where the batch was counted before."""
+    """Undoes a batch norm's second update of its statistics, when activations are recomputed in the backward pass."""
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
         self._saved: tuple[float | None, Tensor] | None = None
@@ -120,10 +115,7 @@ def _blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def wrap_ddp(network: nn.Module, example: Tensor, dist: DistContext) -> nn.Module:
-    """DDP around `network`, which averages the gradients of all ranks; `network` itself if there is nothing to average.
-
-    example: an input [N,C,H,W] like those in training, on the network's device.
-    """
+    """DDP around `network`, or `network` itself if there are no gradients to average. example: an input of a step."""
     if not dist.is_distributed or isinstance(network, FSDPModule):
         return network
     on_gpu = example.device.type == "cuda"

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from kdaug.config import (
-    Recipe,
-    ResolvedRecipe,
-    ResolvedRun,
-    ResolvedViews,
-    check,
-    derive_teacher_recipe,
-    read_recipe,
-)
+from kdaug.config import Recipe, ResolvedRecipe, ResolvedRun, ResolvedViews, check, derive_teacher_recipe, read_recipe
 from kdaug.errors import InputError
 from kdaug.networks import check_network_name
 from kdaug.runs import recipe_fingerprint
@@ -32,22 +25,20 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     check(recipe)
     if recipe.run.dir is None:
         raise InputError("run.dir is missing", "set it to the directory that the run is written to")
-    _check_names(recipe)
-    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
+    teacher, run = recipe.teacher, recipe.run
+    create_policy(teacher.policy, epochs=teacher.epochs or recipe.optimization.epochs)  # created for its errors
+    check_network_name(recipe.student.name)
+    if teacher.network is not None:
+        check_network_name(teacher.network)
+    if teacher.source == "train" and teacher.labels is None:
         _check_teacher_training(recipe)
-    check_trackers(recipe.run.trackers)
-    views = _resolve_views(recipe)
-    run = {**vars(recipe.run), "dir": recipe.run.dir, "resume": recipe.run.resume or is_restarted_job()}
-    return ResolvedRecipe(
-        data=recipe.data,
-        views=views,
-        student=recipe.student,
-        teacher=replace(recipe.teacher, policy=pin_policy_files(recipe.teacher.policy)),
-        supervision=recipe.supervision,
-        adversary=recipe.adversary,
-        optimization=recipe.optimization,
-        run=ResolvedRun(**run),
-    )
+    check_trackers(run.trackers)
+    resolved: dict[str, Any] = {
+        "views": _resolve_views(recipe),
+        "teacher": replace(teacher, policy=pin_policy_files(teacher.policy)),
+        "run": ResolvedRun(**{**vars(run), "resume": run.resume or is_restarted_job()}),
+    }
+    return ResolvedRecipe(**{**vars(recipe), **resolved})
 
 
 def _resolve_views(recipe: Recipe) -> ResolvedViews:
@@ -60,13 +51,6 @@ def _resolve_views(recipe: Recipe) -> ResolvedViews:
     return resolved
 
 
-def _check_names(recipe: Recipe) -> None:
-    create_policy(recipe.teacher.policy, epochs=recipe.teacher.epochs or recipe.optimization.epochs)
-    check_network_name(recipe.student.name)
-    if recipe.teacher.network is not None:
-        check_network_name(recipe.teacher.network)
-
-
 def _check_teacher_training(recipe: Recipe) -> None:
     """Raises InputError if the teacher cannot be trained, before the student's run directory is created."""
     try:
@@ -76,10 +60,7 @@ def _check_teacher_training(recipe: Recipe) -> None:
 
 
 def teacher_run_name(recipe: Recipe, images: str | None = None) -> str:
-    """The name of the run that trains the teacher of `recipe`, from everything that its result depends on.
-
-    images: replaces the path of an image folder, see `recipe_fingerprint`.
-    """
+    """The name of the teacher's run, from all that its result depends on. images: see `recipe_fingerprint`."""
     teacher = derive_teacher_recipe(recipe)
     return f"{teacher.data.name}-{teacher.student.name}-{recipe_fingerprint(teacher, images)}"
 
@@ -103,10 +84,5 @@ def read_resolved_recipe(path: Path) -> ResolvedRecipe:
     recipe = read_recipe(path)
     if recipe.run.dir is None or recipe.views.seed is None or recipe.views.magnitude is not None:
         raise InputError(f"recipe {path} is not a run's: run.dir or views.seed is missing", "train it first")
-    return ResolvedRecipe(
-        **{
-            **vars(recipe),
-            "views": ResolvedViews(**vars(recipe.views)),
-            "run": ResolvedRun(**vars(recipe.run)),
-        }
-    )
+    views, run = ResolvedViews(**vars(recipe.views)), ResolvedRun(**vars(recipe.run))
+    return ResolvedRecipe(**{**vars(recipe), "views": views, "run": run})

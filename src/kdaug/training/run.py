@@ -18,6 +18,7 @@ from kdaug.networks import count_parameters, save_weights
 from kdaug.runs import (
     MetricsWriter,
     RunDirectory,
+    check_resumable,
     describe_environment,
     read_metrics,
     record_environment,
@@ -36,12 +37,11 @@ from kdaug.training.checkpoints import (
 )
 from kdaug.training.context import TrainContext
 from kdaug.training.distributed import SyncFlags
-from kdaug.training.evaluation import Scores
+from kdaug.training.evaluation import Scores, evaluate_on_validation
 from kdaug.training.interrupt import Interrupted
-from kdaug.training.progress import RunProgress, progress_bar
+from kdaug.training.progress import progress_bar
 from kdaug.training.state import Diverged, TrainState
-from kdaug.training.step_log import StepLog
-from kdaug.training.validation import evaluate_on_validation
+from kdaug.training.step_log import RunProgress, StepLog
 
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,15 +60,15 @@ def start_or_resume(
     if resumed:
         _logger.info(f"continuing at step {state.step} of {context.steps}")
     _logger.info(_describe(context, state, directory))
-    trackers = _open_trackers(context, directory, state.step)
-    with (
-        MetricsWriter(directory.path, trackers, context.dist.rank) as metrics,
-        progress_bar(context.console) as bar,
-    ):
+    recipe, trackers = context.recipe, list[Tracker]()
+    if context.dist.is_rank0:
+        others = open_trackers(recipe.run.trackers, directory.path, to_dict(recipe))
+        trackers = [TensorBoard(directory.tensorboard, state.step), *others]
+    with MetricsWriter(directory.path, trackers, context.dist.rank) as metrics, progress_bar(context.console) as bar:
         log = StepLog(metrics, context.dist, context.dataset.train.name_of)
-        batch = context.recipe.optimization.global_batch
-        progress = RunProgress(bar, directory.path.name, context.steps, state.step, batch)
-        yield TrainingRun(context, state, directory, stop, metrics, log, progress)
+        title, batch = directory.path.name, recipe.optimization.global_batch
+        progress = RunProgress(bar, title, context.steps, state.step, batch)
+        yield TrainingRun(context, state, directory, stop, log, progress)
 
 
 def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, resumed: bool) -> None:
@@ -79,11 +79,7 @@ def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, re
         raise InputError(
             f"{directory.path} has no checkpoints any more", "restore them, or start a new run in another run.dir"
         )
-    if step > max((line["step"] for line in lines), default=0):
-        raise InputError(
-            f"{directory.metrics} ends before the checkpoint at step {step}",
-            "restore the missing lines, or start a new run in another run.dir",
-        )
+    check_resumable(directory, lines, step)
     environment = describe_environment(
         context.recipe, context.device, context.precision, context.dataset, context.dist.size
     )
@@ -102,14 +98,6 @@ def _describe(context: TrainContext, state: TrainState, directory: RunDirectory)
     )
 
 
-def _open_trackers(context: TrainContext, directory: RunDirectory, step: int) -> list[Tracker]:
-    """On rank 0, TensorBoard and the trackers of the recipe."""
-    if not context.dist.is_rank0:
-        return []
-    others = open_trackers(context.recipe.run.trackers, directory.path, to_dict(context.recipe))
-    return [TensorBoard(directory.tensorboard, step), *others]
-
-
 class TrainingRun:
     """A run in progress. The loop calls its methods after each step, in the same order on all ranks."""
 
@@ -119,12 +107,11 @@ class TrainingRun:
         state: TrainState,
         directory: RunDirectory,
         stop: Event,
-        metrics: MetricsWriter,
         log: StepLog,
         progress: RunProgress,
     ) -> None:
         self._context, self._state, self._directory, self._stop = context, state, directory, stop
-        self._metrics, self._log, self._progress = metrics, log, progress
+        self._log, self._progress = log, progress
         self._flags = SyncFlags(context.dist)
         self._saved_at, self._saved_step = time.monotonic(), state.step
         self._started_at = time.monotonic() - state.seconds  # as if the run had never been stopped
@@ -168,8 +155,8 @@ class TrainingRun:
         scores, seconds = self._evaluate(), time.monotonic() - self._started_at
         self._save_weights(self._directory.last_weights)
         unreadable = context.count_unreadable()
-        figures = {**scores.figures(), "best_top1_error": state.best_top1_error, "seconds": seconds}
-        self._metrics.write("end", state.step, context.epochs - 1, {**figures, "unreadable": unreadable})
+        figures = {**vars(scores), "best_top1_error": state.best_top1_error, "seconds": seconds}
+        self._log.metrics.write("end", state.step, context.epochs - 1, {**figures, "unreadable": unreadable})
         if unreadable:
             _logger.info(f"{unreadable} unreadable image(s) were left out")
         if self._flags.sync_last(self._stop.is_set(), False)[0]:
@@ -205,7 +192,7 @@ class TrainingRun:
             context.dist.run_on_rank0(lambda: remove_checkpoint(self._directory.checkpoints, state.step))
             raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
         epoch = max(state.step - 1, 0) // context.steps_per_epoch
-        self._metrics.write("eval", state.step, epoch, scores.figures())
+        self._log.metrics.write("eval", state.step, epoch, vars(scores))
         self._progress.log_evaluation(epoch, context.epochs, self._log.epoch_means(), scores, speed)
         if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
             state.best_top1_error = scores.top1_error

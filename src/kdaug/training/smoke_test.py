@@ -22,7 +22,7 @@ from rich.console import Console
 from kdaug.config import Recipe, derive_teacher_recipe
 from kdaug.data import ArrayImages, Dataset, EncodedImages
 from kdaug.data.folder_index import FilePaths
-from kdaug.data.folders import DEFAULT_SIZE, IMAGENET_MEAN, IMAGENET_STD
+from kdaug.data.images import DEFAULT_SIZE, encoded_dataset
 from kdaug.device import available_cores
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, create_network
@@ -30,12 +30,12 @@ from kdaug.rng import Stream, random_words
 from kdaug.supervision import SoftLabelSource, Teacher
 from kdaug.training.batches import training_batches
 from kdaug.training.context import TrainContext, build_context, check_trainable
+from kdaug.training.evaluation import evaluate_on_validation
 from kdaug.training.progress import progress_bar
 from kdaug.training.resolve import resolve
 from kdaug.training.state import init_state
 from kdaug.training.step import TrainStep
 from kdaug.training.teacher import teacher_soft_labels
-from kdaug.training.validation import evaluate_on_validation
 
 STEPS = 2
 
@@ -115,8 +115,7 @@ def _noise_dataset(recipe: Recipe, classes: int, folder: Path) -> Dataset:
         for path, pixels in zip(files, _noise(len(files), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(pixels).save(path)
         photos = EncodedImages(files, labels)
-        val, size = photos.subset(np.arange(2)), (side, side)
-        return Dataset("noise", names, photos, val, size, IMAGENET_MEAN, IMAGENET_STD, "noise")
+        return encoded_dataset(recipe.data, names, photos, photos.subset(np.arange(2)), "noise")
     side, channels = (28, 1) if recipe.data.name in ("bundled", "fashion-mnist") else (32, 3)
     images = ArrayImages(_noise(len(labels), side, side, channels), labels)
     half = (0.5,) * channels

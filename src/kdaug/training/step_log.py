@@ -1,19 +1,24 @@
-"""The losses of each step: kept on the device, read in groups so that no step waits for the GPU, then logged."""
+"""The losses of each step: read from the device in groups, so that no step waits for it, then logged and displayed."""
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from rich.progress import Progress
 from torch import Tensor
 
 from kdaug.data.loader import BatchKey
 from kdaug.runs import MetricsWriter
-from kdaug.training.distributed import DistContext
+from kdaug.training.distributed import SINGLE_PROCESS, DistContext
+from kdaug.training.evaluation import Scores
 from kdaug.training.state import Diverged
 
+_logger = logging.getLogger(__name__)
 _READ_EVERY = 20
 """Steps between two readings of the losses."""
 _MAX_NAMED = 5
@@ -37,10 +42,7 @@ class StepLog:
     """
 
     def __init__(
-        self,
-        metrics: MetricsWriter,
-        dist: DistContext = DistContext(),  # noqa: B008 - frozen
-        name_of: Callable[[int], str] = str,
+        self, metrics: MetricsWriter, dist: DistContext = SINGLE_PROCESS, name_of: Callable[[int], str] = str
     ) -> None:
         self.metrics, self._dist, self._name_of = metrics, dist, name_of
         self._pending: list[_PendingStep] = []
@@ -55,10 +57,7 @@ class StepLog:
             self.flush()
 
     def flush(self, fsync: bool = False) -> None:
-        """Reads and writes all steps added so far; with `fsync` the file survives a power loss.
-
-        Raises Diverged at the first step whose loss is not finite.
-        """
+        """Reads and writes all added steps, with `fsync` to the disk. Raises Diverged if a loss is not finite."""
         pending, self._pending = self._pending, []
         for added, figures in zip(pending, self._read(pending), strict=True):
             if not math.isfinite(figures["loss"]):
@@ -96,3 +95,42 @@ class StepLog:
         self._count += 1
         for name, value in figures.items():
             self._sums[name] += value
+
+
+class RunProgress:
+    """The line of one run in a progress bar: steps done, images per second, the latest losses."""
+
+    def __init__(self, bar: Progress, title: str, steps: int, done: int, images_per_step: int) -> None:
+        """From `done` to `steps`; `images_per_step` turns steps into images per second."""
+        self.bar, self._images_per_step = bar, images_per_step
+        self._measured_from, self._first_step, self._done = time.monotonic(), done, done
+        self._task = bar.add_task(title, total=steps, completed=done, speed="", figures="")
+
+    def step(self, done: int, losses: dict[str, float]) -> None:
+        """Moves the bar to `done` steps and shows the latest losses."""
+        self._done = done
+        self.bar.update(self._task, completed=done, figures=_format_losses(losses))
+        speed = self.bar.tasks[self._task].speed
+        if speed:
+            self.bar.update(self._task, speed=f"{speed * self._images_per_step:,.0f} images/s")
+
+    def speed(self) -> float:
+        """Training images per second since the last evaluation; 0 if none."""
+        steps, seconds = self._done - self._first_step, time.monotonic() - self._measured_from
+        return steps * self._images_per_step / max(seconds, 1e-9)
+
+    def log_evaluation(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores, speed: float) -> None:
+        """Logs the scores after `epoch` (from 0) of `epochs`, trained at `speed` images per second."""
+        _logger.info(
+            f"  epoch {epoch + 1:>3}/{epochs}  {_format_losses(losses)}  "
+            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)  {speed:,.0f} images/s"
+        )
+        self._measured_from, self._first_step = time.monotonic(), self._done
+
+
+def _format_losses(losses: dict[str, float]) -> str:
+    formats = {
+        "loss": "loss {:.3f}", "cross_entropy": "ce {:.3f}", "divergence": "kd {:.3f}", "adversarial": "adv {:.3f}",
+        "teacher_agreement": "agreement {:.0f} %", "label_trust": "trust {:.0f} %", "learning_rate": "lr {:.2g}",
+    }  # fmt: skip
+    return "  ".join(formats[name].format(value) for name, value in losses.items() if name in formats)

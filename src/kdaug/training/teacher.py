@@ -18,11 +18,9 @@ from kdaug.supervision import (
     open_label_store,
 )
 from kdaug.training.batches import dataset_fingerprint
-from kdaug.training.clean_log_probs import clean_label_log_probs
 from kdaug.training.context import TrainContext
-from kdaug.training.evaluation import evaluate
+from kdaug.training.evaluation import clean_label_log_probs, evaluate, validation_batches
 from kdaug.training.progress import progress_bar, track
-from kdaug.training.validation import validation_batches
 
 _logger = logging.getLogger(__name__)
 
