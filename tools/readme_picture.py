@@ -5,8 +5,8 @@ usage: python tools/readme_picture.py [RUN_DIR]
 RUN_DIR is a finished run on the bundled images, for example runs/demo/teachers/NAME after `make demo`. Without it the
 script trains the teacher of the recipe `demo` on one thread in a temporary folder, which takes a few minutes.
 
-The views are those of the recipe `demo` in epoch 0. The rows are not selected by hand: the first 240 training images
-are ranked by the teacher's probability of the label on the view, and the rows are taken at even ranks.
+The views are those of the recipe `demo` in epoch 0. The rows are not cherry-picked: the first 240 training images
+are ranked by the teacher's probability of the true class on the view, and the rows are evenly spaced in this ranking.
 """
 
 import sys

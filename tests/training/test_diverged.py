@@ -57,4 +57,6 @@ def test_a_nan_loss_in_an_evaluation_keeps_the_checkpoint_before(
     monkeypatch.setattr(run_module, "evaluate_on_validation", lambda *_: next(scores))
     recipe = tiny_recipe({**DROPOUT, "optimization.epochs": 3})
     message = "loss on the validation images is nan after step 8; training stopped, the previous checkpoint was kept"
+    with pytest.raises(InputError, match=message):
+        train(recipe)
     assert [path.name for path in (Path(recipe.run.dir) / "checkpoints").iterdir()] == ["step-00000004"]
