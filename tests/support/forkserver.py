@@ -1,4 +1,4 @@
-"""Processes forked from a server that has imported torch, which starting Python anew would do every time."""
+"""Processes forked from a server that has imported torch, so that it is not imported again for every process."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from support.forkserver import start_process
 from support.recipes import TINY, with_settings
 
 from kdaug.training import Interrupted, run, train
-from kdaug.training.distributed import distributed_context
+from kdaug.training.distributed import SyncFlags, distributed_context
 
 TIMEOUT = 120
 
@@ -88,6 +88,14 @@ def train_rank(settings: dict[str, Any], record: Path | None = None) -> None:
 def batches_in(record: Path, rank: int = 0) -> list[dict[str, list[Any]]]:
     """The "indices", "labels" and hashes of "views" of a rank's batches, as written by `train_rank`."""
     return json.loads((record / f"{rank}.json").read_text())
+
+
+def exchange_flags(record: Path) -> None:
+    """For `start_ranks`: two ranks raise flags; what each gets back goes to record/RANK.json."""
+    with distributed_context() as dist:
+        flags = SyncFlags(dist)
+        results = [flags.sync(dist.rank == 1, False), flags.sync(False, False), flags.sync_last(False, dist.rank == 0)]
+        (record / f"{dist.rank}.json").write_text(json.dumps(results))
 
 
 def meet_repeatedly() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.ranks import TIMEOUT, batches_in, meet_repeatedly, start_ranks, train_rank
+from support.ranks import TIMEOUT, batches_in, exchange_flags, meet_repeatedly, start_ranks, train_rank
 from support.recipes import with_settings
 from support.runs import losses, read_lines, step_numbers, weight_bytes, without_seconds
 
@@ -101,6 +101,14 @@ def test_every_rank_has_its_own_generator_in_the_checkpoint(convnet_run: Path) -
     checkpoint = max((convnet_run / "checkpoints").iterdir())
     generators = torch.load(checkpoint / "state.pt", weights_only=True)["generators"]
     assert len({states["cpu"].numpy().tobytes() for states in generators}) == 3
+
+
+def test_flags_of_a_rank_reach_all_ranks(tmp_path: Path) -> None:
+    """With the next exchange, but the last one at once."""
+    assert start_ranks(2, exchange_flags, tmp_path).wait() == [0, 0]
+    for rank in (0, 1):
+        flags = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert flags == [[False, False], [True, False], [False, True]]
 
 
 @pytest.mark.slow

@@ -117,6 +117,8 @@ def test_unreadable_images_change_only_their_own_mixtures(tmp_path: Path) -> Non
     for index in unreadable:
         path = Path(context.dataset.train.name_of(index))
         path.write_bytes(path.read_bytes()[:50])
+    batches = make_views(create_context(recipe), keys, replace_unreadable=True)
+    assert [len(batch.labels) for batch in batches] == [4] * 6
     training = views_by_image(create_context(recipe), keys, replace_unreadable=True)
     labelling = views_by_image(create_context(recipe), keys)
     assert labelling.keys() == before.keys() - set(unreadable)

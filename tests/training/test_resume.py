@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from kdaug import InputError
 from kdaug.config import Recipe, read_recipe
 from kdaug.training import Interrupted, train
 from kdaug.training import run as run_module
+from kdaug.training.batches import ViewBatch
 
 TinyRecipe = Callable[..., Recipe]
 
@@ -124,6 +126,25 @@ def test_a_run_stopped_during_an_evaluation_repeats_it(tiny_recipe: TinyRecipe, 
     assert len(batches) == 2, "not all 8 batches of the 2,000 images"
     (checkpoint,) = (stopped.value.directory / "checkpoints").iterdir()
     assert checkpoint.name == "step-00000004"
+    assert_same_run(train(tiny_recipe(DROPOUT)).directory, dropout_run)
+
+
+def test_an_error_while_loading_saves_a_checkpoint(
+    tiny_recipe: TinyRecipe, dropout_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a decoding process is killed: the steps since the last checkpoint are kept."""
+    training_batches = run_module.training_batches
+
+    def fail_after_3(*arguments: Any) -> Iterator[ViewBatch]:
+        yield from islice(training_batches(*arguments), 3)
+        raise InputError("a process that decodes images was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "training_batches", fail_after_3)
+        with pytest.raises(InputError, match="was killed"):
+            train(tiny_recipe(DROPOUT))
+    run = Path(tiny_recipe().run.dir)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000003"]
     assert_same_run(train(tiny_recipe(DROPOUT)).directory, dropout_run)
 
 
