@@ -98,7 +98,7 @@ CASES = {
     "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} exists; ", "--run.resume"),
     "resumed with another recipe": (
         "train demo {demo_flags} --run.resume --run.dir {demo_run}",
-        "{demo_run} began with another recipe",
+        "{demo_run} was started with another recipe",
         "optimization.epochs: 2 -> 1",
     ),
     "directory of something else": (f"{DEMO} --run.dir {{tmp}}/one-class", "is not a run directory"),

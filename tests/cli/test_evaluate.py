@@ -98,7 +98,7 @@ def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, 
     result = kdaug("eval", photos_run, "--data.root", shapes_copy, *CPU)
     assert result.code == 2
     note, line = result.err.splitlines()
-    assert note.startswith("note: these are not all the images")
+    assert note.startswith("note: the images differ from those")
     assert line.startswith("kdaug: ")
     assert "was trained on 3 classes that are not those of" in line
 

@@ -144,7 +144,7 @@ def test_interruption_names_the_way_to_resume(
     def stopped(*_: object) -> None:
         raise stop
 
-    monkeypatch.setattr(labelling, "find_teacher", stopped)
+    monkeypatch.setattr(labelling, "get_or_train_teacher", stopped)
     result = kdaug(
         "label", "photos", *photos_flags, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
     )

@@ -215,7 +215,7 @@ def test_manifest_file_and_digest_of_version_3(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stored", "wanted", "supervision", "epochs", "message"),
     [
-        ({}, {"data": "others"}, {}, 2, "of other views than this run .data: data -> others."),
+        ({}, {"data": "others"}, {}, 2, "created for different views .data: data -> others."),
         ({}, {"views": {**DATASET.views, "views.seed": 1}}, {}, 2, "views.seed: 0 -> 1"),
         ({}, {"views": {**DATASET.views, "views.policy": "x"}}, {}, 2, "views.policy: none -> x"),
         ({}, {"classes": ("a", "b")}, {}, 2, r"classes: 12 \(\w+\) -> 2 \(\w+\)"),
@@ -296,10 +296,10 @@ def set_in_manifest(**values: object) -> Callable[[Path], None]:
     ("damage", "message"),
     [
         (remove_file, r"epoch 1 is needed, but epoch-00001-0.safetensors is missing"),
-        (truncate_file, r"epoch-00001-0.safetensors is damaged or of another store"),
-        (replace_file_by_another_stores, r"epoch-00001-0.safetensors is damaged or of another store"),
-        (remove_columns_of_classes, r"epoch-00001-0.safetensors is damaged or of another store"),
-        (set_in_manifest(k=9), r"epoch-00000-0.safetensors is damaged or of another store"),
+        (truncate_file, r"epoch-00001-0.safetensors is damaged or belongs to another store"),
+        (replace_file_by_another_stores, r"epoch-00001-0.safetensors is damaged or belongs to another store"),
+        (remove_columns_of_classes, r"epoch-00001-0.safetensors is damaged or belongs to another store"),
+        (set_in_manifest(k=9), r"epoch-00000-0.safetensors is damaged or belongs to another store"),
         (set_in_manifest(k="5"), "manifest.json is damaged"),
         (set_in_manifest(k=13), "manifest.json is damaged"),
         (set_in_manifest(precision="float64"), "manifest.json is damaged"),
@@ -328,7 +328,7 @@ def test_invalid_class_is_named_when_read(store: Path) -> None:
 def test_file_removed_after_opening_is_named_when_read(store: Path) -> None:
     opened = open_label_store(store, DATASET, Supervision(), range(2))
     remove_file(store)
-    with pytest.raises(InputError, match=r"epoch-00001-0.safetensors is missing, damaged or of another store"):
+    with pytest.raises(InputError, match=r"epoch-00001-0.safetensors is missing, damaged or belongs to another store"):
         opened.soft_labels(Supervision(), 1, np.array([0]))
 
 

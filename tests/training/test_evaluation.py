@@ -145,7 +145,7 @@ def test_evaluate_size_sets_the_size_of_evaluated_images(tiny_recipe: TinyRecipe
     assert sizes == {(True, 28, 28), (False, 36, 36)}
 
 
-def test_an_evaluate_size_that_the_network_cannot_take_is_refused(tiny_recipe: TinyRecipe) -> None:
+def test_an_impossible_evaluate_size_is_refused(tiny_recipe: TinyRecipe) -> None:
     recipe = tiny_recipe({"student.name": "softmax_regression", "run.evaluate_size": 40})
     with pytest.raises(InputError, match="network softmax_regression cannot take 1 image"):
         train(recipe)

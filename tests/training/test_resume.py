@@ -32,7 +32,7 @@ TinyRecipe = Callable[..., Recipe]
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 5, 8])
-def test_a_run_stopped_once_equals_an_uninterrupted_one(
+def test_a_run_stopped_once_equals_an_uninterrupted_run(
     tiny_recipe: TinyRecipe, dropout_run: Path, console: Console, stop_at: int
 ) -> None:
     recipe = tiny_recipe(DROPOUT)
@@ -45,7 +45,7 @@ def test_a_run_stopped_once_equals_an_uninterrupted_one(
     assert_same_run(run, dropout_run)
 
 
-def test_a_run_stopped_after_every_step_equals_an_uninterrupted_one(tiny_recipe: TinyRecipe, dropout_run: Path) -> None:
+def test_a_run_stopped_at_every_step_equals_an_uninterrupted_run(tiny_recipe: TinyRecipe, dropout_run: Path) -> None:
     for _ in range(8):
         train_until(tiny_recipe(DROPOUT), step=1)
     assert_same_run(train(tiny_recipe(DROPOUT)).directory, dropout_run)
@@ -214,7 +214,7 @@ def test_a_run_without_its_metrics_or_checkpoints_is_refused(tiny_recipe: TinyRe
         assert (stopped / name).read_bytes() == before[stopped / name]
 
 
-def test_a_run_that_lost_its_checkpoints_before_its_first_evaluation(tiny_recipe: TinyRecipe) -> None:
+def test_a_run_without_checkpoints_or_evaluations_is_refused(tiny_recipe: TinyRecipe) -> None:
     recipe = tiny_recipe({**DROPOUT, "run.evaluate_every": 2})
     stopped = train_until(recipe, step=5).directory
     before = (stopped / "metrics.jsonl").read_bytes()

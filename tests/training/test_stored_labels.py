@@ -52,7 +52,7 @@ def test_exact_labels_train_as_the_teacher_does(
         assert weight_bytes(with_teacher) == weight_bytes(with_labels)
 
 
-def test_half_precision_labels_change_the_weights_by_rounding_only(
+def test_half_precision_labels_change_weights_by_rounding(
     run_with_teacher: Path, recipe_with_teacher: Recipe, student: StudentRecipe, tmp_path: Path
 ) -> None:
     label_views(recipe_with_teacher, tmp_path / "half", LabelRequest())
@@ -87,7 +87,7 @@ def test_one_store_serves_students_with_other_settings(label_store: Path, studen
         ({"supervision.k": 9}, "holds the top 5 classes, but supervision.k is 9"),
     ],
 )
-def test_a_store_of_other_views_is_refused_before_anything_is_written(
+def test_a_store_of_other_views_is_refused(
     settings: dict[str, Any], message: str, label_store: Path, student: StudentRecipe, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):

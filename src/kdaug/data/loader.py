@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import queue
 import signal
-from collections import deque
+import threading
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -120,8 +120,7 @@ def load(
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
-        # the (key, index) of each sample of a batch; one with _NO_IMAGE if it has none
-        batch_sampler=([(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)] for key in keys),
+        batch_sampler=_KeySampler(keys),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
         worker_init_fn=_init_worker,
@@ -134,11 +133,16 @@ def load(
 def _decoded_batches(
     decoder: Iterable[_Collated], images: EncodedImages, unreadable: UnreadableImages
 ) -> Iterator[Batch]:
+    for key, pixels, labels, failures in _check_workers(decoder):
+        for index, reason in failures:
+            unreadable.add(images.name_of(index), reason)
+        yield Batch(pixels.numpy(), labels.numpy(), key)
+
+
+def _check_workers(decoder: Iterable[T]) -> Iterator[T]:
+    """Yields the items of `decoder`. Raises InputError if one of its worker processes dies."""
     try:
-        for key, pixels, labels, failures in decoder:
-            for index, reason in failures:
-                unreadable.add(images.name_of(index), reason)
-            yield Batch(pixels.numpy(), labels.numpy(), key)
+        yield from decoder
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -153,19 +157,50 @@ def _decoded_batches(
 
 def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
     """Yields `items`, computed up to `depth` ahead in a thread. An exception of the thread is raised here."""
-    iterator = iter(items)
-    executor = ThreadPoolExecutor(1, "kdaug-prefetch")
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=depth)
+    stopped = threading.Event()
 
-    def take_one() -> list[T]:
-        return list(islice(iterator, 1))
+    def put(kind: str, value: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put((kind, value), timeout=0.1)
+            except queue.Full:
+                continue
 
+    def produce() -> None:
+        try:
+            for item in items:
+                put("item", item)
+                if stopped.is_set():
+                    return
+            put("end", None)
+        except BaseException as error:
+            put("error", error)
+
+    thread = threading.Thread(target=produce, daemon=True, name="kdaug-prefetch")
+    thread.start()
     try:
-        ahead = deque(executor.submit(take_one) for _ in range(depth))
-        while taken := ahead.popleft().result():
-            ahead.append(executor.submit(take_one))
-            yield taken[0]
+        while True:
+            kind, value = ready.get()
+            if kind == "error":
+                raise value
+            if kind == "end":
+                return
+            yield value
     finally:
-        executor.shutdown(cancel_futures=True)
+        stopped.set()
+        thread.join()
+
+
+class _KeySampler:
+    """A batch sampler for DataLoader: per key, the (key, index) of each sample; one with _NO_IMAGE if it has none."""
+
+    def __init__(self, keys: Iterable[BatchKey]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[BatchKey, int]]]:
+        for key in self.keys:
+            yield [(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def test_missing_seeds_are_listed(study: PaperStudy, runs: Path) -> None:
     results, left_out = cell_results(study, runs)
     assert results[0].group is not None
     assert results[0].group.mean == 22.0
-    assert left_out == ["cifar100-table1-m0 (seed 0), cifar100-table1-m7-kd (seed 0, 1), which are not finished"]
+    assert left_out == ["not finished: cifar100-table1-m0 (seed 0), cifar100-table1-m7-kd (seed 0, 1)"]
 
 
 def test_runs_of_another_scale_are_refused(study: PaperStudy, runs: Path) -> None:
@@ -89,7 +89,7 @@ def test_failed_and_unfinished_runs_are_listed_once(
     (runs / "failed.json").write_text(json.dumps(failures))
     safetensors.numpy.save_file({}, runs / fixed / "last.safetensors")
     assert cell_results(study, runs)[1] == [
-        "cifar100-table1-m0 (seed 5), cifar100-table1-m7-kd (seed 0, 1), which are not finished",
+        "not finished: cifar100-table1-m0 (seed 5), cifar100-table1-m7-kd (seed 0, 1)",
         f"{runs}/{failed} failed: no luck",
     ]
 
@@ -116,7 +116,7 @@ def test_smaller_imagenet_figures_keep_the_papers_original(name: str) -> None:
 
 def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
     table, left_out = write_reproduction(study, runs, tmp_path / "out")
-    assert left_out == ["cifar100-table1-m7-kd (seed 0, 1), which are not finished"]
+    assert left_out == ["not finished: cifar100-table1-m7-kd (seed 0, 1)"]
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
     (row,) = [row for row in rows if row[:2] == ["M = 3", "with the teacher"]]
     assert row[2:5] == ["19.50 ± 0.71", "2", "19.9"]
@@ -127,7 +127,7 @@ def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path:
     assert table in text
     assert "student.name wide_resnet10_1 (the paper: wide_resnet28_10)" in text
     assert "optimization.epochs 2 (the paper: 200)" in text
-    assert "Left out: cifar100-table1-m7-kd (seed 0, 1), which are not finished." in text
+    assert "Left out: not finished: cifar100-table1-m7-kd (seed 0, 1)." in text
     page = (tmp_path / "out/index.html").read_text()
     assert "19.50 ± 0.71" in page
     assert "http" not in page.replace("http://www.w3.org", "")

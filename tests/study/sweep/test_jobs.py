@@ -103,7 +103,7 @@ def test_other_labels_are_another_recipe(existing: str, settings: dict[str, Any]
     (job,) = [job for job in plan(tmp_path, "supervision.k=2", teacher_labels=existing) if job.name == "k=2"]
     job.path.mkdir()
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
-    with pytest.raises(InputError, match=r"k=2 began with another recipe \(teacher\."):
+    with pytest.raises(InputError, match=r"k=2 was started with another recipe \(teacher\."):
         plan(tmp_path, "supervision.k=2", **settings)
 
 
@@ -124,7 +124,7 @@ def test_finished_run_on_other_images_is_refused(tmp_path: Path, write_run_files
     for folder in ("a", "moved"):
         assert len(plan_jobs(recipe_with_root(folder), tmp_path / "sweep", True)) == 1
     with pytest.raises(
-        InputError, match=r"sweep/run began with other images than those in .*/b; choose another folder"
+        InputError, match=r"sweep/run was started with a different dataset than .*/b; choose another folder"
     ):
         plan_jobs(recipe_with_root("b"), tmp_path / "sweep", True)
     with pytest.raises(InputError, match="nowhere"):
@@ -154,7 +154,8 @@ def test_run_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
     job.path.mkdir()
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
     with pytest.raises(
-        InputError, match=r"source=none began with another recipe \(optimization.epochs: .*; choose another folder"
+        InputError,
+        match=r"source=none was started with another recipe \(optimization.epochs: .*; choose another folder",
     ):
         plan(tmp_path, "teacher.source=none", optimization_epochs=3)
 
