@@ -151,7 +151,7 @@ def test_a_signal_to_the_workers_too_stops_with_a_checkpoint(
         command.signal(number)
         result = command.end()
     first, last = result.err.splitlines()
-    assert first == "kdaug: stopping after this step, with a checkpoint (Ctrl-C again: at once, without)"
+    assert first == "kdaug: stopping after this step, with a checkpoint (Ctrl-C again: stop immediately, without one)"
     assert last == f"kdaug: interrupted; continue with: kdaug train {run}/recipe.yaml --run.resume"
     assert result.code == 130
     assert main(["train", str(run / "recipe.yaml"), "--run.resume"]) == 0
