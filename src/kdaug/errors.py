@@ -28,6 +28,11 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
+def one_line(error: Exception) -> str:
+    """The message of `error` in one line of at most 300 characters; its type if it has no message."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python or NumPy."""
     return hasattr(value, "__index__")

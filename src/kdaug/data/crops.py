@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from kdaug.rng import Stream, integers_below, random_words, uniform
 
 Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) within an image, in pixels; it is resized to `size` x `size`."""
 _ATTEMPTS = 10
-
-
-class ImageCrop(Protocol):
-    """Chooses a box of an image. The box is resized to `size` x `size` pixels."""
-
-    @property
-    def size(self) -> int: ...
-
-    def box(self, epoch: int, index: int, width: int, height: int) -> Box:
-        """(left, top, right, bottom) within a `width` x `height` image, for the sample `index` in `epoch`."""
-        ...
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A box of random area (a share of `min_area`..1) and aspect ratio (3/4..4/3, log-uniform), as torchvision's.
+    """A box of random area (share min_area..1) and ratio (3/4..4/3, log-uniform) as in Inception (arXiv 1409.4842).
 
-    Up to ten boxes are drawn until one fits into the image. If none fits, the largest central box with an allowed ratio
-    is used (Inception, arXiv 1409.4842).
+    Up to ten boxes are drawn until one fits into the image; else it is the largest central box with an allowed ratio.
     """
 
     size: int
@@ -38,6 +26,7 @@ class RandomResizedCrop:
     min_area: float
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
+        """The box of the sample `index` in `epoch`, in a `width` x `height` image."""
         words = random_words(self.seed, epoch, np.array([index]), Stream.CROP, 4 * _ATTEMPTS).reshape(_ATTEMPTS, 4)
         area = width * height * (self.min_area + (1 - self.min_area) * uniform(words[:, 0]))
         ratio = np.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * uniform(words[:, 1]))
@@ -57,13 +46,16 @@ class RandomResizedCrop:
 class CenterCrop:
     """The central square. Its side is size / (size + 32) of the image's shorter side, but at least 0.875 of it.
 
-    size / (size + 32) is the TPU EfficientNet code's (224: resize to 256, crop 224); for small sizes it would crop too
-    much.
+    size / (size + 32) is the TPU EfficientNet code's (224 of 256 pixels); for small sizes it would crop too much.
     """
 
     size: int
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
+        """The box in a `width` x `height` image, the same for each sample in each epoch."""
         side = max(0.875, self.size / (self.size + 32)) * min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
+
+
+ImageCrop = RandomResizedCrop | CenterCrop

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from kdaug.data.crops import Box, ImageCrop
 from kdaug.data.images import ImageFile
+from kdaug.errors import one_line
 
 _MIN_OVERSAMPLING = 2
 """A JPEG is decoded at reduced size only if each output pixel is still made from so many decoded ones per direction."""
@@ -58,7 +59,7 @@ def _reason(error: Exception) -> str:
         return "cannot identify image file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def _reduce_jpeg(file: Image.Image, box: Box, size: int) -> None:

@@ -120,7 +120,7 @@ def scan_folder(folder: Path) -> FolderIndex:
         mtimes[path[prefix_length:]] = os.stat(path).st_mtime_ns
 
     for class_folder in subfolders(folder):
-        paths = sorted(images_under(class_folder, record_mtime))
+        paths = sorted(files_under(class_folder, is_image, record_mtime))
         if paths:
             classes.append(class_folder.name)
             counts.append(len(paths))
@@ -131,11 +131,6 @@ def scan_folder(folder: Path) -> FolderIndex:
 def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder`, sorted by name, without hidden ones (.git, .ipynb_checkpoints)."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-
-
-def images_under(folder: Path, on_folder: Callable[[str], None] | None = None) -> Iterator[str]:
-    """The paths of all images in `folder` and below, see `files_under`."""
-    return files_under(folder, is_image, on_folder)
 
 
 def files_under(

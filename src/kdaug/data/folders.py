@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdaug import config
-from kdaug.data.folder_index import FilePaths, images_under, load_index, subfolders
+from kdaug.data.folder_index import FilePaths, files_under, is_image, load_index, subfolders
 from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
 from kdaug.errors import InputError
 
@@ -74,7 +74,7 @@ def _find_subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _has_classes(folder: Path) -> bool:
-    return any(next(images_under(sub), None) for sub in subfolders(folder))
+    return any(next(files_under(sub, is_image), None) for sub in subfolders(folder))
 
 
 def _content(root: Path, classes: tuple[str, ...], train: _Split, val: _Split) -> str:

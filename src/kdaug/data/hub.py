@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kdaug import config
 from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
-from kdaug.errors import InputError
+from kdaug.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,8 @@ def _load_splits(root: str) -> Mapping[str, Any]:
         else:
             splits = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # of any type: from the network, the hub, or a parser of one of many file formats
-        reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"dataset {root} cannot be loaded: {reason}",
+            f"dataset {root} cannot be loaded: {one_line(error)}",
             "set data.root to OWNER/NAME or a folder, and append :CONFIGURATION if there are several",
         ) from None
     return splits

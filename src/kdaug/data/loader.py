@@ -120,7 +120,8 @@ def load(
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
-        batch_sampler=_KeySampler(keys),
+        # the (key, index) of each sample of a batch; one with _NO_IMAGE if it has none
+        batch_sampler=([(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)] for key in keys),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
         worker_init_fn=_init_worker,
@@ -133,16 +134,11 @@ def load(
 def _decoded_batches(
     decoder: Iterable[_Collated], images: EncodedImages, unreadable: UnreadableImages
 ) -> Iterator[Batch]:
-    for key, pixels, labels, failures in _check_workers(decoder):
-        for index, reason in failures:
-            unreadable.add(images.name_of(index), reason)
-        yield Batch(pixels.numpy(), labels.numpy(), key)
-
-
-def _check_workers(decoder: Iterable[T]) -> Iterator[T]:
-    """Yields the items of `decoder`. Raises InputError if one of its worker processes dies."""
     try:
-        yield from decoder
+        for key, pixels, labels, failures in decoder:
+            for index, reason in failures:
+                unreadable.add(images.name_of(index), reason)
+            yield Batch(pixels.numpy(), labels.numpy(), key)
     except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
         # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
@@ -190,17 +186,6 @@ def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
     finally:
         stopped.set()
         thread.join()
-
-
-class _KeySampler:
-    """A batch sampler for DataLoader: per key, the (key, index) of each sample; one with _NO_IMAGE if it has none."""
-
-    def __init__(self, keys: Iterable[BatchKey]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[list[tuple[BatchKey, int]]]:
-        for key in self.keys:
-            yield [(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)]
 
 
 @dataclass(frozen=True)

@@ -43,18 +43,11 @@ MD5 = {
     "FashionMNIST/raw/t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
 }
 
-_FIVE = range(1, 6)
-# folder, archive, training files, test files; torchvision downloads the python version
-_CIFAR_VERSIONS = {
-    "cifar-10": [
-        ("cifar-10-batches-bin", "cifar-10-binary.tar.gz", [f"data_batch_{i}.bin" for i in _FIVE], ["test_batch.bin"]),
-        ("cifar-10-batches-py", "cifar-10-python.tar.gz", [f"data_batch_{i}" for i in _FIVE], ["test_batch"]),
-    ],
-    "cifar-100": [
-        ("cifar-100-binary", "cifar-100-binary.tar.gz", ["train.bin"], ["test.bin"]),
-        ("cifar-100-python", "cifar-100-python.tar.gz", ["train"], ["test"]),
-    ],
-}  # fmt: skip
+# the archive of each folder; torchvision downloads the python version
+_CIFAR_ARCHIVES = {
+    "cifar-10": {"cifar-10-batches-bin": "cifar-10-binary.tar.gz", "cifar-10-batches-py": "cifar-10-python.tar.gz"},
+    "cifar-100": {"cifar-100-binary": "cifar-100-binary.tar.gz", "cifar-100-python": "cifar-100-python.tar.gz"},
+}
 _FASHION_FOLDER = "FashionMNIST/raw"
 
 
@@ -84,8 +77,8 @@ def class_names(name: str) -> tuple[str, ...]:
 
 def read_cifar(name: str, root: Path) -> tuple[ArrayImages, ArrayImages] | None:
     """Training and test images of `cifar-10` or `cifar-100` from any version in `root`; None if there is none."""
-    for folder, archive, train_files, test_files in _CIFAR_VERSIONS[name]:
-        files = [f"{folder}/{file}" for file in train_files + test_files]
+    for folder, archive in _CIFAR_ARCHIVES[name].items():
+        files = [file for file in MD5 if file.startswith(f"{folder}/")]  # the training files, then the test file
         decode = _decode_binary if folder.endswith(("-bin", "-binary")) else _decode_python
         if (root / folder).is_dir():
             source, contents = root, {file: _read(root / file) for file in files}
@@ -94,7 +87,7 @@ def read_cifar(name: str, root: Path) -> tuple[ArrayImages, ArrayImages] | None:
         else:
             continue
         batches = [decode(_verify_md5(file, contents[file], source), name) for file in files]
-        return _concatenate(batches[: len(train_files)]), _concatenate(batches[len(train_files) :])
+        return _concatenate(batches[:-1]), batches[-1]
     return None
 
 
@@ -114,7 +107,7 @@ def _expected_entries(name: str) -> str:
     """The folders and archives of which one must be in data.root."""
     if name == "fashion-mnist":
         return _FASHION_FOLDER
-    return ", ".join(entry for version in _CIFAR_VERSIONS[name] for entry in version[:2])
+    return ", ".join(entry for version in _CIFAR_ARCHIVES[name].items() for entry in version)
 
 
 def _read(path: Path) -> bytes:

@@ -1,8 +1,7 @@
 """WebDataset shards: tar files in which the image and the label of a sample have the same key.
 
 The shards are indexed once, then samples are read at random positions. So order, views, distributed training and exact
-resuming are as for all other datasets. Samples are sorted by key, and views depend on the key: how samples are
-distributed over shards changes nothing.
+resuming are as for all other datasets. As samples are sorted by key, their distribution over shards changes nothing.
 """
 
 from __future__ import annotations

@@ -61,8 +61,7 @@ def evaluate_published(
 ) -> Scores:
     """Scores of timm's published weights `name` on the validation images of `kind` at `root`.
 
-    They are evaluated with their own image size (unless `evaluate_size` is given) and normalisation. Raises InputError
-    if there are no such weights or no such images.
+    Image size (unless `evaluate_size` is given) and normalisation are their own. Raises InputError if one is missing.
     """
     check_published(name)
     if root is None:

@@ -33,8 +33,7 @@ class LoadedRun:
 def load_run(run: Path, weights: Weights = "last") -> LoadedRun:
     """Loads the run in directory `run` (or with that recipe.yaml).
 
-    Raises InputError if it is not a run directory, has no such weights yet, or they are damaged. Loading executes no
-    code.
+    Raises InputError if it is not a run directory, or its weights are missing or damaged. Loading executes no code.
     """
     directory = RunDirectory(run.parent if run.name == "recipe.yaml" else run)
     if not directory.recipe.is_file():

@@ -20,9 +20,8 @@ class ViewPrediction:
     """A training image and one of its views, uint8 [H,W,C], the ops between them, and the teacher's predictions.
 
     ops: as (name, argument), see `ViewPlan.steps`. mixed_with: label of the partner image and its share of the view
-    (mixup, CutMix); None if the view shows one image. top: the teacher's most probable classes for the view, as (name,
-    probability) at temperature 1. label_prob, clean_label_prob: the teacher's probability of the label for the view and
-    for the unaugmented image.
+    (mixup, CutMix); None if the view shows one image. top: the view's most probable classes, as (name, probability) at
+    temperature 1. label_prob, clean_label_prob: those of the label for the view and for the unaugmented image.
     """
 
     image: NDArray[np.uint8]

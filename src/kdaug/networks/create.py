@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import InputError, did_you_mean, one_line
 
 
 def check_network_name(name: str) -> None:
@@ -38,7 +38,7 @@ def create_network(
         for setting, rate in (("student.drop_path", "drop_path_rate"), ("student.dropout", "drop_rate")):
             if isinstance(error, TypeError) and f"'{rate}'" in str(error):
                 raise InputError(f"network {name} does not support {setting}", "leave it at 0") from None
-        raise InputError(f"network {name} cannot be created: {' '.join(str(error).split())}") from None
+        raise InputError(f"network {name} cannot be created: {one_line(error)}") from None
 
 
 def set_batch_norm_momentum(network: nn.Module, name: str, momentum: float) -> None:
@@ -59,10 +59,8 @@ def check_forward(network: nn.Module, name: str, batch: int, channels: int, size
         with torch.no_grad():
             logits = network(torch.zeros(batch, channels, *size))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"network {name} cannot take {batch} image(s) of {size[0]}x{size[1]} pixels: {reason}"
-        ) from None
+        images = f"{batch} image(s) of {size[0]}x{size[1]} pixels"
+        raise InputError(f"network {name} cannot take {images}: {one_line(error)}") from None
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError(f"network {name} does not return one row of logits per image")
 

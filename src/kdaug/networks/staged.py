@@ -17,8 +17,7 @@ _INPUT = {"input_size": (3, 32, 32), "num_classes": 1000, "classifier": "fc", "f
 class StagedNetwork(nn.Module):
     """Takes [N,in_chans,H,W] with any H and W. The arguments from in_chans on and the methods are timm's.
 
-    stages: (blocks, output channels) of each; every stage but the first halves height and width. norm: applied to the
-    output of the last block, before pooling.
+    stages: (blocks, output channels) of each; all but the first halve height and width. norm: applied before pooling.
     """
 
     def __init__(

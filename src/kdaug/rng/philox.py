@@ -3,8 +3,7 @@
 Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011. A counter-based generator has no
 state. A draw is the same in any worker, batch split, process and machine, and after a run is resumed.
 
-The 64-bit key is the seed. The four 32-bit words of the counter are (block | stream << 16, epoch, index low, index
-high).
+The 64-bit key is the seed. The counter is four 32-bit words: (block | stream << 16, epoch, index low, index high).
 """
 
 from __future__ import annotations

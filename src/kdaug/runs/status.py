@@ -22,9 +22,8 @@ RunState = Literal["finished", "training", "stopped", "damaged"]
 class RunStatus:
     """The status of a run directory.
 
-    epochs_done: finished epochs, of `epochs`. error, best: top-1 error in percent of the latest evaluation and the
-    lowest so far; None before the first. next: the command that continues or evaluates the run; of a damaged run, what
-    is wrong.
+    epochs_done: finished epochs, of `epochs`. error, best: latest and lowest top-1 error in percent; None before the
+    first evaluation. next: the command that continues or evaluates the run; of a damaged run, what is wrong.
     """
 
     path: Path

@@ -15,7 +15,7 @@ from uuid import uuid4
 from torch.utils.tensorboard import SummaryWriter
 
 from kdaug import config
-from kdaug.errors import InputError
+from kdaug.errors import InputError, one_line
 from kdaug.storage import atomic_write
 
 _logger = logging.getLogger(__name__)
@@ -47,57 +47,68 @@ class TensorBoard:
         self._writer.close()
 
 
-class WandbRun:
-    """A run of wandb, or of trackio, which has the same interface."""
+class FailSafeTracker:
+    """A tracker that is disabled with a warning if it fails: an unreachable server must not end a run.
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    log, close: see `Tracker`.
+    """
+
+    def __init__(self, name: str, log: Callable[[int, dict[str, float]], None], close: Callable[[], None]) -> None:
+        self._name, self._log, self._close = name, log, close
+        self._is_disabled = False
 
     def log(self, step: int, figures: dict[str, float]) -> None:
-        self._run.log(figures, step=step)
+        self._attempt(lambda: self._log(step, figures))
 
     def close(self) -> None:
-        self._run.finish()
+        self._attempt(self._close)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        if self._is_disabled:
+            return
+        try:
+            action()
+        except Exception as error:  # the tracker's library may raise anything
+            self._is_disabled = True
+            _logger.warning(f"tracker {self._name} failed and is disabled: {one_line(error)}")
 
 
-def start_wandb(folder: Path, recipe: dict[str, Any]) -> WandbRun:
+def start_wandb(folder: Path, recipe: dict[str, Any]) -> Tracker:
     """A Weights & Biases run, in project `kdaug` or WANDB_PROJECT, resumed under the same id."""
     run_id = _persistent_id(folder / "wandb.json", lambda: uuid4().hex)
     options = {"project": os.environ.get("WANDB_PROJECT", "kdaug"), "name": folder.name, "id": run_id}
-    return WandbRun(_library("wandb").init(**options, dir=str(folder), config=recipe, resume="allow"))
+    run = _library("wandb").init(**options, dir=str(folder), config=recipe, resume="allow")
+    return FailSafeTracker("wandb", lambda step, figures: run.log(figures, step=step), run.finish)
 
 
-def start_trackio(folder: Path, recipe: dict[str, Any]) -> WandbRun:
+def start_trackio(folder: Path, recipe: dict[str, Any]) -> Tracker:
     """A trackio run, in project `kdaug` or TRACKIO_PROJECT, resumed under the same name."""
     name = _persistent_id(folder / "trackio.json", lambda: f"{folder.name}-{uuid4().hex[:8]}")
     project = os.environ.get("TRACKIO_PROJECT", "kdaug")
-    return WandbRun(_library("trackio").init(project=project, name=name, config=recipe, resume="allow"))
+    run = _library("trackio").init(project=project, name=name, config=recipe, resume="allow")
+    return FailSafeTracker("trackio", lambda step, figures: run.log(figures, step=step), run.finish)
 
 
-class Mlflow:
+def start_mlflow(folder: Path, recipe: dict[str, Any]) -> Tracker:
     """An MLflow run at MLFLOW_TRACKING_URI; resumed under the same id."""
+    client = _library("mlflow").tracking.MlflowClient()
 
-    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
-        self._client = _library("mlflow").tracking.MlflowClient()
-        self._id = _persistent_id(folder / "mlflow.json", lambda: self._create(folder.name, recipe))
-
-    def _create(self, run: str, recipe: dict[str, Any]) -> str:
-        """The id of a new run."""
+    def create_run() -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdaug")
-        experiment = self._client.get_experiment_by_name(name)
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
-        new: str = self._client.create_run(experiment_id, run_name=run).info.run_id
+        experiment = client.get_experiment_by_name(name)
+        experiment_id = experiment.experiment_id if experiment else client.create_experiment(name)
+        new: str = client.create_run(experiment_id, run_name=folder.name).info.run_id
         for part, settings in recipe.items():
             for key, value in settings.items():
-                self._client.log_param(new, f"{part}.{key}", value)
+                client.log_param(new, f"{part}.{key}", value)
         return new
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
+    def log(step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
-            self._client.log_metric(self._id, name, value, step=step)
+            client.log_metric(run_id, name, value, step=step)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    run_id = _persistent_id(folder / "mlflow.json", create_run)
+    return FailSafeTracker("mlflow", log, lambda: client.set_terminated(run_id))
 
 
 def _persistent_id(file: Path, create: Callable[[], str]) -> str:
@@ -110,32 +121,7 @@ def _persistent_id(file: Path, create: Callable[[], str]) -> str:
     return new
 
 
-class FailSafeTracker:
-    """Wraps a tracker. If it fails, it is disabled with a warning: an unreachable server must not end a run."""
-
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        self._name, self._tracker = name, tracker
-        self._is_disabled = False
-
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        self._attempt(lambda: self._tracker.log(step, figures))
-
-    def close(self) -> None:
-        self._attempt(self._tracker.close)
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        if self._is_disabled:
-            return
-        try:
-            action()
-        except Exception as error:  # the tracker's library may raise anything
-            self._is_disabled = True
-            _logger.warning(f"tracker {self._name} failed and is disabled: {_one_line(error)}")
-
-
-_TRACKERS: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {
-    "wandb": start_wandb, "mlflow": Mlflow, "trackio": start_trackio,
-}  # fmt: skip
+_TRACKERS = {"wandb": start_wandb, "mlflow": start_mlflow, "trackio": start_trackio}
 
 
 def check_trackers(names: Sequence[config.Tracker]) -> None:
@@ -149,16 +135,12 @@ def open_trackers(names: Sequence[config.Tracker], folder: Path, recipe: dict[st
     opened = list[Tracker]()
     for name in names:
         try:
-            opened.append(FailSafeTracker(name, _TRACKERS[name](folder, recipe)))
+            opened.append(_TRACKERS[name](folder, recipe))
         except Exception as error:  # the tracker's library may raise anything
             for tracker in opened:
                 tracker.close()
-            raise InputError(f"run.trackers {name} cannot be opened: {_one_line(error)}") from None
+            raise InputError(f"run.trackers {name} cannot be opened: {one_line(error)}") from None
     return opened
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _library(name: str) -> ModuleType:

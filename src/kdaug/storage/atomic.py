@@ -9,8 +9,7 @@ from pathlib import Path
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Writes `content` to a temporary file NAME.PID.part in the same directory, calls fsync, and renames it to `path`.
 
-    Text is encoded as UTF-8. Several processes may write the same file; the last one wins. Raises OSError if it cannot
-    be written; then the old content is unchanged.
+    Text is encoded as UTF-8. If several processes write a file, the last one wins. An OSError leaves the old content.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:

@@ -1,8 +1,7 @@
 """AdvProp (Xie et al., arXiv 1911.09665): training on adversarial images too, with separate batch norms for them.
 
-The attack is targeted projected gradient descent (Madry et al., arXiv 1706.06083). The target is a random wrong class.
-The attack runs through the auxiliary batch norms with their running statistics, as the Fast AdvProp paper describes
-AdvProp.
+The attack is targeted projected gradient descent (Madry et al., arXiv 1706.06083) to a random wrong class. It runs
+through the auxiliary batch norms with their running statistics, as the Fast AdvProp paper describes AdvProp.
 """
 
 from __future__ import annotations

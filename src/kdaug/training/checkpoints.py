@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as dcp_state
 from torch.distributed.tensor import DTensor
 
-from kdaug.errors import InputError
+from kdaug.errors import InputError, one_line
 from kdaug.runs import list_checkpoints
 from kdaug.storage import atomic_write, fsync_directory
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
@@ -120,8 +120,8 @@ def load_newest_checkpoint(state: TrainState, folder: Path, dist: DistContext = 
     try:
         _restore(state, read, dist)
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the checkpoint at step {read.rest['step']} in {folder} does not fit: {reason}") from None
+        step = read.rest["step"]
+        raise InputError(f"the checkpoint at step {step} in {folder} does not fit: {one_line(error)}") from None
     return True
 
 
@@ -131,7 +131,7 @@ def _read_newest(folder: Path, has_ema: bool) -> Checkpoint | None:
         try:
             return _read(path, has_ema)
         except _READ_ERRORS as error:
-            _logger.warning(f"checkpoint {path} is damaged ({' '.join(str(error).split())[:200]})")
+            _logger.warning(f"checkpoint {path} is damaged ({one_line(error)})")
     if checkpoints:
         raise InputError(f"no valid checkpoint in {folder}", "restore one, or start a new run in another run.dir")
     return None

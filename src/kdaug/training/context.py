@@ -123,7 +123,12 @@ def check_trainable(context: TrainContext) -> None:
     if len(dataset.train) < batch:
         raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
     check_parallel(recipe, context.dist, context.device, context.precision)
-    _check_drop_worst(context)
+    share, count = recipe.supervision.drop_worst, _images_at_once(context)
+    if share and not 1 <= round(share * count) < count:
+        raise InputError(
+            f"supervision.drop_worst is {share:g}, none or all of the {count} image(s) per forward pass",
+            "use larger batches (optimization.global_batch, run.device_batch) or another share",
+        )
     networks = {recipe.student}
     if recipe.teacher.source == "train" and recipe.teacher.labels is None:
         networks.add(teacher_run_recipe(recipe).student)
@@ -133,15 +138,6 @@ def check_trainable(context: TrainContext) -> None:
         if recipe.run.evaluate_size is not None and settings == recipe.student:
             side = recipe.run.evaluate_size
             check_forward(network.eval(), settings.name, 1, dataset.channels, (side, side))
-
-
-def _check_drop_worst(context: TrainContext) -> None:
-    share, count = context.recipe.supervision.drop_worst, _images_at_once(context)
-    if share and not 1 <= round(share * count) < count:
-        raise InputError(
-            f"supervision.drop_worst is {share:g}, none or all of the {count} image(s) per forward pass",
-            "use larger batches (optimization.global_batch, run.device_batch) or another share",
-        )
 
 
 def _images_at_once(context: TrainContext) -> int:

@@ -27,8 +27,7 @@ T = TypeVar("T")
 class DistContext:
     """This process has rank `rank` of `size`, and rank `local_rank` of `local_size` on its machine.
 
-    Methods that communicate must be called by all ranks in the same order. A process that is not distributed (size 1,
-    no process group) does not communicate.
+    Methods that communicate must be called by all ranks in the same order. They do nothing if not is_distributed.
     """
 
     rank: int = 0

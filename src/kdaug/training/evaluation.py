@@ -99,9 +99,8 @@ def evaluate_on_validation(
 def clean_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:
     """The teacher's log-probability of the label of training images `indices` (None: all), unaugmented.
 
-    Label trust compares those of the views with it. Returns float32 [N] for all N training images, in main memory: NaN
-    for unreadable images and those not in `indices`. The ranks share the batches, which do not depend on the number of
-    ranks, and all get the whole result.
+    Label trust compares the views with it. Returns float32 [N] for all N training images, in main memory, NaN for those
+    unreadable or not in `indices`. The ranks share the batches, which are the same for any number of ranks.
     """
     count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices

@@ -51,8 +51,7 @@ class Verification:
 def verify_labels(folder: Path, views: int, root: str | None, device: str, seed: int) -> Verification:
     """Recomputes about `views` random soft labels of the store in `folder`, from at most eight epochs.
 
-    root: replaces the recipe's data.root. seed: selects the views, 0 to 2^64 - 1. Raises InputError if the store, its
-    data or its teacher are not available.
+    root: replaces data.root. seed: 0 to 2^64 - 1. Raises InputError if the store, its data or its teacher is missing.
     """
     if views < 1:
         raise InputError(f"views is {views}, but must be at least 1")

@@ -75,17 +75,16 @@ class LabelRequest:
 def label_views(recipe: Recipe, folder: Path, request: LabelRequest) -> None:
     """Fills the label store in `folder` with the soft labels of the recipe's teacher; continues an earlier call.
 
-    A teacher with source "train" is trained first. Under torchrun all processes share the work. Raises InputError for
-    what the user can fix.
+    A teacher with source "train" is trained first. Under torchrun all processes share the work.
     """
     with distributed_context() as dist, console_logging(None if dist.is_rank0 else Console(quiet=True)):
         context = build_context(resolve(recipe), Console(quiet=not dist.is_rank0), dist)
-        _check_request(context, request)
+        epochs = range(*(request.epochs or (0, request.cycle or context.epochs)))
+        _check_request(context, request, epochs)
         dist.run_on_rank0(lambda: _check_folder(build_manifest(context, "", request), folder))
         teacher = get_or_train_teacher(context, folder)
         manifest = build_manifest(context, teacher_digest(teacher), request)
         with ExitStack() as lock:
-            epochs = range(*_epochs(context, request))
             missing = dist.run_on_rank0(lambda: _open_store(context, manifest, epochs, folder, lock))
             _fill(context, teacher, manifest, missing, folder)
 
@@ -114,17 +113,13 @@ def build_manifest(context: TrainContext, teacher: str, request: LabelRequest) -
     )
 
 
-def _epochs(context: TrainContext, request: LabelRequest) -> tuple[int, int]:
-    return request.epochs or (0, request.cycle or context.epochs)
-
-
-def _check_request(context: TrainContext, request: LabelRequest) -> None:
+def _check_request(context: TrainContext, request: LabelRequest, epochs: range) -> None:
     """Raises InputError if these soft labels cannot be stored for the recipe."""
-    (first, end), recipe = _epochs(context, request), context.recipe
+    recipe = context.recipe
     if request.cycle is not None and not 1 <= request.cycle <= context.epochs:
         raise InputError(f"cycle is {request.cycle}, but must be from 1 to the recipe's {context.epochs} epochs")
-    if not 0 <= first < end <= context.epochs:
-        raise InputError(f"epochs {first}:{end} are not within the recipe's epochs 0:{context.epochs}")
+    if not 0 <= epochs.start < epochs.stop <= context.epochs:
+        raise InputError(f"epochs {epochs.start}:{epochs.stop} are not within the recipe's epochs 0:{context.epochs}")
     if request.k is not None and request.k < 1:
         raise InputError(f"k is {request.k}, but must be at least 1")
     for temperature in request.temperatures or ():
@@ -146,38 +141,34 @@ def _check_folder(manifest: Manifest, folder: Path) -> None:
     """Raises InputError if `folder` cannot be the store of `manifest`, regardless of the teacher."""
     if folder.exists() and (not folder.is_dir() or any(map(is_unknown_file, folder.iterdir()))):
         raise InputError(f"{folder} exists and is not a label store", "choose another folder")
-    existing = _existing_manifest(folder)
-    if existing is not None:
-        _check_same(replace(existing, teacher=manifest.teacher), manifest, folder)
+    _existing_manifest(manifest, folder)
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(parent, os.W_OK):
         raise InputError(f"{parent} is not writable", "choose another folder")
 
 
-def _check_same(existing: Manifest, manifest: Manifest, folder: Path) -> None:
-    differences = manifest_differences(existing, manifest)
-    if differences:
-        raise InputError(f"{folder} is another label store ({'; '.join(differences)})", "choose another folder")
+def _existing_manifest(manifest: Manifest, folder: Path) -> Manifest | None:
+    """The manifest in `folder`; None if there is none or it is damaged (each file of a store contains its digest).
 
-
-def _existing_manifest(folder: Path) -> Manifest | None:
-    """None if there is none or it is damaged. Each file of a store contains the digest of its manifest."""
+    Raises InputError if it differs from `manifest`. manifest.teacher is "" before the teacher is loaded.
+    """
     try:
-        return read_manifest(folder)
+        existing = read_manifest(folder)
     except ManifestError:
         return None
+    differences = manifest_differences(existing, replace(manifest, teacher=manifest.teacher or existing.teacher))
+    if differences:
+        raise InputError(f"{folder} is another label store ({'; '.join(differences)})", "choose another folder")
+    return existing
 
 
 def _open_store(
     context: TrainContext, manifest: Manifest, epochs: Iterable[int], folder: Path, lock: ExitStack
 ) -> list[EpochFile]:
     """Creates the store if it is new, locks it until `lock` is closed, and returns the files still to be written."""
-    _check_folder(manifest, folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock.enter_context(lock_directory(folder, "filled"))
-    existing = _existing_manifest(folder)
-    if existing is not None:
-        _check_same(existing, manifest, folder)
+    existing = _existing_manifest(manifest, folder)
     missing = [file for file in epoch_files(manifest, epochs) if not file.is_written(manifest, folder)]
     size = sum(file.end - file.first for file in missing) * manifest.bytes_per_view
     if missing:

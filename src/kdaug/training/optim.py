@@ -80,11 +80,8 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, s
 def create_ema(network: nn.Module, settings: config.Optimization, sharded: bool = False) -> ModelEmaV3 | None:
     """The exponential moving average of weights and batch-norm statistics, or None if optimization.ema_decay is None.
 
-    As in TensorFlow, the decay is smaller in the first steps. sharded: whether the network will be sharded over
-    processes (torch averages such tensors only one by one).
-
-    `ema.update(network, s + 1)` after s steps uses the decay min(ema_decay, s / (s + 9)). That is TensorFlow's
-    (1 + n) / (10 + n) with n counted from zero.
+    The decay of `ema.update(network, s + 1)` after s steps is min(ema_decay, s / (s + 9)): TensorFlow's
+    (1 + n) / (10 + n) with n from zero. sharded: whether `network` will be (torch averages such tensors one by one).
     """
     if settings.ema_decay is None:
         return None

@@ -50,10 +50,7 @@ def accumulation_steps(recipe: Recipe, dist: DistContext) -> int:
 
 
 def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
-    """`network` with synchronised or auxiliary batch norms and gradient checkpointing, if the recipe says so.
-
-    Call it before the network is moved or sharded.
-    """
+    """`network`, not yet moved or sharded, with the recipe's kind of batch norms and gradient checkpointing."""
     if recipe.optimization.sync_batch_norm:
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if recipe.adversary.steps:

@@ -28,9 +28,8 @@ class ConsoleHandler(logging.Handler):
 def console_logging(console: Console | None) -> Iterator[None]:
     """Prints what kdaug logs at INFO and above to `console`.
 
-    With None: to stdout, but only if the program has not configured logging itself (no handler on the logger "kdaug" or
-    on one of its parents). So a script sees its progress, and a program that embeds kdaug decides with
-    `logging.getLogger("kdaug")`.
+    With None: to stdout, but only if the logger "kdaug" and its parents have no handlers. So a script shows progress,
+    and a program that embeds kdaug configures `logging.getLogger("kdaug")` itself.
     """
     logger = logging.getLogger("kdaug")
     if console is None and logger.hasHandlers():

@@ -18,9 +18,8 @@ from kdaug.views.policies import CIFAR_MEAN, create_policy, pin_policy_files, po
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """The recipe as it is trained and written into the run directory.
 
-    The magnitude is part of the policy's specification, policy files are pinned by a fingerprint, views.seed is set,
-    and run.resume is on if torchrun or SLURM restarted the job. Raises InputError for any setting that is not possible,
-    before data are read or memory is allocated.
+    The policy's specification includes the magnitude, policy files are pinned by a fingerprint, views.seed is set, and
+    run.resume is on if torchrun or SLURM restarted the job. Reads no data. Raises InputError for an impossible setting.
     """
     check(recipe)
     if recipe.run.dir is None:
@@ -66,10 +65,9 @@ def teacher_run_name(recipe: Recipe, images: str | None = None) -> str:
 
 
 def teacher_run_recipe(recipe: ResolvedRecipe, images: str | None = None) -> Recipe:
-    """The recipe by which the teacher of `recipe` is trained.
+    """The recipe by which the teacher of `recipe` is trained. images: see `recipe_fingerprint`.
 
     Its run.dir is teachers/NAME next to the student's directory, so all students that need the same teacher share it.
-    images: see `teacher_run_name`.
     """
     teacher = derive_teacher_recipe(recipe)
     directory = Path(recipe.run.dir).parent / "teachers" / teacher_run_name(recipe, images)

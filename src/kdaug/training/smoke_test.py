@@ -8,9 +8,10 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import islice
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from kdaug.data import ArrayImages, Dataset, EncodedImages
 from kdaug.data.folder_index import FilePaths
 from kdaug.data.images import DEFAULT_SIZE, encoded_dataset
 from kdaug.device import available_cores
-from kdaug.errors import InputError
+from kdaug.errors import InputError, one_line
 from kdaug.networks import InputFormat, create_network
 from kdaug.rng import Stream, random_words
 from kdaug.supervision import SoftLabelSource, Teacher
@@ -135,24 +136,13 @@ def smoke_test_in_subprocess(
     """`smoke_test` in a process of its own, so that peak_bytes is this recipe's; the error as text if it fails."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_result, args=(sender, recipe, classes, teacher), daemon=True)
-    process.start()
-    sender.close()
-    try:
-        result: SmokeTestResult | str = receiver.recv()
-    except EOFError:
-        process.join()
-        result = f"its process ended with code {process.exitcode} (-9: killed by the system, perhaps out of memory)"
-    process.join()
-    return result
-
-
-def _send_result(sender: Connection, recipe: Recipe, classes: int, teacher: tuple[str, int] | None) -> None:
-    try:
-        sender.send(smoke_test(recipe, classes, teacher))
-    except Exception as error:  # finding any error is what the test is for
-        sender.send(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    with ProcessPoolExecutor(1, context) as executor:
+        try:
+            return executor.submit(smoke_test, recipe, classes, teacher).result()
+        except BrokenProcessPool:
+            return "its process ended without a result (killed by the system, perhaps as memory ran out)"
+        except Exception as error:  # finding any error is what the test is for
+            return f"{type(error).__name__}: {one_line(error)}"
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -22,8 +22,7 @@ class TrainState:
     """What changes while training. `step` counts finished steps; the learning rate follows from it.
 
     network: the student. forward: what to call in training: the network itself, or DDP around it. ema: the moving
-    average of its weights, or None. seconds: training time so far, evaluations included, over all parts of a run that
-    was resumed.
+    average of its weights, or None. seconds: training time so far, with evaluations, also from before a resume.
     """
 
     network: nn.Module

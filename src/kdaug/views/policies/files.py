@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import yaml
 
 from kdaug.config import describe_value, parse_plain_yaml
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import InputError, did_you_mean, one_line
 from kdaug.views.plan import Color
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.policies.sub_policies import Step, SubPolicies
@@ -74,7 +74,7 @@ def _parse(path: str | Path, name: str) -> Any:
             return json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
         return parse_plain_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{name}: is not plain {kind}: {' '.join(str(error).split())}") from None
+        raise InputError(f"{name}: is not plain {kind}: {one_line(error)}") from None
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
