@@ -30,6 +30,7 @@ from kdaug import config
 from kdaug.data import load_dataset
 from kdaug.recipes import named_recipe
 from kdaug.supervision import load_teacher
+from kdaug.views.description import format_op
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "view-and-teacher.png"
 CANDIDATES, ROWS = 240, 4
@@ -86,21 +87,7 @@ def draw(recipe: kdaug.Recipe, run: Path) -> None:
 
 def format_steps(steps: list[tuple[Any, ...]]) -> str:
     """The steps of a plan as a caption of short lines."""
-    return textwrap.fill(", ".join(format_step(step).replace(" ", "\N{NO-BREAK SPACE}") for step in steps), 34)
-
-
-def format_step(step: tuple[Any, ...]) -> str:
-    """One step of a plan as a caption: "shear-x 0.31", "cutout 9 px", "flip"."""
-    match step:
-        case "cutout", (_, _, side):
-            return f"cutout {side:.0f} px"
-        case "crop", (left, top, _, _):
-            return f"crop {left:+.0f} {top:+.0f}"
-        case name, (value, *_):
-            return f"{name} {value:.2f}"
-        case name, value:
-            return f"{name} {value:.2f}"
-    return str(step[0])
+    return textwrap.fill(", ".join(format_op(step).replace(" ", "\N{NO-BREAK SPACE}") for step in steps), 34)
 
 
 def draw_image(axis: Axes, image: NDArray[np.uint8], caption: str) -> None:

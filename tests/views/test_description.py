@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kdaug import create_policy
-from kdaug.views.description import SPACE_DESCRIPTIONS, describe, describe_space, format_argument
+from kdaug.views.description import SPACE_DESCRIPTIONS, describe, describe_space, format_argument, format_op
 from kdaug.views.spaces import SPACES
 
 
@@ -75,3 +77,17 @@ def test_every_space_is_described() -> None:
 
 def test_a_policy_without_levels_has_no_description() -> None:
     assert describe(create_policy("pad-crop-4,flip"), (32, 32)) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [
+        (("shear-x", 0.306), "shear-x 0.31"),
+        (("cutout", (3.0, 4.0, 9.0)), "cutout 9 px"),
+        (("crop", (2.0, -1.0, 28.0, 28.0)), "crop +2 -1"),
+        (("erase", (1.0, 2.0, 3.0, 4.0)), "erase 1.00"),
+        (("flip",), "flip"),
+    ],
+)
+def test_an_op_is_formatted_with_its_main_argument(op: tuple[Any, ...], text: str) -> None:
+    assert format_op(op) == text

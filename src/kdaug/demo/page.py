@@ -19,6 +19,7 @@ from kdaug.study.report.page import data_url, render_template
 from kdaug.study.report.plotting import to_svg
 from kdaug.supervision import Teacher
 from kdaug.training.context import TrainContext
+from kdaug.views.description import format_op
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240
 
@@ -47,26 +48,13 @@ def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> N
 
 
 def _template_values(prediction: ViewPrediction) -> dict[str, Any]:
+    mixed = [] if prediction.mixed_with is None else ["mixed with {} ({:.0%})".format(*prediction.mixed_with)]
     return {
         **vars(prediction),
         "image": _png_url(prediction.image),
         "view": _png_url(prediction.view),
-        "ops": ", ".join(_format_op(op) for op in prediction.ops) or "unchanged",
+        "ops": ", ".join([*map(format_op, prediction.ops), *mixed]) or "unchanged",
     }
-
-
-def _format_op(op: tuple[Any, ...]) -> str:
-    """An op with its main argument: "shear-x 0.31", "cutout 9 px", "crop +2 -1", "flip"."""
-    match op:
-        case "cutout", (_, _, side):
-            return f"cutout {side:.0f} px"
-        case "crop", (left, top, _, _):
-            return f"crop {left:+.0f} {top:+.0f}"
-        case name, (first, *_):
-            return f"{name} {first:.2f}"
-        case name, argument:
-            return f"{name} {argument:.2f}"
-    return str(op[0])
 
 
 def _png_url(image: NDArray[np.uint8]) -> str:

@@ -134,6 +134,20 @@ def _format_value(op_range: Range, value: float, size: Size, degrees: float) -> 
             return f"{_format_number(float(cutout_side(op_range, np.array(value), size)))} px"
 
 
+def format_op(op: tuple[Any, ...]) -> str:
+    """An op of `ViewPlan.steps` with its main argument: "shear-x 0.31", "cutout 9 px", "crop +2 -1", "flip"."""
+    match op:
+        case "cutout", (_, _, side):
+            return f"cutout {side:.0f} px"
+        case "crop", (left, top, _, _):
+            return f"crop {left:+.0f} {top:+.0f}"
+        case name, (first, *_):
+            return f"{name} {first:.2f}"
+        case name, argument:
+            return f"{name} {argument:.2f}"
+    return str(op[0])
+
+
 def _format_number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
