@@ -38,7 +38,7 @@ from kdaug.supervision import LabelStore, SoftLabelSource, StoredSoftLabels, Tea
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest, write_manifest
 from kdaug.supervision.records import epoch_files, make_records, write_clean_label_log_probs, write_records
 from kdaug.training import train
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 from training_benchmark.steps import TrainLoop, online_soft_labels
 from training_benchmark.turns import Pace, Turn, run_turns
 from training_benchmark.workload import TEMPERATURE, bench_recipe, load_images, prepare_workload
@@ -161,7 +161,7 @@ def train_students(recipe: Recipe, folder: Path, kind: str) -> None:
 
 
 def measure_sweep(folder: Path, images: int, epochs: int) -> dict[str, Any]:
-    """Seconds and teacher views of a sweep with an online teacher, and with stored labels, including labelling."""
+    """Seconds and teacher views of a sweep with an online teacher, and with stored labels, including labeling."""
     recipe, labels = sweep_recipe(folder, images, epochs), folder / "labels"
     with count_teacher_views() as online:
         start = time.perf_counter()
@@ -178,7 +178,7 @@ def measure_sweep(folder: Path, images: int, epochs: int) -> dict[str, Any]:
         "training_views": images * epochs,
         "validation_images": VALIDATION,
         "views_seen_by_teacher": {"online": sum(online), "stored": sum(stored)},
-        "seconds": {"online": online_seconds, "stored, labelling included": stored_seconds, "labelling": label_seconds},
+        "seconds": {"online": online_seconds, "stored, labeling included": stored_seconds, "labeling": label_seconds},
     }
 
 

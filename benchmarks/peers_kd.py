@@ -50,7 +50,7 @@ CONTENDERS = (
     TrainContender(
         "kdaug-in-place",
         "kdaug, fixed batch",
-        "kdaug's training step with its teacher, on one batch of finished views, uint8 in main memory. Normalisation "
+        "kdaug's training step with its teacher, on one batch of finished views, uint8 in main memory. Normalization "
         "for student and teacher and, on a GPU, the transfer are included. K = all classes: the ordinary KL "
         "divergence, as in the other libraries. Losses and agreement are computed per image; nothing is read back.",
         step_on_fixed_batch,
@@ -65,7 +65,7 @@ CONTENDERS = (
     TrainContender(
         "timm-in-place",
         "timm, fixed batch",
-        "timm.task's LogitDistillationTask as in train.py, on one batch that is already normalised and on the device. "
+        "timm.task's LogitDistillationTask as in train.py, on one batch that is already normalized and on the device. "
         "The teacher gets the student's tensor. The loss is read back at every step, as in train.py. On a GPU cuDNN "
         "benchmarks its algorithms, as train.py sets it; kdaug does not set this.",
         timm_fixed_batch,
@@ -74,7 +74,7 @@ CONTENDERS = (
         "timm",
         "timm, loader without workers",
         f"timm's create_loader on PIL images, `{TIMM_VIEWS}`, random crop after padding, flip; no worker process, so "
-        "augmentation and network do not overlap. timm's PrefetchLoader normalises.",
+        "augmentation and network do not overlap. timm's PrefetchLoader normalizes.",
         timm_without_workers,
     ),
     TrainContender(
@@ -87,7 +87,7 @@ CONTENDERS = (
     TrainContender(
         "torchdistill-in-place",
         "torchdistill, fixed batch",
-        "DistillationBox with KDLoss as in the image_classification example, on one batch that is already normalised "
+        "DistillationBox with KDLoss as in the image_classification example, on one batch that is already normalized "
         "and on the device. This script adds autocast and the teacher's eval mode, which torchdistill 1.1.5 does not "
         "set. Loss and learning rate go to its MetricLogger at every step. cuDNN on a GPU as with timm.",
         torchdistill_fixed_batch,

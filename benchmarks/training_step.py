@@ -1,4 +1,4 @@
-"""Measures the overhead of kdaug's training loop over the bare forward, backward and optimiser step.
+"""Measures the overhead of kdaug's training loop over the bare forward, backward and optimizer step.
 
     python benchmarks/training_step.py                          # Markdown on stdout, progress on stderr, 5 minutes
     python benchmarks/training_step.py --json FILE              # also writes all rounds to FILE
@@ -43,14 +43,14 @@ CONTENDERS = (
     TrainContender(
         "bare",
         "bare step",
-        "Forward, cross-entropy, backward, gradient clipping and optimiser in plain PyTorch, on one batch that is "
-        "already normalised and on the device. Optimiser, clipping, autocast and memory format as in kdaug.",
+        "Forward, cross-entropy, backward, gradient clipping and optimizer in plain PyTorch, on one batch that is "
+        "already normalized and on the device. Optimizer, clipping, autocast and memory format as in kdaug.",
         bare_step,
     ),
     TrainContender(
         "loop",
         "training loop",
-        "kdaug's training loop: sampling and views (in a background thread), transfer, normalisation, step, learning "
+        "kdaug's training loop: sampling and views (in a background thread), transfer, normalization, step, learning "
         "rate, metrics.jsonl and TensorBoard. No evaluation, no checkpoints, no progress bar on the terminal.",
         train_loop,
     ),

@@ -20,7 +20,7 @@ from typing import Any
 from kdaug.config import Recipe, Supervision, Teacher
 from kdaug.recipes import named_recipe
 from kdaug.training import train
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 
 CLASSES = 10
 TOP_K = Supervision(weight=1.0, k=3, temperature=2.0, reading="renormalized")  # the paper's K, λ and T, for ten classes

@@ -1,6 +1,6 @@
 """Prints hashes of kdaug's results, to check that a refactoring does not change them.
 
-    python tools/behaviour_hashes.py WORK_FOLDER > before.txt     # repeat after the refactoring and compare with diff
+    python tools/behavior_hashes.py WORK_FOLDER > before.txt     # repeat after the refactoring and compare with diff
 
 Trains the demo recipe for two epochs with and without a teacher, trains on a photo folder, kills and resumes a run, and
 labels the views of the demo, each on one thread in a new folder in WORK_FOLDER. Prints one SHA-256 per file. The hashes

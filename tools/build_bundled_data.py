@@ -4,7 +4,7 @@
     python tools/build_bundled_data.py --source DIR      # DIR contains FashionMNIST/raw/*-ubyte, unpacked
 
 Takes the first 1,000 training and the first 200 test images of each class, in the order of the files, and writes them
-to src/kdaug/data/bundled: an image sheet and a label file per split, the licence and a README with check sums. Then
+to src/kdaug/data/bundled: an image sheet and a label file per split, the license and a README with check sums. Then
 reads everything back and compares it with the source.
 
 Needs NumPy and Pillow. The pixels and labels depend on the source alone; the compressed bytes of the PNG files may
@@ -57,14 +57,14 @@ README = """\
 # The bundled images
 
 A class-balanced part of Fashion-MNIST, so that kdaug can be tried and tested without a download: 10,000 training and
-2,000 test images of clothes, grey, 28 × 28 pixels, ten classes. They are the first 1,000 training and the first 200
+2,000 test images of clothes, gray, 28 × 28 pixels, ten classes. They are the first 1,000 training and the first 200
 test images of each class, unchanged and in the order of the official files.
 
 Source: [github.com/zalandoresearch/fashion-mnist](https://github.com/zalandoresearch/fashion-mnist), Han Xiao, Kashif
 Rasul, Roland Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
-arXiv:1708.07747. Licence: MIT, in `LICENSE-fashion-mnist.txt`.
+arXiv:1708.07747. License: MIT, in `LICENSE-fashion-mnist.txt`.
 
-`train.png` and `test.png` are lossless grey sheets of {columns} images per row without gaps; image i is in row
+`train.png` and `test.png` are lossless gray sheets of {columns} images per row without gaps; image i is in row
 i // {columns}, column i % {columns}. `train.labels` and `test.labels` contain one byte per image, in the same order.
 
 | label | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 |

@@ -91,7 +91,7 @@ def format_steps(steps: list[tuple[Any, ...]]) -> str:
 
 
 def draw_image(axis: Axes, image: NDArray[np.uint8], caption: str) -> None:
-    """A grey image uint8 [H,W,1] with a caption below it."""
+    """A gray image uint8 [H,W,1] with a caption below it."""
     axis.imshow(image[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel(caption, fontsize=8)

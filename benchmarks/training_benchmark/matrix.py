@@ -31,7 +31,7 @@ class MatrixProduct:
 def training_operations(context: TrainContext) -> int:
     """Multiplications and additions of matrix products and convolutions in one step, forward and backward.
 
-    torch counts them on meta tensors. Element-wise work (batch norm, the optimiser) is not counted.
+    torch counts them on meta tensors. Element-wise work (batch norm, the optimizer) is not counted.
     """
     network, dataset = create_student(context).to("meta"), context.dataset
     images = torch.empty(context.recipe.optimization.global_batch, dataset.channels, *dataset.size, device="meta")

@@ -38,7 +38,7 @@ class PillowImages(TorchDataset[Any]):
 
 
 class TimmStep:
-    """One update of timm's train.py: the task's loss, backward, clipping, optimiser; the loss is read back."""
+    """One update of timm's train.py: the task's loss, backward, clipping, optimizer; the loss is read back."""
 
     def __init__(self, context: TrainContext) -> None:
         from timm.task import DistillationTeacher, LogitDistillationTask
@@ -61,7 +61,7 @@ class TimmStep:
         self._task.get_trainable_module().train()
 
     def __call__(self, images: Tensor, labels: Tensor) -> float:
-        """The loss; `images` normalised, float32 [N,C,H,W] on the device."""
+        """The loss; `images` normalized, float32 [N,C,H,W] on the device."""
         from timm.utils import dispatch_clip_grad
 
         images = images.contiguous(memory_format=torch.channels_last)
@@ -102,7 +102,7 @@ class TorchdistillStep:
         return batches
 
     def __call__(self, images: Tensor, labels: Tensor, others: dict[str, Any] | None = None) -> float:
-        """The loss; `images` normalised, float32 [N,C,H,W]."""
+        """The loss; `images` normalized, float32 [N,C,H,W]."""
         images, labels = images.to(self._context.device), labels.to(self._context.device)
         with autocast(self._context.device, self._context.precision):
             loss = self._box.forward_process(images, labels, others)

@@ -26,7 +26,7 @@ from training_benchmark.workload import TrainWorkload, bench_teacher, first_batc
 
 
 class BareStep:
-    """Forward, backward, clipping and optimiser on one batch in plain PyTorch; with a teacher, its forward first."""
+    """Forward, backward, clipping and optimizer on one batch in plain PyTorch; with a teacher, its forward first."""
 
     def __init__(self, context: TrainContext, teacher: nn.Module | None = None) -> None:
         state = init_state(context)

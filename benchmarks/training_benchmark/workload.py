@@ -126,6 +126,6 @@ def bench_teacher(context: TrainContext) -> Teacher:
 
 
 def first_batch(context: TrainContext) -> tuple[Tensor, Tensor]:
-    """The first batch on the device: views normalised, float32 [N,C,H,W] channels last, and labels int64 [N]."""
+    """The first batch on the device: views normalized, float32 [N,C,H,W] channels last, and labels int64 [N]."""
     view_batch = next(training_batches(context, 0)).to(context.device)
-    return context.card.input_format.prepare(view_batch.pixels), view_batch.labels
+    return context.network_info.input_format.normalize(view_batch.pixels), view_batch.labels

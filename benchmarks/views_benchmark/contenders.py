@@ -118,7 +118,7 @@ CONTENDERS: tuple[Contender[ViewWorkload, Run], ...] = (
         "timm",
         "timm, PIL",
         "rand-m9-n2-p1 with one filter and the same ops except identity. Its M=9 is about three times as strong, and "
-        "it fills with grey.",
+        "it fills with gray.",
         peers.timm_on_pillow,
     ),
     Contender(

@@ -11,7 +11,7 @@ import kdaug
 from harness.rounds import ImageTask, spread_of, time_images
 from kdaug.views.ops import CODES
 from kdaug.views.plan import ViewPlan, empty_plan
-from kdaug.views.spaces import get_space
+from kdaug.views.space_tables import get_space
 from views_benchmark.contenders import pillow_views
 from views_benchmark.photos import Photos
 from views_benchmark.report import Copying, OpTiming

@@ -52,8 +52,8 @@ def _read(file: Path, size: int) -> NDArray[np.uint8]:
 
 
 def _enlarge(number: int, size: int) -> NDArray[np.uint8]:
-    grey = _bundled_images()[3 * number : 3 * number + 3, :, :, 0]
-    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in grey]
+    gray = _bundled_images()[3 * number : 3 * number + 3, :, :, 0]
+    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in gray]
     return np.stack([np.asarray(plane) for plane in planes], axis=2)
 
 

@@ -105,7 +105,7 @@ def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, 
 
 @pytest.fixture
 def imagenet_folder(tmp_path: Path) -> Path:
-    """A folder in ImageNet's layout: a imagenet_folder classes, one image of each; the first ten in colour n x 20."""
+    """A folder in ImageNet's layout: a imagenet_folder classes, one image of each; the first ten in color n x 20."""
     for number in range(1000):
         for split in ("train", "val"):
             folder = tmp_path / "imagenet" / split / f"n{number:08d}"

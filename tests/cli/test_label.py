@@ -1,4 +1,4 @@
-"""kdaug label: photos are labelled once, trained without the teacher, verified; and errors."""
+"""kdaug label: photos are labeled once, trained without the teacher, verified; and errors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.runs import read_lines, without_seconds
 
-from kdaug.training import Interrupted, labelling
+from kdaug.training import Interrupted, labeling
 
 EXACT = ("--precision", "float32")
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos_flags: list[str]) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos_flags: list[str]) -> Path:
     """The store of the teacher of `photos_run`; look only."""
     from kdaug.cli.main import main
 
@@ -30,9 +30,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes:
 
 
 def test_stored_labels_train_like_the_teacher(
-    labelled: Path, photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
+    labeled: Path, photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
-    flags = ("--teacher.source", "none", "--teacher.labels", labelled, "--run.dir", tmp_path / "run")
+    flags = ("--teacher.source", "none", "--teacher.labels", labeled, "--run.dir", tmp_path / "run")
     result = kdaug("train", "photos", *photos_flags, "--data.root", shapes, *flags)
     assert result.code == 0, result.err
     assert "training the teacher first" not in result.out + result.err
@@ -68,19 +68,19 @@ def test_size_and_training_command_are_printed(
     assert "bytes per view" not in again.out + again.err, "it is complete already"
 
 
-def test_verify_a_label_store(labelled: Path, kdaug: Callable) -> None:
-    result = kdaug("label", "verify", labelled, "--run.device", "cpu", "--views", "20")
+def test_verify_a_label_store(labeled: Path, kdaug: Callable) -> None:
+    result = kdaug("label", "verify", labeled, "--run.device", "cpu", "--views", "20")
     assert result.code == 0, result.err
     views, errors = result.out.splitlines()
-    assert views == f"compared 20 views of 1 epoch(s) of {labelled}; largest differences:"
+    assert views == f"compared 20 views of 1 epoch(s) of {labeled}; largest differences:"
     names = ["log-probability", "label", "log-sum-exp", "label without augmentation"]
     assert [error.rpartition(" ")[0] for error in errors.split(", ")] == names
     assert all(float(error.rpartition(" ")[2]) < 1e-4 for error in errors.split(", "))
 
 
-def test_verify_finds_wrong_labels(labelled: Path, kdaug: Callable, tmp_path: Path) -> None:
+def test_verify_finds_wrong_labels(labeled: Path, kdaug: Callable, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    shutil.copytree(labelled, store)
+    shutil.copytree(labeled, store)
     (first,) = store.glob("epoch*.safetensors")
     with safe_open(first, "pt") as file:
         metadata = file.metadata()
@@ -113,22 +113,22 @@ def test_verify_finds_wrong_labels(labelled: Path, kdaug: Callable, tmp_path: Pa
         ("label photos {photos_flags} --data.root {shapes} --out {tmp}/s --precison float32", "--precison"),
         ("label verify {tmp}/nothing", "is not a label store"),
         ("label verify {shapes}", "is not a label store"),
-        ("label verify {labelled} --seed=-1", "seed is -1, but"),
-        ("label verify {labelled} --views 0", "views is 0, but"),
+        ("label verify {labeled} --seed=-1", "seed is -1, but"),
+        ("label verify {labeled} --views 0", "views is 0, but"),
         (
             "train photos {photos_flags} --data.root {shapes} --teacher.labels {tmp}/no --run.dir {tmp}/r",
             "not a label store",
         ),
         (
-            "train photos {photos_flags} --data.root {shapes} --teacher.labels {labelled} --run.seed 3 --run.dir {tmp}",
+            "train photos {photos_flags} --data.root {shapes} --teacher.labels {labeled} --run.seed 3 --run.dir {tmp}",
             "views.seed: 0 -> 3",
         ),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    command: str, problem: str, labelled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
+    command: str, problem: str, labeled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
 ) -> None:
-    paths = {"photos_flags": " ".join(photos_flags), "shapes": shapes, "labelled": labelled, "tmp": tmp_path}
+    paths = {"photos_flags": " ".join(photos_flags), "shapes": shapes, "labeled": labeled, "tmp": tmp_path}
     result = kdaug(*command.format(**paths).split())
     assert result.code == 2, result.err
     assert problem in result.err
@@ -138,13 +138,13 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 @pytest.mark.parametrize("stop", [Interrupted(Path("x")), KeyboardInterrupt()])
 def test_interruption_names_the_way_to_resume(
-    stop: BaseException, labelled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path,
+    stop: BaseException, labeled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def stopped(*_: object) -> None:
         raise stop
 
-    monkeypatch.setattr(labelling, "get_or_train_teacher", stopped)
+    monkeypatch.setattr(labeling, "get_or_train_teacher", stopped)
     result = kdaug(
         "label", "photos", *photos_flags, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
     )

@@ -24,7 +24,7 @@ class InProcess:
     def __init__(self) -> None:
         self._codes = dict[str, int]()
 
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         return True
 
     def start(self, job: Job, log: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 from kdaug.cli.main import main
 from kdaug.views.contact_sheet import read_image
 from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
-from kdaug.views.spaces import SPACES
+from kdaug.views.space_tables import SPACES
 
 
 def test_the_list_names_every_policy_and_space(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,12 +18,12 @@ def image_tree(tmp_path: Path) -> Tree:
 
     def write(counts: dict[str, int]) -> Path:
         root = tmp_path / "photos"
-        grey = 0
+        gray = 0
         for folder, count in counts.items():
             (root / folder).mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(np.full((4, 4, 3), grey, np.uint8)).save(root / folder / f"{number}.png")
-                grey += 1
+                Image.fromarray(np.full((4, 4, 3), gray, np.uint8)).save(root / folder / f"{number}.png")
+                gray += 1
         return root
 
     return write

@@ -20,8 +20,8 @@ from kdaug.data.decode import UnreadableImage, decode
 
 SIDE = 16
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (SIDE, SIDE), np.uint8)
-GREY[0, :2] = 0, 255
+GRAY = RNG.integers(0, 256, (SIDE, SIDE), np.uint8)
+GRAY[0, :2] = 0, 255
 ALPHA = RNG.integers(0, 256, (SIDE, SIDE), np.uint8)
 RGB = RNG.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
 PALETTE = RNG.integers(0, 256, (256, 3), np.uint8)
@@ -45,8 +45,8 @@ def decoded(image: Image.Image, path: Path, crop: Any = None, **options: Any) ->
     return pixels.astype(np.int64)
 
 
-def repeated(grey: NDArray[Any]) -> NDArray[Any]:
-    return np.stack([grey] * 3, axis=-1)
+def repeated(gray: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([gray] * 3, axis=-1)
 
 
 @pytest.fixture
@@ -59,50 +59,50 @@ def tiff(tmp_path: Path) -> Path:
     return tmp_path / "x.tiff"
 
 
-def test_grey_is_repeated(png: Path) -> None:
-    assert_array_equal(decoded(Image.fromarray(GREY), png), repeated(GREY))
+def test_gray_is_repeated(png: Path) -> None:
+    assert_array_equal(decoded(Image.fromarray(GRAY), png), repeated(GRAY))
 
 
 def test_black_and_white_is_0_and_255(png: Path) -> None:
-    assert_array_equal(decoded(Image.fromarray(GREY > 99), png), repeated((GREY > 99) * 255))
+    assert_array_equal(decoded(Image.fromarray(GRAY > 99), png), repeated((GRAY > 99) * 255))
 
 
 def test_rgb_is_kept(png: Path) -> None:
     assert_array_equal(decoded(Image.fromarray(RGB), png), RGB)
 
 
-@pytest.mark.parametrize("colour", [GREY[..., None], RGB])
-def test_transparency_is_dropped(colour: NDArray[np.uint8], png: Path) -> None:
-    image = Image.fromarray(np.concatenate([colour, ALPHA[..., None]], axis=-1))
+@pytest.mark.parametrize("color", [GRAY[..., None], RGB])
+def test_transparency_is_dropped(color: NDArray[np.uint8], png: Path) -> None:
+    image = Image.fromarray(np.concatenate([color, ALPHA[..., None]], axis=-1))
     assert image.mode in ("LA", "RGBA")
-    assert_array_equal(decoded(image, png), np.broadcast_to(colour, RGB.shape))
+    assert_array_equal(decoded(image, png), np.broadcast_to(color, RGB.shape))
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(256))])
 def test_palette_images_become_rgb(transparency: int | bytes | None, png: Path) -> None:
-    image = Image.fromarray(GREY).convert("P")
+    image = Image.fromarray(GRAY).convert("P")
     image.putpalette(PALETTE.tobytes())
     options = {} if transparency is None else {"transparency": transparency}
-    assert_array_equal(decoded(image, png, **options), PALETTE[GREY])
+    assert_array_equal(decoded(image, png, **options), PALETTE[GRAY])
 
 
-def test_16_bit_grey_keeps_its_high_byte(png: Path) -> None:
-    deep = GREY.astype(np.uint16) * 256 + ALPHA
-    assert_array_equal(decoded(Image.fromarray(deep), png), repeated(GREY))
+def test_16_bit_gray_keeps_its_high_byte(png: Path) -> None:
+    deep = GRAY.astype(np.uint16) * 256 + ALPHA
+    assert_array_equal(decoded(Image.fromarray(deep), png), repeated(GRAY))
 
 
-def test_32_bit_grey_is_clipped_to_16_bit(tiff: Path) -> None:
-    deep = GREY.astype(np.int32) * 256 + ALPHA
+def test_32_bit_gray_is_clipped_to_16_bit(tiff: Path) -> None:
+    deep = GRAY.astype(np.int32) * 256 + ALPHA
     deep[1, :3] = -1, 1 << 16, 1 << 30
-    expected = GREY.copy()
+    expected = GRAY.copy()
     expected[1, :3] = 0, 255, 255
     assert_array_equal(decoded(Image.fromarray(deep), tiff), repeated(expected))
 
 
-def test_float_grey_is_clipped_to_0_to_255(tiff: Path) -> None:
-    values = GREY.astype(np.float32) + 0.25
+def test_float_gray_is_clipped_to_0_to_255(tiff: Path) -> None:
+    values = GRAY.astype(np.float32) + 0.25
     values[1, :2] = -7, 1e6
-    expected = GREY.copy()
+    expected = GRAY.copy()
     expected[1, :2] = 0, 255
     assert_array_equal(decoded(Image.fromarray(values), tiff), repeated(expected))
 
@@ -115,10 +115,10 @@ def test_cmyk_is_ink_on_white(tiff: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "L"])
-@pytest.mark.parametrize("colour", [(200, 60, 20), (10, 90, 240)])
-def test_jpeg_keeps_a_plain_colour(mode: str, colour: tuple[int, ...], tmp_path: Path) -> None:
-    image = Image.new("RGB", (SIDE, SIDE), colour).convert(mode)
-    expected = colour if mode != "L" else np.dot(colour, (0.299, 0.587, 0.114))
+@pytest.mark.parametrize("color", [(200, 60, 20), (10, 90, 240)])
+def test_jpeg_keeps_a_plain_color(mode: str, color: tuple[int, ...], tmp_path: Path) -> None:
+    image = Image.new("RGB", (SIDE, SIDE), color).convert(mode)
+    expected = color if mode != "L" else np.dot(color, (0.299, 0.587, 0.114))
     assert_allclose(decoded(image, tmp_path / "x.jpg", quality=95), np.broadcast_to(expected, RGB.shape), atol=4)
 
 
@@ -166,8 +166,8 @@ def test_the_crop_gets_the_upright_size(ending: str, tmp_path: Path) -> None:
 def bicubic(values: NDArray[np.float64], start: float, stop: float, size: int) -> NDArray[np.float64]:
     """Keys' cubic filter (a = -1/2), widened for downsampling, over [start, stop) of the first axis."""
     scale = (stop - start) / size
-    centres = start + (np.arange(size) + 0.5) * scale
-    x = np.abs(np.arange(len(values)) + 0.5 - centres[:, None]) / max(scale, 1.0)
+    centers = start + (np.arange(size) + 0.5) * scale
+    x = np.abs(np.arange(len(values)) + 0.5 - centers[:, None]) / max(scale, 1.0)
     weights = np.where(x < 1, 1.5 * x**3 - 2.5 * x**2 + 1, np.where(x < 2, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2, 0))
     return np.tensordot(weights / weights.sum(1, keepdims=True), values, 1)
 

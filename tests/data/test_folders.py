@@ -17,7 +17,7 @@ from PIL import Image
 
 from kdaug import config
 from kdaug.data import Dataset, EncodedImages, load_dataset
-from kdaug.data.images import hold_out
+from kdaug.data.images import split_off_validation
 from kdaug.errors import InputError
 
 Tree = Callable[[dict[str, int]], Path]
@@ -71,7 +71,7 @@ def test_both_splits_have_all_classes_and_no_image_in_common(counts: list[int], 
     labels = np.repeat(np.arange(len(counts)), counts)
     names = [f"{label}/{row}.png".encode() for row, label in enumerate(labels)]
     classes = [str(label) for label in range(len(counts))]
-    train_rows, val_rows = hold_out(labels, names, classes, fraction, "root")
+    train_rows, val_rows = split_off_validation(labels, names, classes, fraction, "root")
     assert sorted([*train_rows, *val_rows]) == list(range(len(labels)))
     for rows in (train_rows, val_rows):
         assert (np.diff(rows) > 0).all()

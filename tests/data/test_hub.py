@@ -97,8 +97,8 @@ def test_a_split_without_labels_is_not_used(tmp_path: Path) -> None:
     splits = {"train": table(30), "validation": table(3, 30, animal=[-1, -1, -1]), "test": table(3, 33)}
     to_disk(splits, tmp_path / "animals")
     assert numbers_of(read(tmp_path / "animals").val) == [33, 34, 35]
-    to_disk({"train": table(30), "test": splits["validation"]}, tmp_path / "unlabelled")
-    assert np.bincount(read(tmp_path / "unlabelled").val.labels).tolist() == [1, 1, 1]
+    to_disk({"train": table(30), "test": splits["validation"]}, tmp_path / "unlabeled")
+    assert np.bincount(read(tmp_path / "unlabeled").val.labels).tolist() == [1, 1, 1]
 
 
 def test_a_single_saved_split_is_for_training(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_images_in_separate_files_are_read(tmp_path: Path) -> None:
     assert [number % 3 for number in numbers_of(dataset.train)] == dataset.train.labels.tolist()
 
 
-def test_a_grey_image_becomes_rgb(tmp_path: Path) -> None:
-    grey = io.BytesIO()
-    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(grey, "png")
-    photos = [{"bytes": grey.getvalue(), "path": None}] * 6
+def test_a_gray_image_becomes_rgb(tmp_path: Path) -> None:
+    gray = io.BytesIO()
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(gray, "png")
+    photos = [{"bytes": gray.getvalue(), "path": None}] * 6
     to_disk({"train": table(6, photo=photos), "test": table(6)}, tmp_path / "animals")
     decoded = decode(read(tmp_path / "animals").train.files[0], CenterCrop(4), 0, 0)
     assert (decoded.shape, set(decoded.ravel().tolist())) == ((4, 4, 3), {9})

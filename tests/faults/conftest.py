@@ -70,7 +70,7 @@ def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder of three classes of coloured noise, sixteen JPEGs each."""
+    """An image folder of three classes of colored noise, sixteen JPEGs each."""
     return write_noise(tmp_path_factory.mktemp("photos"), {"red": 16, "green": 16, "blue": 16}, (60, 48), "jpg")
 
 

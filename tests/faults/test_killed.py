@@ -54,7 +54,7 @@ def test_a_run_killed_while_writing_checkpoints_resumes(kdaug: Callable, tmp_pat
     assert_same_run(run, short_run)
 
 
-def test_a_killed_labelling_resumes(kdaug: Callable, short_run: Path, tmp_path: Path) -> None:
+def test_a_killed_labeling_resumes(kdaug: Callable, short_run: Path, tmp_path: Path) -> None:
     """Files that are complete are not written again."""
     settings = "--data.train-images 256 --optimization.epochs 400 --run.device cpu --run.threads 1".split()
     label = ["label", "demo", *settings, "--teacher.source", f"run:{short_run}", "--epochs", "0:12"]

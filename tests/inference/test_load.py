@@ -29,7 +29,7 @@ def test_a_loaded_run_has_its_recipe_and_card(run_with_teacher: Path) -> None:
     assert loaded.directory.path == run_with_teacher
     assert isinstance(loaded.recipe, ResolvedRecipe)
     assert to_dict(loaded.recipe) == to_dict(read_recipe(run_with_teacher / "recipe.yaml"))
-    assert (loaded.card.network, len(loaded.card.classes)) == ("small_convnet", 10)
+    assert (loaded.network_info.network, len(loaded.network_info.classes)) == ("small_convnet", 10)
 
 
 @pytest.mark.parametrize(

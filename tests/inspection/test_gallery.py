@@ -41,7 +41,7 @@ def teacher(context: TrainContext) -> Teacher:
     network = create_network("wide_resnet10_1", 10, 1)
     with torch.no_grad():
         network.fc.weight *= 8
-    return Teacher(network, context.card.input_format)
+    return Teacher(network, context.network_info.input_format)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_a_finished_run_is_evaluated(folder: Path) -> None:
     assert scores.images == 2000
     assert scores.top1_error == pytest.approx(85.25, abs=1)
     assert scores.val_loss == pytest.approx(2.2384, rel=0.02)
-    assert load_run(folder / "finished-run").card.network == "wide_resnet10_1"
+    assert load_run(folder / "finished-run").network_info.network == "wide_resnet10_1"
 
 
 def test_a_finished_run_is_left_unchanged_when_resumed(kdaug: Callable, folder: Path) -> None:

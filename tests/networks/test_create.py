@@ -82,7 +82,7 @@ def test_frozen_parameters_are_not_counted() -> None:
     assert count_parameters(network) == 10
 
 
-def normalised(images: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:
+def normalized(images: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:
     """float64 [N,C,H,W]."""
     values = images.astype(np.float64) / 255
     return ((values - MEANS[channels]) / STDS[channels]).transpose(0, 3, 1, 2)
@@ -90,13 +90,13 @@ def normalised(images: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:
 
 @given(st.sampled_from([1, 3]), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
-def test_images_are_normalised_per_channel(channels: int, count: int, height: int, width: int, seed: int) -> None:
+def test_images_are_normalized_per_channel(channels: int, count: int, height: int, width: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), np.uint8)
     prepared = InputFormat(MEANS[channels], STDS[channels], None).prepare(torch.from_numpy(images))
     assert prepared.dtype == torch.float32
     assert prepared.shape == (count, channels, height, width)
     assert prepared.is_contiguous(memory_format=torch.channels_last)
-    assert_allclose(prepared.numpy(), normalised(images, channels), rtol=1e-5, atol=2e-6)
+    assert_allclose(prepared.numpy(), normalized(images, channels), rtol=1e-5, atol=2e-6)
 
 
 def triangle(size: int, new_size: int) -> NDArray[np.float64]:
@@ -112,7 +112,7 @@ def triangle(size: int, new_size: int) -> NDArray[np.float64]:
 def test_images_are_resized_bilinearly_with_antialiasing(channels: int, size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, channels), np.uint8)
     prepared = InputFormat(MEANS[channels], STDS[channels], size).prepare(torch.from_numpy(images))
-    expected = triangle(20, size[0]) @ normalised(images, channels) @ triangle(30, size[1]).T
+    expected = triangle(20, size[0]) @ normalized(images, channels) @ triangle(30, size[1]).T
     assert prepared.shape[2:] == size
     assert prepared.is_contiguous(memory_format=torch.channels_last)
     assert_allclose(prepared.numpy(), expected, atol=1e-4)
@@ -122,4 +122,4 @@ def test_images_are_resized_bilinearly_with_antialiasing(channels: int, size: tu
 def test_a_wrong_number_of_channels_is_an_error(expected: int, actual: int) -> None:
     input_format = InputFormat(MEANS[expected], STDS[expected], None)
     with pytest.raises(InputError, match=rf"takes {expected} channel\(s\), but the images have {actual}"):
-        input_format.prepare(torch.zeros(1, 4, 4, actual, dtype=torch.uint8))
+        input_format.normalize(torch.zeros(1, 4, 4, actual, dtype=torch.uint8))

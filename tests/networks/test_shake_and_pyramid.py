@@ -28,7 +28,7 @@ def test_parameters_are_as_published(name: str, classes: int, published: int) ->
         assert count_parameters(create_network(name, classes, 3)) == published
 
 
-def randomised(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def randomized(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     """A float64 network in evaluation mode with random weights and running statistics, and its state_dict."""
     torch.manual_seed(0)
     network = create_network(name, 5, 3).double().eval()
@@ -93,14 +93,14 @@ def reference_pyramidnet(x: Tensor, state: dict[str, Tensor], keeps: list[float]
 
 
 def test_shake_shake_equals_the_reference() -> None:
-    network, state = randomised("shake_shake26_2x32d")
+    network, state = randomized("shake_shake26_2x32d")
     images = torch.randn(2, 3, 12, 8, dtype=torch.float64)
     torch.testing.assert_close(network(images), reference_shake_shake(images, state))
 
 
 @pytest.mark.parametrize("shakedrop", [False, True])
 def test_pyramidnet_equals_the_reference(shakedrop: bool) -> None:
-    network, state = randomised("pyramidnet29_a48" + "_shakedrop" * shakedrop)
+    network, state = randomized("pyramidnet29_a48" + "_shakedrop" * shakedrop)
     images = torch.randn(2, 3, 12, 8, dtype=torch.float64)
     keeps = [1 - block / 18 if shakedrop else 1.0 for block in range(1, 10)]
     torch.testing.assert_close(network(images), reference_pyramidnet(images, state, keeps))

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, create_network, load_network, load_state, read_weights, save_weights
+from kdaug.networks import NetworkInfo, create_network, load_network, load_state, read_weights, save_weights
 
-CARD = NetworkCard("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (28, 30))
+CARD = NetworkInfo("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (28, 30))
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 def test_a_saved_network_is_restored_with_its_card(network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.to(memory_format=torch.channels_last).state_dict(), CARD, tmp_path / "w.safetensors")
-    restored, card = load_network(tmp_path / "w.safetensors")
-    assert card == CARD
-    assert (card.input_format.mean, card.input_format.std, card.input_format.size) == ((0.25,), (0.5,), (28, 30))
+    restored, info = load_network(tmp_path / "w.safetensors")
+    assert info == CARD
+    assert (info.input_format.mean, info.input_format.std, info.input_format.size) == ((0.25,), (0.5,), (28, 30))
     assert_same(network.state_dict(), restored.state_dict())
     images = torch.randn(2, 1, 9, 9)
     torch.testing.assert_close(network.eval()(images), restored.eval()(images))
@@ -85,12 +85,12 @@ def test_torch_files_of_other_trainers_are_read(
     wrap: Callable[[dict[str, Any]], Any], zipped: bool, network: nn.Module, tmp_path: Path
 ) -> None:
     torch.save(wrap(network.state_dict()), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    tensors, card = read_weights(tmp_path / "w.pth")
-    assert card is None
+    tensors, info = read_weights(tmp_path / "w.pth")
+    assert info is None
     assert_same(network.state_dict(), tensors)
 
 
-def test_the_format_is_recognised_by_content_not_by_name(network: nn.Module, tmp_path: Path) -> None:
+def test_the_format_is_recognized_by_content_not_by_name(network: nn.Module, tmp_path: Path) -> None:
     save_weights(network.state_dict(), CARD, tmp_path / "w.pth")
     torch.save(network.state_dict(), tmp_path / "w.safetensors")
     assert read_weights(tmp_path / "w.pth")[1] == CARD
@@ -197,19 +197,19 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "card", ["not json", "[]", "{}", '{"network": "x", "classes": 3, "mean": [], "std": [], "size": [1, 1]}',
+    "info", ["not json", "[]", "{}", '{"network": "x", "classes": 3, "mean": [], "std": [], "size": [1, 1]}',
              '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1]}'],
 )  # fmt: skip
-def test_an_unreadable_card_is_an_error(card: str, tmp_path: Path) -> None:
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"kdaug": card})
+def test_an_unreadable_card_is_an_error(info: str, tmp_path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"kdaug": info})
     with pytest.raises(InputError, match=r"w\.safetensors has kdaug metadata that cannot be read"):
         read_weights(tmp_path / "w.safetensors")
 
 
 def test_a_file_without_a_card_is_not_a_network(network: nn.Module, tmp_path: Path) -> None:
     safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors", {"format": "pt"})
-    tensors, card = read_weights(tmp_path / "w.safetensors")
-    assert card is None
+    tensors, info = read_weights(tmp_path / "w.safetensors")
+    assert info is None
     assert_same(network.state_dict(), tensors)
     with pytest.raises(InputError, match="does not name its network: it was not written by kdaug"):
         load_network(tmp_path / "w.safetensors")

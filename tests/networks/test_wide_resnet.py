@@ -1,4 +1,4 @@
-"""Wide-ResNet: published sizes, a reference forward pass, initialisation."""
+"""Wide-ResNet: published sizes, a reference forward pass, initialization."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_initial_weights_have_the_documented_distributions() -> None:
 
 
 def test_initial_weights_of_a_seed_do_not_change() -> None:
-    """Drawn once when torch creates each layer, then again by our initialisation. Stored runs rely on this order."""
+    """Drawn once when torch creates each layer, then again by our initialization. Stored runs rely on this order."""
     torch.manual_seed(0)
     network = create_network("wide_resnet10_1", 5, 3)
     torch.manual_seed(0)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 import kdaug
 
 Pixels = NDArray[np.uint8]
-GREY = (9, 9, 9)
+GRAY = (9, 9, 9)
 
 
 @st.composite
 def images(draw: st.DrawFn, shortest: int = 1, longest: int = 24, square: bool = False) -> Pixels:
-    """uint8 [H,W,C]: noise in a wide or narrow range, two values, or one colour."""
+    """uint8 [H,W,C]: noise in a wide or narrow range, two values, or one color."""
     height = draw(st.integers(shortest, longest))
     width = height if square else draw(st.integers(shortest, longest))
     shape = (height, width, draw(st.sampled_from([1, 3])))
@@ -41,7 +41,7 @@ def apply_op_with_each(image: Pixels, op: str, arguments: Sequence[float]) -> Pi
 
 
 def luma(image: Pixels) -> NDArray[np.int64]:
-    """Pillow's greyscale values of an image, int64 [H,W]."""
+    """Pillow's grayscale values of an image, int64 [H,W]."""
     if image.shape[2] == 1:
         return image[..., 0].astype(int)
     return (image.astype(int) @ [19595, 38470, 7471] + 32768) >> 16
@@ -79,7 +79,7 @@ def cubic(p: list[NDArray[np.float64]], t: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def affine(image: Pixels, matrix: tuple[float, ...], fill: tuple[int, ...], resample: str = "nearest") -> Pixels:
-    """Each pixel centre taken from source (a x + b y + c, d x + e y + f); `fill` where that is outside."""
+    """Each pixel center taken from source (a x + b y + c, d x + e y + f); `fill` where that is outside."""
     a, b, c, d, e, f = matrix
     y, x = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
     u, v = a * x + b * y + c, d * x + e * y + f

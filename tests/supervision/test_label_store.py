@@ -332,7 +332,7 @@ def test_file_removed_after_opening_is_named_when_read(store: Path) -> None:
         opened.soft_labels(Supervision(), 1, np.array([0]))
 
 
-def test_image_unreadable_when_labelled_is_named(tmp_path: Path) -> None:
+def test_image_unreadable_when_labeled_is_named(tmp_path: Path) -> None:
     columns = empty_records(SAMPLES, MANIFEST)
     for name, value in make_records(logits_of(0), labels_of(), MANIFEST).items():
         columns[name][:20] = value[:20]
@@ -340,5 +340,5 @@ def test_image_unreadable_when_labelled_is_named(tmp_path: Path) -> None:
         write_records(columns, part, MANIFEST, tmp_path)
     opened = LabelStore(tmp_path, MANIFEST)
     assert opened.soft_labels(Supervision(), 0, np.array([0, 19])).logits.isfinite().all()
-    with pytest.raises(InputError, match="image 21 could not be read when it was labelled in epoch 1"):
+    with pytest.raises(InputError, match="image 21 could not be read when it was labeled in epoch 1"):
         opened.soft_labels(Supervision(), 1, np.array([3, 21]))

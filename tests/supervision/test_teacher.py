@@ -1,4 +1,4 @@
-"""The teacher: frozen, with its own normalisation and resolution, from every source."""
+"""The teacher: frozen, with its own normalization and resolution, from every source."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from kdaug import config
 from kdaug.data import ArrayImages, Dataset
 from kdaug.errors import InputError
-from kdaug.networks import InputFormat, NetworkCard, create_network, save_weights
+from kdaug.networks import InputFormat, NetworkInfo, create_network, save_weights
 from kdaug.supervision import Teacher, distillation_loss, load_teacher, soft_labels_from_logits
 from kdaug.supervision import teacher as teacher_module
 
 NAME = "wide_resnet10_1"
 CLASSES = ("cat", "dog", "owl")
-CARD = NetworkCard(NAME, CLASSES, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (12, 10))
+CARD = NetworkInfo(NAME, CLASSES, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (12, 10))
 VIEWS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
 
 
@@ -52,7 +52,7 @@ def expected_logits(
     size: tuple[int, int] | None,
     views: Tensor = VIEWS,
 ) -> Tensor:
-    """Logits of `network` in evaluation mode for views normalised and resized by hand, in float64."""
+    """Logits of `network` in evaluation mode for views normalized and resized by hand, in float64."""
     images = (views.double() / 255 - torch.tensor(mean)) / torch.tensor(std)
     images = images.permute(0, 3, 1, 2)
     if size is not None:
@@ -66,7 +66,7 @@ def assert_predicts(teacher: Teacher, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", [None, (16, 16), (24, 20), (7, 9)])
-def test_views_get_the_teachers_normalisation_and_size(size: tuple[int, int] | None, network: nn.Module) -> None:
+def test_views_get_the_teachers_normalization_and_size(size: tuple[int, int] | None, network: nn.Module) -> None:
     expected = expected_logits(network, CARD.mean, CARD.std, size)
     assert_predicts(Teacher(network, InputFormat(CARD.mean, CARD.std, size)), expected)
 

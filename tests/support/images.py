@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 
 def draw_shapes(folder: Path, count: int = 12) -> Path:
-    """JPEGs of discs, squares and crosses in random colours on noise, of odd sizes, one sub-folder per class."""
+    """JPEGs of discs, squares and crosses in random colors on noise, of odd sizes, one sub-folder per class."""
     random = np.random.default_rng(0)
     for name in ("cross", "disc", "square"):
         (folder / name).mkdir(parents=True)
@@ -31,7 +31,7 @@ def draw_shapes(folder: Path, count: int = 12) -> Path:
 
 
 def write_noise(folder: Path, counts: Mapping[str, int], size: tuple[int, int] = (36, 30), suffix: str = "png") -> Path:
-    """`counts[name]` images of noise, each (width, height) = `size`, in folder/name; each class has its own colour."""
+    """`counts[name]` images of noise, each (width, height) = `size`, in folder/name; each class has its own color."""
     random = np.random.default_rng(2)
     for label, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)

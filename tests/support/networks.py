@@ -12,7 +12,7 @@ from kdaug.networks.wide_resnet import WideResNet
 
 
 class SoftmaxRegression(nn.Module):
-    """Logits W x + b of grey 28 x 28 images, with dropout on x."""
+    """Logits W x + b of gray 28 x 28 images, with dropout on x."""
 
     def __init__(self, num_classes: int, dropout: float) -> None:
         super().__init__()

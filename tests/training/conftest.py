@@ -12,7 +12,7 @@ from support.recipes import DROPOUT, TINY, with_settings
 
 from kdaug.config import Recipe
 from kdaug.training import train
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 
 
 @pytest.fixture(scope="session")

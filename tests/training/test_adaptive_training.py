@@ -22,7 +22,7 @@ from kdaug.training import teacher as teacher_module
 from kdaug.training import train
 from kdaug.training.context import build_context
 from kdaug.training.evaluation import clean_label_log_probs
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
 from kdaug.training.teacher import load_checked_teacher
 

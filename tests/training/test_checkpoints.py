@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kdaug import InputError
 from kdaug.config import Optimization
 from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
-from kdaug.training.optim import LearningRate, create_ema, create_optimizer, create_scaler
+from kdaug.training.optim import LearningRateSchedule, create_ema, create_optimizer, create_scaler
 from kdaug.training.state import TrainState
 from kdaug.training.step import optimizer_step
 
@@ -25,12 +25,12 @@ FILES = ("weights.safetensors", "average.safetensors", "state.pt", "sha256.json"
 
 
 def create_state(seed: int, settings: Optimization = Optimization(ema_decay=0.99)) -> TrainState:  # noqa: B008 - frozen
-    """A small network with buffers and dropout, its optimiser and the moving average of its weights."""
+    """A small network with buffers and dropout, its optimizer and the moving average of its weights."""
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
     optimizer = create_optimizer(network, settings)
     scaler = create_scaler(torch.device("cpu"), torch.float16)
-    rate, average = LearningRate(optimizer, settings, 50), create_ema(network, settings)
+    rate, average = LearningRateSchedule(optimizer, settings, 50), create_ema(network, settings)
     return TrainState(network, network, optimizer, rate, scaler, average)
 
 
@@ -38,7 +38,7 @@ def take_steps(state: TrainState, steps: int) -> TrainState:
     """Takes steps on fixed data; the dropout draws from torch's generator."""
     x = torch.linspace(-1, 1, 24).reshape(6, 4)
     for _ in range(steps):
-        state.rate.set(state.step)
+        state.learning_rate.set(state.step)
         state.scaler.scale((state.network(x) ** 2).mean()).backward()
         optimizer_step(state, clip_norm=1.0)
         state.best_top1_error = 90.0 - state.step
@@ -57,7 +57,7 @@ def content_of(state: TrainState) -> list[Tensor | float | None]:
         state.step,
         state.best_top1_error,
         state.seconds,
-        state.rate.now(),
+        state.learning_rate.now(),
         *state.scaler.state_dict().values(),
     ]
 

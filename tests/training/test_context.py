@@ -1,4 +1,4 @@
-"""The training context: how the student's input is normalised."""
+"""The training context: how the student's input is normalized."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("wide_resnet10_1", True, IMAGENET),
     ],
 )
-def test_a_pretrained_student_keeps_its_normalisation(
+def test_a_pretrained_student_keeps_its_normalization(
     photos: Path, name: str, pretrained: bool, expected: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> None:
     recipe = Recipe(
         data=Data(name="folder", root=str(photos)), student=Network(name, pretrained), run=Run(dir="x", device="cpu")
     )
-    card = build_context(resolve(recipe), Console(quiet=True)).card
-    assert (card.mean, card.std) == expected
+    info = build_context(resolve(recipe), Console(quiet=True)).network_info
+    assert (info.mean, info.std) == expected
 
 
-def test_grey_images_are_normalised_by_their_own_statistics(tmp_path: Path) -> None:
+def test_gray_images_are_normalized_by_their_own_statistics(tmp_path: Path) -> None:
     recipe = Recipe(student=Network("vit_tiny_patch16_224", True), run=Run(dir=str(tmp_path), device="cpu"))
     context = build_context(resolve(recipe), Console(quiet=True))
-    assert context.card.mean == context.dataset.mean
-    assert len(context.card.mean) == 1
+    assert context.network_info.mean == context.dataset.mean
+    assert len(context.network_info.mean) == 1

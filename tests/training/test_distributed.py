@@ -233,7 +233,7 @@ def test_a_network_is_placed_in_channels_last_memory() -> None:
 
 
 @pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
-def test_a_restarted_job_is_recognised(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_restarted_job_is_recognized(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "0")
     assert not is_restarted_job()
     monkeypatch.setenv(name, "1")

@@ -25,7 +25,7 @@ from kdaug.training import train
 from kdaug.training.batches import epoch_order, make_views, training_batches
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import DistContext
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.training.resolve import resolve, teacher_run_recipe
 from kdaug.views.mixing import mix, partners, plan_mixing
 
@@ -120,10 +120,10 @@ def test_unreadable_images_change_only_their_own_mixtures(tmp_path: Path) -> Non
     batches = make_views(create_context(recipe), keys, replace_unreadable=True)
     assert [len(batch.labels) for batch in batches] == [4] * 6
     training = views_by_image(create_context(recipe), keys, replace_unreadable=True)
-    labelling = views_by_image(create_context(recipe), keys)
-    assert labelling.keys() == before.keys() - set(unreadable)
-    assert training == labelling, "the images that replace unreadable ones have the same view there"
-    for index, view in labelling.items():
+    labeling = views_by_image(create_context(recipe), keys)
+    assert labeling.keys() == before.keys() - set(unreadable)
+    assert training == labeling, "the images that replace unreadable ones have the same view there"
+    for index, view in labeling.items():
         if partner[index] in unreadable:
             assert view[1] == view[2], "it is not mixed"
             assert view[0] != before[index][0] or before[index][3] == 1

@@ -1,4 +1,4 @@
-"""Optimisation: updates, learning rates, averages and precision equal their formulas, step by step."""
+"""Optimization: updates, learning rates, averages and precision equal their formulas, step by step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from kdaug import InputError
 from kdaug.config import Optimization
 from kdaug.device import autocast, find_device, find_precision
-from kdaug.training.optim import LearningRate, create_ema, create_optimizer, create_scaler
+from kdaug.training.optim import LearningRateSchedule, create_ema, create_optimizer, create_scaler
 from kdaug.training.state import TrainState
 from kdaug.training.step import optimizer_step
 
@@ -41,7 +41,7 @@ class Point(nn.Module):
 
 def create_state(network: nn.Module, settings: Optimization, steps_per_epoch: int) -> TrainState:
     optimizer = create_optimizer(network, settings)
-    rate, scaler = LearningRate(optimizer, settings, steps_per_epoch), create_scaler(CPU, torch.float32)
+    rate, scaler = LearningRateSchedule(optimizer, settings, steps_per_epoch), create_scaler(CPU, torch.float32)
     return TrainState(network, network, optimizer, rate, scaler, create_ema(network, settings))
 
 
@@ -99,7 +99,7 @@ def test_steps_equal_the_formulas_of_each_optimizer(
     network = Point()
     state, update, w = create_state(network, settings, 4), formula(settings), START
     for step in range(12):
-        state.rate.set(state.step)
+        state.learning_rate.set(state.step)
         network.loss().backward()
         optimizer_step(state, clip_norm)
 
@@ -118,7 +118,7 @@ def test_the_moving_average_is_that_of_tensorflow() -> None:
     network = Point()
     state, shadow = create_state(network, settings, 10), START
     for n in range(30):
-        state.rate.set(state.step)
+        state.learning_rate.set(state.step)
         network.loss().backward()
         optimizer_step(state, None)
         decay = min(0.7, (1 + n) / (10 + n))
@@ -129,7 +129,7 @@ def test_the_moving_average_is_that_of_tensorflow() -> None:
 
 def learning_rates(settings: Optimization, steps_per_epoch: int, steps: int) -> list[float]:
     optimizer = create_optimizer(Point(), settings)
-    rate, values = LearningRate(optimizer, settings, steps_per_epoch), []
+    rate, values = LearningRateSchedule(optimizer, settings, steps_per_epoch), []
     for step in range(steps):
         rate.set(step)
         assert {group["lr"] for group in optimizer.param_groups} == {rate.now()}
@@ -164,7 +164,7 @@ def test_clean_epochs_have_their_own_cosine(clean_rate: float | None, first: flo
 
 def test_the_rate_depends_on_the_step_alone() -> None:
     settings = Optimization(schedule="staircase", warmup_epochs=1, epochs=4, clean_epochs=1)
-    rate = LearningRate(create_optimizer(Point(), settings), settings, 5)
+    rate = LearningRateSchedule(create_optimizer(Point(), settings), settings, 5)
     expected = learning_rates(settings, 5, 25)
     for step in (17, 3, 24, 0, 19, 20):
         rate.set(step)

@@ -46,7 +46,7 @@ def expected_batch(recipe: Recipe, dataset: Dataset, step: int) -> tuple[np.ndar
     return apply(dataset.train.images[indices], plan), dataset.train.labels[indices]
 
 
-def normalise(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+def normalize(images: np.ndarray, dataset: Dataset) -> np.ndarray:
     return (images / 255 - np.array(dataset.mean)) / np.array(dataset.std)
 
 
@@ -79,7 +79,7 @@ def test_teacher_and_student_get_the_planned_views(tiny_recipe: TinyRecipe, teac
         views, _ = expected_batch(recipe, dataset, step)
         np.testing.assert_array_equal(teacher_inputs[step].numpy(), views)
         student_views = student_inputs[step].permute(0, 2, 3, 1).numpy()
-        np.testing.assert_allclose(student_views, normalise(views, dataset), atol=1e-5)
+        np.testing.assert_allclose(student_views, normalize(views, dataset), atol=1e-5)
 
 
 @pytest.mark.parametrize("weight", [None, 0.7])
@@ -105,7 +105,7 @@ def test_a_run_equals_the_formulas_in_float64(
     velocity, expected_losses = np.zeros_like(w), []
     for step in range(6):
         views, labels = expected_batch(recipe, dataset, step)
-        x = normalise(views, dataset).reshape(64, 784)
+        x = normalize(views, dataset).reshape(64, 784)
         x1 = np.hstack([x, np.ones((64, 1))])
         logits = x1 @ w.T
         logits_gradient = softmax(logits) - np.eye(10)[labels]
@@ -183,7 +183,7 @@ def test_clean_epochs_use_crop_and_flip_alone(tiny_recipe: TinyRecipe) -> None:
         indices = permutation(seed, 2, 250)[position * 64 :][:64]
         views = apply(dataset.train.images[indices], clean.plan(seed, 2, indices, dataset.size))
         student_views = inputs[6 + position].permute(0, 2, 3, 1).numpy()
-        np.testing.assert_allclose(student_views, normalise(views, dataset), atol=1e-5)
+        np.testing.assert_allclose(student_views, normalize(views, dataset), atol=1e-5)
     rates = [line["learning_rate"] for line in read_lines(run, "step")]
     assert rates[6:] == pytest.approx([0.0025 * (1 + math.cos(math.pi * step / 3)) for step in range(3)])
     assert read_lines(run)[-1]["epoch"] == 2

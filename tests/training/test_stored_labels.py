@@ -16,7 +16,7 @@ from support.runs import read_lines, store_content, weight_bytes, without_second
 from kdaug import InputError
 from kdaug.config import Recipe
 from kdaug.training import train
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training.labeling import LabelRequest, label_views
 
 StudentRecipe = Callable[..., Recipe]
 EXACT = LabelRequest(precision="float32")
@@ -95,7 +95,7 @@ def test_a_store_of_other_views_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_clean_epochs_are_labelled_unaugmented(recipe_with_teacher: Recipe, teacher_run: Path, tmp_path: Path) -> None:
+def test_clean_epochs_are_labeled_unaugmented(recipe_with_teacher: Recipe, teacher_run: Path, tmp_path: Path) -> None:
     settings = {
         "optimization.epochs": 1, "optimization.clean_epochs": 1, "teacher.source": f"run:{teacher_run}",
         "run.dir": str(tmp_path / "online"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kdaug import ViewPlan
-from kdaug.views.draw import OpTable, RandomWords
-from kdaug.views.spaces import get_space
+from kdaug.views.draw_plan import OpTable, RandomWords
+from kdaug.views.space_tables import get_space
 
 CellPlan = Callable[..., ViewPlan]
 

@@ -1,4 +1,4 @@
-"""Properties that all ops have: codes, grey images, single pixels, order of steps, own fill and filter."""
+"""Properties that all ops have: codes, gray images, single pixels, order of steps, own fill and filter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from numpy_ops import GREY, Pixels, apply_op, colors, images
+from numpy_ops import GRAY, Pixels, apply_op, colors, images
 
 import kdaug
 from kdaug.views.ops import NAMES
@@ -29,10 +29,10 @@ def test_op_codes_do_not_change() -> None:
 
 
 @pytest.mark.parametrize("step", ALL_OPS, ids=lambda step: step[0])
-def test_a_grey_image_equals_one_channel_of_its_rgb_image(step: tuple[object, ...]) -> None:
-    grey = np.random.default_rng(1).integers(0, 256, (9, 11, 1), np.uint8)
-    coloured = np.repeat(grey, 3, axis=2)
-    assert_array_equal(apply_op(grey, *step, fill=GREY), apply_op(coloured, *step, fill=GREY)[..., :1])
+def test_a_gray_image_equals_one_channel_of_its_rgb_image(step: tuple[object, ...]) -> None:
+    gray = np.random.default_rng(1).integers(0, 256, (9, 11, 1), np.uint8)
+    colored = np.repeat(gray, 3, axis=2)
+    assert_array_equal(apply_op(gray, *step, fill=GRAY), apply_op(colored, *step, fill=GRAY)[..., :1])
 
 
 @pytest.mark.parametrize("step", ALL_OPS, ids=lambda step: step[0])

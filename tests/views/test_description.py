@@ -8,7 +8,7 @@ import pytest
 
 from kdaug import create_policy
 from kdaug.views.description import SPACE_DESCRIPTIONS, describe, describe_space, format_argument, format_op
-from kdaug.views.spaces import SPACES
+from kdaug.views.space_tables import SPACES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from numpy_ops import GREY, Pixels, affine, apply_op, colors, images
+from numpy_ops import GRAY, Pixels, affine, apply_op, colors, images
 from PIL import Image
 
 import kdaug
@@ -77,11 +77,11 @@ def test_translate_by_whole_pixels(channels: int, resample: str) -> None:
     """Source x = x + pixels, as with Pillow's coefficients."""
     image = np.arange(50, 50 + 20 * channels, dtype=np.uint8).reshape(4, 5, channels)
     wide = np.empty((24, 25, channels), np.uint8)
-    wide[:] = GREY[:channels]
+    wide[:] = GRAY[:channels]
     wide[10:14, 10:15] = image
     for by in range(-7, 8):
-        along_x = apply_op(image, "translate-x", by, fill=GREY, resample=resample)
-        along_y = apply_op(image, "translate-y", by, fill=GREY, resample=resample)
+        along_x = apply_op(image, "translate-x", by, fill=GRAY, resample=resample)
+        along_y = apply_op(image, "translate-y", by, fill=GRAY, resample=resample)
         assert_array_equal(along_x, wide[10:14, 10 + by : 15 + by])
         assert_array_equal(along_y, wide[10 + by : 14 + by, 10:15])
 
@@ -110,18 +110,18 @@ def test_shear_takes_pixels_from_x_plus_factor_y_plus_offset(
 @few_examples
 @given(images(), dyadic)
 def test_the_default_offset_of_a_shear_is_zero(image: Pixels, factor: float) -> None:
-    assert_array_equal(apply_op(image, "shear-x", factor, fill=GREY), affine(image, (1, factor, 0, 0, 1, 0), GREY))
+    assert_array_equal(apply_op(image, "shear-x", factor, fill=GRAY), affine(image, (1, factor, 0, 0, 1, 0), GRAY))
 
 
 @few_examples
 @given(images(square=True), st.integers(-8, 8), st.sampled_from(RESAMPLES))
 def test_quarter_turns_are_counter_clockwise_and_exact(image: Pixels, turns: int, resample: str) -> None:
-    assert_array_equal(apply_op(image, "rotate", 90.0 * turns, fill=GREY, resample=resample), np.rot90(image, turns))
+    assert_array_equal(apply_op(image, "rotate", 90.0 * turns, fill=GRAY, resample=resample), np.rot90(image, turns))
 
 
 @few_examples
 @given(images(), st.sampled_from([(90, 0, 1), (180, -1, 0), (270, 0, -1)]), colors, st.sampled_from(RESAMPLES))
-def test_quarter_turns_of_a_rectangle_are_about_its_centre(
+def test_quarter_turns_of_a_rectangle_are_about_its_center(
     image: Pixels, turn: tuple[int, int, int], fill: tuple[int, int, int], resample: str
 ) -> None:
     (degrees, c, s), x, y = turn, image.shape[1] / 2, image.shape[0] / 2
@@ -130,7 +130,7 @@ def test_quarter_turns_of_a_rectangle_are_about_its_centre(
 
 
 @given(images(shortest=3), st.floats(-400, 400), colors)
-def test_rotate_is_about_the_centre(image: Pixels, degrees: float, fill: tuple[int, int, int]) -> None:
+def test_rotate_is_about_the_center(image: Pixels, degrees: float, fill: tuple[int, int, int]) -> None:
     height, width = image.shape[:2]
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     y, x = np.mgrid[:height, :width] + 0.5

@@ -49,7 +49,7 @@ def test_cutmix_boxes_are_inside_with_the_drawn_area() -> None:
     narrow = plan_mixing(3, 1, INDICES, (200, 400), 0, 100.0)
     left, top, width, height = narrow.box.T
     inside = (left > 0) & (top > 0) & (left + width < 400) & (top + height < 200)
-    assert inside.mean() == pytest.approx((1 - 0.5**0.5) ** 2, abs=0.02), "uniform centres"
+    assert inside.mean() == pytest.approx((1 - 0.5**0.5) ** 2, abs=0.02), "uniform centers"
     assert (width * height)[inside].mean() / 80_000 == pytest.approx(0.5, abs=0.02), "half the image on average"
 
 

@@ -30,7 +30,7 @@ POLICIES: dict[str, Policy] = {
     "pad-crop": PadCrop(2, MEAN),
     "flip": Flip(),
     "cutout": Cutout(3, MEAN),
-    "recipe": policy_from_views(Views(policy=TPU, cutout=4), MEAN, cropped_at_decoding=False),
+    "recipe": policy_from_views(Views(policy=TPU, cutout=4), MEAN, crops_while_decoding=False),
 }
 policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
@@ -145,7 +145,7 @@ def test_pad_crop_draws_all_windows_uniformly(pad: int, size: tuple[int, int]) -
     assert_uniform([counts[window] / multiplicity[window] for window in multiplicity])
 
 
-def test_pad_crop_fills_with_its_colour() -> None:
+def test_pad_crop_fills_with_its_color() -> None:
     views = apply(np.zeros((50, 4, 4, 3), np.uint8), PadCrop(4, MEAN).plan(0, 0, np.arange(50), (4, 4)))
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(0, 0, 0), MEAN}
 
@@ -157,7 +157,7 @@ def test_half_of_the_images_are_flipped() -> None:
 
 
 @pytest.mark.parametrize("side", [1, 4, 5])
-def test_cutout_centres_are_uniform(side: int) -> None:
+def test_cutout_centers_are_uniform(side: int) -> None:
     height, width = 5, 8
     count = 50 * height * width
     plan = Cutout(side, MEAN).plan(0, 0, np.arange(count), (height, width))
@@ -206,7 +206,7 @@ def test_policy_from_views_has_the_usual_order(views: Views, cropped: bool, orde
 
 def test_policy_from_views_uses_all_settings() -> None:
     views = Views(policy="none", crop="pad", pad=3, flip=False, cutout=6)
-    plan = policy_from_views(views, MEAN, cropped_at_decoding=False).plan(0, 0, np.arange(500), (8, 8))
+    plan = policy_from_views(views, MEAN, crops_while_decoding=False).plan(0, 0, np.arange(500), (8, 8))
     assert set(plan.argument[:, 0, 0]) == set(range(-3, 4))
     assert set(plan.argument[:, 1, 2]) == {6}
     views = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
@@ -215,7 +215,7 @@ def test_policy_from_views_uses_all_settings() -> None:
 
 def test_policy_from_views_uses_the_mean() -> None:
     policy = policy_from_views(
-        Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, cropped_at_decoding=True
+        Views(policy="randaugment-n1-m9@paper-geometric", crop="none"), MEAN, crops_while_decoding=True
     )
     views = apply(np.full((50, 8, 8, 3), 255, np.uint8), policy.plan(0, 0, np.arange(50), (8, 8)))
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
@@ -223,7 +223,7 @@ def test_policy_from_views_uses_the_mean() -> None:
 
 def test_random_resized_crop_needs_encoded_images() -> None:
     with pytest.raises(InputError, match=r"views\.crop random-resized needs data\.name folder"):
-        policy_from_views(Views(crop="random-resized"), MEAN, cropped_at_decoding=False)
+        policy_from_views(Views(crop="random-resized"), MEAN, crops_while_decoding=False)
 
 
 def test_a_part_plans_for_the_output_size_of_the_one_before() -> None:

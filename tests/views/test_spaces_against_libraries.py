@@ -16,7 +16,7 @@ from PIL import Image
 
 from kdaug import ViewPlan, apply
 from kdaug.views.plan import RESAMPLES
-from kdaug.views.spaces import SPACES
+from kdaug.views.space_tables import SPACES
 
 CellPlan = Callable[..., ViewPlan]
 

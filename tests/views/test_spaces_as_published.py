@@ -14,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from kdaug import ViewPlan
-from kdaug.views.spaces import RANDAUGMENT_PAPER_OPS, SPACES
+from kdaug.views.space_tables import RANDAUGMENT_PAPER_OPS, SPACES
 
 SYSTEMS: dict[str, Any] = json.loads(Path(__file__).with_name("op_ranges.json").read_text())["systems"]
 SIZE = (48, 80)
@@ -76,7 +76,7 @@ def test_arguments_are_the_published_ones(
 
 
 def check_cutouts(space: str, plan: ViewPlan, values: list[float]) -> None:
-    """Cutouts with the middle random word as position: centred at row 24, column 40."""
+    """Cutouts with the middle random word as position: centered at row 24, column 40."""
     x, y, side, height = plan.argument[:, 0].T
     if space == "fast-autoaugment":
         for row, fraction in enumerate(values):

@@ -114,13 +114,13 @@ def test_another_space_changes_the_arguments_only() -> None:
 
 
 def test_fast_autoaugment_cutout_equals_its_code() -> None:
-    """Its arithmetic with Pillow's own rectangle, at the centres of the plan's random words."""
+    """Its arithmetic with Pillow's own rectangle, at the centers of the plan's random words."""
     size = height, width = (20, 30)
     steps = ((("cutout", 1.0, 0.05),), (("cutout", 1.0, 0.6),), (("cutout", 1.0, 1.0),))
     policy = SubPolicies("cutouts", "fast-autoaugment", steps)
     views = apply(np.full((600, *size, 3), 255, np.uint8), policy.plan(0, 0, np.arange(600), size))
     drawn = random_words(0, 0, np.arange(600), Stream.POLICY, 8)
-    u, centres = uniform(drawn), Counter[int]()
+    u, centers = uniform(drawn), Counter[int]()
     for row, view in enumerate(views):
         v = steps[int(integers_below(drawn[row, 0], 3))][0][2] * 0.2 * width
         x, y = width + (1.0 - width) * u[row, 6], height + (1.0 - height) * u[row, 7]
@@ -129,8 +129,8 @@ def test_fast_autoaugment_cutout_equals_its_code() -> None:
         corners = (left, top, min(width, left + v), min(height, top + v))
         ImageDraw.Draw(theirs).rectangle(corners, (125, 123, 114))
         assert_array_equal(view, np.asarray(theirs))
-        centres[left] += 1
-    assert len(centres) > 20
+        centers[left] += 1
+    assert len(centers) > 20
 
 
 def test_sign_and_filter_of_one_step_are_independent() -> None:

@@ -42,7 +42,7 @@ def test_a_policy_object_works_as_its_specification() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_grey_and_colour_keep_their_mode(mode: str) -> None:
+def test_gray_and_color_keep_their_mode(mode: str) -> None:
     image = Image.fromarray(PIXELS[0]).convert(mode)
     view = ViewTransform(SPEC)(image, index=0)
     assert view.mode == mode
@@ -61,8 +61,8 @@ def test_other_8_bit_modes_become_rgb(mode: str) -> None:
 @pytest.mark.parametrize(
     ("image", "sentence"),
     [
-        (Image.new("F", (4, 4)), "mode F has no 8-bit colours"),
-        (Image.new("I;16", (4, 4)), "mode I;16 has no 8-bit colours"),
+        (Image.new("F", (4, 4)), "mode F has no 8-bit colors"),
+        (Image.new("I;16", (4, 4)), "mode I;16 has no 8-bit colors"),
         (torch.zeros(3, 4, 4), "takes uint8 tensors, not torch.float32"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), r"C 1 or 3, not \[2, 3, 4, 4\]"),
         (torch.zeros(4, 4, 4, dtype=torch.uint8), r"C 1 or 3, not \[4, 4, 4\]"),

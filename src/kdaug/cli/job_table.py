@@ -97,7 +97,7 @@ class JobsTable:
         return table
 
     def _follow(self, status: JobStatus) -> RunFollower | None:
-        """The progress of a training run; None for a labelling job and for a run that has not started."""
+        """The progress of a training run; None for a labeling job and for a run that has not started."""
         job = status.job
         if not job.trains or not (job.path / "recipe.yaml").is_file():
             return None

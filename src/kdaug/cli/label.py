@@ -12,7 +12,7 @@ import tyro
 
 from kdaug.cli.output import print_error, rank
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_asked
+from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested
 from kdaug.config import Recipe, check
 from kdaug.errors import InputError
 
@@ -30,8 +30,8 @@ kdaug label RECIPE --help lists all settings with the recipe's values."""
 
 
 @dataclass(frozen=True)
-class Labelling:
-    """Options of labelling; all other flags are settings of the recipe."""
+class Labeling:
+    """Options of labeling; all other flags are settings of the recipe."""
 
     out: str
     """Folder to write to."""
@@ -66,7 +66,7 @@ class Verify:
 
 def run(arguments: list[str]) -> int:
     """Labels or verifies; returns the exit code, 1 if a verified label store is wrong."""
-    if print_help_if_asked(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
+    if print_help_if_requested(arguments, HELP, "kdaug label RECIPE --out FOLDER"):
         return 0
     if arguments[0] == "verify":
         return _verify(parse(Verify, arguments[1:], "kdaug label verify"))
@@ -75,10 +75,10 @@ def run(arguments: list[str]) -> int:
 
 def _label(name: str, flags: list[str]) -> int:
     args = parse(
-        Labelling,
+        Labeling,
         flags,
         f"kdaug label {name}",
-        default=Labelling(out=tyro.MISSING, recipe=find_recipe(name)),
+        default=Labeling(out=tyro.MISSING, recipe=find_recipe(name)),
         description="Store a teacher's soft labels for every view of a recipe. Flags change its settings.",
     )
     recipe = check(args.recipe)
@@ -86,7 +86,7 @@ def _label(name: str, flags: list[str]) -> int:
     from rich.console import Console
 
     from kdaug.training import Interrupted
-    from kdaug.training.labelling import LabelRequest, label_views
+    from kdaug.training.labeling import LabelRequest, label_views
     from kdaug.training.progress import console_logging
 
     request = LabelRequest(args.k, args.temperatures, args.precision, _epochs(args), args.cycle)
@@ -110,7 +110,7 @@ def _with_directory(recipe: Recipe, out: str) -> Recipe:
     return replace(recipe, run=replace(recipe.run, dir=str(Path(out).parent / "run")))
 
 
-def _epochs(args: Labelling) -> tuple[int, int] | None:
+def _epochs(args: Labeling) -> tuple[int, int] | None:
     """First epoch and end; None for all."""
     if args.epochs is None:
         return None

@@ -13,7 +13,7 @@ from kdaug.recipes import RECIPES, named_recipe
 _RUN_FILES = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
 
 
-def print_help_if_asked(arguments: list[str], text: str, usage: str) -> bool:
+def print_help_if_requested(arguments: list[str], text: str, usage: str) -> bool:
     """Prints `text` and returns True if the first argument asks for help. Raises InputError without arguments."""
     if not arguments:
         raise InputError(f"a recipe is missing: {usage}", "kdaug recipes lists all recipes")

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_asked, recipe_stem
+from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested, recipe_stem
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
 from kdaug.config import Recipe, to_yaml, with_settings
 from kdaug.errors import InputError
@@ -50,7 +50,7 @@ class Arguments:
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code, 1 if a run failed."""
-    if print_help_if_asked(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
+    if print_help_if_requested(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
     default = Arguments(find_recipe(name), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")

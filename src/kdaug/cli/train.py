@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kdaug.cli.output import print_error, rank
-from kdaug.cli.recipe_arguments import apply_flags, find_recipe, print_help_if_asked, recipe_stem
+from kdaug.cli.recipe_arguments import apply_flags, find_recipe, print_help_if_requested, recipe_stem
 from kdaug.config import Recipe
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ kdaug train RECIPE --help lists all settings with the recipe's values."""
 
 def run(arguments: list[str]) -> int:
     """Trains; returns the exit code."""
-    if print_help_if_asked(arguments, HELP, "kdaug train RECIPE"):
+    if print_help_if_requested(arguments, HELP, "kdaug train RECIPE"):
         return 0
     name, flags = arguments[0], arguments[1:]
     recipe = apply_flags(find_recipe(name), flags, f"kdaug train {name}", "Train a recipe. Flags change its settings.")

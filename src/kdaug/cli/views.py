@@ -72,7 +72,7 @@ def _show(args: Show) -> None:
     from kdaug.views.contact_sheet import contact_sheet, read_image, sample_images
     from kdaug.views.description import default_levels, describe, describe_space
     from kdaug.views.policies import CIFAR_MEAN, create_policy
-    from kdaug.views.spaces import SPACES
+    from kdaug.views.space_tables import SPACES
 
     if not args.out.endswith(".png"):
         raise InputError(f"--out is {args.out}, but must end in .png")

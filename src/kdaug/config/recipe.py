@@ -13,9 +13,9 @@ MAX_SIDE = 1 << 14
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
-OpenShare = Annotated[float, Gt(0), Lt(1)]
-ShareBelow1 = Annotated[float, Ge(0), Lt(1)]
-ShareAbove0 = Annotated[float, Gt(0), Le(1)]
+OpenFraction = Annotated[float, Gt(0), Lt(1)]
+FractionBelow1 = Annotated[float, Ge(0), Lt(1)]
+FractionAbove0 = Annotated[float, Gt(0), Le(1)]
 Side = Annotated[int, Ge(1), Le(MAX_SIDE)]
 """Side of an image in pixels."""
 Pixels = Annotated[int, Ge(0), Le(MAX_SIDE)]
@@ -53,9 +53,9 @@ class Data:
     """Number of training images to use, balanced over the classes; None: all."""
     image_size: Side | None = None
     """Side in pixels that images of folder, shards or hub are resized to; None: 224. Other datasets keep their size."""
-    val_fraction: OpenShare = 0.1
+    val_fraction: OpenFraction = 0.1
     """Share of each class used for validation if folder, shards or hub has no validation images."""
-    holdout: ShareBelow1 = 0.0
+    holdout: FractionBelow1 = 0.0
     """Share of each class's training images to evaluate on instead of the test images, for choosing settings."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
     """Share of images that may be unreadable before training stops with an error."""
@@ -80,7 +80,7 @@ class Views:
     """Random crop: none, pad (with the mean, then crop), random-resized (area and ratio; for folder, shards, hub)."""
     pad: Pixels = 4
     """Pixels added on each side before a pad crop."""
-    min_area: ShareAbove0 = 0.08
+    min_area: FractionAbove0 = 0.08
     """Smallest share of the image area that a random-resized crop may take."""
     flip: bool = True
     """Flip left-right with probability 0.5."""
@@ -103,11 +103,11 @@ class Network:
     """Network name in timm's registry, including those of kdaug (wide_resnet28_10, ...)."""
     pretrained: bool = False
     """Start from timm's pretrained weights (downloaded by timm) with a new classifier."""
-    drop_path: ShareBelow1 = 0.0
+    drop_path: FractionBelow1 = 0.0
     """Stochastic depth: drop rate of the residual branch in the last block, if the network supports it."""
-    dropout: ShareBelow1 = 0.0
+    dropout: FractionBelow1 = 0.0
     """Dropout rate before the classifier, if the network supports it."""
-    batch_norm_momentum: ShareAbove0 | None = None
+    batch_norm_momentum: FractionAbove0 | None = None
     """Batch-norm momentum as torch defines it (1 - TensorFlow's decay); None: the network's default."""
 
 
@@ -152,10 +152,10 @@ class Supervision:
     temperature: Positive = 2.0
     """Softmax temperature of teacher and student in the divergence."""
     reading: Reading = "as-written"
-    """Normalisation of the sum over the top-k classes; see kdaug.topk_divergence."""
+    """Normalization of the sum over the top-k classes; see kdaug.topk_divergence."""
     scale_by_t2: bool = True
     """Multiply the divergence by the squared temperature (Hinton et al., arXiv 1503.02531)."""
-    label_smoothing: ShareBelow1 = 0.0
+    label_smoothing: FractionBelow1 = 0.0
     """Label smoothing in the cross-entropy."""
     when: TeacherEpochs = "all"
     """Epochs that use the teacher: all, policy (not the clean epochs at the end), clean (only the clean epochs)."""
@@ -163,7 +163,7 @@ class Supervision:
     """top-k (the paper's), hard (cross-entropy with the teacher's top class), decoupled (DKD, arXiv 2203.08679)."""
     non_target_weight: NonNegative = 8.0
     """For decoupled: weight of the non-target-class part (beta in DKD); the target-class part has weight 1."""
-    mass: ShareAbove0 | None = None
+    mass: FractionAbove0 | None = None
     """Per view, use only the fewest of the top-k classes whose probabilities sum to at least this; None: all k."""
     label_weight: NonNegative = 1.0
     """Weight of the cross-entropy in epochs with a teacher; 0: train on soft labels only."""
@@ -174,7 +174,7 @@ class Supervision:
     """Schedule of weight over the run: constant, rising (linear from 0), falling (linear to 0)."""
     weight_by_magnitude: bool = False
     """Multiply weight by each view's planned magnitude: 0 for an unchanged view, 1 for an op at full strength."""
-    drop_worst: ShareBelow1 = 0.0
+    drop_worst: FractionBelow1 = 0.0
     """Share of each batch left out of the loss: the views with the lowest teacher probability of the label."""
 
 
@@ -192,7 +192,7 @@ class Adversary:
 
 @dataclass(frozen=True)
 class Optimization:
-    """Epochs, batch size, optimiser, learning-rate schedule, gradient clipping, weight averaging, precision."""
+    """Epochs, batch size, optimizer, learning-rate schedule, gradient clipping, weight averaging, precision."""
 
     epochs: Count = 200
     """Epochs with the policy."""
@@ -201,14 +201,14 @@ class Optimization:
     clean_learning_rate: Positive | None = None
     """Learning rate at the start of the clean epochs, which falls to zero; None: learning_rate / 10."""
     global_batch: Count = 128
-    """Images per optimisation step, over all processes."""
+    """Images per optimization step, over all processes."""
     optimizer: Optimizer = "sgd"
     """sgd (Nesterov), rmsprop-tf (TensorFlow's RMSProp, alpha 0.9, epsilon 0.001, as EfficientNet), adamw."""
     learning_rate: Positive = 0.1
     """Learning rate after warm-up."""
     schedule: Schedule = "cosine"
     """cosine (to zero), staircase (x decay_rate every decay_epochs), milestones (x decay_rate at each of them)."""
-    decay_rate: OpenShare = 0.97
+    decay_rate: OpenFraction = 0.97
     """For staircase and milestones: factor by which the learning rate decays."""
     decay_epochs: Positive = 2.4
     """For staircase: epochs between decays, counted from the start of training."""
@@ -216,7 +216,7 @@ class Optimization:
     """For milestones: epochs at which the learning rate decays, in increasing order."""
     warmup_epochs: NonNegative = 0.0
     """Epochs of linear warm-up from zero."""
-    momentum: OpenShare = 0.9
+    momentum: OpenFraction = 0.9
     """Momentum of sgd and rmsprop-tf; first beta of adamw."""
     weight_decay: NonNegative = 5e-4
     """Weight decay: L2 for sgd and rmsprop-tf, decoupled for adamw."""
@@ -224,10 +224,10 @@ class Optimization:
     """Parameters with weight decay: all, weights (no biases, no norms, none that the network excludes)."""
     clip_norm: Positive | None = 5.0
     """Maximum global gradient norm; None: no clipping."""
-    ema_decay: OpenShare | None = None
+    ema_decay: OpenFraction | None = None
     """Decay per step of the EMA weights, which are evaluated; at most (1+step)/(10+step). None: no EMA."""
     sync_batch_norm: bool = False
-    """Synchronise batch-norm statistics over all processes (GPUs only)."""
+    """Synchronize batch-norm statistics over all processes (GPUs only)."""
     precision: Precision = "auto"
     """Autocast type; auto: bfloat16 if the device supports it natively (GPU, AVX512-BF16 or AMX CPU), else float32."""
 
@@ -259,7 +259,7 @@ class Run:
     checkpoint_minutes: NonNegative = 5.0
     """Minutes between checkpoints, in addition to one at each evaluation and one at interruption."""
     checkpoint_steps: Count | None = None
-    """Optimisation steps between checkpoints, in addition to checkpoint_minutes; None: no step limit."""
+    """Optimization steps between checkpoints, in addition to checkpoint_minutes; None: no step limit."""
     evaluate_size: Side | None = None
     """Side in pixels that validation images are resized to for the student; None: as in training."""
     compile: bool = False
@@ -267,7 +267,7 @@ class Run:
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     shard: bool = False
-    """Shard weights, gradients and optimiser state over the processes (FSDP2), for networks too large for one GPU."""
+    """Shard weights, gradients and optimizer state over the processes (FSDP2), for networks too large for one GPU."""
     trackers: tuple[Tracker, ...] = ()
     """Trackers to report to, in addition to metrics.jsonl and TensorBoard (pip install 'kdaug[trackers]')."""
 

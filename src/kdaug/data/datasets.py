@@ -38,7 +38,7 @@ def load_dataset(settings: config.Data) -> Dataset:
     else:
         dataset = load_named(settings.name, Path(settings.root), settings.download)
     if settings.holdout:
-        dataset = _apply_holdout(dataset, settings.holdout)
+        dataset = _use_holdout(dataset, settings.holdout)
     if settings.train_images is None:
         return dataset
     if settings.train_images > len(dataset.train):
@@ -46,7 +46,7 @@ def load_dataset(settings: config.Data) -> Dataset:
     return replace(dataset, train=dataset.train.subset(balanced_subset(dataset.train.labels, settings.train_images)))
 
 
-def _apply_holdout(dataset: Dataset, fraction: float) -> Dataset:
+def _use_holdout(dataset: Dataset, fraction: float) -> Dataset:
     """Replaces the validation images by `fraction` of each class's training images, always the same ones."""
     labels = dataset.train.labels
     rank = np.argsort(permutation(0, 0, len(labels), Stream.SUBSET))  # of each image in a random order

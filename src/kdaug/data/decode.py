@@ -26,7 +26,7 @@ def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArr
     """Decodes an image and resizes its crop (bicubic): RGB, uint8 [size,size,3] with size = crop.size.
 
     epoch, index: passed on to `crop.box`; index is the image's view key. The EXIF orientation is applied first. All
-    modes that Pillow reads become RGB: grey is repeated, 16-bit and 32-bit integers keep the high byte of 16, floats
+    modes that Pillow reads become RGB: gray is repeated, 16-bit and 32-bit integers keep the high byte of 16, floats
     are clipped to 0..255, transparency is dropped. A JPEG whose crop is at least four times `size` is decoded at 1/2,
     1/4 or 1/8 of its sides, as libjpeg can, so that the crop still has twice `size`; this changes pixels of photographs
     by about 1 of 255. Raises UnreadableImage for a file that is damaged, not an image, or beyond Pillow's size limit.
@@ -71,7 +71,7 @@ def _reduce_jpeg(file: Image.Image, box: Box, size: int) -> None:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB. Integer grey is read as 16-bit and keeps the high byte; float grey is clipped to 0..255."""
+    """`image` in mode RGB. Integer gray is read as 16-bit and keeps the high byte; float gray is clipped to 0..255."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

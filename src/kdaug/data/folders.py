@@ -9,7 +9,16 @@ import numpy as np
 
 from kdaug import config
 from kdaug.data.folder_index import FilePaths, files_under, is_image, load_index, subfolders
-from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
+from kdaug.data.images import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    Dataset,
+    EncodedImages,
+    Labels,
+    digest,
+    encoded_dataset,
+    split_off_validation,
+)
 from kdaug.errors import InputError
 
 _Split = tuple[FilePaths, Labels]
@@ -48,7 +57,7 @@ def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], _Spl
     val_folder = _find_subfolder(root, VAL_NAMES)
     if train_folder is None or val_folder is None:
         names = [b"/".join(name.split(b"/")[-2:]) for name in files.names()]
-        train_rows, val_rows = hold_out(labels, names, classes, val_fraction, f"image folder {source}")
+        train_rows, val_rows = split_off_validation(labels, names, classes, val_fraction, f"image folder {source}")
         train, val = ((files.take(rows), labels[rows]) for rows in (train_rows, val_rows))
         return classes, train, val
     val_classes, val_files, val_labels = _read_classes(val_folder)

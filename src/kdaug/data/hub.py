@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
+from kdaug.data.images import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    Dataset,
+    EncodedImages,
+    Labels,
+    digest,
+    encoded_dataset,
+    split_off_validation,
+)
 from kdaug.errors import InputError, one_line
 
 
@@ -80,7 +89,7 @@ def load_hub(settings: config.Data) -> Dataset:
     val_name = next((name for name in VAL_NAMES if name in splits and _has_labels(splits[name], label)), None)
     if val_name is None:
         names = [b"%d" % row for row in range(len(labels))]
-        rows_of_splits = hold_out(labels, names, classes, settings.val_fraction, f"dataset {settings.root}")
+        rows_of_splits = split_off_validation(labels, names, classes, settings.val_fraction, f"dataset {settings.root}")
         train, val = ((files.take(rows), labels[rows]) for rows in rows_of_splits)
     else:
         if splits[val_name].features != splits[train_name].features:

@@ -116,7 +116,7 @@ class Dataset:
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The mean as an RGB colour in 0..255."""
+        """The mean as an RGB color in 0..255."""
         color = [round(255 * value) for value in self.mean]
         return (color[0], color[0], color[0]) if len(color) == 1 else (color[0], color[1], color[2])
 
@@ -166,7 +166,7 @@ def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
     return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
 
 
-def hold_out(
+def split_off_validation(
     labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float, source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(training rows, validation rows), both sorted: `fraction` of each class, at least one image, is for validation.

@@ -31,7 +31,7 @@ _SECONDS_AFTER_SIGTERM = 60
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which samples make up a batch: `indices` int64 [N], rows of the images, in `epoch`, for optimisation step `step`.
+    """Which samples make up a batch: `indices` int64 [N], rows of the images, in `epoch`, for optimization step `step`.
 
     view_epoch: the epoch that views are drawn for. It differs from `epoch` if views are reused.
     """

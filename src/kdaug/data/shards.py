@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from kdaug import config
 from kdaug.data.folder_index import files_under, is_hidden
-from kdaug.data.images import TRAIN_NAMES, VAL_NAMES, Dataset, EncodedImages, Labels, digest, encoded_dataset, hold_out
+from kdaug.data.images import (
+    TRAIN_NAMES,
+    VAL_NAMES,
+    Dataset,
+    EncodedImages,
+    Labels,
+    digest,
+    encoded_dataset,
+    split_off_validation,
+)
 from kdaug.data.shard_index import NO_LABEL, Samples, load_samples
 from kdaug.errors import InputError
 
@@ -47,7 +56,7 @@ def load_shards(settings: config.Data) -> Dataset:
         train_rows, val_rows = np.flatnonzero(~is_val), np.flatnonzero(is_val)
     else:
         names = samples.key.tolist()
-        train_rows, val_rows = hold_out(labels, names, classes, settings.val_fraction, f"shards in {root}")
+        train_rows, val_rows = split_off_validation(labels, names, classes, settings.val_fraction, f"shards in {root}")
     images = EncodedImages(samples, labels, _view_keys(samples, ~is_val))
     content = digest("\n".join(classes).encode(), is_val, b"\0".join(samples.key.tolist()), labels, samples.size)
     return encoded_dataset(settings, classes, images.subset(train_rows), images.subset(val_rows), content)

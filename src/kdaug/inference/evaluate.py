@@ -44,13 +44,12 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
     context = build_context(recipe, Console(stderr=True))
     if read_environment(loaded.directory).get("data", context.dataset.content) != context.dataset.content:
         _logger.info(f"note: the images differ from those that {run} was trained and evaluated on")
-    if loaded.card.classes != context.dataset.classes:
-        raise InputError(
-            f"{loaded.path} was trained on {len(loaded.card.classes)} classes that are not those of {recipe.data.root}"
-        )
+    if loaded.network_info.classes != context.dataset.classes:
+        count = len(loaded.network_info.classes)
+        raise InputError(f"{loaded.path} was trained on {count} classes that are not those of {recipe.data.root}")
     network = loaded.network
     if size is not None:
-        check_forward(network.eval(), loaded.card.network, 1, context.dataset.channels, (size, size))
+        check_forward(network.eval(), loaded.network_info.network, 1, context.dataset.channels, (size, size))
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with progress_bar(context.console) as bar:
         return evaluate_on_validation(context, network, bar)
@@ -61,7 +60,7 @@ def evaluate_published(
 ) -> Scores:
     """Scores of timm's published weights `name` on the validation images of `kind` at `root`.
 
-    Image size (unless `evaluate_size` is given) and normalisation are their own. Raises InputError if one is missing.
+    Image size (unless `evaluate_size` is given) and normalization are their own. Raises InputError if one is missing.
     """
     check_published(name)
     if root is None:

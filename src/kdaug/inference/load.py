@@ -11,7 +11,7 @@ from torch import nn
 
 from kdaug.config import ResolvedRecipe
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, load_network
+from kdaug.networks import NetworkInfo, load_network
 from kdaug.runs import RunDirectory
 from kdaug.training.resolve import read_resolved_recipe
 
@@ -21,13 +21,13 @@ Weights = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A finished run: its recipe, and its network and card with the weights at `path`, in main memory."""
+    """A finished run: its recipe, and its network and info with the weights at `path`, in main memory."""
 
     directory: RunDirectory
     recipe: ResolvedRecipe
     path: Path
     network: nn.Module
-    card: NetworkCard
+    network_info: NetworkInfo
 
 
 def load_run(run: Path, weights: Weights = "last") -> LoadedRun:
@@ -44,5 +44,5 @@ def load_run(run: Path, weights: Weights = "last") -> LoadedRun:
             f"{run} has no {path.name} yet",
             f"finish the run: kdaug train {shlex.quote(str(directory.path))} --run.resume",
         )
-    network, card = load_network(path)
-    return LoadedRun(directory, read_resolved_recipe(directory.recipe), path, network, card)
+    network, info = load_network(path)
+    return LoadedRun(directory, read_resolved_recipe(directory.recipe), path, network, info)

@@ -13,7 +13,7 @@ from kdaug.networks.create import (
     set_batch_norm_momentum,
 )
 from kdaug.networks.weights import (
-    NetworkCard,
+    NetworkInfo,
     classifier_size,
     is_valid_weights_file,
     load_network,
@@ -32,7 +32,7 @@ OWN_NETWORKS = (
 __all__ = [
     "OWN_NETWORKS",
     "InputFormat",
-    "NetworkCard",
+    "NetworkInfo",
     "check_forward",
     "check_network_name",
     "check_published",

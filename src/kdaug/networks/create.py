@@ -98,14 +98,14 @@ class InputFormat:
     std: tuple[float, ...]
     size: tuple[int, int] | None
 
-    def prepare(self, images: Tensor) -> Tensor:
-        """Converts uint8 [N,H,W,C] to normalised float32 [N,C,H',W'] in channels_last memory format.
+    def normalize(self, images: Tensor) -> Tensor:
+        """Converts uint8 [N,H,W,C] to normalized float32 [N,C,H',W'] in channels_last memory format.
 
         Resizes (bilinear, antialiased) if the size differs. Raises InputError if the number of channels differs.
         """
         if images.shape[3] != len(self.mean):
             raise InputError(f"the network takes {len(self.mean)} channel(s), but the images have {images.shape[3]}")
-        mean, scale = _normalisation(self.mean, self.std, images.device)
+        mean, scale = _normalization(self.mean, self.std, images.device)
         prepared = ((images.float() - mean) * scale).permute(0, 3, 1, 2)
         if self.size is not None and prepared.shape[2:] != self.size:
             prepared = nn.functional.interpolate(prepared, self.size, mode="bilinear", antialias=True)
@@ -113,7 +113,7 @@ class InputFormat:
 
 
 @cache
-def _normalisation(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _normalization(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """255 mean and 1 / (255 std), [C] each. Cached, because a copy to a GPU waits for all its queued work."""
     # A teacher may call this first, in inference mode; then the student's gradients flow through the same tensors.
     with torch.inference_mode(False):

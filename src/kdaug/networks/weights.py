@@ -21,7 +21,7 @@ _METADATA_KEY = "kdaug"
 
 
 @dataclass(frozen=True)
-class NetworkCard:
+class NetworkInfo:
     """The network, classes and input that weights belong to. Stored in the metadata of a weight file."""
 
     network: str
@@ -35,17 +35,17 @@ class NetworkCard:
         return InputFormat(self.mean, self.std, self.size)
 
 
-def save_weights(weights: Mapping[str, Tensor], card: NetworkCard, path: Path) -> None:
-    """Writes `weights` (a state_dict) and `card` to `path` (safetensors), atomically."""
+def save_weights(weights: Mapping[str, Tensor], info: NetworkInfo, path: Path) -> None:
+    """Writes `weights` (a state_dict) and `info` to `path` (safetensors), atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(card))})
+    content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(info))})
     atomic_write(path, content)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
-    """(tensors by name, card); the card is None if kdaug did not write the file.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo | None]:
+    """(tensors by name, info); the info is None if kdaug did not write the file.
 
-    Reads safetensors (recognised by content), else torch files in weights-only mode: a nested "state_dict", "model" or
+    Reads safetensors (recognized by content), else torch files in weights-only mode: a nested "state_dict", "model" or
     "model_ema" is unpacked, and the prefix "module." removed. Raises InputError if the file is not a weight file.
     """
     if not path.is_file():
@@ -54,7 +54,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkCard | None]:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return tensors, _parse_card(metadata, path)
+        return tensors, _parse_network_info(metadata, path)
     except safetensors.SafetensorError:
         return _read_torch_file(path), None
 
@@ -68,14 +68,14 @@ def is_valid_weights_file(path: Path) -> bool:
         return False
 
 
-def load_network(path: Path) -> tuple[nn.Module, NetworkCard]:
-    """(network, card) from a weight file that kdaug wrote. Raises InputError for any other file."""
-    tensors, card = read_weights(path)
-    if card is None:
+def load_network(path: Path) -> tuple[nn.Module, NetworkInfo]:
+    """(network, info) from a weight file that kdaug wrote. Raises InputError for any other file."""
+    tensors, info = read_weights(path)
+    if info is None:
         raise InputError(f"weight file {path} does not name its network: it was not written by kdaug")
-    network = create_network(card.network, len(card.classes), len(card.mean))
-    load_state(network, tensors, len(card.classes), path)
-    return network, card
+    network = create_network(info.network, len(info.classes), len(info.mean))
+    load_state(network, tensors, len(info.classes), path)
+    return network, info
 
 
 def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
@@ -110,14 +110,14 @@ def _classifier_names(own: dict[str, Tensor]) -> list[str]:
     return list(own)[-2:]
 
 
-def _parse_card(metadata: dict[str, str], path: Path) -> NetworkCard | None:
+def _parse_network_info(metadata: dict[str, str], path: Path) -> NetworkInfo | None:
     if _METADATA_KEY not in metadata:
         return None
     try:
         fields = json.loads(metadata[_METADATA_KEY])
         classes, mean, std = (tuple(fields[name]) for name in ("classes", "mean", "std"))
         height, width = fields["size"]
-        return NetworkCard(fields["network"], classes, mean, std, (height, width))
+        return NetworkInfo(fields["network"], classes, mean, std, (height, width))
     except (ValueError, TypeError, KeyError):
         raise InputError(f"weight file {path} has kdaug metadata that cannot be read") from None
 

@@ -128,7 +128,7 @@ def _table1_recipe(name: str, summary: str, magnitude: int, with_teacher: bool) 
         name,
         "Table 1, CIFAR-100",
         summary,
-        "Optimisation of the AutoAugment release: 200 epochs, batch 128, SGD-Nesterov 0.1, cosine, decay 5e-4,\n"
+        "Optimization of the AutoAugment release: 200 epochs, batch 128, SGD-Nesterov 0.1, cosine, decay 5e-4,\n"
         "clip 5, cutout 16. The paper does not say how the teacher of this table was trained; ours is trained with\n"
         "crop, flip and cutout.",
         partial(table1, magnitude, with_teacher),
@@ -158,7 +158,7 @@ def _table2_recipes(dataset: CifarName) -> Iterator[NamedRecipe]:
                 f"{dataset.replace('-', '')}-{network}-{method}",
                 f"Table 2, {dataset.upper()}",
                 f"{network}, {title}",
-                f"Optimisation: {published['source']}.\n{_table2_note(dataset, network, method)}",
+                f"Optimization: {published['source']}.\n{_table2_note(dataset, network, method)}",
                 partial(table2, dataset, network, method),
                 classes=10 if dataset == "cifar-10" else 100,
                 images=IMAGES,
@@ -170,7 +170,7 @@ def _table2_note(dataset: CifarName, network: str, method: str) -> str:
     """Where the policy or the teacher of a recipe of Table 2 comes from."""
     match method:
         case "kd" if _teacher_is_same_network(dataset, network):
-            return "Teacher: the same network, trained with AutoAugment and the same optimisation."
+            return "Teacher: the same network, trained with AutoAugment and the same optimization."
         case "kd":
             return (
                 "Teacher: Wide-ResNet-28-10, trained with AutoAugment. Its learning rate is scaled with the batch size."

@@ -119,7 +119,7 @@ def _table3_recipe(name: str, summary: str, network: str, method: str, top1: flo
 
 def _source(method: str, is_b8_with_teacher: bool) -> str:
     optimization = (
-        "Optimisation of the TPU EfficientNet code (tensorflow/tpu 9397f99): RMSProp, 0.016 per 256 images, x0.97\n"
+        "Optimization of the TPU EfficientNet code (tensorflow/tpu 9397f99): RMSProp, 0.016 per 256 images, x0.97\n"
         "every 2.4 epochs, 5 of warm-up, EMA 0.9999, smoothing 0.1, drop-connect 0.2. Batch 4096 follows from the\n"
         "paper's learning rate of 0.256.\n"
     )

@@ -14,7 +14,7 @@ from kdaug import config
 def nucleus_mask(log_probs: Tensor, mass: float) -> Tensor:
     """Mask of the smallest set of top classes whose total probability is at least `mass`: bool [N,K].
 
-    log_probs: of the teacher's top K classes in descending order, normalised over all C classes, [N,K]. All K classes
+    log_probs: of the teacher's top K classes in descending order, normalized over all C classes, [N,K]. All K classes
     are kept if their total is below `mass`. The first class is always kept.
     """
     probs = log_probs.exp()

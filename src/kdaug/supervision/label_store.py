@@ -53,7 +53,7 @@ class LabelStore:
     def soft_labels(self, settings: config.Supervision, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
         """Soft labels for the views of images `indices` in `epoch`, in main memory.
 
-        Raises InputError if the epoch is not stored, a file is damaged, or an image could not be read when labelled.
+        Raises InputError if the epoch is not stored, a file is damaged, or an image could not be read when labeled.
         """
         all_classes, temperature = len(self.manifest.dataset.classes), settings.temperature
         k, label_log_prob = required_classes(settings, all_classes), self._label_log_prob(epoch, indices)
@@ -78,7 +78,7 @@ class LabelStore:
         if is_unread.any():
             raise InputError(
                 f"label store {self.folder}: image {indices[is_unread.argmax()]} could not be read when it was "
-                f"labelled in epoch {epoch}, but now it can",
+                f"labeled in epoch {epoch}, but now it can",
                 "run kdaug label again with another output folder",
             )
         return torch.from_numpy(label_log_prob)

@@ -41,7 +41,7 @@ _STORE_FILE = re.compile(
 
 
 @dataclass(frozen=True)
-class EpochFile:
+class LabelFile:
     """The file with the records of images `first` to `end` - 1 in `epoch`, the `number`-th file of that epoch."""
 
     epoch: int
@@ -57,11 +57,11 @@ class EpochFile:
         return _is_valid(self.path(folder), manifest, manifest.columns(self.end - self.first))
 
 
-def epoch_files(manifest: Manifest, epochs: Iterable[int]) -> list[EpochFile]:
+def epoch_files(manifest: Manifest, epochs: Iterable[int]) -> list[LabelFile]:
     """All files of these epochs, in order."""
     samples = manifest.dataset.samples
     return [
-        EpochFile(epoch, number, first, min(first + ROWS_PER_FILE, samples))
+        LabelFile(epoch, number, first, min(first + ROWS_PER_FILE, samples))
         for epoch in epochs
         for number, first in enumerate(range(0, samples, ROWS_PER_FILE))
     ]
@@ -106,14 +106,14 @@ def empty_records(rows: int, manifest: Manifest) -> dict[str, Tensor]:
     }
 
 
-def write_records(records: dict[str, Tensor], part: EpochFile, manifest: Manifest, folder: Path) -> None:
+def write_records(records: dict[str, Tensor], part: LabelFile, manifest: Manifest, folder: Path) -> None:
     """Writes the file of `part` atomically."""
     classes = torch.from_numpy(records["classes"].numpy().astype(np.uint16))
     content = safetensors.torch.save({**records, "classes": classes}, _metadata(manifest))
     atomic_write(part.path(folder), content)
 
 
-def map_records(part: EpochFile, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
+def map_records(part: LabelFile, manifest: Manifest, folder: Path) -> dict[str, NDArray[Any]]:
     """The columns of the file of `part`, mapped into memory.
 
     Raises InputError if it is missing, damaged or belongs to another store.

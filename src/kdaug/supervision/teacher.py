@@ -1,4 +1,4 @@
-"""The teacher: any network, frozen, applied to the student's views with its own normalisation and resolution."""
+"""The teacher: any network, frozen, applied to the student's views with its own normalization and resolution."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ from kdaug.networks import (
 class Teacher(nn.Module):
     """A frozen network that predicts on uint8 views. It stays in evaluation mode, also after `train()`.
 
-    outputs: indices of the network outputs for the dataset's classes, in their order; None: all outputs.
+    class_indices: indices of the network outputs for the dataset's classes, in their order; None: all outputs.
     """
 
-    outputs: Tensor | None
+    class_indices: Tensor | None
 
-    def __init__(self, network: nn.Module, input_format: InputFormat, outputs: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, input_format: InputFormat, class_indices: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
-        self.register_buffer("outputs", None if outputs is None else torch.tensor(outputs), persistent=False)
+        self.register_buffer(
+            "class_indices", None if class_indices is None else torch.tensor(class_indices), persistent=False
+        )
         self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.input_format = input_format
         self.eval()
@@ -47,8 +51,8 @@ class Teacher(nn.Module):
     def forward(self, views: Tensor) -> Tensor:
         """Logits [N,C] for views uint8 [N,H,W,channels], without gradient; not inference tensors."""
         with torch.inference_mode():
-            logits: Tensor = self.network(self.input_format.prepare(views))
-        return logits.clone() if self.outputs is None else logits[:, self.outputs].clone()
+            logits: Tensor = self.network(self.input_format.normalize(views))
+        return logits.clone() if self.class_indices is None else logits[:, self.class_indices].clone()
 
 
 def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
@@ -88,33 +92,33 @@ def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Te
 
 def _from_kdaug_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
     """The teacher from a weight file that kdaug wrote, which names its network, classes and input."""
-    network, card = load_network(path)
-    outputs = _class_indices(card.classes, dataset.classes)
-    if outputs is None and card.classes != dataset.classes:
-        own, wanted = len(card.classes), len(dataset.classes)
+    network, info = load_network(path)
+    class_indices = _class_indices(info.classes, dataset.classes)
+    if class_indices is None and info.classes != dataset.classes:
+        own, wanted = len(info.classes), len(dataset.classes)
         difference = f"{own} classes, but the data have {wanted}" if own != wanted else "other classes than the data"
         raise InputError(f"the teacher {path} has {difference}")
-    return Teacher(network, _with_image_size(card.input_format, settings), outputs)
+    return Teacher(network, _with_image_size(info.input_format, settings), class_indices)
 
 
 def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: str) -> Teacher:
     if path.is_dir():
         raise InputError(f"teacher {path} is a folder, not a weight file", f"set teacher.source to run:{path}")
-    tensors, card = read_weights(path)
-    if card is not None:
-        for name, value in (("network", card.network), ("mean", card.mean), ("std", card.std)):
+    tensors, info = read_weights(path)
+    if info is not None:
+        for name, value in (("network", info.network), ("mean", info.mean), ("std", info.std)):
             if getattr(settings, name) not in (None, value):
                 raise InputError(f"teacher.{name} is set, but weight file {path} has its own: {value}", "leave it out")
         return _from_kdaug_file(path, settings, dataset)
     name, classes = settings.network or student, len(dataset.classes)
     network = create_network(name, classes, dataset.channels)
-    outputs = _imagenet_indices(classifier_size(network, tensors), dataset)
-    if outputs is not None:
+    class_indices = _imagenet_indices(classifier_size(network, tensors), dataset)
+    if class_indices is not None:
         classes = classifier_size(network, tensors)
         network = create_network(name, classes, dataset.channels)
     load_state(network, tensors, classes, path)
     mean, std = settings.mean or dataset.mean, settings.std or dataset.std
-    return Teacher(network, _with_image_size(InputFormat(mean, std, None), settings), outputs)
+    return Teacher(network, _with_image_size(InputFormat(mean, std, None), settings), class_indices)
 
 
 def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher:
@@ -122,8 +126,8 @@ def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher
     check_published(name)
     published = timm.get_pretrained_cfg(name)
     assert published is not None
-    outputs = _imagenet_indices(published.num_classes, dataset)
-    if outputs is None and published.num_classes != len(dataset.classes):
+    class_indices = _imagenet_indices(published.num_classes, dataset)
+    if class_indices is None and published.num_classes != len(dataset.classes):
         raise InputError(
             f"timm's {name} has {published.num_classes} classes, but the data have {len(dataset.classes)}",
             "train a teacher on these data (set teacher.source to train and teacher.network to its network), or, if "
@@ -133,7 +137,7 @@ def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher
     network = create_network(name, published.num_classes, dataset.channels, pretrained=True)
     height, width = published.input_size[1:]
     input_format = InputFormat(published.mean, published.std, (height, width))
-    return Teacher(network, _with_image_size(input_format, settings), outputs)
+    return Teacher(network, _with_image_size(input_format, settings), class_indices)
 
 
 def _class_indices(classes: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

@@ -46,7 +46,7 @@ def pgd_attack(
 ) -> Tensor:
     """Adversarial versions of `images`, which `network` is to classify as a wrong class.
 
-    images: float [N,C,H,W], normalised by `input_format`; the result has the same shape and stays within
+    images: float [N,C,H,W], normalized by `input_format`; the result has the same shape and stays within
     settings.epsilon of them and within 0..255. labels: int64 [N]. The start (anywhere within epsilon) and the target
     classes are drawn from torch's generator. The network is not changed, and no gradient flows back.
     """

@@ -91,7 +91,7 @@ def make_views(context: TrainContext, keys: Iterable[BatchKey], replace_unreadab
     """The views of the training images in each of `keys`, mixed where the recipe says so.
 
     An unreadable image is replaced by the next readable one in the dataset, or left out. Used for training, for
-    labelling and for inspection, so that all three get the same views.
+    labeling and for inspection, so that all three get the same views.
     """
     own_keys, load_keys = tee(keys)
     batches = _load(context, (_add_partners(context, key) for key in load_keys), replace_unreadable)

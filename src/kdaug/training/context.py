@@ -14,7 +14,7 @@ from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.loader import UnreadableImages
 from kdaug.device import available_cores, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
-from kdaug.networks import NetworkCard, check_forward, create_network, published_mean_std, set_batch_norm_momentum
+from kdaug.networks import NetworkInfo, check_forward, create_network, published_mean_std, set_batch_norm_momentum
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
 from kdaug.training.parallel import accumulation_steps, check_parallel, prepare_network
 from kdaug.training.resolve import teacher_run_recipe
@@ -42,12 +42,12 @@ class TrainContext:
     unreadable_val: UnreadableImages
 
     @cached_property
-    def card(self) -> NetworkCard:
+    def network_info(self) -> NetworkInfo:
         """The description stored in the student's weight files. Pretrained weights keep their own mean and std."""
         dataset, student = self.dataset, self.recipe.student
         published = published_mean_std(student.name) if student.pretrained else None
         mean, std = published if published and len(published[0]) == dataset.channels else (dataset.mean, dataset.std)
-        return NetworkCard(student.name, dataset.classes, mean, std, dataset.size)
+        return NetworkInfo(student.name, dataset.classes, mean, std, dataset.size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -152,7 +152,7 @@ def example_input(context: TrainContext) -> Tensor:
 
 
 def create_student(context: TrainContext) -> nn.Module:
-    """The recipe's network in main memory, with weights initialised from run.seed, or timm's pretrained ones."""
+    """The recipe's network in main memory, with weights initialized from run.seed, or timm's pretrained ones."""
     torch.manual_seed(context.recipe.run.seed)
     network = prepare_network(_create_network(context.recipe.student, context.dataset), context.recipe)
     if not context.dist.is_rank0:  # the same weights on every rank, but different noise (dropout, say)

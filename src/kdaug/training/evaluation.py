@@ -85,7 +85,7 @@ def evaluate_on_validation(
 
     bar: shows the progress. watch: passes the batches on as they are evaluated, and may stop by an exception.
     """
-    side, input_format = context.recipe.run.evaluate_size, context.card.input_format
+    side, input_format = context.recipe.run.evaluate_size, context.network_info.input_format
     if side is not None:
         input_format = replace(input_format, size=(side, side))
     images = len(context.dataset.val) // context.dist.size
@@ -93,7 +93,7 @@ def evaluate_on_validation(
     context.dist.broadcast_buffers(network)
     network.eval()
     with torch.no_grad(), autocast(context.device, context.precision):
-        return evaluate(lambda views: network(input_format.prepare(views)), batches, context.device, context.dist)
+        return evaluate(lambda views: network(input_format.normalize(views)), batches, context.device, context.dist)
 
 
 def clean_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from kdaug.supervision.records import complete_epochs
 from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.evaluation import clean_label_log_probs
-from kdaug.training.labelling import compute_records, split_into_batches, teacher_digest
+from kdaug.training.labeling import compute_records, split_into_batches, teacher_digest
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
 

@@ -22,7 +22,7 @@ from kdaug.training.resolve import resolve, teacher_run_recipe
 from kdaug.training.run import start_or_resume
 from kdaug.training.state import Diverged, init_state
 from kdaug.training.step import TrainStep
-from kdaug.training.teacher import existing_soft_labels, load_checked_teacher, teacher_soft_labels
+from kdaug.training.teacher import load_checked_teacher, open_soft_labels, teacher_soft_labels
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
         return _read_result(directory, dist)
     context = build_context(resolved, console, dist)
     check_trainable(context)
-    soft_labels = existing_soft_labels(context)
+    soft_labels = open_soft_labels(context)
     with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, dist):
         dist.run_on_rank0(lambda: open_run(directory, resolved, lock))
         if soft_labels is None and resolved.teacher.source == "train":

@@ -1,4 +1,4 @@
-"""Optimiser, learning rate schedule, weight averaging and gradient scaling, from timm and torch."""
+"""Optimizer, learning rate schedule, weight averaging and gradient scaling, from timm and torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
     return optimizer
 
 
-class LearningRate:
+class LearningRateSchedule:
     """The learning rate as a function of finished steps: warm-up, schedule, then that of the clean epochs."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, settings: config.Optimization, steps_per_epoch: int) -> None:
@@ -44,7 +44,7 @@ class LearningRate:
         self._clean_from = settings.epochs * steps_per_epoch
         self._main = _schedule(optimizer, settings, steps_per_epoch)
         clean_steps = settings.clean_epochs * steps_per_epoch
-        # timm scales each group from the "initial_lr" that the optimiser was made with
+        # timm scales each group from the "initial_lr" that the optimizer was made with
         begin = settings.clean_learning_rate or settings.learning_rate / 10
         self._clean = CosineLRScheduler(optimizer, max(clean_steps, 2), t_in_epochs=False)
         self._clean.base_values = [begin for _ in optimizer.param_groups]

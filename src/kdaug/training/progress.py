@@ -13,7 +13,7 @@ from kdaug.data.loader import Batch
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints each log record as one plain line: no colour, no wrapping, no markup (a path may contain brackets)."""
+    """Prints each log record as one plain line: no color, no wrapping, no markup (a path may contain brackets)."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()

@@ -132,7 +132,7 @@ class TrainingRun:
 
     def log_step(self, key: BatchKey, losses: LossOutput) -> None:
         """Logs the losses of the step that was just taken, and moves the progress bar."""
-        step, learning_rate = self._state.step, self._state.rate.now()
+        step, learning_rate = self._state.step, self._state.learning_rate.now()
         self._log.add(step, key, losses.log_values(), learning_rate)
         self._progress.step(step, {**self._log.epoch_means(), "learning_rate": learning_rate})
 
@@ -200,7 +200,7 @@ class TrainingRun:
         return scores
 
     def _until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
-        """Ends an evaluation when asked to stop. Several ranks finish it: they cannot synchronise within it."""
+        """Ends an evaluation when asked to stop. Several ranks finish it: they cannot synchronize within it."""
         for batch in batches:
             if self._stop.is_set() and self._context.dist.size == 1:
                 raise Interrupted(self._directory.path)
@@ -208,4 +208,4 @@ class TrainingRun:
 
     def _save_weights(self, path: Path) -> None:
         weights = drop_auxiliary_norms(full_state_dict(self._state.eval_model))
-        self._context.dist.run_on_rank0(lambda: save_weights(weights, self._context.card, path))
+        self._context.dist.run_on_rank0(lambda: save_weights(weights, self._context.network_info, path))

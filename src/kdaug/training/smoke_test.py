@@ -1,4 +1,4 @@
-"""A smoke test of a recipe without its data: its real networks, views, loss and optimiser, two steps, an evaluation."""
+"""A smoke test of a recipe without its data: its real networks, views, loss and optimizer, two steps, an evaluation."""
 
 from __future__ import annotations
 

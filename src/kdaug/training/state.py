@@ -1,4 +1,4 @@
-"""What changes while training: weights, optimiser, learning rate and position."""
+"""What changes while training: weights, optimizer, learning rate and position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from kdaug.training.context import TrainContext, create_student, example_input
-from kdaug.training.optim import LearningRate, create_ema, create_optimizer, create_scaler
+from kdaug.training.optim import LearningRateSchedule, create_ema, create_optimizer, create_scaler
 from kdaug.training.parallel import place_network, wrap_ddp
 
 
@@ -21,14 +21,14 @@ class Diverged(Exception):
 class TrainState:
     """What changes while training. `step` counts finished steps; the learning rate follows from it.
 
-    network: the student. forward: what to call in training: the network itself, or DDP around it. ema: the moving
+    network: the student. train_model: what to call in training: the network itself, or DDP around it. ema: the moving
     average of its weights, or None. seconds: training time so far, with evaluations, also from before a resume.
     """
 
     network: nn.Module
-    forward: nn.Module
+    train_model: nn.Module
     optimizer: torch.optim.Optimizer
-    rate: LearningRate
+    learning_rate: LearningRateSchedule
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None = None
     step: int = 0
@@ -42,7 +42,7 @@ class TrainState:
 
 
 def init_state(context: TrainContext) -> TrainState:
-    """The state before the first step: the student with initial weights on its device, its optimiser and the rest."""
+    """The state before the first step: the student with initial weights on its device, its optimizer and the rest."""
     settings, run, device = context.recipe.optimization, context.recipe.run, context.device
     network = create_student(context)
     ema = create_ema(network, settings, run.shard)
@@ -50,8 +50,8 @@ def init_state(context: TrainContext) -> TrainState:
         ema.module = place_network(ema.module, run.shard, context.dist, device)
     network = place_network(network, run.shard, context.dist, device)
     optimizer = create_optimizer(network, settings)
-    rate = LearningRate(optimizer, settings, context.steps_per_epoch)
+    learning_rate = LearningRateSchedule(optimizer, settings, context.steps_per_epoch)
     if run.compile:
         network.compile()
-    forward = wrap_ddp(network, example_input(context), context.dist)
-    return TrainState(network, forward, optimizer, rate, create_scaler(device, context.precision), ema)
+    train_model = wrap_ddp(network, example_input(context), context.dist)
+    return TrainState(network, train_model, optimizer, learning_rate, create_scaler(device, context.precision), ema)

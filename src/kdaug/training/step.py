@@ -1,4 +1,4 @@
-"""One training step: soft labels, loss, gradients, optimiser."""
+"""One training step: soft labels, loss, gradients, optimizer."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class TrainStep:
         The share is split into context.accumulation_steps parts whose gradients are accumulated.
         """
         context, state = self.context, self.state
-        state.forward.train()
-        state.rate.set(state.step)
+        state.train_model.train()
+        state.learning_rate.set(state.step)
         outputs: list[LossOutput] = []
         for number, part in enumerate(batch.chunk(context.accumulation_steps)):
-            with gradient_sync(state.forward, number + 1 == context.accumulation_steps):
+            with gradient_sync(state.train_model, number + 1 == context.accumulation_steps):
                 with autocast(context.device, context.precision):
                     outputs.append(self._losses(part.to(context.device)))
                 state.scaler.scale(outputs[-1].loss.sum() / len(batch.labels)).backward()  # type: ignore[no-untyped-call]
@@ -54,17 +54,17 @@ class TrainStep:
         settings, adversary, input_format = (
             context.recipe.supervision,
             context.recipe.adversary,
-            context.card.input_format,
+            context.network_info.input_format,
         )
         soft_labels = None
         if self.soft_labels is not None and context.uses_teacher(batch.key.epoch):
             soft_labels = self.soft_labels.soft_labels(batch.pixels, labels, batch.key.view_epoch, batch.key.indices)
-        images = input_format.prepare(batch.pixels)
+        images = input_format.normalize(batch.pixels)
         weight = divergence_weight(settings, state.step / context.steps, batch.magnitude)
         if not adversary.steps:
-            return distillation_loss(settings, state.forward(images), soft_labels, labels, weight, batch.mixed)
+            return distillation_loss(settings, state.train_model(images), soft_labels, labels, weight, batch.mixed)
         attacked = pgd_attack(state.network, images, labels, adversary, input_format)
-        logits, logits_attacked = state.forward(torch.cat([images, attacked])).chunk(2)
+        logits, logits_attacked = state.train_model(torch.cat([images, attacked])).chunk(2)
         output = distillation_loss(settings, logits, soft_labels, labels, weight)
         adversarial = distillation_loss(settings, logits_attacked, None, labels).loss
         return replace(output, loss=output.loss + adversarial, adversarial=adversarial)

@@ -25,7 +25,7 @@ from kdaug.training.progress import progress_bar, track
 _logger = logging.getLogger(__name__)
 
 
-def existing_soft_labels(context: TrainContext) -> SoftLabelSource | None:
+def open_soft_labels(context: TrainContext) -> SoftLabelSource | None:
     """The label store or the teacher that the recipe names; None if there is none, or it has yet to be trained."""
     source, labels = context.recipe.teacher.source, context.recipe.teacher.labels
     if labels is not None:
@@ -48,7 +48,7 @@ def teacher_soft_labels(context: TrainContext, teacher: Teacher) -> TeacherSoftL
 def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
     """The teacher at `source` (run:DIR, file:PATH or timm:NAME) on the device. Its validation error is logged.
 
-    Warns if it is close to guessing: its classes or its normalisation are then probably wrong. Raises InputError if it
+    Warns if it is close to guessing: its classes or its normalization are then probably wrong. Raises InputError if it
     cannot be loaded, does not accept the images, or gives values that are not finite.
     """
     dataset = context.dataset
@@ -68,6 +68,6 @@ def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
     if scores.top1_error > 0.9 * error_of_guessing:
         _logger.warning(
             "the teacher is little better than guessing; check that its classes are in the dataset's order and that "
-            "its normalisation (teacher.mean, teacher.std) is right"
+            "its normalization (teacher.mean, teacher.std) is right"
         )
     return teacher

@@ -15,7 +15,7 @@ from kdaug.data.images import ArrayImages
 from kdaug.errors import InputError
 from kdaug.views.apply import apply
 from kdaug.views.description import format_argument
-from kdaug.views.draw import OpTable, RandomWords
+from kdaug.views.draw_plan import OpTable, RandomWords
 from kdaug.views.plan import Color
 from kdaug.views.space import Space
 
@@ -33,7 +33,7 @@ def sample_images(count: int, size: int) -> list[Pixels]:
 
 
 def read_image(path: str | Path, size: int) -> Pixels:
-    """The centre square of an image file, resized to uint8 [size,size,3]. Raises InputError if it cannot be read."""
+    """The center square of an image file, resized to uint8 [size,size,3]. Raises InputError if it cannot be read."""
     try:
         with Image.open(path) as file:
             image = as_rgb(ImageOps.exif_transpose(file))
@@ -57,7 +57,7 @@ def contact_sheet(
 
     images: uint8 [H,W,3], all of one size; the rows use them in turn, and the first column shows them unchanged.
     mean: the fill (r, g, b) of spaces that fill with the dataset's mean. Signed arguments are positive, and cutouts are
-    at the centre. Raises InputError if the file cannot be written.
+    at the center. Raises InputError if the file cannot be written.
     """
     pairs = [(op, level) for op in ops for level in levels]
     originals = np.stack([images[row % len(images)] for row in range(len(ops))])
@@ -88,11 +88,11 @@ def _draw(
     figure = Figure(figsize=(width / 100, height / 100), dpi=100)
     axes = figure.add_axes((_LEFT / width, 0, 1 - _LEFT / width, 1 - _TOP / height))
     axes.imshow(picture, interpolation="nearest", aspect="auto")
-    centres = [column * cell_width + (cell_width - _GAP) / 2 for column in range(len(columns))]
+    centers = [column * cell_width + (cell_width - _GAP) / 2 for column in range(len(columns))]
     for row, row_captions in enumerate(captions):
-        for x, caption in zip(centres, row_captions, strict=True):
+        for x, caption in zip(centers, row_captions, strict=True):
             axes.text(x, (row + 1) * cell_height - _CAPTION + 13, caption, ha="center", fontsize=7)
-    axes.set_xticks(centres, columns)
+    axes.set_xticks(centers, columns)
     axes.set_yticks([row * cell_height + (cell_height - _CAPTION) / 2 for row in range(len(rows))], rows)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)

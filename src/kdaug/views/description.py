@@ -14,7 +14,7 @@ from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.sub_policies import SubPolicies
 from kdaug.views.policies.trivialaugment import TrivialAugment
 from kdaug.views.space import Range, Space, cutout_side
-from kdaug.views.spaces import get_space, get_sub_policy_space
+from kdaug.views.space_tables import get_space, get_sub_policy_space
 
 SPACE_DESCRIPTIONS = {
     "paper-geometric": "arXiv 2003.11342, Section 4.1: five ops with a random level up to M, M 0..10",

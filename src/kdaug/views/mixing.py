@@ -57,13 +57,13 @@ def plan_mixing(seed: int, epoch: int, indices: ArrayLike, size: Size, mixup: fl
 def _boxes(area: Floats, x: NDArray[np.uint32], y: NDArray[np.uint32], size: Size) -> NDArray[np.int64]:
     """Boxes int64 [N,4] with the image's aspect ratio and `area` [N] (a fraction), clipped to the image.
 
-    x, y: random words that give the centre, uniform over the pixels.
+    x, y: random words that give the center, uniform over the pixels.
     """
     intervals = []
     for word, length in ((x, size[1]), (y, size[0])):
         half = np.floor(length * np.sqrt(area)).astype(np.int64) // 2
-        centre = integers_below(word, length)
-        start, end = (np.clip(edge, 0, length) for edge in (centre - half, centre + half))
+        center = integers_below(word, length)
+        start, end = (np.clip(edge, 0, length) for edge in (center - half, center + half))
         intervals.append((start, end - start))
     (left, width), (top, height) = intervals
     return np.stack([left, top, width, height], axis=1)

@@ -36,7 +36,7 @@ class ViewPlan:
     op: uint8 [N,S], codes of `kdaug.views.ops`; 0 does nothing.
     argument: float64 [N,S,4], the arguments of each op, unused ones 0.
     resample: uint8 [N,S], index into RESAMPLES; used by shear, translate and rotate.
-    fill: uint8 [N,S,3], colour of pixels from outside the image (grey images use channel 0).
+    fill: uint8 [N,S,3], color of pixels from outside the image (gray images use channel 0).
     size, output_size: (height, width) in pixels before and after all steps.
     """
 

@@ -1,4 +1,4 @@
-"""How a space turns an op and its level into the op's arguments. `kdaug.views.spaces` defines the spaces."""
+"""How a space turns an op and its level into the op's arguments. `kdaug.views.space_tables` defines the spaces."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Floats = NDArray[np.float64]
 Unit = Literal[
     "degrees",
     "shear",  # Pillow's coefficient
-    "shear degrees",  # about the image's centre
+    "shear degrees",  # about the image's center
     "pixels",
     "side fraction",  # of the image's side along the op's axis; for cutout of the shorter side, square inside the image
-    "half side",  # pixels: half the side of a square centred on any pixel
+    "half side",  # pixels: half the side of a square centered on any pixel
     "side",  # pixels: the side of such a square, rounded down to an even number
     "width fraction",  # side of a square as a fraction of the image's width, drawn as in Fast AutoAugment
     "threshold",
@@ -50,7 +50,7 @@ class Space:
     """The ops of one system and what their levels mean.
 
     ops: range of each op's argument, None for ops without argument. RandAugment draws by position in this table.
-    fill: colour of pixels from outside the image; "mean" is the dataset's mean. cutout_fill: colour of cutouts; None:
+    fill: color of pixels from outside the image; "mean" is the dataset's mean. cutout_fill: color of cutouts; None:
     `fill`.
     resample: the filter; each op draws one if there are several.
     full_level: the level at which ranges reach at_max. limit: the largest level allowed; None: any. limit_note: what
@@ -150,8 +150,8 @@ class Space:
             argument[:, 2] = side
         elif op_range.unit == "width fraction":
             for axis, (word, length) in enumerate([(x, width), (y, height)]):
-                centre = length + (1 - length) * uniform(word)  # np.random.uniform(w) draws from w to 1
-                start = np.trunc(np.maximum(0, centre - value / 2))
+                center = length + (1 - length) * uniform(word)  # np.random.uniform(w) draws from w to 1
+                start = np.trunc(np.maximum(0, center - value / 2))
                 end = np.trunc(np.minimum(length, start + value))  # PIL's rectangle includes both corners
                 argument[:, axis], argument[:, 2 + axis] = start, np.where(value > 0, end - start + 1, 0)
         else:

@@ -181,7 +181,7 @@ def _to_array(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8
         return _tensor_to_array(image)
     if mode not in _KEPT_MODES:
         if mode not in _CONVERTED_MODES:
-            raise InputError(f"ViewTransform: an image of mode {mode} has no 8-bit colours", "convert it to L or RGB")
+            raise InputError(f"ViewTransform: an image of mode {mode} has no 8-bit colors", "convert it to L or RGB")
         image = image.convert("RGB")
     channels = 1 if mode == "L" else 3
     width, height = image.size

@@ -46,7 +46,7 @@ def lines_with_points(axes: Axes) -> list[tuple[str, list[float], list[float]]]:
     ]
 
 
-def test_colour_of_curves_is_the_magnitude(groups: WriteGroups) -> None:
+def test_color_of_curves_is_the_magnitude(groups: WriteGroups) -> None:
     figure = group_curves(groups(TABLE1))
     lines = figure.axes[1].get_lines()
     assert [line.get_ydata()[0] for line in lines] == [50.0 + index for index in range(16)]

@@ -36,11 +36,11 @@ def wait(workers: LocalWorkers, count: int) -> dict[str, int]:
 def test_each_job_has_its_own_gpu_and_its_exit_code(tmp_path: Path) -> None:
     workers = LocalWorkers(2)
     start(workers, "a", "echo $CUDA_VISIBLE_DEVICES; exit 3", tmp_path / "a")
-    assert workers.has_room()
+    assert workers.can_start()
     start(workers, "b", "echo $CUDA_VISIBLE_DEVICES", tmp_path / "b")
-    assert not workers.has_room()
+    assert not workers.can_start()
     assert wait(workers, 2) == {"a": 3, "b": 0}
-    assert workers.has_room()
+    assert workers.can_start()
     assert workers.poll() == {}
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["3\n", "5\n"]
 

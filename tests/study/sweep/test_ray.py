@@ -139,7 +139,7 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 def run_until_full(workers: RayWorkers) -> int:
     """Starts jobs while there is room; their number."""
     for count in range(20):
-        if not workers.has_room():
+        if not workers.can_start():
             return count
         workers.start(Job(f"job{count + 1}", Path("nowhere"), ("train",)), Path("log"))
     raise AssertionError("there is always room")
@@ -178,7 +178,7 @@ def test_poll_returns_exit_codes_and_1_for_a_lost_job(fake_ray: FakeRay) -> None
     fake_ray.results = {1: 0, 3: fake_ray.exceptions.RayError()}
     assert workers.poll() == {"job1": 0, "job3": 1}
     assert workers.poll() == {}
-    assert workers.has_room()
+    assert workers.can_start()
 
 
 def test_missing_ray_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ class FakeWorkers:
         self.running: list[str] = []
         self.max_running, self.stopped = 0, False
 
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         return len(self.running) < self.max_jobs
 
     def start(self, job: Job, log: Path) -> None:

@@ -119,7 +119,7 @@ def gains_figure(results: Sequence[CellResult]) -> Figure:
     axes.errorbar(positions, [gain.mean for gain in gains], half_widths, fmt="o", capsize=3, label="ours")
     points = [(x, gain) for x, gain in zip(positions, published, strict=True) if gain is not None]
     if points:
-        axes.plot(*zip(*points, strict=True), "x", color="grey", label="the paper's")
+        axes.plot(*zip(*points, strict=True), "x", color="gray", label="the paper's")
     axes.axhline(0, color="black", lw=0.8)
     axes.set_xticks(positions, [textwrap.fill(row, 14) for row in rows])
     axes.set_ylabel("points gained")

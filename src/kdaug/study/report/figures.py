@@ -38,10 +38,10 @@ def group_curves(groups: Sequence[Group]) -> Figure:
 
 
 def _styles(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Colour and line style of each group.
+    """Color and line style of each group.
 
-    The setting with the most numeric values gives the colour, from dark to light. All others together give the line
-    style. Without a numeric setting, or with too few line styles, each group has its own colour.
+    The setting with the most numeric values gives the color, from dark to light. All others together give the line
+    style. Without a numeric setting, or with too few line styles, each group has its own color.
     """
     color_setting = max(groups[0].varied, key=lambda name: len(_numbers(name, groups)), default=None)
     numbers = _numbers(color_setting, groups) if color_setting else []
@@ -51,7 +51,7 @@ def _styles(groups: Sequence[Group]) -> list[dict[str, Any]]:
     styles = list[dict[str, Any]]()
     for group in groups:
         number, label = group.varied[color_setting], _label_without(color_setting, group)
-        color = colormaps["viridis"](0.9 * numbers.index(number) / (len(numbers) - 1)) if number in numbers else "grey"
+        color = colormaps["viridis"](0.9 * numbers.index(number) / (len(numbers) - 1)) if number in numbers else "gray"
         styles.append({"color": color, "ls": _LINE_STYLES[others.index(label)]})
     return styles
 
@@ -105,7 +105,7 @@ def error_by_setting(name: str, groups: Sequence[Group]) -> Figure:
         axes.errorbar(x, y, deviations, marker="o", ms=4, capsize=2, label=_wrap(label), **_distinct_style(index))
     for index, group in enumerate(constant):
         label = _wrap(_label_without(name, group))
-        axes.axhline(group.mean, ls=_LINE_STYLES[index % len(_LINE_STYLES)], lw=1, color="grey", label=label)
+        axes.axhline(group.mean, ls=_LINE_STYLES[index % len(_LINE_STYLES)], lw=1, color="gray", label=label)
     _set_ticks(axes, _numbers(name, groups))
     axes.set_xlabel(name)
     axes.set_ylabel("error, %")

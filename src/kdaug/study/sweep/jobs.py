@@ -158,7 +158,7 @@ def _write_recipe(name: str, recipe: Recipe, folder: Path) -> Path:
 
 
 def _plan_label_jobs(runs: Iterable[_PlannedRun], folder: Path) -> dict[str, Job]:
-    """The labelling job of each run that has not begun and shares its views and teacher with another, by run name."""
+    """The labeling job of each run that has not begun and shares its views and teacher with another, by run name."""
     groups = dict[str, list[_PlannedRun]]()
     for run in runs:
         if run.recipe.teacher.source != "none" and run.recipe.supervision.when == "all":

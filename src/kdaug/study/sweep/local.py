@@ -33,7 +33,7 @@ class LocalWorkers:
             raise InputError(f"the number of jobs at once is {max_jobs}, but must be from 1 to {limit} on this machine")
         self._slots: list[tuple[Job, subprocess.Popen[bytes]] | None] = [None] * max_jobs
 
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         """Whether fewer than `max_jobs` processes run."""
         return None in self._slots
 

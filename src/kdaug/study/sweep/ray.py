@@ -59,7 +59,7 @@ class RayWorkers:
         by_gpus = (machine.get("GPU", 0) // self._gpus if self._gpus else float("inf") for machine in machines)
         return int(sum(min(jobs) for jobs in zip(by_cpus, by_gpus, strict=True)))
 
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         """Whether the cluster and `max_jobs` allow another job."""
         limit = self._capacity() if self._max_jobs is None else min(self._capacity(), self._max_jobs)
         return len(self._running) < limit
@@ -104,7 +104,7 @@ def run_job(job: Job, folder: str, log: Path) -> int:
             while process.poll() is None:  # not wait(): Ray's cancellation does not interrupt a blocking system call
                 time.sleep(_POLL_SECONDS)
             return process.returncode
-        except KeyboardInterrupt:  # the task was cancelled
+        except KeyboardInterrupt:  # the task was canceled
             process.send_signal(signal.SIGTERM)
             return process.wait()
 

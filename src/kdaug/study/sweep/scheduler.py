@@ -44,7 +44,7 @@ def run_jobs(
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     statuses = _initial_statuses(jobs, {} if retry else read_failures(folder))
-    with _as_ctrl_c(signal.SIGTERM, signal.SIGHUP):
+    with _sigterm_as_keyboard_interrupt(signal.SIGTERM, signal.SIGHUP):
         try:
             while True:
                 for name, code in workers.poll().items():
@@ -63,7 +63,7 @@ def run_jobs(
 
 
 @contextmanager
-def _as_ctrl_c(*signals: signal.Signals) -> Iterator[None]:
+def _sigterm_as_keyboard_interrupt(*signals: signal.Signals) -> Iterator[None]:
     """Makes each of `signals` act like Ctrl-C, except those that are ignored, such as SIGHUP under nohup."""
     before = {each: handler for each in signals if (handler := signal.getsignal(each)) is not signal.SIG_IGN}
     for each in before:
@@ -76,7 +76,7 @@ def _as_ctrl_c(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _initial_statuses(jobs: Sequence[Job], failures: Mapping[str, str]) -> dict[str, JobStatus]:
-    """A teacher or labelling job counts as finished if no job that still has to run depends on it."""
+    """A teacher or labeling job counts as finished if no job that still has to run depends on it."""
     statuses = {job.name: JobStatus(job) for job in jobs}
     dependencies = {job.depends_on for job in jobs}
     needed = set[str | None]()
@@ -109,7 +109,7 @@ def _update_waiting(status: JobStatus, statuses: Mapping[str, JobStatus], worker
         status.state = "elsewhere"
     elif _is_finished(job):
         status.state = "finished"
-    elif workers.has_room():
+    elif workers.can_start():
         workers.start(job, logs / f"{job.name}.log")
         status.state = "running"
     else:

@@ -12,7 +12,7 @@ from kdaug.study.sweep.jobs import Job
 class Workers(Protocol):
     """Runs jobs as processes and reports their exit codes."""
 
-    def has_room(self) -> bool:
+    def can_start(self) -> bool:
         """Whether another job can be started now."""
 
     def start(self, job: Job, log: Path) -> None:

@@ -1,7 +1,7 @@
 """Affine transforms with bilinear and bicubic filters, in float64 as in Pillow.
 
-Images are uint8 [H,W*C] of one size, `matrix` is as in `affine_nearest`, and `colors` is a row of the fill colour. Each
-row takes three passes, which LLVM vectorises: compute the source coordinates, gather the taps (the neighbouring
+Images are uint8 [H,W*C] of one size, `matrix` is as in `affine_nearest`, and `colors` is a row of the fill color. Each
+row takes three passes, which LLVM vectorises: compute the source coordinates, gather the taps (the neighboring
 pixels; outside the image the nearest pixel of the edge), and interpolate.
 """
 
@@ -90,7 +90,7 @@ def _axis_taps(offsets, weights, coordinates, size, stride, channels):
     coordinates: float64 [n], overwritten. offsets: output, uint32 [taps,>=n], in bytes. weights: output, float64
     [>=n*C], the distance of each coordinate from its lower tap, repeated for each channel.
 
-    Returns whether to interpolate. If a filter of two taps has all coordinates at pixel centres, the first tap is
+    Returns whether to interpolate. If a filter of two taps has all coordinates at pixel centers, the first tap is
     enough: the result is False, and only its offsets are written.
     """
     count, taps = len(coordinates), len(offsets)
@@ -150,7 +150,7 @@ def _lerp(first, second, t):
 
 @kernel
 def _interpolate_linear(out, taps, t):
-    """Linear interpolation along one axis; along the other all coordinates are at pixel centres."""
+    """Linear interpolation along one axis; along the other all coordinates are at pixel centers."""
     first, second = taps[0], taps[1]
     for i in range(len(out)):
         out[i] = np.uint8(np.int32(_lerp(np.float64(first[i]), np.float64(second[i]), t[i])))

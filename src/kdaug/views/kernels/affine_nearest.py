@@ -1,7 +1,7 @@
 """Affine transforms with the nearest filter, by the three algorithms of Pillow.
 
 `matrix` is (a, b, c, d, e, f): pixel (x, y) of the target is taken from (a x + b y + c, d x + e y + f) of the source,
-both at pixel centres. Images are uint8 [H,W*C] of one size; `colors` is a row of the fill colour.
+both at pixel centers. Images are uint8 [H,W*C] of one size; `colors` is a row of the fill color.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Enhancements: blends of an image with black, its mean grey, its greyscale version or its smoothed version.
+"""Enhancements: blends of an image with black, its mean gray, its grayscale version or its smoothed version.
 
 As in Pillow, the second image is called degenerate. Each value is d + factor * (v - d) in float32 (a multiplication,
 then an addition), clipped to 0..255 and truncated. With an infinite factor and v = d the result is NaN, which Pillow
@@ -32,7 +32,7 @@ def _blend_with_constant(pixels, constant, factor):
 
 
 @kernel
-def _grey(red, green, blue):
+def _gray(red, green, blue):
     """Pillow's luma of one pixel, 0..255."""
     return (19595 * np.int32(red) + 38470 * np.int32(green) + 7471 * np.int32(blue) + 32768) >> 16
 
@@ -47,7 +47,7 @@ def contrast(pixels, channels, factor):
     total = 0
     if channels == 3:
         for i in range(len(pixels) // 3):
-            total += _grey(pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2])
+            total += _gray(pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2])
     else:
         for i in range(len(pixels)):
             total += pixels[i]
@@ -62,10 +62,10 @@ def color(pixels, channels, factor):
     factor = np.float32(factor)
     for i in range(len(pixels) // 3):
         red, green, blue = pixels[3 * i], pixels[3 * i + 1], pixels[3 * i + 2]
-        grey = np.float32(np.int32(_grey(red, green, blue)))
-        pixels[3 * i] = _blend(grey, np.float32(red), factor)
-        pixels[3 * i + 1] = _blend(grey, np.float32(green), factor)
-        pixels[3 * i + 2] = _blend(grey, np.float32(blue), factor)
+        gray = np.float32(np.int32(_gray(red, green, blue)))
+        pixels[3 * i] = _blend(gray, np.float32(red), factor)
+        pixels[3 * i + 1] = _blend(gray, np.float32(green), factor)
+        pixels[3 * i + 2] = _blend(gray, np.float32(blue), factor)
 
 
 @kernel
@@ -85,7 +85,7 @@ def sharpness(source, target, channels, factor):
 
 @kernel
 def _smooth_line(above, line, below, smoothed, sums, channels):
-    """Writes the 3 x 3 mean with centre weight 5 to `smoothed`, except the first and last pixel. sums: scratch memory.
+    """Writes the 3 x 3 mean with center weight 5 to `smoothed`, except the first and last pixel. sums: scratch memory.
 
     Sums have 16 bits, and the division by 13 is a multiplication and a shift, which have vector instructions:
     (total + 6.5) / 13 = (2 * total + 13) * 20165 / 2^19, exact after truncation for totals up to 13 * 255.

@@ -114,7 +114,7 @@ def _apply_out_of_place(source, target, colors, channels, code, a, resample, bil
 
 @kernel
 def _fill_row(colors, width, channels, fill):
-    """Sets the first `width` pixels of `colors` to the fill colour."""
+    """Sets the first `width` pixels of `colors` to the fill color."""
     for x in range(width):
         for channel in range(channels):
             colors[x * channels + channel] = fill[channel]
@@ -131,6 +131,6 @@ def _matrix(code, a, height, width):
         return 1.0, 0.0, a[0], 0.0, 1.0, 0.0
     if code == _TRANSLATE_Y:
         return 1.0, 0.0, 0.0, 0.0, 1.0, a[0]
-    cosine, sine = a[0], a[1]  # rotate, about the centre
+    cosine, sine = a[0], a[1]  # rotate, about the center
     x, y = width / 2.0, height / 2.0
     return cosine, sine, cosine * -x + sine * -y + x, -sine, cosine, -sine * -x + cosine * -y + y

@@ -30,7 +30,7 @@ def _clip_interval(start, length, size):
 
 @kernel
 def erase(pixels, colors, channels, left, top, width, height):
-    """Fills the part of a rectangle inside the image. colors: a row of the fill colour, uint8 [>=W*C]."""
+    """Fills the part of a rectangle inside the image. colors: a row of the fill color, uint8 [>=W*C]."""
     first_row, last_row = _clip_interval(top, height, pixels.shape[0])
     first, last = _clip_interval(left, width, pixels.shape[1] // channels)
     if last > first:

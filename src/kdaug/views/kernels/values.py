@@ -1,7 +1,7 @@
 """Ops that map each value independently, by arithmetic or by a table of 256 values per channel.
 
 `pixels` is uint8 [H*W*C], one image, changed in place. Arithmetic is used where LLVM vectorises it, because table
-look-ups cannot be vectorised.
+look-ups cannot be vectorized.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _apply_tables(pixels, tables, channels):
 def _histograms(pixels, channels):
     """The histogram of each channel, int32 [C,256].
 
-    Even and odd pixels have separate counters: neighbours are often equal, and incrementing one counter twice in a row
+    Even and odd pixels have separate counters: neighbors are often equal, and incrementing one counter twice in a row
     has to wait for the first result.
     """
     counts = np.zeros((2 * channels, 256), np.int32)

@@ -15,7 +15,7 @@ from kdaug.errors import InputError, did_you_mean, one_line
 from kdaug.views.plan import Color
 from kdaug.views.policies.standard import CIFAR_MEAN
 from kdaug.views.policies.sub_policies import Step, SubPolicies
-from kdaug.views.spaces import get_space
+from kdaug.views.space_tables import get_space
 
 _KEYS = ["space", "sub_policies"]
 _EXAMPLE = "a list such as [[rotate, 0.5, 9], [invert, 0.2, 0]]"

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
 from kdaug.rng import Stream, integers_below, random_words, uniform
-from kdaug.views.draw import OpTable, RandomWords
+from kdaug.views.draw_plan import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import get_space
+from kdaug.views.space_tables import get_space
 
 MAX_OPS = 64
 WORDS_PER_OP = 8
@@ -24,9 +24,9 @@ WORDS_PER_OP = 8
 class RandAugment:
     """`num_ops` ops drawn uniformly with replacement, all at one magnitude (Cubuk et al., arXiv 1909.13719).
 
-    num_ops: 1..MAX_OPS. magnitude: a level of the space. space: name in `kdaug.views.spaces`, which defines what the
-    magnitude means. mean: fill (r, g, b) 0..255 for spaces that fill with the dataset's mean. ops: the ops to choose
-    from; None: all ops of the space. Raises InputError if an argument is out of range or the space lacks an op.
+    num_ops: 1..MAX_OPS. magnitude: a level of the space. space: name in `kdaug.views.space_tables`, which defines what
+    the magnitude means. mean: fill (r, g, b) 0..255 for spaces that fill with the dataset's mean. ops: the ops to
+    choose from; None: all ops of the space. Raises InputError if an argument is out of range or the space lacks an op.
     """
 
     num_ops: int

@@ -19,7 +19,7 @@ from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
 from kdaug.views.policies.sub_policies import PUBLISHED, SubPolicies, published_policy
 from kdaug.views.policies.trivialaugment import TrivialAugment
-from kdaug.views.spaces import RANDAUGMENT_PAPER_OPS
+from kdaug.views.space_tables import RANDAUGMENT_PAPER_OPS
 
 SPEC_DESCRIPTIONS = {
     "none": "no augmentation",
@@ -108,17 +108,17 @@ def pin_policy_files(spec: str) -> str:
     return ",".join(_pin(part) if part.startswith("file:") else part for part in spec.split(","))
 
 
-def policy_from_views(views: Views, mean: Color, cropped_at_decoding: bool, epochs: int | None = None) -> Policy:
+def policy_from_views(views: Views, mean: Color, crops_while_decoding: bool, epochs: int | None = None) -> Policy:
     """The policy of a recipe: augmentation, crop, flip and cutout in the usual order.
 
     With views.crop pad the order is that of the AutoAugment release for CIFAR (arXiv 1805.09501): policy, pad-crop,
     flip, cutout. Otherwise it is that of tensorflow/tpu for ImageNet: flip, policy, cutout, after a random resized crop
-    if images are decoded for each epoch (`cropped_at_decoding`).
+    if images are decoded for each epoch (`crops_while_decoding`).
 
     mean: the fill (r, g, b) 0..255 of padding and cutout. epochs: length of the run, which schedules such as PBA need.
     Raises InputError for settings that do not fit together, and as `create_policy`.
     """
-    if views.crop == "random-resized" and not cropped_at_decoding:
+    if views.crop == "random-resized" and not crops_while_decoding:
         raise InputError(
             "views.crop random-resized needs data.name folder, shards or hub", "set views.crop to pad or none"
         )

@@ -28,7 +28,7 @@ class NoPolicy:
 
 @dataclass(frozen=True)
 class PadCrop:
-    """Pads `pad` pixels of colour `fill` on each side, then crops to the original size at a uniform offset."""
+    """Pads `pad` pixels of color `fill` on each side, then crops to the original size at a uniform offset."""
 
     pad: int
     fill: Color
@@ -58,7 +58,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Fills a square of `side` pixels with `fill`; its centre is uniform over the pixels (arXiv 1708.04552)."""
+    """Fills a square of `side` pixels with `fill`; its center is uniform over the pixels (arXiv 1708.04552)."""
 
     side: int
     fill: Color
@@ -66,10 +66,10 @@ class Cutout:
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         height, width = size
-        centre = integers_below(random_words(seed, epoch, indices, Stream.CUTOUT, 2), (width, height))
-        plan = empty_plan(len(centre), 1, size, self.fill)
+        center = integers_below(random_words(seed, epoch, indices, Stream.CUTOUT, 2), (width, height))
+        plan = empty_plan(len(center), 1, size, self.fill)
         plan.op[:] = CODES["cutout"]
-        plan.argument[:, 0, :2] = centre - self.side // 2
+        plan.argument[:, 0, :2] = center - self.side // 2
         plan.argument[:, 0, 2] = self.side
         return plan
 
@@ -88,7 +88,7 @@ class RandomErasing:
 
     As in timm and torchvision, the area is uniform and the aspect ratio log-uniform within the ranges of `space` (one
     of ERASING_SPACES), and up to ten rectangles are drawn until one is smaller than the image. Those libraries fill
-    normalised images with 0. Views are uint8, so here `fill` (the mean) is set before normalisation. Raises InputError
+    normalized images with 0. Views are uint8, so here `fill` (the mean) is set before normalization. Raises InputError
     for a probability outside 0..1 and for an unknown space.
     """
 

@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError
 from kdaug.rng import Stream, integers_below, random_words, uniform
-from kdaug.views.draw import OpTable, RandomWords
+from kdaug.views.draw_plan import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import get_sub_policy_space
+from kdaug.views.space_tables import get_sub_policy_space
 
 Step = tuple[str, float, float]
 """(op, probability 0..1, level)"""

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from kdaug.errors import InputError
 from kdaug.rng import Stream, integers_below, random_words
-from kdaug.views.draw import OpTable, RandomWords
+from kdaug.views.draw_plan import OpTable, RandomWords
 from kdaug.views.plan import Color, Size, ViewPlan
 from kdaug.views.policies.standard import CIFAR_MEAN
-from kdaug.views.spaces import get_space
+from kdaug.views.space_tables import get_space
 
 LEVELS = 31
 """Number of levels to draw from."""

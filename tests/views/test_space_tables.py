@@ -91,14 +91,14 @@ def test_half_of_the_signed_arguments_are_negative(op: str) -> None:
 
 
 @pytest.mark.parametrize(("magnitude", "half"), [(9, 36), (15, 60), (28, 112)])
-def test_tpu_cutout_centres_are_uniform(magnitude: float, half: int) -> None:
+def test_tpu_cutout_centers_are_uniform(magnitude: float, half: int) -> None:
     height, width = 4, 6
     x, y, side = arguments(drawn(TPU, magnitude, (height, width), count=16 * 1500), "cutout").T
     assert set(side) == {2 * half}
-    centres = np.stack([y, x]) + half
-    assert centres.min() == 0
-    assert centres.max(axis=1).tolist() == [height - 1, width - 1]
-    assert_uniform(np.bincount((centres[0] * width + centres[1]).astype(int), minlength=height * width))
+    centers = np.stack([y, x]) + half
+    assert centers.min() == 0
+    assert centers.max(axis=1).tolist() == [height - 1, width - 1]
+    assert_uniform(np.bincount((centers[0] * width + centers[1]).astype(int), minlength=height * width))
 
 
 def rows_with(plan: ViewPlan, op: str) -> Iterable[int]:
@@ -126,7 +126,7 @@ def test_tpu_posterize_and_solarize_are_strongest_at_0() -> None:
     assert_array_equal(inverted, 255 - images)
 
 
-def test_tpu_fills_with_grey_and_does_not_filter() -> None:
+def test_tpu_fills_with_gray_and_does_not_filter() -> None:
     images, views = views_with("translate-x", 28)
     assert (views == 128).all()
     images, views = views_with("rotate", 15)
@@ -169,7 +169,7 @@ def test_paper_shear_angles_are_uniform_up_to_m_tenths(op: str, other_side: int,
 
 
 @pytest.mark.parametrize("size", [(15, 21), (21, 15), (1, 1), (7, 7)])
-def test_paper_shear_does_not_move_the_centre_line(size: tuple[int, int]) -> None:
+def test_paper_shear_does_not_move_the_center_line(size: tuple[int, int]) -> None:
     images = noise(300, size)
     plan = drawn(PAPER, 8, size, count=300)
     views = kdaug.apply(images, plan)

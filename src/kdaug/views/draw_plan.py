@@ -97,6 +97,6 @@ class OpTable:
             resample = np.full(op.shape, self._filters[0])
         else:
             resample = self._filters.take(integers_below(words.resample, len(self._filters)))
-        # broadcasting one colour is faster than indexing
+        # broadcasting one color is faster than indexing
         fill = np.broadcast_to(self._fill[0], (*op.shape, 3)).copy() if self._one_fill else self._fill[entry]
         return ViewPlan(op, argument, resample, fill, size, size)

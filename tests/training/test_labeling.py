@@ -1,4 +1,4 @@
-"""Filling label stores: what is refused, and how labelling is resumed, repaired, locked and shared."""
+"""Filling label stores: what is refused, and how labeling is resumed, repaired, locked and shared."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from support.runs import store_content
 
 from kdaug import InputError
 from kdaug.config import Recipe
-from kdaug.training import labelling
-from kdaug.training.labelling import LabelRequest, label_views
+from kdaug.training import labeling
+from kdaug.training.labeling import LabelRequest, label_views
 
 EXACT = LabelRequest(precision="float32")
 
@@ -44,10 +44,10 @@ def test_labels_that_cannot_be_stored_are_refused(
     assert not (tmp_path / "store").exists()
 
 
-def test_labelling_resumes_after_the_files_already_written(
+def test_labeling_resumes_after_the_files_already_written(
     recipe_with_teacher: Recipe, label_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute_file, epochs = labelling._compute_file, []
+    compute_file, epochs = labeling._compute_file, []
 
     def stop_in_the_second(*arguments: Any) -> Any:
         epochs.append(arguments[3].epoch)
@@ -55,7 +55,7 @@ def test_labelling_resumes_after_the_files_already_written(
             raise KeyboardInterrupt
         return compute_file(*arguments)
 
-    monkeypatch.setattr(labelling, "_compute_file", stop_in_the_second)
+    monkeypatch.setattr(labeling, "_compute_file", stop_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         label_views(recipe_with_teacher, tmp_path / "store", EXACT)
     label_views(recipe_with_teacher, tmp_path / "store", EXACT)
@@ -78,7 +78,7 @@ def test_other_folders_and_stores_are_not_overwritten(
 def test_a_full_disk_is_noticed_before_anything_is_written(
     recipe_with_teacher: Recipe, run_with_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(labeling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(InputError, match=r"the disk has less than .* MB left; store fewer epochs or classes"):
         label_views(recipe_with_teacher, tmp_path / "store", EXACT)
     assert [path.name for path in (tmp_path / "store").iterdir()] == [".lock"]
@@ -87,13 +87,13 @@ def test_a_full_disk_is_noticed_before_anything_is_written(
 def test_folders_are_checked_before_the_teacher_is_trained(
     recipe_with_teacher: Recipe, label_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(labelling, "get_or_train_teacher", lambda *_: pytest.fail("the teacher must not be loaded"))
+    monkeypatch.setattr(labeling, "get_or_train_teacher", lambda *_: pytest.fail("the teacher must not be loaded"))
     (tmp_path / "file").write_text("text")
     with pytest.raises(InputError, match="exists and is not a label store"):
         label_views(recipe_with_teacher, tmp_path / "file", EXACT)
     with pytest.raises(InputError, match=r"is another label store \(precision: float32 -> float16\)"):
         label_views(recipe_with_teacher, label_store, LabelRequest())
-    monkeypatch.setattr(labelling.os, "access", lambda *_: False)
+    monkeypatch.setattr(labeling.os, "access", lambda *_: False)
     with pytest.raises(InputError, match="/proc is not writable; choose another folder"):
         label_views(recipe_with_teacher, Path("/proc/labels"), EXACT)
 
@@ -152,7 +152,7 @@ def test_a_store_that_another_process_fills_is_not_changed(
     assert store_content(folder) == store_content(label_store)
 
 
-def test_several_processes_share_the_labelling(recipe_with_teacher: Recipe, label_store: Path, tmp_path: Path) -> None:
+def test_several_processes_share_the_labeling(recipe_with_teacher: Recipe, label_store: Path, tmp_path: Path) -> None:
     ranks = start_ranks(2, label_views, recipe_with_teacher, tmp_path / "store", EXACT)
     assert ranks.wait() == [0, 0]
     assert store_content(tmp_path / "store") == store_content(label_store)

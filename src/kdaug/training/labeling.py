@@ -34,7 +34,7 @@ from kdaug.supervision.manifest import (
     write_manifest,
 )
 from kdaug.supervision.records import (
-    EpochFile,
+    LabelFile,
     empty_records,
     epoch_files,
     has_clean_label_log_probs,
@@ -91,8 +91,8 @@ def label_views(recipe: Recipe, folder: Path, request: LabelRequest) -> None:
 
 def teacher_digest(teacher: Teacher) -> str:
     """16 hexadecimal digits that differ if the teacher's weights or its preprocessing differ."""
-    outputs = None if teacher.outputs is None else teacher.outputs.tolist()  # the same on any device
-    sha256 = hashlib.sha256(repr((teacher.input_format, outputs)).encode())
+    class_indices = None if teacher.class_indices is None else teacher.class_indices.tolist()  # the same on any device
+    sha256 = hashlib.sha256(repr((teacher.input_format, class_indices)).encode())
     for name, tensor in sorted(teacher.network.state_dict().items()):
         sha256.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return sha256.hexdigest()[:16]
@@ -164,7 +164,7 @@ def _existing_manifest(manifest: Manifest, folder: Path) -> Manifest | None:
 
 def _open_store(
     context: TrainContext, manifest: Manifest, epochs: Iterable[int], folder: Path, lock: ExitStack
-) -> list[EpochFile]:
+) -> list[LabelFile]:
     """Creates the store if it is new, locks it until `lock` is closed, and returns the files still to be written."""
     folder.mkdir(parents=True, exist_ok=True)
     lock.enter_context(lock_directory(folder, "filled"))
@@ -186,7 +186,7 @@ def _open_store(
 
 
 def _fill(
-    context: TrainContext, teacher: Teacher, manifest: Manifest, missing: Sequence[EpochFile], folder: Path
+    context: TrainContext, teacher: Teacher, manifest: Manifest, missing: Sequence[LabelFile], folder: Path
 ) -> None:
     """Writes the `missing` files, and the clean log-probabilities if they are missing. The ranks share each file."""
     dist = context.dist
@@ -195,14 +195,14 @@ def _fill(
         dist.run_on_rank0(lambda: write_clean_label_log_probs(clean, manifest, folder))
     with progress_bar(context.console) as bar:
         views = sum(file.end - file.first for file in missing)
-        task = bar.add_task("labelling", total=views, speed="", figures="")
+        task = bar.add_task("labeling", total=views, speed="", figures="")
         for file in missing:
             records = _compute_file(context, teacher, manifest, file, partial(bar.advance, task))
             dist.run_on_rank0(partial(write_records, records, file, manifest, folder))
 
 
 def _compute_file(
-    context: TrainContext, teacher: Teacher, manifest: Manifest, file: EpochFile, advance: Callable[[int], None]
+    context: TrainContext, teacher: Teacher, manifest: Manifest, file: LabelFile, advance: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """The records of a file. The batches do not depend on the number of ranks; each rank computes a share of them."""
     dist, computed = context.dist, list[tuple[Indices, dict[str, Tensor]]]()
@@ -220,7 +220,7 @@ def _compute_file(
 
 def split_into_batches(context: TrainContext, epoch: int, indices: Indices) -> list[Indices]:
     """`indices` in batches for the teacher."""
-    if context.mixes_images(epoch):  # in the epoch's order partners are neighbours, so few views are made twice
+    if context.mixes_images(epoch):  # in the epoch's order partners are neighbors, so few views are made twice
         indices = epoch_order(context, epoch, indices)
     return np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))
 
