@@ -36,7 +36,7 @@ from kdaug.config import Network, Recipe
 from kdaug.recipes import named_recipe
 from kdaug.supervision import LabelStore, SoftLabelSource, StoredSoftLabels, Teacher
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest, write_manifest
-from kdaug.supervision.records import epoch_files, make_records, write_clean_label_log_probs, write_records
+from kdaug.supervision.records import epoch_files, make_records, write_records, write_unaugmented_label_log_probs
 from kdaug.training import train
 from kdaug.training.labeling import LabelRequest, label_views
 from training_benchmark.steps import TrainLoop, online_soft_labels
@@ -64,7 +64,7 @@ def random_store(folder: Path, views: int, k: int) -> LabelStore:
             chunks.append(make_records(torch.randn(len(labels), CLASSES, generator=generator) * 4, labels, manifest))
         records = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
         write_records(records, part, manifest, folder)
-    write_clean_label_log_probs(torch.zeros(views), manifest, folder)
+    write_unaugmented_label_log_probs(torch.zeros(views), manifest, folder)
     return LabelStore(folder, manifest)
 
 

@@ -30,7 +30,7 @@ def training_markdown(report: TrainingReport) -> str:
 
 
 def _settings(settings: Settings) -> str:
-    compiled = ", compiled" if settings.compiled else ""
+    compiled = ", compiled" * settings.compiled + " (CUDA graphs)" * settings.cuda_graphs
     return (
         f"{settings.network}, {settings.precision}{compiled}, batch {settings.batch}. Teacher: {settings.teacher}. "
         f"{settings.images}. Views: `{settings.policy}`, pad-crop and flip. {settings.rounds} rounds, in each of which "

@@ -29,6 +29,7 @@ class Settings:
     rounds: int
     untimed: int
     steps: int
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)

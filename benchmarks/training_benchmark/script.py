@@ -49,8 +49,8 @@ def run_training_benchmark(
 def workload_of(args: argparse.Namespace, policy: str, k: int, resources: ExitStack) -> TrainWorkload:
     """The workload that the flags describe, with `policy` and the teacher's top `k` classes."""
     folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="kdaug-bench-")))
-    recipe = bench_recipe(args.network, args.batch, policy, k, folder, args.device, args.compile)
-    return prepare_workload(recipe, load_images(args.data), folder, resources)
+    recipe = bench_recipe(args.network, args.batch, policy, k, folder, args.device, args.compile, args.cuda_graphs)
+    return prepare_workload(recipe, load_images(args.data, args.image_size), folder, resources)
 
 
 def start_report(args: argparse.Namespace, workload: TrainWorkload, packages: Sequence[str] = ()) -> TrainingReport:
@@ -64,11 +64,12 @@ def start_report(args: argparse.Namespace, workload: TrainWorkload, packages: Se
         precision=str(context.precision).removeprefix("torch."),
         policy=context.recipe.views.policy,
         images=workload.source,
-        compiled=args.compile,
+        compiled=args.compile or args.cuda_graphs,
         default_threads=torch.get_num_threads(),
         rounds=args.rounds,
         untimed=UNTIMED[context.device.type],
         steps=args.steps,
+        cuda_graphs=args.cuda_graphs,
     )
     return TrainingReport(machine=this_machine(packages), load=[load_average()], settings=settings)
 
@@ -91,10 +92,12 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser = report_parser(description, "folder with CIFAR-100 (default: $KDAUG_DATA; without it, random images)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--network", help=f"a network of timm or kdaug (default: {_by_device(NETWORKS)})")
+    parser.add_argument("--image-size", type=positive_int, help="height and width of random images instead of CIFAR")
     parser.add_argument("--batch", type=positive_int, default=128, help="images per step (default: %(default)s)")
     parser.add_argument("--steps", type=positive_int, help=f"timed steps per turn (default: {_by_device(STEPS)})")
     parser.add_argument("--rounds", type=positive_int, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--compile", action="store_true", help="compile the networks with torch.compile")
+    parser.add_argument("--cuda-graphs", action="store_true", help="compile them, and replay CUDA graphs")
     return parser
 
 

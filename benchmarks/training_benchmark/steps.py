@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kdaug.device import autocast
+from kdaug.device import autocast, compile_if_set
 from kdaug.runs import RunDirectory
 from kdaug.supervision import SoftLabelSource
 from kdaug.training.batches import ViewBatch, training_batches
@@ -86,8 +86,7 @@ def bare_step(workload: TrainWorkload) -> OpenStep:
 
 def bare_step_with_teacher(workload: TrainWorkload) -> OpenStep:
     teacher = teacher_network(workload.context)
-    if workload.context.recipe.run.compile:
-        teacher.compile()
+    compile_if_set(teacher, workload.context.recipe.run)
     return always(BareStep(workload.context, teacher))
 
 

@@ -16,7 +16,7 @@ from kdaug.config import Network, Optimization, Recipe, Run, Supervision, Views
 from kdaug.data import ArrayImages, Dataset
 from kdaug.data.images import channel_mean_std
 from kdaug.data.named import class_names, read_cifar
-from kdaug.device import available_cores
+from kdaug.device import available_cores, compile_if_set
 from kdaug.networks import InputFormat, create_network
 from kdaug.supervision import Teacher
 from kdaug.training.batches import training_batches
@@ -24,6 +24,8 @@ from kdaug.training.context import TrainContext, build_context, check_trainable,
 from kdaug.training.resolve import resolve
 
 RANDOM_IMAGES = 50_000
+RANDOM_PHOTOS, PHOTO_CLASSES = 2_048, 1_000
+"""Number and classes of random images of another size than CIFAR's."""
 EPOCHS = 10_000
 """More than any benchmark trains: the training loop never ends, evaluates or saves a checkpoint."""
 TEMPERATURE = 2.0
@@ -59,8 +61,17 @@ class TrainWorkload:
         return available_cores() if self.on_gpu else 1
 
 
-def load_images(folder: Path | None) -> Images:
-    """CIFAR-100 from `folder` if it is there in an official format, otherwise random images of the same shape."""
+def load_images(folder: Path | None, side: int | None = None) -> Images:
+    """CIFAR-100 from `folder` if it is there in an official format, otherwise random images of the same shape.
+
+    side: height and width of random images with ImageNet's number of classes instead.
+    """
+    if side is not None:
+        train, val = _random_images(RANDOM_PHOTOS, side, PHOTO_CLASSES), _random_images(1, side, PHOTO_CLASSES)
+        mean, std = channel_mean_std(train.images)
+        names = tuple(map(str, range(PHOTO_CLASSES)))
+        dataset = Dataset("random", names, train, val, (side, side), mean, std, content=f"random-{side}")
+        return Images(dataset, f"{RANDOM_PHOTOS:,} training images: random bytes, {side} x {side}, 1,000 classes")
     cifar = read_cifar("cifar-100", folder) if folder else None
     train, val = cifar or (_random_images(RANDOM_IMAGES), _random_images(1))
     mean, std = channel_mean_std(train.images)
@@ -70,15 +81,16 @@ def load_images(folder: Path | None) -> Images:
     return Images(dataset, f"{len(train):,} training images: {source}")
 
 
-def _random_images(count: int) -> ArrayImages:
+def _random_images(count: int, side: int = 32, classes: int = 100) -> ArrayImages:
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return ArrayImages(images, generator.integers(0, 100, count))
+    images = generator.integers(0, 256, (count, side, side, 3), np.uint8)
+    return ArrayImages(images, generator.integers(0, classes, count))
 
 
 def bench_recipe(
-    network: str, batch: int, policy: str, k: int, folder: Path, device: str = "cpu", compiled: bool = False
-) -> Recipe:
+    network: str, batch: int, policy: str, k: int, folder: Path, device: str = "cpu", compiled: bool = False,
+    cuda_graphs: bool = False,
+) -> Recipe:  # fmt: skip
     """The recipe of all contenders; other settings have their defaults."""
     return Recipe(
         views=Views(policy=policy),
@@ -86,7 +98,12 @@ def bench_recipe(
         supervision=Supervision(weight=1.0, k=k, temperature=TEMPERATURE),
         optimization=Optimization(epochs=EPOCHS, global_batch=batch),
         run=Run(
-            dir=str(folder / "run"), device=device, compile=compiled, evaluate_every=EPOCHS, checkpoint_minutes=1e6
+            dir=str(folder / "run"),
+            device=device,
+            compile=compiled,
+            cuda_graphs=cuda_graphs,
+            evaluate_every=EPOCHS,
+            checkpoint_minutes=1e6,
         ),
     )
 
@@ -120,8 +137,7 @@ def bench_teacher(context: TrainContext) -> Teacher:
     """The teacher network as kdaug's Teacher."""
     teacher = Teacher(teacher_network(context), InputFormat(context.dataset.mean, context.dataset.std, None))
     teacher.to(context.device)
-    if context.recipe.run.compile:
-        teacher.network.compile()
+    compile_if_set(teacher.network, context.recipe.run)
     return teacher
 
 

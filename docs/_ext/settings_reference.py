@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from kdaug.config import Recipe
-from kdaug.config.check import describe_range
+from kdaug.config.checks import describe_range
 
 
 class SettingsReference(SphinxDirective):

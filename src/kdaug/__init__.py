@@ -18,19 +18,13 @@ if TYPE_CHECKING:
     from kdaug.training import train
     from kdaug.views import Policy, ViewDataset, ViewPlan, ViewTransform, apply, create_policy, plan_of
 
-_PACKAGE_OF = {
-    "Recipe": "kdaug.config",
-    "read_recipe": "kdaug.config",
-    "ViewDataset": "kdaug.views",
-    "Policy": "kdaug.views",
-    "ViewPlan": "kdaug.views",
-    "ViewTransform": "kdaug.views",
-    "apply": "kdaug.views",
-    "create_policy": "kdaug.views",
-    "plan_of": "kdaug.views",
-    "topk_divergence": "kdaug.supervision",
-    "train": "kdaug.training",
+_NAMES_BY_PACKAGE = {
+    "kdaug.config": ("Recipe", "read_recipe"),
+    "kdaug.supervision": ("topk_divergence",),
+    "kdaug.training": ("train",),
+    "kdaug.views": ("Policy", "ViewDataset", "ViewPlan", "ViewTransform", "apply", "create_policy", "plan_of"),
 }
+_PACKAGE_OF = {name: package for package, names in _NAMES_BY_PACKAGE.items() for name in names}
 
 __all__ = [
     "InputError",

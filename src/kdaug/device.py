@@ -6,13 +6,14 @@ import os
 from contextlib import AbstractContextManager
 
 import torch
+from torch import nn
 
 from kdaug import config
 from kdaug.errors import InputError
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device `name`; auto: cuda or else cpu; cuda: the GPU of local_rank. Raises InputError if it is not there."""
+    """The device `name`; auto: cuda or else cpu; cuda: the GPU of local_rank. InputError if it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -26,10 +27,26 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def make_deterministic(device: torch.device) -> None:
-    """Makes cuDNN and cuBLAS deterministic, which bit-exact resuming needs. Training may be a few per cent slower."""
+    """Makes cuDNN and cuBLAS deterministic, which bit-exact resuming needs. Training may be a few percent slower."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def check_cuda_graphs(run: config.Run, device: torch.device) -> None:
+    """Raises InputError if run.cuda_graphs is set, but cannot be used on `device` or together with run.shard."""
+    if run.cuda_graphs and device.type != "cuda":
+        raise InputError(f"run.cuda_graphs needs a GPU, but run.device is {device.type}")
+    if run.cuda_graphs and run.shard:
+        raise InputError("run.cuda_graphs cannot be used with run.shard")
+
+
+def compile_if_set(network: nn.Module, run: config.Run) -> None:
+    """Compiles `network` in place if run.compile or run.cuda_graphs is set."""
+    if run.cuda_graphs:
+        network.compile(mode="reduce-overhead")
+    elif run.compile:
+        network.compile()
 
 
 def available_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 
 class InputError(Exception):
@@ -26,6 +27,14 @@ def did_you_mean(word: str, known: list[str]) -> str:
     completed = sorted((name for name in known if word and name.startswith(word)), key=len)
     matches = completed or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def unknown_choice(kind: str, name: object, choices: Iterable[str]) -> InputError:
+    """The error for `name`, which is not a `kind` among `choices`: it suggests the closest choice, or lists all."""
+    known = list(choices)
+    suggestion = did_you_mean(str(name), known)
+    hint = "" if suggestion else f"choose one of {', '.join(known)}"
+    return InputError(f"there is no {kind} {name!r}{suggestion}", hint)
 
 
 def one_line(error: Exception) -> str:

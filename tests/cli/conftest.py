@@ -12,18 +12,6 @@ from kdaug.cli.main import main
 
 
 @pytest.fixture(scope="session")
-def demo_flags() -> list[str]:
-    """Flags that make the demo recipe short."""
-    return DEMO_FLAGS
-
-
-@pytest.fixture(scope="session")
-def photos_flags() -> list[str]:
-    """Flags that make the photos recipe short."""
-    return PHOTOS_FLAGS
-
-
-@pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of three classes, twelve JPEGs each; read only."""
     return draw_shapes(tmp_path_factory.mktemp("photos") / "shapes")

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from support.commands import assert_one_line
+from support.recipes import DEMO_FLAGS, PHOTOS_FLAGS
 
 from kdaug.networks import create_network
 
@@ -116,9 +117,7 @@ CASES = {
 
 
 @pytest.fixture
-def paths(
-    tmp_path: Path, shapes: Path, demo_run: Path, photos_run: Path, demo_flags: list[str], photos_flags: list[str]
-) -> dict[str, str]:
+def paths(tmp_path: Path, shapes: Path, demo_run: Path, photos_run: Path) -> dict[str, str]:
     """Invalid folders and files, by their names in CASES."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
@@ -138,7 +137,7 @@ def paths(
     safetensors.torch.save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
     return {
         "tmp": str(tmp_path), "demo_run": str(demo_run), "photos_run": str(photos_run),
-        "demo_flags": " ".join(demo_flags), "photos_flags": " ".join(photos_flags),
+        "demo_flags": " ".join(DEMO_FLAGS), "photos_flags": " ".join(PHOTOS_FLAGS),
     }  # fmt: skip
 
 
@@ -159,41 +158,39 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not (tmp_path / "new").exists()
 
 
-def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
+def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, shapes_copy: Path) -> None:
     for number in range(4):
         (shapes_copy / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--run.dir", shapes_copy.with_name("run")]
-    result = kdaug("train", "photos", *photos_flags, *flags)
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags)
     assert result.code == 2
     assert_one_line(result.err, f"unreadable, first {shapes_copy}/disc/0", "data.max_unreadable 0.01")
     assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", result.out)
 
 
-def test_unreadable_validation_images_stop_the_run(
-    kdaug: Callable, photos_flags: list[str], shapes_copy: Path, tmp_path: Path
-) -> None:
+def test_unreadable_validation_images_stop_the_run(kdaug: Callable, shapes_copy: Path, tmp_path: Path) -> None:
     root = tmp_path / "split"
     shutil.copytree(shapes_copy, root / "train")
     for name in ("disc", "square"):
         (root / "val" / name).mkdir(parents=True)
         (root / "val" / name / "a.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", root, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
-    result = kdaug("train", "photos", *photos_flags, *flags, "--data.max-unreadable", "1")
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--data.max-unreadable", "1")
     assert result.code == 2
     assert_one_line(result.err, "unreadable")
 
 
-def test_a_non_finite_loss_stops_the_run(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
+def test_a_non_finite_loss_stops_the_run(kdaug: Callable, tmp_path: Path) -> None:
     flags = ["--teacher.source", "none", "--optimization.learning-rate", "1e30", "--run.dir", tmp_path / "run"]
-    result = kdaug("train", "demo", *demo_flags, *flags)
+    result = kdaug("train", "demo", *DEMO_FLAGS, *flags)
     assert result.code == 2
     assert_one_line(result.err, "(epoch 0)", "lower --optimization.learning-rate")
     assert re.search(r"the loss is (nan|inf) at step [2-4] ", result.err)
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_corrected_command_works(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
-    flags = [*demo_flags, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
+def test_a_corrected_command_works(kdaug: Callable, tmp_path: Path) -> None:
+    flags = [*DEMO_FLAGS, "--teacher.source", "none", "--run.dir", tmp_path / "run"]
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_3").code == 2
     assert kdaug("train", "demo", *flags, "--student.name", "wide_resnet10_1").code == 0
 
@@ -224,12 +221,12 @@ def test_a_misspelt_flag_is_named_with_a_suggestion(kdaug: Callable) -> None:
     )
 
 
-def test_a_full_disk_is_one_line(kdaug: Callable, demo_flags: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_is_one_line(kdaug: Callable, tmp_path: Path, monkeypatch: Any) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "disk")
 
     monkeypatch.setattr(os, "fsync", full)
-    result = kdaug("train", "demo", *demo_flags, "--teacher.source", "none", "--run.dir", tmp_path / "run")
+    result = kdaug("train", "demo", *DEMO_FLAGS, "--teacher.source", "none", "--run.dir", tmp_path / "run")
     assert result.code == 2
     assert_one_line(result.err, "the disk is full (disk)", "free some space, then continue")
 

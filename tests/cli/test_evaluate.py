@@ -18,12 +18,12 @@ from kdaug.config import read_recipe, to_yaml
 from kdaug.supervision import teacher
 
 CPU = ("--run.device", "cpu")
-FIGURES = ("top1_error", "top5_error", "val_loss", "images")
+METRICS = ("top1_error", "top5_error", "val_loss", "images")
 
 
 def evaluations(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: line[name] for name in FIGURES} for line in lines if line["kind"] == "eval"]
+    return [{name: line[name] for name in METRICS} for line in lines if line["kind"] == "eval"]
 
 
 @pytest.mark.parametrize("run", ["demo_run", "photos_run"])
@@ -38,7 +38,7 @@ def test_last_weights_have_the_final_error(kdaug: Callable, run: str, request: p
 
 def test_best_weights_have_the_lowest_error(kdaug: Callable, demo_run: Path) -> None:
     result = json.loads(kdaug("eval", demo_run, "--weights", "best", "--json", *CPU).out)
-    assert result == min(evaluations(demo_run), key=lambda figures: figures["top1_error"])
+    assert result == min(evaluations(demo_run), key=lambda metrics: metrics["top1_error"])
 
 
 def test_the_chosen_weights_are_evaluated(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_the_chosen_weights_are_evaluated(kdaug: Callable, demo_run: Path, tmp_p
 
 
 def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
-    figures = evaluations(demo_run)[-1]
+    metrics = evaluations(demo_run)[-1]
     assert kdaug("eval", demo_run, *CPU).out == (
-        f"{demo_run} (last weights): error {figures['top1_error']:.2f} %, top-5 {figures['top5_error']:.2f} %, "
-        f"loss {figures['val_loss']:.4f}, on 2,000 images\n"
+        f"{demo_run} (last weights): error {metrics['top1_error']:.2f} %, top-5 {metrics['top5_error']:.2f} %, "
+        f"loss {metrics['val_loss']:.4f}, on 2,000 images\n"
     )
 
 
@@ -105,7 +105,7 @@ def test_images_of_other_classes_are_refused(kdaug: Callable, photos_run: Path, 
 
 @pytest.fixture
 def imagenet_folder(tmp_path: Path) -> Path:
-    """A folder in ImageNet's layout: a imagenet_folder classes, one image of each; the first ten in color n x 20."""
+    """A folder in ImageNet's layout: 1,000 classes, one image of each; its red value is 20 n modulo 256."""
     for number in range(1000):
         for split in ("train", "val"):
             folder = tmp_path / "imagenet" / split / f"n{number:08d}"

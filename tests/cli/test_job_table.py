@@ -25,9 +25,9 @@ def status(tmp_path: Path) -> JobStatus:
     return JobStatus(Job("run", run, ("train", "recipe.yaml")), "running")
 
 
-def add(status: JobStatus, kind: str, epoch: int, **figures: Any) -> None:
+def add(status: JobStatus, kind: str, epoch: int, **metrics: Any) -> None:
     with open(status.job.path / "metrics.jsonl", "a") as log:
-        log.write(json.dumps({"kind": kind, "step": epoch, "epoch": epoch, **figures}) + "\n")
+        log.write(json.dumps({"kind": kind, "step": epoch, "epoch": epoch, **metrics}) + "\n")
 
 
 def row(table: JobsTable, status: JobStatus) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.recipes import PHOTOS_FLAGS
 from support.runs import read_lines, without_seconds
 
 from kdaug.training import Interrupted, labeling
@@ -18,22 +19,22 @@ EXACT = ("--precision", "float32")
 
 
 @pytest.fixture(scope="module")
-def labeled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path, photos_flags: list[str]) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory, photos_run: Path, shapes: Path) -> Path:
     """The store of the teacher of `photos_run`; look only."""
     from kdaug.cli.main import main
 
     store = tmp_path_factory.mktemp("labels") / "store"
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     flags = ["--data.root", str(shapes), "--teacher.source", f"run:{teacher}", "--out", str(store), *EXACT]
-    assert main(["label", "photos", *photos_flags, *flags]) == 0
+    assert main(["label", "photos", *PHOTOS_FLAGS, *flags]) == 0
     return store
 
 
 def test_stored_labels_train_like_the_teacher(
-    labeled: Path, photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
+    labeled: Path, photos_run: Path, shapes: Path, kdaug: Callable, tmp_path: Path
 ) -> None:
     flags = ("--teacher.source", "none", "--teacher.labels", labeled, "--run.dir", tmp_path / "run")
-    result = kdaug("train", "photos", *photos_flags, "--data.root", shapes, *flags)
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, "--data.root", shapes, *flags)
     assert result.code == 0, result.err
     assert "training the teacher first" not in result.out + result.err
     # up to rounding: on some processors a convolution's last bits depend on how many images it is given
@@ -44,12 +45,10 @@ def test_stored_labels_train_like_the_teacher(
     torch.testing.assert_close(read, asked, rtol=1e-2, atol=1e-4)
 
 
-def test_size_and_training_command_are_printed(
-    photos_run: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
-) -> None:
+def test_size_and_training_command_are_printed(photos_run: Path, shapes: Path, kdaug: Callable, tmp_path: Path) -> None:
     (teacher,) = (photos_run.parent / "teachers").iterdir()
     flags = ("--data.root", shapes, "--teacher.source", f"run:{teacher}", "--out", tmp_path / "s", "--epochs", "0:1")
-    result = kdaug("label", "photos", *photos_flags, *flags)
+    result = kdaug("label", "photos", *PHOTOS_FLAGS, *flags)
     assert result.code == 0, result.err
     assert "18 bytes per view, 33 images, 1 epoch(s) to write: 0.0 MB" in result.out + result.err
     command = result.out.splitlines()[-1].partition(":  kdaug ")[2].split()
@@ -63,7 +62,7 @@ def test_size_and_training_command_are_printed(
     ]
     trained = kdaug(*command[:-1], tmp_path / "run", "--optimization.epochs", "1")
     assert trained.code == 0, trained.err
-    again = kdaug("label", "photos", *photos_flags, *flags)
+    again = kdaug("label", "photos", *PHOTOS_FLAGS, *flags)
     assert again.code == 0
     assert "bytes per view" not in again.out + again.err, "it is complete already"
 
@@ -126,9 +125,9 @@ def test_verify_finds_wrong_labels(labeled: Path, kdaug: Callable, tmp_path: Pat
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    command: str, problem: str, labeled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path
+    command: str, problem: str, labeled: Path, shapes: Path, kdaug: Callable, tmp_path: Path
 ) -> None:
-    paths = {"photos_flags": " ".join(photos_flags), "shapes": shapes, "labeled": labeled, "tmp": tmp_path}
+    paths = {"photos_flags": " ".join(PHOTOS_FLAGS), "shapes": shapes, "labeled": labeled, "tmp": tmp_path}
     result = kdaug(*command.format(**paths).split())
     assert result.code == 2, result.err
     assert problem in result.err
@@ -138,7 +137,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 @pytest.mark.parametrize("stop", [Interrupted(Path("x")), KeyboardInterrupt()])
 def test_interruption_names_the_way_to_resume(
-    stop: BaseException, labeled: Path, shapes: Path, photos_flags: list[str], kdaug: Callable, tmp_path: Path,
+    stop: BaseException, labeled: Path, shapes: Path, kdaug: Callable, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def stopped(*_: object) -> None:
@@ -146,6 +145,6 @@ def test_interruption_names_the_way_to_resume(
 
     monkeypatch.setattr(labeling, "get_or_train_teacher", stopped)
     result = kdaug(
-        "label", "photos", *photos_flags, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
+        "label", "photos", *PHOTOS_FLAGS, "--data.root", shapes, "--teacher.source", "train", "--out", tmp_path / "s"
     )
     assert (result.code, result.err) == (130, "kdaug: interrupted; the same command resumes\n")

@@ -29,13 +29,15 @@ def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -
     assert (tmp_path / "again/report.json").read_bytes() == before
 
 
-def test_cells_are_listed_without_training(kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_are_listed_in_the_order_of_only_without_training(
+    kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    result = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean*")
+    result = kdaug("reproduce", "section3.4", "--scale", "paper", "--list", "--only", "*clean-epochs-kd", "*clean*")
     assert result.code == 0
     assert [line.partition(":")[0] for line in result.out.splitlines()] == [
-        "cifar100-clean-epochs",
         "cifar100-clean-epochs-kd",
+        "cifar100-clean-epochs",
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from support.recipes import DEMO_FLAGS
 
 from kdaug.cli.main import main
 from kdaug.runs import RunDirectory, read_metrics
@@ -38,11 +39,9 @@ class InProcess:
         pass
 
 
-def test_failed_jobs_are_reported_and_finished_ones_skipped(
-    demo_flags: list[str], kdaug: Callable, tmp_path: Path
-) -> None:
+def test_failed_jobs_are_reported_and_finished_ones_skipped(kdaug: Callable, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    flags = ("--dir", folder, *demo_flags, "--teacher.source", "none", "--jobs", "2")
+    flags = ("--dir", folder, *DEMO_FLAGS, "--teacher.source", "none", "--jobs", "2")
     command = ("sweep", "demo", "optimization.global_batch=64,9999", *flags)
     result = kdaug(*command)
     assert result.code == 1
@@ -62,10 +61,10 @@ def test_failed_jobs_are_reported_and_finished_ones_skipped(
 
 
 def test_two_runs_share_a_teacher_and_its_labels(
-    demo_flags: list[str], kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdaug.cli.sweep.create_workers", lambda *_, **__: InProcess())
-    flags = [*demo_flags, "--teacher.epochs", "1"]
+    flags = [*DEMO_FLAGS, "--teacher.epochs", "1"]
     assert kdaug("sweep", "demo", "supervision.weight=1,2", "--dir", tmp_path / "s", *flags).code == 0
     (store,) = (tmp_path / "s/labels").iterdir()
     (teacher,) = (tmp_path / "s/teachers").iterdir()
@@ -99,9 +98,9 @@ def child_of_this_process(argument: str) -> int:
 
 
 @pytest.fixture
-def long_sweep(demo_flags: list[str], tmp_path: Path) -> tuple[str | Path, ...]:
+def long_sweep(tmp_path: Path) -> tuple[str | Path, ...]:
     """The arguments of a sweep in tmp_path that takes much longer than a test."""
-    flags = (*demo_flags, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none")
+    flags = (*DEMO_FLAGS, "--optimization.epochs", "200", "--run.evaluate-every", "100", "--teacher.source", "none")
     return ("sweep", "demo", "run.seed=0,1", "--dir", tmp_path, *flags)
 
 

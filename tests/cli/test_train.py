@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.recipes import DEMO_FLAGS, PHOTOS_FLAGS
 from support.runs import read_lines
 
 from kdaug.config import read_recipe
@@ -20,8 +21,8 @@ FILES = set(
 )
 
 
-def test_teacher_and_student_are_trained(demo_flags: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kdaug", "train", "demo", *demo_flags, "--run.dir", "runs/a"]
+def test_teacher_and_student_are_trained(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kdaug", "train", "demo", *DEMO_FLAGS, "--run.dir", "runs/a"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     (teacher,) = (tmp_path / "runs" / "teachers").iterdir()
@@ -38,9 +39,9 @@ def test_teacher_and_student_are_trained(demo_flags: list[str], tmp_path: Path) 
     assert f"error {read_lines(teacher)[-1]['top1_error']:.2f} % on the validation images" in result.stdout
 
 
-def test_flags_change_only_their_settings(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
+def test_flags_change_only_their_settings(kdaug: Callable, tmp_path: Path) -> None:
     flags = "--teacher.source none --views.magnitude 3 --supervision.k 2 --optimization.clip-norm None --run.seed 4"
-    assert kdaug("train", "demo", *demo_flags, *flags.split(), "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", "demo", *DEMO_FLAGS, *flags.split(), "--run.dir", tmp_path / "run").code == 0
     written, named = read_recipe(tmp_path / "run" / "recipe.yaml"), named_recipe("demo")
     assert (written.teacher.source, written.supervision.k) == ("none", 2)
     assert written.views.policy == "randaugment-n2-m3@paper-geometric"
@@ -51,24 +52,24 @@ def test_flags_change_only_their_settings(kdaug: Callable, demo_flags: list[str]
 
 
 def test_the_default_directory_is_recipe_and_fingerprint(
-    kdaug: Callable, demo_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for learning_rate in ("0.1", "0.2"):
         flags = ["--teacher.source", "none", "--optimization.learning-rate", learning_rate]
-        assert kdaug("train", "demo", *demo_flags, *flags).code == 0
+        assert kdaug("train", "demo", *DEMO_FLAGS, *flags).code == 0
     names = [run.name for run in (tmp_path / "runs").iterdir()]
     assert len(names) == 2
     assert all(re.fullmatch("demo-[0-9a-f]{10}", name) for name in names)
-    again = kdaug("train", "demo", *demo_flags, *flags)
+    again = kdaug("train", "demo", *DEMO_FLAGS, *flags)
     assert again.code == 2
     assert "exists; continue it with --run.resume or choose another --run.dir" in again.err
 
 
-def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, demo_flags: list[str], tmp_path: Path) -> None:
+def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yml"
     recipe.write_text("student: {name: wide_resnet10_1}\noptimization: {learning_rate: 1e-2}\n")
-    assert kdaug("train", recipe, *demo_flags, "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", recipe, *DEMO_FLAGS, "--run.dir", tmp_path / "run").code == 0
     assert read_recipe(tmp_path / "run" / "recipe.yaml").optimization.learning_rate == 0.01
 
 
@@ -94,31 +95,25 @@ def test_photos_are_trained_with_a_teacher(photos_run: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_weights_do_not_depend_on_workers(
-    kdaug: Callable, photos_flags: list[str], photos_run: Path, shapes: Path, workers: str
-) -> None:
+def test_weights_do_not_depend_on_workers(kdaug: Callable, photos_run: Path, shapes: Path, workers: str) -> None:
     run = photos_run.with_name(f"workers-{workers}")  # next to the first, to share its teacher
     flags = ["--data.root", shapes, "--run.dir", run, "--data.workers", workers]
-    assert kdaug("train", "photos", *photos_flags, *flags).code == 0
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags).code == 0
     assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
 
 
-def test_a_moved_image_folder_is_the_same_data(
-    kdaug: Callable, photos_flags: list[str], photos_run: Path, shapes_copy: Path
-) -> None:
+def test_a_moved_image_folder_is_the_same_data(kdaug: Callable, photos_run: Path, shapes_copy: Path) -> None:
     flags = ["--teacher.source", f"run:{next((photos_run.parent / 'teachers').iterdir())}", "--data.root", shapes_copy]
     run = shapes_copy.with_name("run")
-    assert kdaug("train", "photos", *photos_flags, *flags, "--run.dir", run).code == 0
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--run.dir", run).code == 0
     assert (run / "last.safetensors").read_bytes() == (photos_run / "last.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("network", ["test_efficientnet", "test_vit"])
-def test_timm_networks_can_be_the_student(
-    kdaug: Callable, photos_flags: list[str], shapes: Path, tmp_path: Path, network: str
-) -> None:
+def test_timm_networks_can_be_the_student(kdaug: Callable, shapes: Path, tmp_path: Path, network: str) -> None:
     size = "160" if network == "test_vit" else "64"
     flags = ["--student.name", network, "--data.image-size", size, "--teacher.source", "none", "--data.root", shapes]
-    assert kdaug("train", "photos", *photos_flags, *flags, "--run.dir", tmp_path / "run").code == 0
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--run.dir", tmp_path / "run").code == 0
     assert kdaug("eval", tmp_path / "run").code == 0
 
 
@@ -131,33 +126,31 @@ def truncate(folder: Path, names: list[str]) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_unreadable_images_are_left_out(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
+def test_unreadable_images_are_left_out(kdaug: Callable, shapes_copy: Path) -> None:
     broken = truncate(shapes_copy, ["disc/half.jpg", "square/rest.jpg"])
     run = shapes_copy.with_name("run")
     flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
-    result = kdaug("train", "photos", *photos_flags, *flags, "--optimization.epochs", "2", "--run.dir", run)
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--optimization.epochs", "2", "--run.dir", run)
     assert (result.code, result.err) == (0, "")
     for path in broken:
         assert result.out.count(f"unreadable image left out: {path}") == 1
     assert read_lines(run)[-1]["kind"] == "end"
 
 
-def test_unreadable_images_with_markup_in_their_names(
-    kdaug: Callable, photos_flags: list[str], shapes_copy: Path
-) -> None:
+def test_unreadable_images_with_markup_in_their_names(kdaug: Callable, shapes_copy: Path) -> None:
     shutil.copytree(shapes_copy / "disc", shapes_copy / "ring[")
     broken = truncate(shapes_copy, ["disc/half [bold] 1.jpg", "ring[/b] [i].jpg"])
     flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--data.max-unreadable", "0.5"]
     flags += ["--optimization.epochs", "2", "--optimization.global-batch", "40"]
-    result = kdaug("train", "photos", *photos_flags, *flags, "--run.dir", shapes_copy.with_name("run"))
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--run.dir", shapes_copy.with_name("run"))
     assert (result.code, result.err) == (0, "")
     for path in broken:
         assert f"unreadable image left out: {path}" in result.out
 
 
-def test_resume_refuses_added_photos(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
+def test_resume_refuses_added_photos(kdaug: Callable, shapes_copy: Path) -> None:
     """They would change the sample order, and the teacher was not trained on them."""
-    command = ["train", "photos", *photos_flags, "--data.root", shapes_copy, "--run.dir"]
+    command = ["train", "photos", *PHOTOS_FLAGS, "--data.root", shapes_copy, "--run.dir"]
     run = shapes_copy.with_name("run")
     assert kdaug(*command, run).code == 0
     (run / "last.safetensors").unlink()
@@ -173,10 +166,10 @@ def test_resume_refuses_added_photos(kdaug: Callable, photos_flags: list[str], s
     assert (result.err == "") != (other.err == "")
 
 
-def test_resume_with_moved_photos(kdaug: Callable, photos_flags: list[str], shapes_copy: Path) -> None:
+def test_resume_with_moved_photos(kdaug: Callable, shapes_copy: Path) -> None:
     """The teacher is not trained again: the images are the same."""
     run = shapes_copy.with_name("run")
-    assert kdaug("train", "photos", *photos_flags, "--data.root", shapes_copy, "--run.dir", run).code == 0
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, "--data.root", shapes_copy, "--run.dir", run).code == 0
     before = (run / "last.safetensors").read_bytes()
     (run / "last.safetensors").unlink()
     moved = shapes_copy.rename(shapes_copy.with_name("moved"))

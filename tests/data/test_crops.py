@@ -102,8 +102,3 @@ def test_a_center_crop_equals_resizing_then_cropping(width: int, height: int, si
     middle = np.array([width, height]) / 2
     expected = np.concatenate([middle - size / 2 * scale, middle + size / 2 * scale])
     assert_allclose(CenterCrop(size).box(0, 0, width, height), expected, atol=1e-9)
-
-
-def test_the_center_crop_of_size_224_is_224_of_256() -> None:
-    assert CenterCrop(224).box(0, 0, 512, 256) == (144, 16, 368, 240)
-    assert CenterCrop(224).box(9, 9, 256, 256) == (16, 16, 240, 240)

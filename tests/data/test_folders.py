@@ -222,12 +222,6 @@ def test_defaults_are_size_224_and_imagenet_statistics(image_tree: Tree) -> None
     assert (small.size, small.mean, small.std) == ((64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_train_images_are_balanced(image_tree: Tree) -> None:
-    root = image_tree({"train/a": 9, "train/b": 5, "val/a": 1})
-    dataset = load(root, train_images=6)
-    assert Counter(files(dataset.train, root).values()) == {0: 3, 1: 3}
-
-
 @pytest.mark.parametrize(
     ("tree", "message"),
     [

@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 
 from kdaug import InputError, config
 from kdaug.data import load_dataset
-from kdaug.data.images import (
-    ArrayImages,
-    Dataset,
-    array_dataset,
-    balanced_subset,
-    channel_mean_std,
-    stratified_rows,
-)
+from kdaug.data.images import ArrayImages, Dataset, array_dataset, balanced_subset, channel_mean_std, stratified_rows
 
 label_lists = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 

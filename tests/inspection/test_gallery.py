@@ -87,7 +87,7 @@ def test_the_listed_ops_turn_the_image_into_the_view(context: TrainContext, pred
         np.testing.assert_array_equal(again[0], prediction.view)
 
 
-def test_the_listed_ops_of_a_clean_epoch_are_its_own(teacher: Teacher) -> None:
+def test_the_listed_ops_of_a_clean_epoch_have_no_cutout(teacher: Teacher) -> None:
     recipe = replace(RECIPE, optimization=replace(RECIPE.optimization, clean_epochs=1))
     context = build_context(resolve(recipe), Console(quiet=True))
     for prediction in predict_views(context, teacher, EPOCH + 1, CANDIDATES, SHOWN):
@@ -109,7 +109,7 @@ def test_the_probabilities_are_the_teachers(
         expected = dict(zip(context.dataset.classes, of_views[index], strict=True))
         assert dict(prediction.top) == pytest.approx(expected, abs=1e-4)
         assert prediction.label_prob == pytest.approx(of_views[index, label], abs=1e-4)
-        assert prediction.clean_label_prob == pytest.approx(of_images[index, label], abs=1e-4)
+        assert prediction.unaugmented_label_prob == pytest.approx(of_images[index, label], abs=1e-4)
 
 
 def test_shown_views_are_at_evenly_spaced_ranks(

@@ -92,7 +92,7 @@ def normalized(images: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:
 @settings(max_examples=30)
 def test_images_are_normalized_per_channel(channels: int, count: int, height: int, width: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), np.uint8)
-    prepared = InputFormat(MEANS[channels], STDS[channels], None).prepare(torch.from_numpy(images))
+    prepared = InputFormat(MEANS[channels], STDS[channels], None).normalize(torch.from_numpy(images))
     assert prepared.dtype == torch.float32
     assert prepared.shape == (count, channels, height, width)
     assert prepared.is_contiguous(memory_format=torch.channels_last)
@@ -111,7 +111,7 @@ def triangle(size: int, new_size: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize("size", [(8, 8), (16, 24), (40, 50), (15, 7)])
 def test_images_are_resized_bilinearly_with_antialiasing(channels: int, size: tuple[int, int]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, channels), np.uint8)
-    prepared = InputFormat(MEANS[channels], STDS[channels], size).prepare(torch.from_numpy(images))
+    prepared = InputFormat(MEANS[channels], STDS[channels], size).normalize(torch.from_numpy(images))
     expected = triangle(20, size[0]) @ normalized(images, channels) @ triangle(30, size[1]).T
     assert prepared.shape[2:] == size
     assert prepared.is_contiguous(memory_format=torch.channels_last)

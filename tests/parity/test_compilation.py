@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 import kdaug
+from kdaug.views.kernels import dispatch
 
 COMPILE_ONE_KERNEL = """
 import numpy as np
@@ -54,7 +54,6 @@ def test_compilation_is_logged_once_and_cached(tmp_path: Path) -> None:
 
 def test_apply_compiles_once_per_set_of_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within `announce_compilation`, and for the filters of the plan only."""
-    execute = importlib.import_module("kdaug.views.kernels.execute")
     announced = []
 
     @contextmanager
@@ -62,8 +61,8 @@ def test_apply_compiles_once_per_set_of_filters(monkeypatch: pytest.MonkeyPatch)
         announced.append(True)
         yield
 
-    monkeypatch.setattr(execute, "_compiled", set())
-    monkeypatch.setattr(execute, "announce_compilation", announce)
+    monkeypatch.setattr(dispatch, "_compiled", set())
+    monkeypatch.setattr(dispatch, "announce_compilation", announce)
     images = np.zeros((1, 9, 9, 3), np.uint8)
     for step, resample, filters in [
         (("rotate", 30.0), "nearest", (None, None)),
@@ -72,8 +71,8 @@ def test_apply_compiles_once_per_set_of_filters(monkeypatch: pytest.MonkeyPatch)
         (("shear-x", 0.1), "bicubic", (None, True)),
     ]:
         kdaug.apply(images, kdaug.plan_of([[step]], (9, 9), resample=resample))
-        assert filters in execute._compiled
-    assert len(execute._compiled) == len(announced) == 3
+        assert filters in dispatch._compiled
+    assert len(dispatch._compiled) == len(announced) == 3
 
 
 NO_CACHE = """
@@ -101,7 +100,7 @@ def test_all_kernels_have_the_same_source_stamp() -> None:
     assert len(next(iter(stamps))) == 64
 
 
-@pytest.mark.parametrize("module", ["kdaug", "kdaug.views", "kdaug.views.apply"])
+@pytest.mark.parametrize("module", ["kdaug", "kdaug.views", "kdaug.views.execution"])
 def test_numba_is_not_imported_before_it_is_used(module: str, tmp_path: Path) -> None:
     code = f"import sys, numpy, {module}, kdaug; kdaug.plan_of([[('flip',)]], (9, 9)); print('numba' in sys.modules)"
     assert run(code, tmp_path) == (["False"], "")

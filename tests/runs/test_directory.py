@@ -114,8 +114,8 @@ def test_a_run_without_metrics_file_has_no_lines(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["last.safetensors", "half of the weights", "end line"])
 def test_a_finished_run_has_weights_and_an_end_line(tmp_path: Path, missing: str) -> None:
-    figures = '"top1_error": 9.0, "top5_error": 1.0, "best_top1_error": 8.0, "seconds": 5.0'
-    line = '{"kind": "%s", "step": 1, "epoch": 0, ' + figures + "}\n"
+    metrics = '"top1_error": 9.0, "top5_error": 1.0, "best_top1_error": 8.0, "seconds": 5.0'
+    line = '{"kind": "%s", "step": 1, "epoch": 0, ' + metrics + "}\n"
     (tmp_path / "metrics.jsonl").write_text(line % "end")
     safetensors.torch.save_file({"weight": torch.ones(100)}, tmp_path / "last.safetensors")
     assert RunDirectory(tmp_path).is_finished

@@ -1,4 +1,4 @@
-"""Trackers get the figures of metrics.jsonl, resume the same run, and do not end a run when they fail.
+"""Trackers get the content of metrics.jsonl, resume the same run, and do not end a run when they fail.
 
 wandb, mlflow and trackio are replaced by a fake with the parts of their interfaces that kdaug uses. With the libraries
 installed (pip install 'kdaug[trackers]'), the slow test writes to the real ones.
@@ -24,15 +24,15 @@ from kdaug.runs.trackers import open_trackers
 from kdaug.training import train
 
 TinyRecipe = Callable[..., Recipe]
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 class FakeLibrary:
-    """Records runs and figures with the interface of wandb, trackio or mlflow; `log` fails from call `fails_at` on."""
+    """Records runs and metrics with the interface of wandb, trackio or mlflow; `log` fails from call `fails_at` on."""
 
     def __init__(self) -> None:
         self.runs: list[dict[str, Any]] = []
-        self.logged: list[tuple[int, Figures]] = []
+        self.logged: list[tuple[int, Metrics]] = []
         self.closed = 0
         self.fails_at: int | None = None
 
@@ -41,10 +41,10 @@ class FakeLibrary:
         self.runs.append(options)
         return self
 
-    def log(self, figures: dict[str, float], step: int) -> None:
+    def log(self, metrics: Metrics, step: int) -> None:
         if self.fails_at is not None and len(self.logged) >= self.fails_at:
             raise ConnectionError("no\nconnection")
-        self.logged.append((step, figures))
+        self.logged.append((step, metrics))
 
     def finish(self) -> None:
         self.closed += 1
@@ -82,7 +82,7 @@ def fake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
     return request.param, library
 
 
-def test_a_tracker_gets_the_figures_of_the_metrics(
+def test_a_tracker_gets_the_metrics_of_the_run(
     tiny_recipe: TinyRecipe, fake: tuple[str, FakeLibrary], console: Console
 ) -> None:
     name, library = fake
@@ -98,9 +98,9 @@ def test_a_tracker_gets_the_figures_of_the_metrics(
     assert run.name in library.runs[0]["name"]
 
 
-def flat(logged: list[tuple[int, Figures]]) -> list[tuple[int, str, float]]:
-    """One figure at a time, as mlflow gets them."""
-    return [(step, name, value) for step, figures in logged for name, value in figures.items()]
+def flat(logged: list[tuple[int, Metrics]]) -> list[tuple[int, str, float]]:
+    """One metric at a time, as mlflow gets them."""
+    return [(step, name, value) for step, metrics in logged for name, value in metrics.items()]
 
 
 def test_a_resumed_run_resumes_its_tracker_run(tiny_recipe: TinyRecipe, fake: tuple[str, FakeLibrary]) -> None:
@@ -116,7 +116,7 @@ def test_a_resumed_run_resumes_its_tracker_run(tiny_recipe: TinyRecipe, fake: tu
     with before_each_step(fail), pytest.raises(KeyboardInterrupt):
         train(recipe)
     train(recipe)
-    steps = [step for step, figures in library.logged if "step/loss" in figures]
+    steps = [step for step, metrics in library.logged if "step/loss" in metrics]
     assert steps == [1, 2, 3, 4]
     if name == "mlflow":
         assert len(library.runs) == 1, "there must be no second run"

@@ -33,16 +33,17 @@ def test_nucleus_has_at_least_one_class() -> None:
 
 
 @given(probabilities, probabilities)
-def test_label_trust_is_the_capped_probability_ratio(view: float, clean: float) -> None:
+def test_label_trust_is_the_capped_probability_ratio(view: float, unaugmented: float) -> None:
     trust = label_trust(
-        torch.tensor([view], dtype=torch.float64).log(), torch.tensor([clean], dtype=torch.float64).log()
+        torch.tensor([view], dtype=torch.float64).log(), torch.tensor([unaugmented], dtype=torch.float64).log()
     )
-    assert trust.item() == pytest.approx(min(1, view / clean))
+    assert trust.item() == pytest.approx(min(1, view / unaugmented))
 
 
 def test_label_trust_of_zero_and_unknown_probabilities() -> None:
-    view, clean = torch.tensor([-math.inf, -math.inf, -1.0, -900.0]), torch.tensor([-math.inf, -1.0, math.nan, -1.0])
-    assert label_trust(view, clean).tolist() == [1, 0, 1, 0]
+    view = torch.tensor([-math.inf, -math.inf, -1.0, -900.0])
+    unaugmented = torch.tensor([-math.inf, -1.0, math.nan, -1.0])
+    assert label_trust(view, unaugmented).tolist() == [1, 0, 1, 0]
 
 
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=40), st.floats(0, 0.99))

@@ -25,7 +25,7 @@ from kdaug.supervision import (
 )
 
 LABELS = torch.tensor([0, 5, 2, 2])
-CLEAN_LABEL_LOG_PROB = torch.tensor([0.9, 0.2, 0.5, 1e-30], dtype=torch.float64).log()
+UNAUGMENTED_LABEL_LOG_PROB = torch.tensor([0.9, 0.2, 0.5, 1e-30], dtype=torch.float64).log()
 
 
 def random_logits(seed: int, classes: int = 6) -> tuple[Tensor, Tensor]:
@@ -70,9 +70,9 @@ def test_label_trust_moves_weight_to_the_divergence(seed: int, weight: float, la
     student, teacher = random_logits(seed)
     settings = config.Supervision(weight, label_weight=label_weight, label_trust=True)
     soft_labels = soft_labels_from_logits(teacher, settings, LABELS)
-    soft_labels = replace(soft_labels, clean_label_log_prob=CLEAN_LABEL_LOG_PROB)
+    soft_labels = replace(soft_labels, unaugmented_label_log_prob=UNAUGMENTED_LABEL_LOG_PROB)
     losses = distillation_loss(settings, student, soft_labels, LABELS)
-    on_view, on_clean = softmax(teacher)[np.arange(4), LABELS], CLEAN_LABEL_LOG_PROB.exp().numpy()
+    on_view, on_clean = softmax(teacher)[np.arange(4), LABELS], UNAUGMENTED_LABEL_LOG_PROB.exp().numpy()
     trust = np.minimum(1, on_view / on_clean)
     assert losses.divergence is not None
     assert losses.trust is not None
@@ -141,7 +141,7 @@ def test_mixed_labels_weight_both_cross_entropies() -> None:
 def test_label_trust_needs_clean_log_probs() -> None:
     student, teacher = random_logits(0)
     settings = config.Supervision(label_trust=True)
-    with pytest.raises(ValueError, match="clean_label_log_prob is None"):
+    with pytest.raises(ValueError, match="unaugmented_label_log_prob is None"):
         distillation_loss(settings, student, soft_labels_from_logits(teacher, settings, LABELS), LABELS)
 
 

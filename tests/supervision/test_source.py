@@ -15,12 +15,12 @@ from kdaug.errors import InputError
 from kdaug.networks import InputFormat, create_network
 from kdaug.supervision import LabelStore, SoftLabels, SoftLabelSource, StoredSoftLabels, Teacher, TeacherSoftLabels
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest
-from kdaug.supervision.records import epoch_files, make_records, write_clean_label_log_probs, write_records
+from kdaug.supervision.records import epoch_files, make_records, write_records, write_unaugmented_label_log_probs
 
 SAMPLES, CLASSES = 6, 4
 VIEWS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (SAMPLES, 8, 8, 3), np.uint8))
 LABELS = torch.arange(SAMPLES) % CLASSES
-CLEAN = torch.linspace(-3, -0.1, SAMPLES)
+UNAUGMENTED = torch.linspace(-3, -0.1, SAMPLES)
 INDICES = np.array([5, 0, 3])
 MANIFEST = Manifest(
     DatasetFingerprint(SAMPLES, tuple("abcd"), "data", {}), "teacher", CLASSES, (2.0,), "float32", cycle=2
@@ -39,7 +39,7 @@ def store(teacher: Teacher, tmp_path: Path) -> LabelStore:
     """The teacher's predictions for VIEWS in epoch 1."""
     (part,) = epoch_files(MANIFEST, [1])
     write_records(make_records(teacher(VIEWS), LABELS, MANIFEST), part, MANIFEST, tmp_path)
-    write_clean_label_log_probs(CLEAN, MANIFEST, tmp_path)
+    write_unaugmented_label_log_probs(UNAUGMENTED, MANIFEST, tmp_path)
     return LabelStore(tmp_path, MANIFEST)
 
 
@@ -60,7 +60,7 @@ def soft_labels_of(source: SoftLabelSource) -> SoftLabels:
     ],
 )
 def test_teacher_and_store_give_equal_soft_labels(settings: Supervision, teacher: Teacher, store: LabelStore) -> None:
-    computed = soft_labels_of(TeacherSoftLabels(teacher, settings, lambda: CLEAN))
+    computed = soft_labels_of(TeacherSoftLabels(teacher, settings, lambda: UNAUGMENTED))
     stored = soft_labels_of(StoredSoftLabels(store, settings))
     for field in fields(SoftLabels):
         expected, actual = getattr(computed, field.name), getattr(stored, field.name)
@@ -70,21 +70,21 @@ def test_teacher_and_store_give_equal_soft_labels(settings: Supervision, teacher
             torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
         else:
             assert (actual is None and expected is None) or torch.equal(actual, expected), field.name
-    expected_clean = CLEAN[INDICES] if settings.label_trust else None
-    assert (computed.clean_label_log_prob is None) == (expected_clean is None)
-    assert expected_clean is None or torch.equal(computed.clean_label_log_prob, expected_clean)
+    expected_unaugmented = UNAUGMENTED[INDICES] if settings.label_trust else None
+    assert (computed.unaugmented_label_log_prob is None) == (expected_unaugmented is None)
+    assert expected_unaugmented is None or torch.equal(computed.unaugmented_label_log_prob, expected_unaugmented)
 
 
 @pytest.mark.parametrize("label_trust", [False, True])
 def test_prepare_computes_clean_log_probs_only_for_label_trust(label_trust: bool, teacher: Teacher) -> None:
     calls = 0
 
-    def clean_label_log_probs() -> Tensor:
+    def unaugmented_label_log_probs() -> Tensor:
         nonlocal calls
         calls += 1
-        return CLEAN
+        return UNAUGMENTED
 
-    source = TeacherSoftLabels(teacher, Supervision(label_trust=label_trust), clean_label_log_probs)
+    source = TeacherSoftLabels(teacher, Supervision(label_trust=label_trust), unaugmented_label_log_probs)
     assert calls == 0
     soft_labels_of(source)
     source.soft_labels(VIEWS, LABELS, 0, np.arange(SAMPLES))
@@ -92,7 +92,7 @@ def test_prepare_computes_clean_log_probs_only_for_label_trust(label_trust: bool
 
 
 def test_view_cycle(teacher: Teacher, store: LabelStore) -> None:
-    assert TeacherSoftLabels(teacher, Supervision(), lambda: CLEAN).view_cycle is None
+    assert TeacherSoftLabels(teacher, Supervision(), lambda: UNAUGMENTED).view_cycle is None
     assert StoredSoftLabels(store, Supervision()).view_cycle == 2
 
 

@@ -21,7 +21,7 @@ from kdaug.supervision.manifest import read_manifest
 from kdaug.training import teacher as teacher_module
 from kdaug.training import train
 from kdaug.training.context import build_context
-from kdaug.training.evaluation import clean_label_log_probs
+from kdaug.training.evaluation import unaugmented_label_log_probs
 from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
 from kdaug.training.teacher import load_checked_teacher
@@ -91,20 +91,20 @@ def test_stored_labels_train_as_the_teacher_does(kind: str, recipe: Recipe, stor
         assert 0 < first["label_trust"] < 100
 
 
-def test_clean_log_probs_are_those_of_unaugmented_images(recipe: Recipe, store: Path) -> None:
+def test_stored_log_probs_of_unaugmented_images(recipe: Recipe, store: Path) -> None:
     context = build_context(resolve(recipe), Console(quiet=True))
     teacher, images = load_checked_teacher(context, recipe.teacher.source), context.dataset.train
-    log_probs = teacher(torch.from_numpy(images.images)).log_softmax(1)
-    expected = log_probs[torch.arange(len(images)), torch.from_numpy(images.labels)]
-    clean = clean_label_log_probs(context, teacher)
-    torch.testing.assert_close(clean, expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(LabelStore(store, read_manifest(store)).clean_label_log_probs, clean)
+    all_classes = teacher(torch.from_numpy(images.images)).log_softmax(1)
+    expected = all_classes[torch.arange(len(images)), torch.from_numpy(images.labels)]
+    log_probs = unaugmented_label_log_probs(context, teacher)
+    torch.testing.assert_close(log_probs, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(LabelStore(store, read_manifest(store)).unaugmented_label_log_probs, log_probs)
 
 
 def test_without_label_trust_no_unaugmented_image_is_predicted(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_module, "clean_label_log_probs", lambda *_: pytest.fail("must not be computed"))
+    monkeypatch.setattr(teacher_module, "unaugmented_label_log_probs", lambda *_: pytest.fail("must not be computed"))
     train(with_settings(recipe, {"optimization.epochs": 1, "run.dir": str(tmp_path / "run")}))
 
 

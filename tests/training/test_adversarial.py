@@ -34,15 +34,15 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def network(images: torch.Tensor) -> nn.Module:
-    """A Wide-ResNet with auxiliary norms, trained for a few steps on LABELS of clean and attacked `images`."""
+    """A Wide-ResNet with auxiliary norms, trained for a few steps on LABELS of original and attacked `images`."""
     torch.manual_seed(0)
     network = add_auxiliary_norms(create_network("wide_resnet10_1", 5, 3), "wide_resnet10_1")
     optimizer = torch.optim.SGD(network.parameters(), 0.05, 0.9)
-    clean = FORMAT.prepare(images)
+    original = FORMAT.normalize(images)
     for _ in range(20):
-        attacked = pgd_attack(network, clean, LABELS, Adversary(steps=1, epsilon=4), FORMAT)
+        attacked = pgd_attack(network, original, LABELS, Adversary(steps=1, epsilon=4), FORMAT)
         network.train()
-        functional.cross_entropy(network(torch.cat([clean, attacked])), LABELS.repeat(2)).backward()
+        functional.cross_entropy(network(torch.cat([original, attacked])), LABELS.repeat(2)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return network
@@ -69,10 +69,10 @@ def test_attacked_pixels_stay_within_epsilon_and_range(
     network: nn.Module, images: torch.Tensor, steps: int, epsilon: float, step_size: float, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    clean = FORMAT.prepare(images)
-    attacked = pgd_attack(network, clean, LABELS, Adversary(steps, epsilon, step_size), FORMAT)
+    original = FORMAT.normalize(images)
+    attacked = pgd_attack(network, original, LABELS, Adversary(steps, epsilon, step_size), FORMAT)
     mean, std = (torch.tensor(values)[:, None, None] for values in (FORMAT.mean, FORMAT.std))
-    before, after = (255 * (x * std + mean) for x in (clean, attacked))
+    before, after = (255 * (x * std + mean) for x in (original, attacked))
     assert (after - before).abs().max() <= epsilon + 1e-3
     assert after.min() >= -1e-3
     assert after.max() <= 255 + 1e-3
@@ -80,29 +80,29 @@ def test_attacked_pixels_stay_within_epsilon_and_range(
 
 
 def test_more_attack_steps_raise_the_loss_further(network: nn.Module, images: torch.Tensor) -> None:
-    clean, losses = FORMAT.prepare(images), []
+    original, losses = FORMAT.normalize(images), []
     for steps in (1, 3, 10):
         torch.manual_seed(0)
-        attacked = pgd_attack(network, clean, LABELS, Adversary(steps, 8, 2), FORMAT)
+        attacked = pgd_attack(network, original, LABELS, Adversary(steps, 8, 2), FORMAT)
         losses.append(functional.cross_entropy(auxiliary_logits(network, attacked), LABELS).item())
     torch.manual_seed(0)
-    noise = (clean + 8 / 255 * (2 * torch.rand_like(clean) - 1) / 0.25).clone()
+    noise = (original + 8 / 255 * (2 * torch.rand_like(original) - 1) / 0.25).clone()
     assert functional.cross_entropy(auxiliary_logits(network, noise), LABELS) < losses[1]
-    assert functional.cross_entropy(auxiliary_logits(network, clean), LABELS) < losses[0] < losses[1] < losses[2]
+    assert functional.cross_entropy(auxiliary_logits(network, original), LABELS) < losses[0] < losses[1] < losses[2]
 
 
 def test_one_attack_step_follows_the_gradient_to_a_wrong_class(network: nn.Module, images: torch.Tensor) -> None:
     """The sign of the gradient of an independent network; epsilon is above the step, so that no bound has an effect."""
-    clean = torch.full_like(FORMAT.prepare(images), 0.1)  # far from 0 and 255
+    original = torch.full_like(FORMAT.normalize(images), 0.1)  # far from 0 and 255
     torch.manual_seed(5)
-    attacked = pgd_attack(network, clean, LABELS, Adversary(1, 2, 1), FORMAT)
+    attacked = pgd_attack(network, original, LABELS, Adversary(1, 2, 1), FORMAT)
     torch.manual_seed(5)
     unit = 1 / (255 * torch.tensor(FORMAT.std)[:, None, None])
-    start = (clean - 2 * unit + torch.rand_like(clean) * 4 * unit).requires_grad_()
+    start = (original - 2 * unit + torch.rand_like(original) * 4 * unit).requires_grad_()
     targets = (LABELS + torch.randint_like(LABELS, 1, 5)) % 5
     assert (targets != LABELS).all()
     functional.cross_entropy(auxiliary_logits(network, start), targets, reduction="sum").backward()
-    expected = (start.detach() - unit * start.grad.sign()).clamp(clean - 2 * unit, clean + 2 * unit)
+    expected = (start.detach() - unit * start.grad.sign()).clamp(original - 2 * unit, original + 2 * unit)
     same = (attacked - expected).abs() < 1e-4
     assert same.double().mean() > 0.999  # where the gradient is 0 up to rounding, its sign is arbitrary
 
@@ -110,7 +110,7 @@ def test_one_attack_step_follows_the_gradient_to_a_wrong_class(network: nn.Modul
 def test_an_attack_does_not_change_the_network(network: nn.Module, images: torch.Tensor) -> None:
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    pgd_attack(network, FORMAT.prepare(images), LABELS, Adversary(steps=2), FORMAT)
+    pgd_attack(network, FORMAT.normalize(images), LABELS, Adversary(steps=2), FORMAT)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -118,17 +118,17 @@ def test_an_attack_does_not_change_the_network(network: nn.Module, images: torch
 
 def test_each_half_of_a_batch_updates_its_own_statistics(images: torch.Tensor) -> None:
     network = add_auxiliary_norms(create_network("wide_resnet10_1", 5, 3), "wide_resnet10_1").train()
-    clean = FORMAT.prepare(images)
-    network(torch.cat([clean, clean + 1]))
+    original = FORMAT.normalize(images)
+    network(torch.cat([original, original + 1]))
     plain = create_network("wide_resnet10_1", 5, 3).train()
     plain.load_state_dict(drop_auxiliary_norms(network.state_dict()))
     first = network.stages[0][0].bn1
     assert not torch.equal(first.running_mean, first.aux_bn[0].running_mean)
     one_batch = nn.BatchNorm2d(16).train()
-    one_batch(network.stem(clean))
+    one_batch(network.stem(original))
     torch.testing.assert_close(first.running_mean, one_batch.running_mean)
     other_batch = nn.BatchNorm2d(16).train()
-    other_batch(network.stem(clean + 1))
+    other_batch(network.stem(original + 1))
     torch.testing.assert_close(first.aux_bn[0].running_mean, other_batch.running_mean)
 
 

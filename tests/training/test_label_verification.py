@@ -78,12 +78,12 @@ def test_another_teacher_is_reported(label_store_copy: Path) -> None:
 def test_a_missing_teacher_is_not_trained_again(
     recipe_with_teacher: Recipe, label_store_copy: Path, tmp_path: Path
 ) -> None:
-    moved = with_settings(recipe_with_teacher, {"run.dir": str(tmp_path / "elsewhere" / "run"), "views.seed": 0})
+    moved = with_settings(recipe_with_teacher, {"run.dir": str(tmp_path / "other" / "run"), "views.seed": 0})
     (label_store_copy / "recipe.yaml").write_text(to_yaml(moved))
-    message = r"the teacher of this store was trained in .*elsewhere.*, which is missing; restore it"
+    message = r"the teacher of this store was trained in .*other.*, which is missing; restore it"
     with pytest.raises(InputError, match=message):
         verify_labels(label_store_copy, 10, None, "cpu", seed=0)
-    assert not (tmp_path / "elsewhere").exists()
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
@@ -95,21 +95,21 @@ def test_invalid_numbers_are_refused(label_store: Path, views: int, seed: int, m
 
 
 def test_only_the_images_of_the_verified_views_are_computed(label_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    computed = dict[str, set[int]](clean=set(), views=set())
-    clean_label_log_probs = label_verification.clean_label_log_probs
+    computed = dict[str, set[int]](images=set(), views=set())
+    unaugmented_label_log_probs = label_verification.unaugmented_label_log_probs
     compute_records = label_verification.compute_records
 
-    def note_clean(context: Any, teacher: Any, indices: Any) -> torch.Tensor:
-        computed["clean"].update(indices.tolist())
-        return clean_label_log_probs(context, teacher, indices)
+    def record_images(context: Any, teacher: Any, indices: Any) -> torch.Tensor:
+        computed["images"].update(indices.tolist())
+        return unaugmented_label_log_probs(context, teacher, indices)
 
-    def note_views(*arguments: Any) -> Iterator[Any]:
+    def record_views(*arguments: Any) -> Iterator[Any]:
         for indices, records in compute_records(*arguments):
             computed["views"].update(indices.tolist())
             yield indices, records
 
-    monkeypatch.setattr(label_verification, "clean_label_log_probs", note_clean)
-    monkeypatch.setattr(label_verification, "compute_records", note_views)
+    monkeypatch.setattr(label_verification, "unaugmented_label_log_probs", record_images)
+    monkeypatch.setattr(label_verification, "compute_records", record_views)
     assert verify_labels(label_store, 10, None, "cpu", seed=0).wrong == 0
-    assert computed["clean"] == computed["views"]
+    assert computed["images"] == computed["views"]
     assert 5 <= len(computed["views"]) <= 10

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kdaug import InputError
-from kdaug.config import Optimization
-from kdaug.device import autocast, find_device, find_precision
+from kdaug.config import Optimization, Run
+from kdaug.device import autocast, check_cuda_graphs, find_device, find_precision
 from kdaug.training.optim import LearningRateSchedule, create_ema, create_optimizer, create_scaler
 from kdaug.training.state import TrainState
 from kdaug.training.step import optimizer_step
@@ -243,3 +243,11 @@ def test_auto_device_is_a_gpu_if_there_is_one() -> None:
 def test_an_unavailable_device_is_named_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match=f"^run.device {name} cannot be used: [^\n]+$"):
         find_device(name)
+
+
+def test_cuda_graphs_need_a_gpu_and_whole_networks() -> None:
+    with pytest.raises(InputError, match=r"run\.cuda_graphs needs a GPU, but run\.device is cpu"):
+        check_cuda_graphs(Run(cuda_graphs=True), torch.device("cpu"))
+    with pytest.raises(InputError, match=r"run\.cuda_graphs cannot be used with run\.shard"):
+        check_cuda_graphs(Run(cuda_graphs=True, shard=True), torch.device("cuda"))
+    check_cuda_graphs(Run(cuda_graphs=True), torch.device("cuda"))

@@ -35,7 +35,7 @@ SMALL = Recipe(
 )
 def test_a_recipe_takes_two_steps_and_an_evaluation(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, evaluations = [], []
-    evaluate = smoke_test_module.evaluate_on_validation
+    evaluate = smoke_test_module.evaluate_student
 
     class RecordingStep(TrainStep):
         def __call__(self, batch: ViewBatch) -> Any:
@@ -47,7 +47,7 @@ def test_a_recipe_takes_two_steps_and_an_evaluation(recipe: Recipe, monkeypatch:
         return evaluations[-1]
 
     monkeypatch.setattr(smoke_test_module, "TrainStep", RecordingStep)
-    monkeypatch.setattr(smoke_test_module, "evaluate_on_validation", record_evaluation)
+    monkeypatch.setattr(smoke_test_module, "evaluate_student", record_evaluation)
     result = smoke_test(recipe, 100)
     side = recipe.data.image_size or 32
     student_steps = [(recipe.teacher.source != "none", (2, side, side, 3))] * 2

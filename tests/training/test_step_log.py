@@ -1,4 +1,4 @@
-"""The step log: each step is logged once, in order, with finite losses, and TensorBoard gets the same figures."""
+"""The step log: each step is logged once, in order, with finite losses, and TensorBoard gets the same metrics."""
 
 from __future__ import annotations
 

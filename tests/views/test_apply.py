@@ -41,21 +41,6 @@ def test_an_empty_plan_returns_a_copy() -> None:
     assert not np.shares_memory(views, images)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_number_of_threads_does_not_change_a_byte(channels: int) -> None:
-    images, plan = noise(channels=channels), varied_plan()
-    expected = apply(images, plan, threads=1)
-    for threads in (2, 3, 64, None):
-        assert_array_equal(apply(images, plan, threads), expected)
-
-
-@pytest.mark.parametrize("part", [1, 4, 22])
-def test_the_batch_split_does_not_change_a_byte(part: int) -> None:
-    images, plan = noise(), varied_plan()
-    parts = [apply(images[at : at + part], plan[at : at + part]) for at in range(0, COUNT, part)]
-    assert_array_equal(np.concatenate(parts), apply(images, plan))
-
-
 def test_each_image_gets_its_own_row_of_the_plan() -> None:
     images, plan = noise(), varied_plan()
     views = apply(images, plan)

@@ -1,4 +1,4 @@
-"""Ops that move or fill pixels: against their definition in NumPy, and affine ops against Pillow."""
+"""Ops that move or fill pixels, against their definition in NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy_ops import GRAY, Pixels, affine, apply_op, colors, images
-from PIL import Image
 
 import kdaug
 from kdaug.views.plan import RESAMPLES
@@ -20,14 +19,6 @@ few_examples = settings(max_examples=40)
 # exact in 16.16 fixed point, so that the reference needs no tolerance for ties
 dyadic = st.integers(-96, 96).map(lambda n: n / 32)
 pixels = st.integers(-20, 20).map(lambda n: n / 2)
-
-
-def to_pillow(image: Pixels) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-
-
-def pillow_fill(image: Pixels, fill: tuple[int, int, int]) -> int | tuple[int, int, int]:
-    return fill if image.shape[2] == 3 else fill[0]
 
 
 @few_examples
@@ -144,33 +135,3 @@ def test_rotate_is_about_the_center(image: Pixels, degrees: float, fill: tuple[i
     assert_array_equal(view[kept], image[np.floor(v[kept]).astype(int), np.floor(u[kept]).astype(int)])
     outside = not_a_tie & ~inside
     assert (view[outside] == fill[: image.shape[2]]).all()
-
-
-# Any argument, against Pillow
-
-
-@given(images(), st.floats(-500, 500), colors, st.sampled_from(RESAMPLES))
-def test_rotate_equals_pillow(image: Pixels, degrees: float, fill: tuple[int, int, int], resample: str) -> None:
-    expected = to_pillow(image).rotate(degrees, Image.Resampling[resample.upper()], fillcolor=pillow_fill(image, fill))
-    view = apply_op(image, "rotate", degrees, fill=fill, resample=resample)
-    assert_array_equal(view, np.asarray(expected).reshape(image.shape))
-
-
-@given(images(), st.floats(-60, 60), st.floats(-60, 60), colors, st.sampled_from(RESAMPLES))
-def test_shear_and_translate_equal_pillow(
-    image: Pixels, factor: float, offset: float, fill: tuple[int, int, int], resample: str
-) -> None:
-    steps = {
-        ("shear-x", (factor, offset)): (1, factor, offset, 0, 1, 0),
-        ("shear-y", (factor, offset)): (1, 0, 0, factor, 1, offset),
-        ("translate-x", offset): (1, 0, offset, 0, 1, 0),
-        ("translate-y", offset): (1, 0, 0, 0, 1, offset),
-    }
-    for step, matrix in steps.items():
-        pillow = to_pillow(image)
-        expected = pillow.transform(
-            pillow.size, Image.Transform.AFFINE, matrix, Image.Resampling[resample.upper()],
-            fillcolor=pillow_fill(image, fill),
-        )  # fmt: skip
-        view = apply_op(image, *step, fill=fill, resample=resample)
-        assert_array_equal(view, np.asarray(expected).reshape(image.shape))

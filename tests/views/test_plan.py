@@ -17,16 +17,8 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 whole = st.integers(-1000, 1000).map(float)
 not_negative = st.integers(0, 1000).map(float)
 ONE_ARGUMENT = [
-    "translate-x",
-    "translate-y",
-    "rotate",
-    "solarize",
-    "contrast",
-    "color",
-    "brightness",
-    "sharpness",
-    "solarize-add",
-]
+    "translate-x", "translate-y", "rotate", "solarize", "solarize-add", "contrast", "color", "brightness", "sharpness",
+]  # fmt: skip
 NO_ARGUMENT = ["autocontrast", "invert", "equalize", "flip"]
 
 steps_without_crop = st.one_of(

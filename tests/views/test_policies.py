@@ -321,13 +321,10 @@ def test_spec_with_magnitude_changes_only_the_magnitude(magnitude: float) -> Non
 
 
 def test_spec_with_magnitude_writes_short_numbers() -> None:
+    assert spec_with_magnitude("randaugment-n2@tf-efficientnet", 9) == TPU
     assert spec_with_magnitude(TPU, 5.0) == "randaugment-n2-m5@tf-efficientnet"
     assert spec_with_magnitude(TPU, 2.5) == "randaugment-n2-m2.5@tf-efficientnet"
     assert create_policy(spec_with_magnitude(TPU, 1e6)) == create_policy(TPU, magnitude=1e6)
-
-
-def test_spec_with_magnitude_adds_a_missing_magnitude() -> None:
-    assert spec_with_magnitude("randaugment-n2@tf-efficientnet", 9) == TPU
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Policy files: reading is strict, errors name the position, and a fingerprint pins the content."""
+"""Policy files: they are checked strictly, errors name the position, and a fingerprint pins the content."""
 
 from __future__ import annotations
 

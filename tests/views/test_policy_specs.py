@@ -9,11 +9,12 @@ import pytest
 from numpy.testing import assert_array_equal
 from support.chi_square import assert_uniform
 
-from kdaug import InputError, Policy, apply, create_policy
+from kdaug import InputError, Policy, create_policy
 from kdaug.config import Views
 from kdaug.views.ops import CODES, NAMES
 from kdaug.views.policies import policy_from_views, spec_with_magnitude
 from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
+from kdaug.views.space_tables import RANDAUGMENT_PAPER_OPS
 
 SIZE = (32, 32)
 
@@ -55,10 +56,6 @@ def test_a_row_depends_on_seed_epoch_and_index_only(spec: str) -> None:
         single = other.plan(2**63 + 5, 150, [index], (24, 40))
         for name in ("op", "argument", "resample", "fill"):
             assert_array_equal(getattr(batch, name)[row], getattr(single, name)[0])
-    half = other.plan(2**63 + 5, 150, indices[:3], (24, 40))
-    assert_array_equal(half.argument, batch[:3].argument)
-    images = np.random.default_rng(0).integers(0, 256, (6, 24, 40, 3), np.uint8)
-    assert_array_equal(apply(images[:3], half), apply(images, batch)[:3])
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -107,10 +104,7 @@ def test_trivialaugment_draws_op_and_level_uniformly() -> None:
 
 def test_randaugment14_has_the_ops_of_its_paper() -> None:
     plan = create_policy("randaugment14-n1-m9@tf-efficientnet").plan(0, 0, np.arange(3000), SIZE)
-    assert {NAMES[code] for code in plan.op.ravel()} == {
-        "none", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast", "brightness",
-        "sharpness", "shear-x", "shear-y", "translate-x", "translate-y",
-    }  # fmt: skip
+    assert {NAMES[code] for code in plan.op.ravel()} == set(RANDAUGMENT_PAPER_OPS)
 
 
 # Random erasing
@@ -177,7 +171,7 @@ def test_a_composition_concatenates_its_parts() -> None:
         ("trivialaugment@paper-geometric", {}, "space paper-geometric does not have 31 levels"),
         ("random-erasing", {}, "has no probability; write it as in random-erasing-p0.25"),
         ("random-erasing-p1.5", {}, "probability is 1.5, but must be from 0 to 1"),
-        ("random-erasing-p0.5@tim", {}, "random-erasing: there is no space 'tim'; did you mean timm"),
+        ("random-erasing-p0.5@tim", {}, "there is no random-erasing space 'tim'; did you mean timm"),
         ("autoaugment-cifar10", {"magnitude": 3}, "policy autoaugment-cifar10 has no magnitude"),
         ("autoaugment-cifar10", {"meen": 3}, "policy autoaugment-cifar10 has no option meen; did you mean mean"),
         ("cutout", {}, "no policy 'cutout'; did you mean cutout-16"),

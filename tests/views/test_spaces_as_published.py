@@ -21,7 +21,7 @@ SIZE = (48, 80)
 
 # space -> (system of op_ranges.json, level of the far end, levels to try)
 TENTHS = [level / 2 for level in range(21)]
-READINGS: dict[str, tuple[str, float, list[float]]] = {
+SOURCES: dict[str, tuple[str, float, list[float]]] = {
     "autoaugment-cifar": ("autoaugment_cifar_pil", 10, [float(level) for level in range(11)]),
     "pba": ("pba", 10, [float(level) for level in range(11)]),
     "fast-autoaugment": ("fast_autoaugment", 1, [0, 0.0249, 0.3, 0.5, 0.74, 0.9999, 1]),
@@ -31,7 +31,7 @@ READINGS: dict[str, tuple[str, float, list[float]]] = {
 }
 CELLS = [
     (space, op)
-    for space, (system, _, _) in READINGS.items()
+    for space, (system, _, _) in SOURCES.items()
     for op in SPACES[space].ops
     if SPACES[space].ops[op] is not None
 ]
@@ -57,7 +57,7 @@ def rounded(rounding: str, value: float, low: float) -> float:
 def test_arguments_are_the_published_ones(
     space: str, op: str, negative: bool, plan_of_cells: Callable[..., ViewPlan]
 ) -> None:
-    system, full, levels = READINGS[space]
+    system, full, levels = SOURCES[space]
     row = published(system, op)
     low, high = row["at_level_0"], row["at_level_max"]
     sign = -1 if negative and row["sign"] == "random_50_50" else 1
@@ -94,10 +94,7 @@ def check_cutouts(space: str, plan: ViewPlan, values: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("space", "system", "listed"),
-    [
-        ("tf-efficientnet", "efficientnet_tpu_randaugment", "op_list"),
-        ("timm", "timm", "op_list_randaugment"),
-    ],
+    [("tf-efficientnet", "efficientnet_tpu_randaugment", "op_list"), ("timm", "timm", "op_list_randaugment")],
 )
 def test_op_lists_are_the_published_ones_in_their_order(space: str, system: str, listed: str) -> None:
     assert list(SPACES[space].ops) == [name.split(" ")[0] for name in SYSTEMS[system][listed]]
@@ -111,14 +108,14 @@ def test_the_other_op_lists_are_the_published_ones() -> None:
     assert list(RANDAUGMENT_PAPER_OPS) == known(SYSTEMS["randaugment_paper"]["op_list"])
     assert list(SPACES["paper-geometric"].ops) == SYSTEMS["kd_paper_self_designed"]["op_list"]
     for space in ("autoaugment-cifar", "pba", "fast-autoaugment"):
-        system = READINGS[space][0]
+        system = SOURCES[space][0]
         assert set(SPACES[space].ops) == set(SYSTEMS[system]["ops"])
     assert set(SPACES["tf-efficientnet-autoaugment"].ops) == set(SYSTEMS["efficientnet_tpu_autoaugment"]["ops"])
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_only_published_signs_are_drawn(space: str) -> None:
-    system = READINGS[space][0] if space in READINGS else {"paper-geometric": ""}.get(space, "torchvision")
+    system = SOURCES[space][0] if space in SOURCES else {"paper-geometric": ""}.get(space, "torchvision")
     if not system:
         return
     for op, row in SPACES[space].ops.items():

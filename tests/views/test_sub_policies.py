@@ -41,11 +41,7 @@ def test_the_number_of_sub_policies_is_the_published_one(spec: str, count: int) 
 
 @pytest.mark.parametrize(
     ("spec", "theirs"),
-    [
-        ("autoaugment-cifar10", "CIFAR10"),
-        ("autoaugment-svhn", "SVHN"),
-        ("autoaugment-imagenet-paper", "IMAGENET"),
-    ],
+    [("autoaugment-cifar10", "CIFAR10"), ("autoaugment-svhn", "SVHN"), ("autoaugment-imagenet-paper", "IMAGENET")],
 )
 def test_sub_policies_equal_torchvisions(spec: str, theirs: str) -> None:
     """Torchvision has no level for ops without argument."""

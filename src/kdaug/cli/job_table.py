@@ -76,7 +76,9 @@ class JobsTable:
         for status in statuses:
             name, state = status.job.name, status.state
             if state != self._states.get(name, "waiting"):
-                print(f"[{finished}/{len(statuses)}] {name}: {state}{self._error(status)}", flush=True)
+                run = self._follow(status) if state == "finished" else None
+                error = "" if run is None else f", error {percent(run.error)}"
+                print(f"[{finished}/{len(statuses)}] {name}: {state}{error}", flush=True)
             self._states[name] = state
 
     def _table(self, statuses: Sequence[JobStatus]) -> Table:
@@ -107,7 +109,3 @@ class JobsTable:
         run = self._followers[job.name]
         run.update()
         return run
-
-    def _error(self, status: JobStatus) -> str:
-        run = self._follow(status) if status.state == "finished" else None
-        return f", error {percent(run.error)}" if run is not None else ""

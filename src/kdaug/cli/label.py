@@ -95,7 +95,7 @@ def _label(name: str, flags: list[str]) -> int:
             label_views(_with_directory(recipe, args.out), Path(args.out), request)
     except (Interrupted, KeyboardInterrupt) as stop:
         reason = stop.reason if isinstance(stop, Interrupted) else "interrupted"
-        print_error(f"{reason}; the same command resumes")
+        print_error(f"{reason}; the same command resumes", wait=reason == "interrupted")
         return 130
     if rank() == 0:
         store = shlex.quote(args.out)

@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        print_error(error, getattr(command, "FLAGS", None))
+        print_error(error, getattr(command, "SETTING_FLAGS", {}))
         return 2
     except KeyboardInterrupt:
         return _interrupted()

@@ -20,17 +20,17 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def print_error(error: InputError | str, flags: Mapping[str, str] | None = None) -> None:
+def print_error(error: InputError | str, flags: Mapping[str, str] | None = None, wait: bool = True) -> None:
     """Prints one line on stderr, with flags for the settings that `error.hint` names. See `settings_as_flags`.
 
-    Ranks above 0 wait first: most errors are the same in all processes, and torchrun stops the others as soon as rank 0
-    has failed, so that the line is printed once.
+    wait: ranks above 0 wait first. Most errors are the same in all processes, and torchrun stops the others as soon as
+    rank 0 has failed, so that the line is printed once.
     """
     text = str(error)
     if isinstance(error, InputError) and error.hint:
         text = f"{error.problem}; {settings_as_flags(error.hint, flags or {})}"
     if rank() > 0:
-        time.sleep(2)
+        time.sleep(2 if wait else 0)
         text = f"process {rank()}: {text}"
     print(f"kdaug: {text}", file=sys.stderr, flush=True)
 

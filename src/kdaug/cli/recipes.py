@@ -48,7 +48,8 @@ def run(arguments: list[str]) -> int:
             raise InputError("show takes the name of one recipe: kdaug recipes show NAME")
         _show(args.words[1])
         return 0
-    selected = [named for named in RECIPES.values() if all(word.lower() in _text(named) for word in args.words)]
+    texts = {name: f"{name} {named.family} {named.summary}".lower() for name, named in RECIPES.items()}
+    selected = [RECIPES[name] for name, text in texts.items() if all(word.lower() in text for word in args.words)]
     if not selected:
         raise InputError(
             f"no recipe has {' and '.join(args.words)} in its name or description", "kdaug recipes lists all recipes"
@@ -61,10 +62,6 @@ def run(arguments: list[str]) -> int:
     else:
         _list(selected)
     return 0
-
-
-def _text(named: NamedRecipe) -> str:
-    return f"{named.name} {named.family} {named.summary}".lower()
 
 
 def _show(name: str) -> None:
@@ -122,8 +119,8 @@ def _smoke_test(selected: list[NamedRecipe], as_json: bool) -> int:
         result = smoke_test_in_subprocess(named.make(), named.classes, named.existing_teacher)
         failed += isinstance(result, str)
         if as_json:
-            figures = vars(result) if isinstance(result, SmokeTestResult) else {"error": result}
-            print(json.dumps({"name": named.name, **figures}), flush=True)
+            outcome = vars(result) if isinstance(result, SmokeTestResult) else {"error": result}
+            print(json.dumps({"name": named.name, **outcome}), flush=True)
         else:
             print(f"{named.name:<54}{_format_result(result)}", flush=True)
     if failed:

@@ -31,11 +31,11 @@ def run(arguments: list[str]) -> int:
         raise InputError("no runs to report on", "give run directories, or a folder with runs below it")
 
     from kdaug.study.report import write_report
-    from kdaug.study.sweep import grid
+    from kdaug.study.sweep import expand_grid
 
     baseline = None
     if args.against:
-        combinations = grid(args.against)
+        combinations = expand_grid(args.against)
         if len(combinations) > 1:
             raise InputError("--against has several values of a setting, but must have one value of each")
         baseline = combinations[0]

@@ -19,8 +19,8 @@ from kdaug.recipes.scales import Scale
 if TYPE_CHECKING:
     from kdaug.study.paper.studies import PaperStudy
 
-FLAGS = {"data.root": "--root", "data.download": "--download", "run.dir": "--dir", "run.device": "--device"}
-"""This command's own flags for some settings, for error messages."""
+SETTING_FLAGS = {"data.root": "--root", "data.download": "--download", "run.dir": "--dir", "run.device": "--device"}
+"""Settings whose flag has another name in this command, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Arguments:
     one folder and in it runs, teachers and stored labels.
     """
 
-    where: Annotated[WorkerOptions, tyro.conf.arg(name="")]
+    workers: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     study: tyro.conf.Positional[str] = ""
     """table1, table2, table3, figure2, figure4 or section3.4."""
     scale: Scale = "smoke"
@@ -52,7 +52,7 @@ class Arguments:
     seeds: tuple[int, ...] | None = None
     """Seeds, with one run of every cell for each; None: 0 for smoke, else 0 and 1."""
     only: tuple[str, ...] | None = None
-    """Train only these cells, by name or pattern such as '*-m5*'; the report includes all finished runs."""
+    """Train only these cells, by name or pattern such as '*-m5*', in this order; the report has all finished runs."""
     list: bool = False
     """Print the names of the cells and train nothing."""
     device: str = "auto"
@@ -85,9 +85,9 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
 
     folder = Path(args.dir or f"runs/reproduce-{args.scale}")
     data = Data(root=args.root, download=args.download)
-    workers = create_workers(args.where, small_networks=args.scale in ("smoke", "cpu"))
+    workers = create_workers(args.workers, small_networks=args.scale in ("smoke", "cpu"))
     recipes = {
-        name: with_job_threads(recipe, args.where)
+        name: with_job_threads(recipe, args.workers)
         for name, recipe in study_recipes(selected, seeds, data, args.device).items()
     }
     code = run_sweep(recipes, folder, workers, share_labels=True, retry=args.retry)
@@ -97,7 +97,7 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
     except InputError as error:
         if code == 0:
             raise
-        print_error(error, FLAGS)
+        print_error(error, SETTING_FLAGS)
         return code
     print_report(table, left_out, out)
     return code
@@ -114,7 +114,8 @@ def _seeds(args: Arguments) -> tuple[int, ...]:
 def _select_cells(study: PaperStudy, patterns: tuple[str, ...] | None) -> PaperStudy:
     if patterns is None:
         return study
-    cells = tuple(cell for cell in study.cells if any(fnmatchcase(cell.name, pattern) for pattern in patterns))
+    matching = (cell for pattern in patterns for cell in study.cells if fnmatchcase(cell.name, pattern))
+    cells = tuple(dict.fromkeys(matching))
     if not cells:
         raise InputError(f"no cell matches --only {' '.join(patterns)}".rstrip(), "--list prints all cells")
     return replace(study, cells=cells)

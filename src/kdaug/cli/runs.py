@@ -35,7 +35,9 @@ def run(arguments: list[str]) -> int:
     statuses = list(find_runs(Path(args.folder)))
     if args.json:
         for status in statuses:
-            print(json.dumps({**asdict(status), "path": str(status.path)}))
+            fields = {**asdict(status), "path": str(status.path)}
+            fields["next"] = fields.pop("hint")
+            print(json.dumps(fields))
     elif statuses:
         _print_table(statuses)
     else:
@@ -64,4 +66,4 @@ def _print_table(statuses: list[RunStatus]) -> None:
     for status in statuses:
         if status.state in ("stopped", "damaged"):
             label = "resume" if status.state == "stopped" else "damaged"
-            console.print(Text(f"{label}: {status.next}"), soft_wrap=True)
+            console.print(Text(f"{label}: {status.hint}"), soft_wrap=True)

@@ -28,8 +28,8 @@ folder, and both share the work. --retry re-runs failed jobs.
 
 kdaug sweep RECIPE --help lists all settings with the recipe's values."""
 
-FLAGS = {"run.dir": "--dir"}
-"""This command's own flags for some settings, for error messages."""
+SETTING_FLAGS = {"run.dir": "--dir"}
+"""Settings whose flag has another name in this command, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Arguments:
     """Options of the sweep; all other flags are settings of the recipe."""
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
-    where: Annotated[WorkerOptions, tyro.conf.arg(name="")]
+    workers: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     dir: str
     """Folder for all runs."""
     list: str | None = None
@@ -58,11 +58,11 @@ def run(arguments: list[str]) -> int:
     args = parse(Arguments, flags, f"kdaug sweep {name}", default=default, description=description)
     if args.recipe.run.dir != default.recipe.run.dir:
         raise InputError("--run.dir has no effect, as each run of a sweep has its own directory; use --dir")
-    recipes = _recipes(with_job_threads(args.recipe, args.where), axes, args.list)
+    recipes = _recipes(with_job_threads(args.recipe, args.workers), axes, args.list)
 
     from kdaug.cli.job_table import run_sweep
 
-    workers = create_workers(args.where, small_networks=False)
+    workers = create_workers(args.workers, small_networks=False)
     return run_sweep(recipes, Path(args.dir), workers, share_labels=args.labels, retry=args.retry)
 
 
@@ -77,13 +77,13 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recipe]:
     """The recipe of every run by the run's name."""
-    from kdaug.study.sweep.grid import grid, read_run_list, run_names
+    from kdaug.study.sweep.grid import expand_grid, read_run_list, run_names
 
     if axes and file is not None:
         raise InputError("SETTING=VALUES and --list exclude each other")
     if not axes and file is None:
         raise InputError("the settings to vary are missing; give them as views.magnitude=0,1,2, or give a --list")
-    runs = read_run_list(Path(file)) if file is not None else grid(axes)
+    runs = read_run_list(Path(file)) if file is not None else expand_grid(axes)
     fixed = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
     if fixed is not None:
         raise InputError(f"{fixed} cannot vary: a sweep sets the directory of each run and resumes stopped runs")

@@ -36,7 +36,8 @@ def run(arguments: list[str]) -> int:
     try:
         result = train(_with_directory(recipe, name), Console())
     except Interrupted as stop:
-        print_error(str(stop))
+        # if another process was lost, torchrun may stop this one before a wait ends
+        print_error(str(stop), wait=stop.reason == "interrupted")
         return 130
     if rank() == 0:
         _print_result(result)

@@ -19,12 +19,12 @@ class WorkerOptions:
     on: Literal["here", "ray"] = "here"
     """here: this machine; ray: a Ray cluster whose machines share the folder of the runs (pip install 'kdaug[ray]')."""
     jobs: int | None = None
-    """Jobs at once; None: on ray as many as fit; here one per GPU, or one without a GPU (reproduce with the small
-    networks of scales smoke and cpu: one per core)."""
+    """Jobs at once; None: with ray as many as fit; else one per GPU, or one without a GPU (kdaug reproduce at
+    scales smoke and cpu: one per core)."""
     cpus: int = 1
-    """On ray: CPU cores per job."""
+    """With ray: CPU cores per job."""
     gpus: float | None = None
-    """On ray: GPUs per job; None: one if the cluster has any, else none."""
+    """With ray: GPUs per job; None: one if the cluster has any, else none."""
 
 
 def create_workers(options: WorkerOptions, small_networks: bool) -> Workers:
@@ -50,7 +50,7 @@ def create_workers(options: WorkerOptions, small_networks: bool) -> Workers:
 
 
 def with_job_threads(recipe: Recipe, options: WorkerOptions) -> Recipe:
-    """On ray, the recipe with run.threads set to the cores of its job minus one, which makes views, if it is None."""
+    """With ray, sets run.threads, if it is None, to the cores of a job minus one, which makes the views."""
     if options.on != "ray" or recipe.run.threads is not None:
         return recipe
     return replace(recipe, run=replace(recipe.run, threads=max(1, options.cpus - 1)))

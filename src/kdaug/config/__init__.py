@@ -1,6 +1,6 @@
 """The recipe of a training run: its settings as frozen dataclasses, their ranges, reading and writing YAML."""
 
-from kdaug.config.check import check, check_source, describe_range
+from kdaug.config.checks import check, check_source, describe_range
 from kdaug.config.recipe import (
     Adversary,
     Crop,
@@ -13,7 +13,7 @@ from kdaug.config.recipe import (
     Run,
     Supervision,
     Teacher,
-    Tracker,
+    TrackerName,
     Views,
     WeightSchedule,
 )
@@ -44,7 +44,7 @@ __all__ = [
     "Run",
     "Supervision",
     "Teacher",
-    "Tracker",
+    "TrackerName",
     "Views",
     "WeightSchedule",
     "check",

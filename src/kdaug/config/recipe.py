@@ -34,12 +34,15 @@ DecayOn = Literal["all", "weights"]
 TeacherEpochs = Literal["all", "policy", "clean"]
 Divergence = Literal["top-k", "hard", "decoupled"]
 WeightSchedule = Literal["constant", "rising", "falling"]
-Tracker = Literal["wandb", "mlflow", "trackio"]
+TrackerName = Literal["wandb", "mlflow", "trackio"]
 
 
 @dataclass(frozen=True)
 class Data:
-    """The dataset and how its images are read."""
+    """The dataset and how its images are read.
+
+    Errors are measured on its validation images. For bundled, CIFAR and Fashion-MNIST these are the test images.
+    """
 
     name: DatasetName = "bundled"
     """Dataset: bundled (part of Fashion-MNIST), a torchvision dataset, or your own images: folder (one sub-folder per
@@ -54,11 +57,11 @@ class Data:
     image_size: Side | None = None
     """Side in pixels that images of folder, shards or hub are resized to; None: 224. Other datasets keep their size."""
     val_fraction: OpenFraction = 0.1
-    """Share of each class used for validation if folder, shards or hub has no validation images."""
+    """Fraction of each class used for validation if folder, shards or hub has no validation images."""
     holdout: FractionBelow1 = 0.0
-    """Share of each class's training images to evaluate on instead of the test images, for choosing settings."""
+    """Fraction of each class's training images to use as validation images instead, for choosing settings."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
-    """Share of images that may be unreadable before training stops with an error."""
+    """Fraction of the images that may be unreadable before training stops with an error."""
     workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
     """Decoding processes per training process for folder, shards or hub; 0: decode in the training process."""
 
@@ -81,13 +84,13 @@ class Views:
     pad: Pixels = 4
     """Pixels added on each side before a pad crop."""
     min_area: FractionAbove0 = 0.08
-    """Smallest share of the image area that a random-resized crop may take."""
+    """Smallest fraction of the image area that a random-resized crop may take."""
     flip: bool = True
     """Flip left-right with probability 0.5."""
     cutout: Pixels = 0
     """Side in pixels of the square that cutout erases after all other ops; 0: no cutout."""
     mixup: MixingAlpha = 0.0
-    """Alpha of mixup: blend each view with another, shares from Beta(alpha, alpha) (arXiv 1710.09412); 0: no mixup."""
+    """Alpha of mixup: blend each view with another, weights from Beta(alpha, alpha) (arXiv 1710.09412); 0: no mixup."""
     cutmix: MixingAlpha = 0.0
     """Alpha of CutMix: paste a box of another view, area from Beta(alpha, alpha) (arXiv 1905.04899); 0: no CutMix.
     With both mixup and CutMix, each view gets one of the two."""
@@ -120,7 +123,7 @@ class Teacher:
     labels: str | None = None
     """Directory of stored labels (kdaug label), used instead of running the teacher; None: run the teacher."""
     network: str | None = None
-    """Network for train, or of the weights in file:PATH; None: the student's, pretrained if the student is."""
+    """For train or file:PATH: name of the network; None: the student's, pretrained if the student is."""
     policy: str = "none"
     """For train: augmentation policy of the teacher's training."""
     cutout: Pixels = 0
@@ -164,7 +167,8 @@ class Supervision:
     non_target_weight: NonNegative = 8.0
     """For decoupled: weight of the non-target-class part (beta in DKD); the target-class part has weight 1."""
     mass: FractionAbove0 | None = None
-    """Per view, use only the fewest of the top-k classes whose probabilities sum to at least this; None: all k."""
+    """As top-p in sampling: per view, use only the fewest of the top-k classes whose probabilities sum to at least
+    this; None: all k."""
     label_weight: NonNegative = 1.0
     """Weight of the cross-entropy in epochs with a teacher; 0: train on soft labels only."""
     label_trust: bool = False
@@ -175,7 +179,7 @@ class Supervision:
     weight_by_magnitude: bool = False
     """Multiply weight by each view's planned magnitude: 0 for an unchanged view, 1 for an op at full strength."""
     drop_worst: FractionBelow1 = 0.0
-    """Share of each batch left out of the loss: the views with the lowest teacher probability of the label."""
+    """Fraction of each batch left out of the loss: the views with the lowest teacher probability of the label."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,8 @@ class Optimization:
     learning_rate: Positive = 0.1
     """Learning rate after warm-up."""
     schedule: Schedule = "cosine"
-    """cosine (to zero), staircase (x decay_rate every decay_epochs), milestones (x decay_rate at each of them)."""
+    """cosine (to zero), staircase (StepLR: x decay_rate every decay_epochs), milestones (MultiStepLR: x decay_rate at
+    each)."""
     decay_rate: OpenFraction = 0.97
     """For staircase and milestones: factor by which the learning rate decays."""
     decay_epochs: Positive = 2.4
@@ -225,7 +230,8 @@ class Optimization:
     clip_norm: Positive | None = 5.0
     """Maximum global gradient norm; None: no clipping."""
     ema_decay: OpenFraction | None = None
-    """Decay per step of the EMA weights, which are evaluated; at most (1+step)/(10+step). None: no EMA."""
+    """Decay per step of the exponential moving average (EMA) of the weights, which is evaluated and saved in their
+    place; at most (1+step)/(10+step). None: no EMA."""
     sync_batch_norm: bool = False
     """Synchronize batch-norm statistics over all processes (GPUs only)."""
     precision: Precision = "auto"
@@ -240,7 +246,7 @@ class Optimization:
 @dataclass(frozen=True)
 class Run:
     """Run directory, seed, device, checkpoints. Of these only seed changes the trained weights, apart from rounding and
-    from batch-norm statistics, which each process computes over its share of the batch or over device_batch of it."""
+    from batch-norm statistics, which each process computes over its part of the batch, one micro-batch at a time."""
 
     dir: Directory | None = None
     """Run directory; None: runs/RECIPE-FINGERPRINT."""
@@ -251,7 +257,8 @@ class Run:
     device: str = "auto"
     """auto (a GPU if available), cpu, cuda, cuda:1, ..."""
     device_batch: Count | None = None
-    """Largest batch that a process takes at once; larger shares use gradient accumulation. None: no limit."""
+    """Largest micro-batch: images per forward pass of a process. If its part of global_batch is larger, gradients are
+    accumulated. None: no limit."""
     threads: Annotated[int, Ge(1), Le(MAX_PROCESSES)] | None = None
     """CPU threads of torch; None: all cores but one, which makes the views. Too many slow training down a lot."""
     evaluate_every: Count = 1
@@ -264,11 +271,14 @@ class Run:
     """Side in pixels that validation images are resized to for the student; None: as in training."""
     compile: bool = False
     """Compile the networks with torch.compile."""
+    cuda_graphs: bool = False
+    """Compile the networks and replay their kernels as CUDA graphs (torch.compile mode "reduce-overhead"). Faster for
+    small networks, whose kernels run for a shorter time than their launch takes."""
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
     shard: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2), for networks too large for one GPU."""
-    trackers: tuple[Tracker, ...] = ()
+    trackers: tuple[TrackerName, ...] = ()
     """Trackers to report to, in addition to metrics.jsonl and TensorBoard (pip install 'kdaug[trackers]')."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
-from kdaug.config.check import check
+from kdaug.config.checks import check
 from kdaug.config.recipe import Recipe
 from kdaug.errors import InputError, did_you_mean
 

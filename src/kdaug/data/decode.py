@@ -25,7 +25,7 @@ class UnreadableImage(Exception):
 def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArray[np.uint8]:
     """Decodes an image and resizes its crop (bicubic): RGB, uint8 [size,size,3] with size = crop.size.
 
-    epoch, index: passed on to `crop.box`; index is the image's view key. The EXIF orientation is applied first. All
+    epoch, index: passed on to `crop.box`; index is the image's sample ID. The EXIF orientation is applied first. All
     modes that Pillow reads become RGB: gray is repeated, 16-bit and 32-bit integers keep the high byte of 16, floats
     are clipped to 0..255, transparency is dropped. A JPEG whose crop is at least four times `size` is decoded at 1/2,
     1/4 or 1/8 of its sides, as libjpeg can, so that the crop still has twice `size`; this changes pixels of photographs

@@ -145,13 +145,12 @@ def _load_splits(root: str) -> Mapping[str, Any]:
 
 def _find_columns(split: Any, root: str) -> tuple[str, str]:
     """The first column of images and the first of class labels."""
-    columns = []
+    # reversed, so that the first column of each type is the one that stays
+    first = {type(feature).__name__: name for name, feature in reversed(split.features.items())}
     for kind in ("Image", "ClassLabel"):
-        name = next((name for name, feature in split.features.items() if type(feature).__name__ == kind), None)
-        if name is None:
+        if kind not in first:
             raise InputError(f"dataset {root} has no column of type {kind}; it has {', '.join(split.features)}")
-        columns.append(name)
-    return columns[0], columns[1]
+    return first["Image"], first["ClassLabel"]
 
 
 def _read_split(splits: Mapping[str, Any], split: str, image: str, label: str, root: str) -> _Split:

@@ -32,8 +32,8 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sample indices that `Policy.plan` gets for the images at `rows`: the rows themselves."""
+    def sample_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The `indices` that `Policy.plan` gets for the images at `rows`: the rows themselves."""
         return rows
 
     def name_of(self, row: int) -> str:
@@ -65,19 +65,19 @@ class ImageFiles(Protocol):
 class EncodedImages:
     """Images that are decoded when a batch is loaded: `files` [N], `labels` int64 [N].
 
-    keys: int64 [N], non-negative, see `view_keys`; None: the rows.
+    ids: int64 [N], non-negative, see `sample_ids`; None: the rows.
     """
 
     files: ImageFiles
     labels: Labels
-    keys: NDArray[np.int64] | None = None
+    ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def view_keys(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sample indices that `Policy.plan` and `ImageCrop.box` get for the images at `rows`."""
-        return rows if self.keys is None else self.keys[rows]
+    def sample_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The `indices` that `Policy.plan` and `ImageCrop.box` get for the images at `rows`."""
+        return rows if self.ids is None else self.ids[rows]
 
     def name_of(self, row: int) -> str:
         """The name of the image at `row` for messages."""
@@ -85,7 +85,7 @@ class EncodedImages:
 
     def subset(self, rows: NDArray[np.int64]) -> EncodedImages:
         """The images at `rows`."""
-        return EncodedImages(self.files.take(rows), self.labels[rows], None if self.keys is None else self.keys[rows])
+        return EncodedImages(self.files.take(rows), self.labels[rows], None if self.ids is None else self.ids[rows])
 
 
 Images = ArrayImages | EncodedImages
@@ -95,10 +95,10 @@ Images = ArrayImages | EncodedImages
 class Dataset:
     """Training and validation images of the same classes.
 
-    size: (height, width) of the network's input, in pixels. mean, std: per channel (1 or 3) in 0..1; of the training
-    images if they are in memory, else ImageNet's. content: a digest that changes if an image is added, removed, or
-    moved to another class or split. It is computed from pixels and labels of images in memory, else from file names,
-    and from all training images even if only a part is used.
+    size: (height, width) of the network's input in pixels. mean, std: per channel (1 or 3), in 0..1; of all training
+    images if they are in memory, else ImageNet's.
+    content: a digest that changes if an image is added, removed, or moved to another class or split. It is computed
+    from pixels if images are in memory, else from file names; from all training images, even if a subset is used.
     """
 
     name: str

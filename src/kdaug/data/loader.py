@@ -211,8 +211,8 @@ class _DecodeDataset(torch.utils.data.Dataset[Any]):
         (key, index), failures = sample, list[tuple[int, str]]()
         for candidate in self._candidates(index):
             try:
-                (view_key,) = self.images.view_keys(np.array([candidate]))
-                image = decode(self.images.files[candidate], self.crop, key.view_epoch, int(view_key))
+                (sample_id,) = self.images.sample_ids(np.array([candidate]))
+                image = decode(self.images.files[candidate], self.crop, key.view_epoch, int(sample_id))
                 return _Sample(key, candidate, int(self.images.labels[candidate]), image, failures)
             except UnreadableImage as error:
                 failures.append((candidate, str(error)))

@@ -57,7 +57,7 @@ def load_shards(settings: config.Data) -> Dataset:
     else:
         names = samples.key.tolist()
         train_rows, val_rows = split_off_validation(labels, names, classes, settings.val_fraction, f"shards in {root}")
-    images = EncodedImages(samples, labels, _view_keys(samples, ~is_val))
+    images = EncodedImages(samples, labels, _sample_ids(samples, ~is_val))
     content = digest("\n".join(classes).encode(), is_val, b"\0".join(samples.key.tolist()), labels, samples.size)
     return encoded_dataset(settings, classes, images.subset(train_rows), images.subset(val_rows), content)
 
@@ -85,9 +85,8 @@ def _split_of(shard: str) -> str:
     return next((name for name in VAL_NAMES if name in words), "train")
 
 
-def _view_keys(samples: Samples, is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """`EncodedImages.keys`: a hash of the key of each sample. If training samples share a key, their shards' names are
-    hashed too."""
+def _sample_ids(samples: Samples, is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """`EncodedImages.ids`: a hash of each sample's key; of shard name and key if training samples share the key."""
     keys, rows = samples.key.tolist(), np.flatnonzero(is_train)
     is_repeated = np.concatenate([[False], samples.key[rows][1:] == samples.key[rows][:-1], [False]])  # sorted by key
     for row in rows[is_repeated[1:] | is_repeated[:-1]].tolist():

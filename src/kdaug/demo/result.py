@@ -30,4 +30,4 @@ class DemoResult:
             ("with the teacher", f"{self.with_teacher.top1_error:.2f} %"),
             ("gain", f"{self.gain:+.2f} points"),
         )
-        return Table("Error on the test images", ("student under strong augmentation", "error"), 1, rows)
+        return Table("Error on the validation images", ("student under strong augmentation", "error"), 1, rows)

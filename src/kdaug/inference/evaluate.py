@@ -12,15 +12,14 @@ from rich.console import Console
 
 from kdaug import config
 from kdaug.config import ResolvedRecipe, ResolvedRun, ResolvedViews, check
-from kdaug.device import autocast
 from kdaug.errors import InputError
 from kdaug.inference.load import Weights, load_run
 from kdaug.networks import check_forward, check_published, published_image_size
 from kdaug.runs import read_environment
 from kdaug.supervision import load_teacher
 from kdaug.training.context import build_context
-from kdaug.training.evaluation import Scores, evaluate, evaluate_on_validation, validation_batches
-from kdaug.training.progress import progress_bar, track
+from kdaug.training.evaluation import Scores, evaluate_on_validation, evaluate_student
+from kdaug.training.progress import progress_bar
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
     recipe = replace(
         recipe,
         data=replace(recipe.data, root=root or recipe.data.root),
-        views=replace(recipe.views, policy="none"),  # no view is made, and the policy's file may be gone
+        views=replace(recipe.views, policy="none"),  # not used, and the policy's file may have been deleted
         run=replace(recipe.run, device=device, evaluate_size=size),
     )
     check(recipe)
@@ -52,7 +51,7 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
         check_forward(network.eval(), loaded.network_info.network, 1, context.dataset.channels, (size, size))
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with progress_bar(context.console) as bar:
-        return evaluate_on_validation(context, network, bar)
+        return evaluate_student(context, network, bar)
 
 
 def evaluate_published(
@@ -74,6 +73,5 @@ def evaluate_published(
     check(recipe)
     context = build_context(recipe, Console(stderr=True))
     network = load_teacher(config.Teacher(image_size=size), f"timm:{name}", context.dataset, "").to(context.device)
-    with progress_bar(context.console) as bar, torch.no_grad(), autocast(context.device, context.precision):
-        batches = track(bar, "evaluating", validation_batches(context), len(context.dataset.val))
-        return evaluate(network, batches, context.device)
+    with progress_bar(context.console) as bar:
+        return evaluate_on_validation(context, network, bar)

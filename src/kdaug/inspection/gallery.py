@@ -21,7 +21,7 @@ class ViewPrediction:
 
     ops: as (name, argument), see `ViewPlan.steps`. mixed_with: label of the partner image and its share of the view
     (mixup, CutMix); None if the view shows one image. top: the view's most probable classes, as (name, probability) at
-    temperature 1. label_prob, clean_label_prob: those of the label for the view and for the unaugmented image.
+    temperature 1. label_prob, unaugmented_label_prob: those of the label for the view and for the unaugmented image.
     """
 
     image: NDArray[np.uint8]
@@ -31,7 +31,7 @@ class ViewPrediction:
     mixed_with: tuple[str, float] | None
     top: list[tuple[str, float]]
     label_prob: float
-    clean_label_prob: float
+    unaugmented_label_prob: float
 
 
 def predict_views(
@@ -47,8 +47,8 @@ def predict_views(
     (unaugmented,) = unaugmented_batches(context, [indices])
     plan = plan_views(context, epoch, batch.key.indices)
     views, labels, rows = batch.pixels.numpy(), batch.labels.numpy(), np.arange(len(batch.labels))
-    probs, clean_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
-    label_probs, clean_label_probs = probs[rows, labels], clean_probs[rows, labels]
+    probs, unaugmented_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
+    label_probs, unaugmented_label_probs = probs[rows, labels], unaugmented_probs[rows, labels]
     ranks = np.linspace(0, len(rows) - 1, shown).round().astype(int)
     return [
         ViewPrediction(
@@ -61,7 +61,7 @@ def predict_views(
             else (names[batch.mixed.partner_labels[row]], 1 - float(batch.mixed.own_weight[row])),
             top=[(names[c], float(probs[row, c])) for c in np.argsort(-probs[row])[:classes]],
             label_prob=float(label_probs[row]),
-            clean_label_prob=float(clean_label_probs[row]),
+            unaugmented_label_prob=float(unaugmented_label_probs[row]),
         )
         for row in np.argsort(label_probs, kind="stable")[ranks]
     ]

@@ -70,7 +70,7 @@ def check_published(name: str) -> None:
     if not timm.is_model(name):
         raise InputError(f"there is no network {name!r} in timm{did_you_mean(name, timm.list_models())}")
     if not timm.is_model_pretrained(name):
-        raise InputError(f"timm has no published weights for {name}", "give a run, or for a teacher a weight file")
+        raise InputError(f"timm has no published weights for {name}", "use a run, or for a teacher a weight file")
 
 
 def published_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Published:
     """A published system. name: of timm's most similar weights, or None if timm has none. parameters (millions), top1
-    (per cent; None: unknown) and extra_data are as published. note: how timm's weights differ."""
+    (percent; None: unknown) and extra_data are as published. note: how timm's weights differ."""
 
     system: str
     name: str | None

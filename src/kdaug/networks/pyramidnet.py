@@ -53,13 +53,13 @@ class PyramidNet(StagedNetwork):
     def __init__(self, depth: int, alpha: int, shakedrop: bool, in_chans: int = 3, **options: Any) -> None:
         per_stage = (depth - 2) // 9
         count = 3 * per_stage
-        stages, inputs, number = [], 16, 0
+        stages, inputs, index = [], 16, 0
         for stage in range(3):
             blocks = []
             for block in range(per_stage):
-                number += 1
-                width = math.floor(16 + number * alpha / count + 0.5)
-                keep = 1 - (1 - LAST_KEEP) * number / count if shakedrop else 1.0
+                index += 1
+                width = math.floor(16 + index * alpha / count + 0.5)
+                keep = 1 - (1 - LAST_KEEP) * index / count if shakedrop else 1.0
                 blocks.append(PyramidBlock(inputs, width, 2 if stage and not block else 1, keep))
                 inputs = EXPANSION * width
             stages.append((blocks, inputs))

@@ -49,15 +49,10 @@ def estimate_cost(
         return Cost(operations)
     teacher_network = recipe.teacher.network or recipe.student.name
     name, size = existing_teacher or (teacher_network, recipe.teacher.image_size or image_size)
-    operations += float(forward(name, size)) * images * _teacher_epochs(recipe)
+    epochs_by_when = {
+        "all": epochs, "policy": recipe.optimization.epochs, "clean": recipe.optimization.clean_epochs,
+    }  # fmt: skip
+    operations += float(forward(name, size)) * images * epochs_by_when[recipe.supervision.when]
     if recipe.teacher.source == "train":
         operations += estimate_cost(derive_teacher_recipe(recipe), images, image_size, forward).operations
     return Cost(operations)
-
-
-def _teacher_epochs(recipe: Recipe) -> int:
-    """The number of epochs in which the teacher is used."""
-    optimization = recipe.optimization
-    return {"all": optimization.total_epochs, "policy": optimization.epochs, "clean": optimization.clean_epochs}[
-        recipe.supervision.when
-    ]

@@ -13,7 +13,7 @@ _ROUNDS = 10
 
 
 @kernel
-def encrypt(counters, key_0, key_1, out):
+def philox_rounds(counters, key_0, key_1, out):
     """Ten rounds over `counters` uint32 [n,4], written to `out` uint32 [n,4]. key_0, key_1: 32-bit words, as uint64."""
     for i in range(len(counters)):
         c0, c1 = np.uint64(counters[i, 0]), np.uint64(counters[i, 1])

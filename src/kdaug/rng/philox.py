@@ -35,11 +35,11 @@ class Stream(IntEnum):
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:
     """Philox4x32-10 of `counter` uint32 [..., 4] with `key` (two 32-bit words): uint32 [..., 4]."""
-    from kdaug.rng.kernel import encrypt  # numba takes half a second to import
+    from kdaug.rng.kernel import philox_rounds  # numba takes half a second to import
 
     counters = np.ascontiguousarray(counter).reshape(-1, 4)
     drawn = np.empty_like(counters)
-    encrypt(counters, np.uint64(key[0]), np.uint64(key[1]), drawn)
+    philox_rounds(counters, np.uint64(key[0]), np.uint64(key[1]), drawn)
     return drawn.reshape(counter.shape)
 
 

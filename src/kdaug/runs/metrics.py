@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per line. It is the only source of the figures in reports."""
+"""metrics.jsonl: one JSON object per line. Reports take all their numbers from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _REQUIRED = {
     "eval": ["top1_error"],
     "end": ["top1_error", "top5_error", "best_top1_error", "seconds"],
 }
-"""The figures that readers rely on, by kind of line."""
+"""The metrics that every line of a kind has."""
 RESTORE = "restore it, or start a new run in another run.dir"
-"""The way out when a file of a run is missing or damaged."""
+"""The hint of errors about a missing or damaged file of a run."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -33,15 +33,15 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     file = run / METRICS_NAME
     texts = [text for text in file.read_bytes().splitlines() if text.strip()] if file.is_file() else []
     lines: list[dict[str, Any]] = []
-    for number, text in enumerate(texts, 1):
+    for line_number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
         except ValueError:
             line = None
         if _is_valid(line):
             lines.append(line)
-        elif number < len(texts):
-            raise InputError(f"{file}: line {number} is damaged", RESTORE)
+        elif line_number < len(texts):
+            raise InputError(f"{file}: line {line_number} is damaged", RESTORE)
     return lines
 
 
@@ -63,7 +63,7 @@ def truncate_metrics(run: Path, first_step: int) -> None:
 
 
 class MetricsWriter:
-    """Appends lines to the metrics.jsonl in directory `run` and sends the same figures to `trackers`.
+    """Appends lines to the metrics.jsonl in directory `run` and sends the same metrics to `trackers`.
 
     Only `rank` 0 writes the file; the trackers of other ranks should be empty.
     """
@@ -81,13 +81,13 @@ class MetricsWriter:
         if self._file is not None:
             self._file.close()
 
-    def write(self, kind: str, step: int, epoch: int, figures: dict[str, Any]) -> None:
+    def write(self, kind: str, step: int, epoch: int, metrics: dict[str, Any]) -> None:
         """Writes a line. step: finished steps. epoch: from 0. Lines of kind "step" stay in a buffer until `flush`."""
         if self._file is not None:
-            self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **figures}) + "\n")
+            self._file.write(json.dumps({"kind": kind, "step": step, "epoch": epoch, **metrics}) + "\n")
             if kind != "step":
                 self._file.flush()
-        numbers = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, int | float)}
+        numbers = {f"{kind}/{name}": value for name, value in metrics.items() if isinstance(value, int | float)}
         for tracker in self._trackers:
             tracker.log(step, numbers)
 
@@ -132,8 +132,8 @@ class RunFollower:
         complete = added[: added.rfind(b"\n") + 1]
         self.position += len(complete)
         lines = complete.splitlines()
-        for number, line in enumerate(lines, 1):
-            if number == len(lines) or not line.startswith(b'{"kind": "step"'):
+        for line in lines:
+            if line is lines[-1] or not line.startswith(b'{"kind": "step"'):
                 self._read_line(line)
 
     def _read_line(self, text: bytes) -> None:

@@ -23,7 +23,7 @@ class RunStatus:
     """The status of a run directory.
 
     epochs_done: finished epochs, of `epochs`. error, best: latest and lowest top-1 error in percent; None before the
-    first evaluation. next: the command that continues or evaluates the run; of a damaged run, what is wrong.
+    first evaluation. hint: the command that continues or evaluates the run; of a damaged run, what is wrong.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class RunStatus:
     epochs: int
     error: float | None
     best: float | None
-    next: str
+    hint: str
 
 
 def find_runs(folder: Path) -> Iterator[RunStatus]:

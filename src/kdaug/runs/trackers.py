@@ -1,4 +1,4 @@
-"""Experiment trackers, which kdaug only writes: TensorBoard; wandb, MLflow and trackio if the recipe names them."""
+"""Experiment trackers, which kdaug only writes to: TensorBoard; wandb, MLflow and trackio if the recipe names them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
-    """Receives named figures at each step, in ascending order of steps."""
+    """Receives named metrics at each step, in ascending order of steps."""
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """Logs figures such as {"step/loss": 1.2, "step/learning_rate": 0.1}."""
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Logs metrics such as {"step/loss": 1.2, "step/learning_rate": 0.1}."""
         ...
 
     def close(self) -> None:
@@ -39,8 +39,8 @@ class TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
@@ -57,8 +57,8 @@ class FailSafeTracker:
         self._name, self._log, self._close = name, log, close
         self._is_disabled = False
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        self._attempt(lambda: self._log(step, figures))
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        self._attempt(lambda: self._log(step, metrics))
 
     def close(self) -> None:
         self._attempt(self._close)
@@ -78,7 +78,7 @@ def start_wandb(folder: Path, recipe: dict[str, Any]) -> Tracker:
     run_id = _persistent_id(folder / "wandb.json", lambda: uuid4().hex)
     options = {"project": os.environ.get("WANDB_PROJECT", "kdaug"), "name": folder.name, "id": run_id}
     run = _library("wandb").init(**options, dir=str(folder), config=recipe, resume="allow")
-    return FailSafeTracker("wandb", lambda step, figures: run.log(figures, step=step), run.finish)
+    return FailSafeTracker("wandb", lambda step, metrics: run.log(metrics, step=step), run.finish)
 
 
 def start_trackio(folder: Path, recipe: dict[str, Any]) -> Tracker:
@@ -86,7 +86,7 @@ def start_trackio(folder: Path, recipe: dict[str, Any]) -> Tracker:
     name = _persistent_id(folder / "trackio.json", lambda: f"{folder.name}-{uuid4().hex[:8]}")
     project = os.environ.get("TRACKIO_PROJECT", "kdaug")
     run = _library("trackio").init(project=project, name=name, config=recipe, resume="allow")
-    return FailSafeTracker("trackio", lambda step, figures: run.log(figures, step=step), run.finish)
+    return FailSafeTracker("trackio", lambda step, metrics: run.log(metrics, step=step), run.finish)
 
 
 def start_mlflow(folder: Path, recipe: dict[str, Any]) -> Tracker:
@@ -103,8 +103,8 @@ def start_mlflow(folder: Path, recipe: dict[str, Any]) -> Tracker:
                 client.log_param(new, f"{part}.{key}", value)
         return new
 
-    def log(step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
             client.log_metric(run_id, name, value, step=step)
 
     run_id = _persistent_id(folder / "mlflow.json", create_run)
@@ -114,23 +114,22 @@ def start_mlflow(folder: Path, recipe: dict[str, Any]) -> Tracker:
 def _persistent_id(file: Path, create: Callable[[], str]) -> str:
     """The tracker's id of the run, stored in the run directory so that a resumed run uses it again."""
     if file.is_file():
-        kept: str = json.loads(file.read_text())["run_id"]
-        return kept
-    new = create()
-    atomic_write(file, json.dumps({"run_id": new}))
-    return new
+        return str(json.loads(file.read_text())["run_id"])
+    run_id = create()
+    atomic_write(file, json.dumps({"run_id": run_id}))
+    return run_id
 
 
 _TRACKERS = {"wandb": start_wandb, "mlflow": start_mlflow, "trackio": start_trackio}
 
 
-def check_trackers(names: Sequence[config.Tracker]) -> None:
+def check_trackers(names: Sequence[config.TrackerName]) -> None:
     """Raises InputError if one of the trackers is not installed."""
     for name in names:
         _library(name)
 
 
-def open_trackers(names: Sequence[config.Tracker], folder: Path, recipe: dict[str, Any]) -> list[Tracker]:
+def open_trackers(names: Sequence[config.TrackerName], folder: Path, recipe: dict[str, Any]) -> list[Tracker]:
     """The trackers `names` for the run in `folder`. Raises InputError if one cannot be opened."""
     opened = list[Tracker]()
     for name in names:

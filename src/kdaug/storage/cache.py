@@ -17,7 +17,7 @@ from kdaug.storage.atomic import atomic_write
 
 
 def cache_path(folder: Path, kind: str) -> Path:
-    """The cache file for results of `kind` about `folder`, below $XDG_CACHE_HOME/kdaug or ~/.cache/kdaug."""
+    """The cache file for results of `kind` for `folder`, below $XDG_CACHE_HOME/kdaug or ~/.cache/kdaug."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:32]
     return cache / "kdaug" / kind / key

@@ -21,13 +21,14 @@ def nucleus_mask(log_probs: Tensor, mass: float) -> Tensor:
     return probs.cumsum(1) - probs < mass
 
 
-def label_trust(view_log_prob: Tensor, clean_log_prob: Tensor) -> Tensor:
+def label_trust(view_log_prob: Tensor, unaugmented_log_prob: Tensor) -> Tensor:
     """min(1, p(label | view) / p(label | unaugmented image)), from 0 to 1: [N].
 
-    view_log_prob, clean_log_prob: the teacher's log-probabilities of the label, [N]. The trust is 1 where both
+    view_log_prob, unaugmented_log_prob: the teacher's log-probabilities of the label, [N]. The trust is 1 where both
     probabilities are 0 and where one of them is unknown (NaN).
     """
-    return torch.where(view_log_prob >= clean_log_prob, 1.0, (view_log_prob - clean_log_prob).exp()).nan_to_num(1.0)
+    ratio = (view_log_prob - unaugmented_log_prob).exp()
+    return torch.where(view_log_prob >= unaugmented_log_prob, 1.0, ratio).nan_to_num(1.0)
 
 
 def kept_views_mask(label_log_prob: Tensor, drop_worst: float) -> Tensor:

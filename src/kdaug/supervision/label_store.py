@@ -17,7 +17,7 @@ from torch import Tensor
 from kdaug import config
 from kdaug.errors import InputError
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest, manifest_differences, read_manifest
-from kdaug.supervision.records import epoch_files, map_records, read_clean_label_log_probs, take_rows
+from kdaug.supervision.records import epoch_files, map_records, read_unaugmented_label_log_probs, take_rows
 from kdaug.supervision.soft_labels import SoftLabels, logsumexp_scaled, required_classes
 
 
@@ -35,12 +35,12 @@ class LabelStore:
         return self.manifest.cycle
 
     @cached_property
-    def clean_label_log_probs(self) -> Tensor:
+    def unaugmented_label_log_probs(self) -> Tensor:
         """Log-probability of the label of every unaugmented training image, float32 [N].
 
         Raises InputError if the file is missing or damaged.
         """
-        return read_clean_label_log_probs(self.manifest, self.folder)
+        return read_unaugmented_label_log_probs(self.manifest, self.folder)
 
     def records(self, epoch: int, indices: NDArray[np.int64]) -> dict[str, Tensor]:
         """The records of images `indices` in `epoch` by column, classes as int64.
@@ -57,20 +57,20 @@ class LabelStore:
         """
         all_classes, temperature = len(self.manifest.dataset.classes), settings.temperature
         k, label_log_prob = required_classes(settings, all_classes), self._label_log_prob(epoch, indices)
-        clean = self.clean_label_log_probs[torch.from_numpy(indices)] if settings.label_trust else None
+        unaugmented = self.unaugmented_label_log_probs[torch.from_numpy(indices)] if settings.label_trust else None
         classes = torch.from_numpy(self._column("classes", epoch, indices)[:, :k].astype(np.int64))
         logits = torch.from_numpy(self._column("logits", epoch, indices)[:, :k].astype(np.float32)) / temperature
         if k == all_classes:
             in_order = torch.empty_like(logits).scatter_(1, classes, logits)
             others = logits.new_full((len(indices),), -math.inf)
             total = logsumexp_scaled(in_order, temperature)
-            return SoftLabels(classes[:, 0], None, in_order, others, total, label_log_prob, clean)
+            return SoftLabels(classes[:, 0], None, in_order, others, total, label_log_prob, unaugmented)
         if _uses_logsumexp(settings):
             total = self._logsumexp_all(epoch, indices, temperature)
             others = total + torch.log1p(-(logits.logsumexp(1) - total).exp().clamp(max=1))
         else:
             others = total = torch.zeros_like(label_log_prob)
-        return SoftLabels(classes[:, 0], classes, logits, others, total, label_log_prob, clean)
+        return SoftLabels(classes[:, 0], classes, logits, others, total, label_log_prob, unaugmented)
 
     def _label_log_prob(self, epoch: int, indices: NDArray[np.int64]) -> Tensor:
         label_log_prob = self._column("label", epoch, indices).astype(np.float32)

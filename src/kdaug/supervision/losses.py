@@ -87,7 +87,7 @@ def distillation_loss(
     labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two
     images.
 
-    Raises ValueError if settings.label_trust is set and soft_labels has no clean_label_log_prob.
+    Raises ValueError if settings.label_trust is set and soft_labels has no unaugmented_label_log_prob.
     """
     cross_entropy = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing)
     if soft_labels is None:
@@ -96,9 +96,9 @@ def distillation_loss(
     weight = torch.full_like(divergence, settings.weight) if weight is None else weight
     label_weight, trust = torch.full_like(divergence, settings.label_weight), None
     if settings.label_trust:
-        if soft_labels.clean_label_log_prob is None:
-            raise ValueError("supervision.label_trust is set, but soft_labels.clean_label_log_prob is None")
-        trust = label_trust(soft_labels.label_log_prob, soft_labels.clean_label_log_prob)
+        if soft_labels.unaugmented_label_log_prob is None:
+            raise ValueError("supervision.label_trust is set, but soft_labels.unaugmented_label_log_prob is None")
+        trust = label_trust(soft_labels.label_log_prob, soft_labels.unaugmented_label_log_prob)
         weight, label_weight = weight + (1 - trust) * label_weight, trust * label_weight
     loss = label_weight * cross_entropy + weight * divergence
     if settings.drop_worst:

@@ -70,16 +70,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Content of manifest.json."""
-        return {
-            "subject": asdict(self.dataset),
-            "teacher": self.teacher,
-            "k": self.k,
-            "temperatures": self.temperatures,
-            "precision": self.precision,
-            "computed": self.computed,
-            "cycle": self.cycle,
-            "version": self.version,
-        }
+        fields = asdict(self)
+        return {"subject": fields.pop("dataset"), **fields}
 
     def columns(self, rows: int) -> dict[str, tuple[str, list[int]]]:
         """Safetensors type and shape of each column in a file of `rows` records."""

@@ -34,7 +34,7 @@ from kdaug.supervision.manifest import RUN_LABEL_AGAIN, Manifest
 from kdaug.supervision.soft_labels import logsumexp_scaled, top_classes
 
 ROWS_PER_FILE = 1 << 17
-_CLEAN = "clean.safetensors"
+_UNAUGMENTED_FILE = "clean.safetensors"
 _STORE_FILE = re.compile(
     r"(manifest\.json|recipe\.yaml|clean\.safetensors|epoch-\d+-\d+\.safetensors)(\.\d+\.part)?|\.lock"
 )
@@ -42,15 +42,15 @@ _STORE_FILE = re.compile(
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The file with the records of images `first` to `end` - 1 in `epoch`, the `number`-th file of that epoch."""
+    """The file with the records of images `first` to `end` - 1 in `epoch`, the `index`-th file of that epoch."""
 
     epoch: int
-    number: int
+    index: int
     first: int
     end: int
 
     def path(self, folder: Path) -> Path:
-        return folder / f"epoch-{self.epoch:05}-{self.number}.safetensors"
+        return folder / f"epoch-{self.epoch:05}-{self.index}.safetensors"
 
     def is_written(self, manifest: Manifest, folder: Path) -> bool:
         """Whether the file exists, is complete and belongs to this store. Reads the header, not the records."""
@@ -61,9 +61,9 @@ def epoch_files(manifest: Manifest, epochs: Iterable[int]) -> list[LabelFile]:
     """All files of these epochs, in order."""
     samples = manifest.dataset.samples
     return [
-        LabelFile(epoch, number, first, min(first + ROWS_PER_FILE, samples))
+        LabelFile(epoch, index, first, min(first + ROWS_PER_FILE, samples))
         for epoch in epochs
-        for number, first in enumerate(range(0, samples, ROWS_PER_FILE))
+        for index, first in enumerate(range(0, samples, ROWS_PER_FILE))
     ]
 
 
@@ -135,31 +135,31 @@ def take_rows(parts: list[dict[str, NDArray[Any]]], name: str, indices: NDArray[
     """
     if len(parts) == 1:
         return parts[0][name][indices]
-    number, row = np.divmod(indices, ROWS_PER_FILE)
+    part, row = np.divmod(indices, ROWS_PER_FILE)
     column = np.empty((len(indices), *parts[0][name].shape[1:]), parts[0][name].dtype)
-    for n in np.unique(number):
-        column[number == n] = parts[n][name][row[number == n]]
+    for i in np.unique(part):
+        column[part == i] = parts[i][name][row[part == i]]
     return column
 
 
-def write_clean_label_log_probs(log_probs: Tensor, manifest: Manifest, folder: Path) -> None:
+def write_unaugmented_label_log_probs(log_probs: Tensor, manifest: Manifest, folder: Path) -> None:
     """Writes the log-probability of the label of every unaugmented training image, float32 [N]."""
-    atomic_write(folder / _CLEAN, safetensors.torch.save({"label": log_probs}, _metadata(manifest)))
+    atomic_write(folder / _UNAUGMENTED_FILE, safetensors.torch.save({"label": log_probs}, _metadata(manifest)))
 
 
-def has_clean_label_log_probs(manifest: Manifest, folder: Path) -> bool:
-    """Whether the file of `write_clean_label_log_probs` exists, is complete and belongs to this store."""
-    return _is_valid(folder / _CLEAN, manifest, {"label": ("F32", [manifest.dataset.samples])})
+def has_unaugmented_label_log_probs(manifest: Manifest, folder: Path) -> bool:
+    """Whether the file of `write_unaugmented_label_log_probs` exists, is complete and belongs to this store."""
+    return _is_valid(folder / _UNAUGMENTED_FILE, manifest, {"label": ("F32", [manifest.dataset.samples])})
 
 
-def read_clean_label_log_probs(manifest: Manifest, folder: Path) -> Tensor:
+def read_unaugmented_label_log_probs(manifest: Manifest, folder: Path) -> Tensor:
     """Log-probability of the label of every unaugmented training image, float32 [N].
 
     Raises InputError if the file is missing or damaged.
     """
-    if not has_clean_label_log_probs(manifest, folder):
-        raise InputError(f"{folder / _CLEAN} is missing or damaged", RUN_LABEL_AGAIN)
-    return safetensors.torch.load_file(folder / _CLEAN)["label"]
+    if not has_unaugmented_label_log_probs(manifest, folder):
+        raise InputError(f"{folder / _UNAUGMENTED_FILE} is missing or damaged", RUN_LABEL_AGAIN)
+    return safetensors.torch.load_file(folder / _UNAUGMENTED_FILE)["label"]
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:

@@ -23,7 +23,7 @@ class SoftLabels:
     logsumexp_others: log-sum-exp of the logits of all other classes, divided by T, [N].
     logsumexp_all: log-sum-exp of the logits of all C classes, divided by T, [N].
     label_log_prob: of each image's label, [N].
-    clean_label_log_prob: of the label on the unaugmented image, [N]; None unless `supervision.label_trust` is set.
+    unaugmented_label_log_prob: of the label on the unaugmented image, [N]; None unless supervision.label_trust is set.
     """
 
     top1: Tensor
@@ -32,7 +32,7 @@ class SoftLabels:
     logsumexp_others: Tensor
     logsumexp_all: Tensor
     label_log_prob: Tensor
-    clean_label_log_prob: Tensor | None = None
+    unaugmented_label_log_prob: Tensor | None = None
 
     def to(self, device: torch.device) -> SoftLabels:
         """A copy on `device`; the transfer is asynchronous where possible."""

@@ -40,30 +40,30 @@ class SoftLabelSource(Protocol):
 class TeacherSoftLabels:
     """Soft labels computed by a teacher, under the autocast of the caller.
 
-    clean_label_log_probs: returns the teacher's log-probability of the label of every training image, unaugmented,
+    unaugmented_label_log_probs: returns the teacher's log-probability of the label of every unaugmented training image,
     float32 [all training images] in main memory. `prepare` calls it if settings.label_trust is set.
     """
 
     view_cycle: int | None = None
 
     def __init__(
-        self, teacher: Teacher, settings: config.Supervision, clean_label_log_probs: Callable[[], Tensor]
+        self, teacher: Teacher, settings: config.Supervision, unaugmented_label_log_probs: Callable[[], Tensor]
     ) -> None:
-        self._teacher, self._settings, self._compute_clean = teacher, settings, clean_label_log_probs
-        self._clean: Tensor | None = None
+        self._teacher, self._settings, self._compute_unaugmented = teacher, settings, unaugmented_label_log_probs
+        self._unaugmented: Tensor | None = None
 
     def prepare(self) -> None:
-        """Computes the clean label log-probabilities if settings.label_trust is set."""
+        """Computes the unaugmented images' label log-probabilities if settings.label_trust is set."""
         if self._settings.label_trust:
-            self._clean = self._compute_clean()
+            self._unaugmented = self._compute_unaugmented()
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
         """See SoftLabelSource; `epoch` is not used."""
         soft_labels = soft_labels_from_logits(self._teacher(views), self._settings, labels)
-        if self._clean is None:
+        if self._unaugmented is None:
             return soft_labels
-        clean = self._clean[torch.from_numpy(indices)].to(views.device, non_blocking=True)
-        return replace(soft_labels, clean_label_log_prob=clean)
+        unaugmented = self._unaugmented[torch.from_numpy(indices)].to(views.device, non_blocking=True)
+        return replace(soft_labels, unaugmented_label_log_prob=unaugmented)
 
 
 class StoredSoftLabels:
@@ -78,9 +78,9 @@ class StoredSoftLabels:
         return self._store.cycle
 
     def prepare(self) -> None:
-        """Reads the clean label log-probabilities if settings.label_trust is set, to find damage before training."""
+        """Reads clean.safetensors if settings.label_trust is set, to find damage before training."""
         if self._settings.label_trust:
-            self._store.clean_label_log_probs  # noqa: B018 - cached by the store
+            self._store.unaugmented_label_log_probs  # noqa: B018 - cached by the store
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
         """See SoftLabelSource; only the device of `views` is used."""

@@ -116,14 +116,14 @@ def _load(
 
 def plan_views(context: TrainContext, epoch: int, indices: Indices) -> ViewPlan:
     """The plan of the views of training images `indices` in `epoch`, before mixing."""
-    view_keys = context.dataset.train.view_keys(indices)
-    return context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, view_keys, context.dataset.size)
+    sample_ids = context.dataset.train.sample_ids(indices)
+    return context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, sample_ids, context.dataset.size)
 
 
 def _augment(context: TrainContext, batch: Batch) -> ViewBatch:
     """Each image of `batch` in its own view, not mixed."""
     # On a CPU the network needs the other threads.
-    threads = max(1, available_cores() // context.dist.local_size) if context.device.type == "cuda" else 1
+    threads = max(1, available_cores() // context.dist.local_world_size) if context.device.type == "cuda" else 1
     plan = plan_views(context, batch.key.view_epoch, batch.key.indices)
     pixels = apply(batch.images, plan, threads) if len(plan) else batch.images
     magnitude = torch.from_numpy(planned_magnitude(plan)).float()
@@ -161,7 +161,7 @@ def _mix(context: TrainContext, views: ViewBatch, own: Indices) -> ViewBatch:
         [row_of.get(index, row) for index, row in zip(partner_indices.tolist(), own.tolist(), strict=True)], np.int64
     )
     plan = plan_mixing(
-        settings.seed, epoch, context.dataset.train.view_keys(indices), size, settings.mixup, settings.cutmix
+        settings.seed, epoch, context.dataset.train.sample_ids(indices), size, settings.mixup, settings.cutmix
     )
     pixels = mix(pool.pixels[own].numpy(), pool.pixels[partner].numpy(), plan)
     return ViewBatch(

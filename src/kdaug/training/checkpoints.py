@@ -53,8 +53,8 @@ def require_finite(state: TrainState, dist: DistContext = SINGLE_PROCESS) -> Non
 
 
 def _is_finite(value: Tensor) -> bool:
-    here = value.to_local() if isinstance(value, DTensor) else value
-    return not here.is_floating_point() or bool(here.isfinite().all())
+    local = value.to_local() if isinstance(value, DTensor) else value
+    return not local.is_floating_point() or bool(local.isfinite().all())
 
 
 def full_state_dict(network: nn.Module) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def full_state_dict(network: nn.Module) -> dict[str, Any]:
 
 def save_checkpoint(state: TrainState, folder: Path, dist: DistContext = SINGLE_PROCESS) -> Path:
     """Writes folder/step-NNNNNNNN atomically (files, checksums, fsync, rename) and keeps the last two checkpoints."""
-    contents = _contents(state, dist)
-    return dist.run_on_rank0(lambda: _write(contents, folder, f"step-{state.step:08d}"))
+    files = _checkpoint_files(state, dist)
+    return dist.run_on_rank0(lambda: _write(files, folder, f"step-{state.step:08d}"))
 
 
-def _contents(state: TrainState, dist: DistContext) -> dict[str, bytes]:
+def _checkpoint_files(state: TrainState, dist: DistContext) -> dict[str, bytes]:
     """The files of a checkpoint by name, on rank 0; all ranks must call this."""
     networks = {_WEIGHTS: full_state_dict(state.network)}
     if state.ema is not None:
@@ -83,20 +83,20 @@ def _contents(state: TrainState, dist: DistContext) -> dict[str, bytes]:
     }
     if not dist.is_rank0:
         return {}
-    written = io.BytesIO()
-    torch.save(rest, written)
+    buffer = io.BytesIO()
+    torch.save(rest, buffer)
     plain = {name: {key: value.contiguous() for key, value in tensors.items()} for name, tensors in networks.items()}
-    return {**{name: safetensors.torch.save(tensors) for name, tensors in plain.items()}, _STATE: written.getvalue()}
+    return {**{name: safetensors.torch.save(tensors) for name, tensors in plain.items()}, _STATE: buffer.getvalue()}
 
 
-def _write(contents: dict[str, bytes], folder: Path, name: str) -> Path:
+def _write(files: dict[str, bytes], folder: Path, name: str) -> Path:
     final, partial = folder / name, folder / f".{name}.part"
     for leftover in folder.glob(".step-*.part"):
         shutil.rmtree(leftover)
     partial.mkdir(parents=True)
-    for file, content in contents.items():
+    for file, content in files.items():
         atomic_write(partial / file, content)
-    sums = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
+    sums = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     atomic_write(partial / _SUMS, json.dumps(sums))
     fsync_directory(partial)
     if final.exists():
@@ -114,13 +114,13 @@ def load_newest_checkpoint(state: TrainState, folder: Path, dist: DistContext = 
     Rank 0 reads it. A damaged checkpoint is skipped with a warning. Raises InputError if all are damaged, as starting
     again would silently lose progress, or if it belongs to another network. Nothing that is loaded can execute code.
     """
-    read = dist.run_on_rank0(lambda: _read_newest(folder, state.ema is not None))
-    if read is None:
+    checkpoint = dist.run_on_rank0(lambda: _read_newest(folder, state.ema is not None))
+    if checkpoint is None:
         return False
     try:
-        _restore(state, read, dist)
+        _restore(state, checkpoint, dist)
     except (RuntimeError, ValueError, KeyError) as error:
-        step = read.rest["step"]
+        step = checkpoint.rest["step"]
         raise InputError(f"the checkpoint at step {step} in {folder} does not fit: {one_line(error)}") from None
     return True
 
@@ -156,19 +156,19 @@ def _read(path: Path, has_ema: bool) -> Checkpoint:
     return Checkpoint(weights, safetensors.torch.load_file(path / _EMA) if has_ema else None, rest)
 
 
-def _restore(state: TrainState, read: Checkpoint, dist: DistContext) -> None:
+def _restore(state: TrainState, checkpoint: Checkpoint, dist: DistContext) -> None:
     full = dcp_state.StateDictOptions(full_state_dict=True)
-    if unmatched := sorted(state.network.state_dict().keys() ^ read.weights.keys()):  # torch would ignore them
+    if unmatched := sorted(state.network.state_dict().keys() ^ checkpoint.weights.keys()):  # torch would ignore them
         raise ValueError(f"{unmatched[0]} is in the checkpoint or in the network, but not in both")
-    dcp_state.set_model_state_dict(state.network, read.weights, options=full)
-    if state.ema is not None and read.ema is not None:
-        dcp_state.set_model_state_dict(state.ema.module, read.ema, options=full)
-    dcp_state.set_optimizer_state_dict(state.network, state.optimizer, read.rest["optimizer"], options=full)
-    state.scaler.load_state_dict(read.rest["scaler"])
-    state.step, state.best_top1_error = read.rest["step"], read.rest["best_top1_error"]
-    state.seconds = read.rest["seconds"]
-    if dist.rank < len(read.rest["generators"]):  # else there were fewer ranks, and this one keeps its initial state
-        _set_generators(read.rest["generators"][dist.rank], _device_of(state))
+    dcp_state.set_model_state_dict(state.network, checkpoint.weights, options=full)
+    if state.ema is not None and checkpoint.ema is not None:
+        dcp_state.set_model_state_dict(state.ema.module, checkpoint.ema, options=full)
+    dcp_state.set_optimizer_state_dict(state.network, state.optimizer, checkpoint.rest["optimizer"], options=full)
+    state.scaler.load_state_dict(checkpoint.rest["scaler"])
+    state.step, state.best_top1_error = checkpoint.rest["step"], checkpoint.rest["best_top1_error"]
+    state.seconds, generators = checkpoint.rest["seconds"], checkpoint.rest["generators"]
+    if dist.rank < len(generators):  # else there were fewer ranks, and this one keeps its initial state
+        _set_generators(generators[dist.rank], _device_of(state))
 
 
 def _device_of(state: TrainState) -> torch.device:
@@ -176,7 +176,7 @@ def _device_of(state: TrainState) -> torch.device:
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's generators that this rank uses on `device`."""
+    """The states of the torch generators that this rank uses on `device`."""
     states = {"cpu": torch.get_rng_state()}
     return {**states, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdaug.config import Network, ResolvedRecipe
 from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.loader import UnreadableImages
-from kdaug.device import available_cores, find_device, find_precision, make_deterministic
+from kdaug.device import available_cores, check_cuda_graphs, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
 from kdaug.networks import NetworkInfo, check_forward, create_network, published_mean_std, set_batch_norm_momentum
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
@@ -96,8 +96,9 @@ def build_context(
     Raises InputError if the device or the data are not available.
     """
     device = find_device(recipe.run.device, dist.local_rank)
+    check_cuda_graphs(recipe.run, device)
     make_deterministic(device)
-    torch.set_num_threads(recipe.run.threads or max(1, available_cores() // dist.local_size - 1))
+    torch.set_num_threads(recipe.run.threads or max(1, available_cores() // dist.local_world_size - 1))
     if recipe.data.download:
         dist.run_on_rank0(lambda: load_dataset(recipe.data).name)  # downloaded once, then there for all ranks
     dataset = dataset or load_dataset(recipe.data)
@@ -142,7 +143,7 @@ def check_trainable(context: TrainContext) -> None:
 
 def _images_at_once(context: TrainContext) -> int:
     """How many images one forward pass of this process takes."""
-    return context.recipe.optimization.global_batch // context.dist.size // context.accumulation_steps
+    return context.recipe.optimization.global_batch // context.dist.world_size // context.accumulation_steps
 
 
 def example_input(context: TrainContext) -> Tensor:

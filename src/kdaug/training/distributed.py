@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistContext:
-    """This process has rank `rank` of `size`, and rank `local_rank` of `local_size` on its machine.
+    """This process has rank `rank` of `world_size`, and rank `local_rank` of `local_world_size` on its machine.
 
     Methods that communicate must be called by all ranks in the same order. They do nothing if not is_distributed.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_size: int = 1
+    local_world_size: int = 1
     is_distributed: bool = False
 
     @property
@@ -42,8 +42,8 @@ class DistContext:
         return self.rank == 0
 
     def shard(self, key: BatchKey) -> BatchKey:
-        """This rank's share of a batch: one of `size` equal parts."""
-        share = len(key.indices) // self.size
+        """This rank's share of a batch: one of `world_size` equal parts."""
+        share = len(key.indices) // self.world_size
         return replace(key, indices=key.indices[self.rank * share : (self.rank + 1) * share])
 
     def sum(self, values: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class DistContext:
         """The values of all ranks, in the order of ranks."""
         if not self.is_distributed:
             return [value]
-        values: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.world_size
         torch_dist.all_gather_object(values, value)
         return values
 
@@ -101,18 +101,18 @@ def distributed_context() -> Iterator[DistContext]:
     missing = [name for name in needed if name not in os.environ]
     if missing:
         raise InputError(f"RANK is set, but not {' and '.join(missing)}", "start kdaug with torchrun, which sets all")
-    rank, size, local_rank, local_size = (int(os.environ[name]) for name in needed)
+    rank, world_size, local_rank, local_world_size = (int(os.environ[name]) for name in needed)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    torch_dist.init_process_group(backend, store=_new_store(rank, size), rank=rank, world_size=size)
+    torch_dist.init_process_group(backend, store=_new_store(rank, world_size), rank=rank, world_size=world_size)
     try:
-        yield DistContext(rank, size, local_rank, local_size, is_distributed=True)
+        yield DistContext(rank, world_size, local_rank, local_world_size, is_distributed=True)
     finally:
         torch_dist.destroy_process_group()
 
 
-def _new_store(rank: int, size: int) -> Store:
+def _new_store(rank: int, world_size: int) -> Store:
     """torchrun's key-value store, under a prefix that no earlier start of this job has used.
 
     torchrun keeps its store when it restarts the processes, and gloo would wait forever for the processes whose
@@ -122,7 +122,7 @@ def _new_store(rank: int, size: int) -> Store:
     store, _, _ = next(iter(rendezvous("env://")))
     if rank == 0:
         prefix = uuid4().hex
-        _send_prefix(prefix, store, size)
+        _send_prefix(prefix, store, world_size)
     else:
         request = uuid4().hex
         store.set(f"kdaug/request/{rank}", request)
@@ -131,9 +131,9 @@ def _new_store(rank: int, size: int) -> Store:
     return PrefixStore(prefix, store)
 
 
-def _send_prefix(prefix: str, store: Store, size: int) -> None:
+def _send_prefix(prefix: str, store: Store, world_size: int) -> None:
     """Answers requests until all ranks have the prefix. Requests of an earlier start are answered too, unread."""
-    waiting = set(range(1, size))
+    waiting = set(range(1, world_size))
     while waiting:
         for rank in sorted(waiting):
             if store.check([f"kdaug/request/{rank}"]):

@@ -63,40 +63,48 @@ def evaluate(
     return Scores(top1_error, top5_error, loss_sum / images_seen, int(images_seen))
 
 
-def validation_batches(context: TrainContext, side: int | None = None) -> Iterable[Batch]:
-    """This rank's share of the validation images, without augmentation; unreadable ones are left out.
+def evaluate_on_validation(
+    context: TrainContext,
+    predict: Callable[[Tensor], Tensor],
+    bar: Progress,
+    title: str = "evaluating",
+    side: int | None = None,
+) -> Scores:
+    """Scores of `predict` (see `evaluate`) on the validation images, unaugmented; unreadable ones are left out.
 
-    side: of decoded photos, in pixels; None: as in training.
+    bar: shows the progress, under `title`. side: of decoded photos, in pixels; None: as in training.
     """
     val, dist = context.dataset.val, context.dist
     crop = CenterCrop(side or context.dataset.size[0])
-    keys = evaluation_keys(len(val), EVALUATION_BATCH, dist.rank, dist.size)
+    keys = evaluation_keys(len(val), EVALUATION_BATCH, dist.rank, dist.world_size)
     # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
-    return prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
+    batches = prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
+    with torch.no_grad(), autocast(context.device, context.precision):
+        return evaluate(predict, track(bar, title, batches, len(val) // dist.world_size), context.device, dist)
 
 
-def evaluate_on_validation(
-    context: TrainContext,
-    network: nn.Module,
-    bar: Progress,
-    watch: Callable[[Iterable[Batch]], Iterable[Batch]] = lambda batches: batches,
+def evaluate_student(
+    context: TrainContext, network: nn.Module, bar: Progress, before_batch: Callable[[], None] = lambda: None
 ) -> Scores:
     """Scores of `network` in evaluation mode on the validation images, at run.evaluate_size if that is set.
 
-    bar: shows the progress. watch: passes the batches on as they are evaluated, and may stop by an exception.
+    bar: shows the progress. before_batch: is called before each forward pass; its exceptions end the evaluation.
     """
     side, input_format = context.recipe.run.evaluate_size, context.network_info.input_format
     if side is not None:
         input_format = replace(input_format, size=(side, side))
-    images = len(context.dataset.val) // context.dist.size
-    batches = watch(track(bar, "evaluating", validation_batches(context, side), images))
     context.dist.broadcast_buffers(network)
     network.eval()
-    with torch.no_grad(), autocast(context.device, context.precision):
-        return evaluate(lambda views: network(input_format.normalize(views)), batches, context.device, context.dist)
+
+    def predict(views: Tensor) -> Tensor:
+        before_batch()
+        logits: Tensor = network(input_format.normalize(views))
+        return logits
+
+    return evaluate_on_validation(context, predict, bar, side=side)
 
 
-def clean_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:
+def unaugmented_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:
     """The teacher's log-probability of the label of training images `indices` (None: all), unaugmented.
 
     Label trust compares the views with it. Returns float32 [N] for all N training images, in main memory, NaN for those
@@ -104,15 +112,15 @@ def clean_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indi
     """
     count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices
-    batches = np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))[dist.rank :: dist.size]
+    batches = np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))[dist.rank :: dist.world_size]
     with progress_bar(context.console) as bar, autocast(context.device, context.precision):
         images = unaugmented_batches(context, batches)
         for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
-            log_probs = teacher(torch.from_numpy(batch.images).to(context.device)).float().log_softmax(1).cpu()
-            label = log_probs.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
+            all_classes = teacher(torch.from_numpy(batch.images).to(context.device)).float().log_softmax(1).cpu()
+            label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
             results.append((torch.from_numpy(batch.key.indices), label))
-    clean = torch.full((count,), torch.nan)
+    log_probs = torch.full((count,), torch.nan)
     for of_rank in dist.gather(results):
         for rows, label in of_rank:
-            clean[rows] = label
-    return clean
+            log_probs[rows] = label
+    return log_probs

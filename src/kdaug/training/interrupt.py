@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets. A second Ctrl-C does what it did before.
+    """An event that Ctrl-C or SIGTERM sets. A second Ctrl-C has its usual effect.
 
     Outside the main thread, where Python allows no signal handlers, the event is never set.
     """
@@ -47,9 +47,9 @@ def stop_on_signal() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

@@ -20,7 +20,7 @@ from kdaug.supervision.manifest import Manifest, manifest_differences, read_mani
 from kdaug.supervision.records import complete_epochs
 from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext, build_context
-from kdaug.training.evaluation import clean_label_log_probs
+from kdaug.training.evaluation import unaugmented_label_log_probs
 from kdaug.training.labeling import compute_records, split_into_batches, teacher_digest
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
@@ -69,18 +69,19 @@ def verify_labels(folder: Path, views: int, root: str | None, device: str, seed:
     if len(context.dataset.train) != manifest.dataset.samples:
         raise InputError("; ".join(changed))
     indices = _draw_views(manifest, folder, views, seed)
-    clean = clean_label_log_probs(context, teacher, np.unique(np.concatenate(list(indices.values()))))
+    unaugmented = unaugmented_label_log_probs(context, teacher, np.unique(np.concatenate(list(indices.values()))))
     store = LabelStore(folder, manifest)
     errors = dict.fromkeys(("log-probability", "label", "log-sum-exp", "label without augmentation"), 0.0)
     compared, wrong = 0, 0
     for epoch, rows in indices.items():
         batches = split_into_batches(context, epoch, rows)
-        for some, computed in compute_records(context, teacher, manifest, epoch, batches):
-            of_batch = _compare(store.records(epoch, some), computed, manifest)
-            of_batch["label without augmentation"] = _errors(store.clean_label_log_probs[some], clean[some], manifest)
-            compared += len(some)
-            wrong += int(torch.stack([is_wrong for _, is_wrong in of_batch.values()]).any(0).sum())
-            errors = {name: max(errors[name], float(error.max())) for name, (error, _) in of_batch.items()}
+        for batch, computed in compute_records(context, teacher, manifest, epoch, batches):
+            batch_errors = _compare(store.records(epoch, batch), computed, manifest)
+            stored = store.unaugmented_label_log_probs[batch]
+            batch_errors["label without augmentation"] = _errors(stored, unaugmented[batch], manifest)
+            compared += len(batch)
+            wrong += int(torch.stack([is_wrong for _, is_wrong in batch_errors.values()]).any(0).sum())
+            errors = {name: max(errors[name], float(error.max())) for name, (error, _) in batch_errors.items()}
     return Verification(compared, len(indices), errors, wrong, changed)
 
 

@@ -37,17 +37,17 @@ from kdaug.supervision.records import (
     LabelFile,
     empty_records,
     epoch_files,
-    has_clean_label_log_probs,
+    has_unaugmented_label_log_probs,
     is_unknown_file,
     make_records,
-    write_clean_label_log_probs,
     write_records,
+    write_unaugmented_label_log_probs,
 )
 from kdaug.supervision.soft_labels import required_classes
 from kdaug.training.batches import Indices, dataset_fingerprint, epoch_order, make_views
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import distributed_context
-from kdaug.training.evaluation import EVALUATION_BATCH, clean_label_log_probs
+from kdaug.training.evaluation import EVALUATION_BATCH, unaugmented_label_log_probs
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
 from kdaug.training.resolve import resolve
@@ -188,14 +188,14 @@ def _open_store(
 def _fill(
     context: TrainContext, teacher: Teacher, manifest: Manifest, missing: Sequence[LabelFile], folder: Path
 ) -> None:
-    """Writes the `missing` files, and the clean log-probabilities if they are missing. The ranks share each file."""
+    """Writes the `missing` files, and clean.safetensors if it is missing. The ranks share each file."""
     dist = context.dist
-    if not dist.run_on_rank0(lambda: has_clean_label_log_probs(manifest, folder)):
-        clean = clean_label_log_probs(context, teacher)
-        dist.run_on_rank0(lambda: write_clean_label_log_probs(clean, manifest, folder))
+    if not dist.run_on_rank0(lambda: has_unaugmented_label_log_probs(manifest, folder)):
+        log_probs = unaugmented_label_log_probs(context, teacher)
+        dist.run_on_rank0(lambda: write_unaugmented_label_log_probs(log_probs, manifest, folder))
     with progress_bar(context.console) as bar:
         views = sum(file.end - file.first for file in missing)
-        task = bar.add_task("labeling", total=views, speed="", figures="")
+        task = bar.add_task("labeling", total=views, speed="", metrics="")
         for file in missing:
             records = _compute_file(context, teacher, manifest, file, partial(bar.advance, task))
             dist.run_on_rank0(partial(write_records, records, file, manifest, folder))
@@ -206,10 +206,10 @@ def _compute_file(
 ) -> dict[str, Tensor]:
     """The records of a file. The batches do not depend on the number of ranks; each rank computes a share of them."""
     dist, computed = context.dist, list[tuple[Indices, dict[str, Tensor]]]()
-    batches = split_into_batches(context, file.epoch, np.arange(file.first, file.end))[dist.rank :: dist.size]
+    batches = split_into_batches(context, file.epoch, np.arange(file.first, file.end))[dist.rank :: dist.world_size]
     for indices, records in compute_records(context, teacher, manifest, file.epoch, batches):
         computed.append((indices, records))
-        advance(len(indices) * dist.size)
+        advance(len(indices) * dist.world_size)
     complete = empty_records(file.end - file.first, manifest)
     for of_rank in dist.gather(computed):
         for indices, records in of_rank:

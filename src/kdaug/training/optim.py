@@ -20,7 +20,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
     With decay_on "weights", one-dimensional parameters (biases, norms) and those that the network itself excludes are
     not decayed. With "all", everything is, batch norms included, as in the published CIFAR code.
     """
-    own: dict[str, dict[str, Any]] = {
+    options: dict[str, dict[str, Any]] = {
         "sgd": {"momentum": settings.momentum},
         "rmsprop-tf": {"momentum": settings.momentum, "alpha": 0.9, "eps": 1e-3},
         "adamw": {"betas": (settings.momentum, 0.999)},
@@ -31,7 +31,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         filter_bias_and_bn=settings.decay_on == "weights",
-        **own[settings.optimizer],
+        **options[settings.optimizer],
     )
     return optimizer
 
@@ -45,9 +45,9 @@ class LearningRateSchedule:
         self._main = _schedule(optimizer, settings, steps_per_epoch)
         clean_steps = settings.clean_epochs * steps_per_epoch
         # timm scales each group from the "initial_lr" that the optimizer was made with
-        begin = settings.clean_learning_rate or settings.learning_rate / 10
+        initial = settings.clean_learning_rate or settings.learning_rate / 10
         self._clean = CosineLRScheduler(optimizer, max(clean_steps, 2), t_in_epochs=False)
-        self._clean.base_values = [begin for _ in optimizer.param_groups]
+        self._clean.base_values = [initial for _ in optimizer.param_groups]
         self.set(0)
 
     def set(self, step: int) -> None:
@@ -71,10 +71,10 @@ def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, s
         # at least 2: timm warns about a schedule of one step, in which the rate cannot change
         return CosineLRScheduler(optimizer, max(settings.epochs * steps_per_epoch, 2), **common)
     if settings.schedule == "staircase":
-        stair = settings.decay_epochs * steps_per_epoch
-        return StepLRScheduler(optimizer, stair, settings.decay_rate, **common)
-    at = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]  # timm lowers the rate at step m - 1
-    return MultiStepLRScheduler(optimizer, at, settings.decay_rate, **common)
+        return StepLRScheduler(optimizer, settings.decay_epochs * steps_per_epoch, settings.decay_rate, **common)
+    # timm lowers the rate at step m - 1
+    milestones = [round(epoch * steps_per_epoch) + 1 for epoch in settings.milestones]
+    return MultiStepLRScheduler(optimizer, milestones, settings.decay_rate, **common)
 
 
 def create_ema(network: nn.Module, settings: config.Optimization, sharded: bool = False) -> ModelEmaV3 | None:

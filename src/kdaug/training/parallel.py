@@ -20,23 +20,23 @@ from kdaug.training.distributed import DistContext
 
 def check_parallel(recipe: Recipe, dist: DistContext, device: torch.device, precision: torch.dtype) -> None:
     """Raises InputError if the batch is not divisible, or the processes do not support the recipe's settings."""
-    batch, most = recipe.optimization.global_batch, recipe.run.device_batch
-    if batch % dist.size:
+    batch, device_batch = recipe.optimization.global_batch, recipe.run.device_batch
+    if batch % dist.world_size:
         raise InputError(
-            f"optimization.global_batch {batch} is not divisible by the number of processes, {dist.size}",
-            f"use {max(1, round(batch / dist.size)) * dist.size}",
+            f"optimization.global_batch {batch} is not divisible by the number of processes, {dist.world_size}",
+            f"use {max(1, round(batch / dist.world_size)) * dist.world_size}",
         )
-    share = batch // dist.size
-    if most is not None and most < share and share % most:
+    share = batch // dist.world_size
+    if device_batch is not None and device_batch < share and share % device_batch:
         raise InputError(
-            f"the {share} images of a process (optimization.global_batch {batch} over {dist.size}) are not divisible "
-            f"by run.device_batch {most}"
+            f"the {share} images of a process (optimization.global_batch {batch} over {dist.world_size}) "
+            f"are not divisible by run.device_batch {device_batch}"
         )
     if recipe.run.shard and not dist.is_distributed:
         raise InputError("run.shard needs several processes", "start them with torchrun")
     if recipe.adversary.steps and (recipe.run.shard or recipe.optimization.sync_batch_norm):
-        asked = "run.shard" if recipe.run.shard else "optimization.sync_batch_norm"
-        raise InputError(f"adversary.steps and {asked} cannot be combined", "leave one of them out")
+        other = "run.shard" if recipe.run.shard else "optimization.sync_batch_norm"
+        raise InputError(f"adversary.steps and {other} cannot be combined", "leave one of them out")
     if recipe.run.shard and precision == torch.float16:
         raise InputError("run.shard and optimization.precision float16 cannot be combined", "use bfloat16")
     if recipe.optimization.sync_batch_norm and device.type != "cuda":
@@ -45,7 +45,7 @@ def check_parallel(recipe: Recipe, dist: DistContext, device: torch.device, prec
 
 def accumulation_steps(recipe: Recipe, dist: DistContext) -> int:
     """How many parts a process splits its share of a batch into, so that no part exceeds run.device_batch."""
-    share = recipe.optimization.global_batch // dist.size
+    share = recipe.optimization.global_batch // dist.world_size
     return max(1, share // (recipe.run.device_batch or share))
 
 
@@ -56,9 +56,9 @@ def prepare_network(network: nn.Module, recipe: Recipe) -> nn.Module:
     if recipe.adversary.steps:
         network = add_auxiliary_norms(network, recipe.student.name)
     if recipe.run.grad_checkpointing:
-        switch = getattr(network, "set_grad_checkpointing", None)
+        enable = getattr(network, "set_grad_checkpointing", None)
         try:
-            switch(True)  # type: ignore[misc]
+            enable(True)  # type: ignore[misc]
         except (TypeError, AssertionError) as error:  # timm's: "gradient checkpointing not supported"
             raise InputError(
                 f"network {recipe.student.name} does not support run.grad_checkpointing ({error})"
@@ -94,7 +94,7 @@ def place_network(network: nn.Module, shard: bool, dist: DistContext, device: to
     """The network on `device`, channels-last; with `shard`, only this rank's shard of its parameters."""
     if not shard:
         return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-    mesh = init_device_mesh(device.type, (dist.size,))
+    mesh = init_device_mesh(device.type, (dist.world_size,))
     for block in _blocks(network):
         fully_shard(block, mesh=mesh)
     fully_shard(network, mesh=mesh)

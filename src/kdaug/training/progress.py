@@ -29,7 +29,7 @@ def console_logging(console: Console | None) -> Iterator[None]:
     """Prints what kdaug logs at INFO and above to `console`.
 
     With None: to stdout, but only if the logger "kdaug" and its parents have no handlers. So a script shows progress,
-    and a program that embeds kdaug configures `logging.getLogger("kdaug")` itself.
+    and a program that embeds kdaug conmetrics `logging.getLogger("kdaug")` itself.
     """
     logger = logging.getLogger("kdaug")
     if console is None and logger.hasHandlers():
@@ -47,13 +47,13 @@ def console_logging(console: Console | None) -> Iterator[None]:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A live progress bar on `console`, to be entered as a context. Nothing is drawn unless it is a terminal."""
+    """A live progress bar on `console`, a context manager. Nothing is drawn unless it is a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}", markup=False),
-        TextColumn("{task.fields[figures]}", markup=False),
+        TextColumn("{task.fields[metrics]}", markup=False),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -63,7 +63,7 @@ def progress_bar(console: Console) -> Progress:
 
 def track(bar: Progress, title: str, batches: Iterable[Batch], images: int) -> Iterator[Batch]:
     """Yields `batches` and counts their `images` on a line of `bar`, which is removed at the end."""
-    task = bar.add_task(title, total=images, speed="", figures="")
+    task = bar.add_task(title, total=images, speed="", metrics="")
     for batch in batches:
         yield batch
         bar.advance(task, len(batch.labels))

@@ -51,7 +51,7 @@ def _resolve_views(recipe: Recipe) -> ResolvedViews:
 
 
 def _check_teacher_training(recipe: Recipe) -> None:
-    """Raises InputError if the teacher cannot be trained, before the student's run directory is created."""
+    """Raises InputError if the recipe of the teacher's training is invalid."""
     try:
         check(derive_teacher_recipe(recipe))
     except InputError as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TypeVar
 
 from kdaug.config import to_dict
 from kdaug.data.loader import BatchKey, prefetch
@@ -37,14 +36,13 @@ from kdaug.training.checkpoints import (
 )
 from kdaug.training.context import TrainContext
 from kdaug.training.distributed import SyncFlags
-from kdaug.training.evaluation import Scores, evaluate_on_validation
+from kdaug.training.evaluation import Scores, evaluate_student
 from kdaug.training.interrupt import Interrupted
 from kdaug.training.progress import progress_bar
 from kdaug.training.state import Diverged, TrainState
 from kdaug.training.step_log import RunProgress, StepLog
 
 _logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @contextmanager
@@ -62,12 +60,12 @@ def start_or_resume(
     _logger.info(_describe(context, state, directory))
     recipe, trackers = context.recipe, list[Tracker]()
     if context.dist.is_rank0:
-        others = open_trackers(recipe.run.trackers, directory.path, to_dict(recipe))
-        trackers = [TensorBoard(directory.tensorboard, state.step), *others]
+        optional = open_trackers(recipe.run.trackers, directory.path, to_dict(recipe))
+        trackers = [TensorBoard(directory.tensorboard, state.step), *optional]
     with MetricsWriter(directory.path, trackers, context.dist.rank) as metrics, progress_bar(context.console) as bar:
         log = StepLog(metrics, context.dist, context.dataset.train.name_of)
-        title, batch = directory.path.name, recipe.optimization.global_batch
-        progress = RunProgress(bar, title, context.steps, state.step, batch)
+        batch = recipe.optimization.global_batch
+        progress = RunProgress(bar, directory.path.name, context.steps, state.step, batch)
         yield TrainingRun(context, state, directory, stop, log, progress)
 
 
@@ -76,20 +74,18 @@ def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, re
     lines = read_metrics(directory.path)
     evaluations = sum(line["kind"] == "eval" for line in lines)
     if not resumed and directory.best_weights.exists() and evaluations > 1:
-        raise InputError(
-            f"{directory.path} has no checkpoints any more", "restore them, or start a new run in another run.dir"
-        )
+        hint = "restore them, or start a new run in another run.dir"
+        raise InputError(f"{directory.path} has no checkpoints any more", hint)
     check_resumable(directory, lines, step)
-    environment = describe_environment(
-        context.recipe, context.device, context.precision, context.dataset, context.dist.size
-    )
+    recipe, dataset, processes = context.recipe, context.dataset, context.dist.world_size
+    environment = describe_environment(recipe, context.device, context.precision, dataset, processes)
     record_environment(directory, environment, step)
     truncate_metrics(directory.path, step)
 
 
 def _describe(context: TrainContext, state: TrainState, directory: RunDirectory) -> str:
     recipe, dataset = context.recipe, context.dataset
-    processes = f" x {context.dist.size}" if context.dist.size > 1 else ""
+    processes = f" x {context.dist.world_size}" if context.dist.world_size > 1 else ""
     return (
         f"{directory.path}: {recipe.student.name} ({count_parameters(state.network):,} parameters) on "
         f"{len(dataset.train):,} images of {len(dataset.classes)} classes ({dataset.name}), views "
@@ -155,8 +151,8 @@ class TrainingRun:
         scores, seconds = self._evaluate(), time.monotonic() - self._started_at
         self._save_weights(self._directory.last_weights)
         unreadable = context.count_unreadable()
-        figures = {**vars(scores), "best_top1_error": state.best_top1_error, "seconds": seconds}
-        self._log.metrics.write("end", state.step, context.epochs - 1, {**figures, "unreadable": unreadable})
+        totals = {"best_top1_error": state.best_top1_error, "seconds": seconds, "unreadable": unreadable}
+        self._log.metrics.write("end", state.step, context.epochs - 1, {**vars(scores), **totals})
         if unreadable:
             _logger.info(f"{unreadable} unreadable image(s) were left out")
         if self._flags.sync_last(self._stop.is_set(), False)[0]:
@@ -187,7 +183,7 @@ class TrainingRun:
         self._log.flush()
         speed = self._progress.speed()  # flush has waited for the device
         require_finite(state, context.dist)
-        scores = evaluate_on_validation(context, state.eval_model, self._progress.bar, self._until_stopped)
+        scores = evaluate_student(context, state.eval_model, self._progress.bar, self._raise_if_stopped)
         if not math.isfinite(scores.val_loss):
             context.dist.run_on_rank0(lambda: remove_checkpoint(self._directory.checkpoints, state.step))
             raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
@@ -199,12 +195,10 @@ class TrainingRun:
             self._save_weights(self._directory.best_weights)
         return scores
 
-    def _until_stopped(self, batches: Iterable[T]) -> Iterator[T]:
+    def _raise_if_stopped(self) -> None:
         """Ends an evaluation when asked to stop. Several ranks finish it: they cannot synchronize within it."""
-        for batch in batches:
-            if self._stop.is_set() and self._context.dist.size == 1:
-                raise Interrupted(self._directory.path)
-            yield batch
+        if self._stop.is_set() and self._context.dist.world_size == 1:
+            raise Interrupted(self._directory.path)
 
     def _save_weights(self, path: Path) -> None:
         weights = drop_auxiliary_norms(full_state_dict(self._state.eval_model))

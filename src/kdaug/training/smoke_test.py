@@ -31,7 +31,7 @@ from kdaug.rng import Stream, random_words
 from kdaug.supervision import SoftLabelSource, Teacher
 from kdaug.training.batches import training_batches
 from kdaug.training.context import TrainContext, build_context, check_trainable
-from kdaug.training.evaluation import evaluate_on_validation
+from kdaug.training.evaluation import evaluate_student
 from kdaug.training.progress import progress_bar
 from kdaug.training.resolve import resolve
 from kdaug.training.state import init_state
@@ -57,7 +57,7 @@ def smoke_test(recipe: Recipe, classes: int, teacher: tuple[str, int] | None = N
 
     With an adversary each step has one image, plus its adversarial version. A teacher to be trained is tested first,
     and gives soft labels with untrained weights. teacher: (network, image size) in place of a teacher that comes from
-    a run. Raises InputError if a setting is refused or the loss is not finite.
+    a run. Raises InputError if a setting is invalid or the loss is not finite.
     """
     batch = 1 if recipe.adversary.steps else 2
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def _run_steps(recipe: Recipe, dataset: Dataset, teacher: tuple[str, int] | None
         seconds = time.perf_counter() - started
     started = time.perf_counter()
     with progress_bar(context.console) as bar:
-        scores = evaluate_on_validation(context, state.eval_model, bar)
+        scores = evaluate_student(context, state.eval_model, bar)
     if not (math.isfinite(loss) and math.isfinite(scores.val_loss)):
         raise InputError(f"the loss is {loss} after {STEPS} steps, {scores.val_loss} in evaluation")
     return SmokeTestResult(seconds, time.perf_counter() - started, _peak_bytes(context.device), loss)
@@ -108,11 +108,10 @@ def _untrained_teacher(context: TrainContext, teacher: tuple[str, int] | None) -
 def _noise_dataset(recipe: Recipe, classes: int, folder: Path) -> Dataset:
     """Four training and two validation images of noise, of the kind and size of the recipe's own."""
     labels = np.arange(2 * STEPS, dtype=np.int64) % classes
-    names = tuple(f"class {number}" for number in range(classes))
+    names = tuple(f"class {index}" for index in range(classes))
     if recipe.data.encoded:
         side = recipe.data.image_size or DEFAULT_SIZE
-        names_of_files = b"\0".join(b"%d.jpg" % number for number in range(len(labels)))
-        files = FilePaths.from_bytes(folder, names_of_files, len(labels))
+        files = FilePaths.from_bytes(folder, b"\0".join(b"%d.jpg" % i for i in range(len(labels))), len(labels))
         for path, pixels in zip(files, _noise(len(files), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(pixels).save(path)
         photos = EncodedImages(files, labels)

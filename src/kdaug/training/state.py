@@ -8,6 +8,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from kdaug.device import compile_if_set
 from kdaug.training.context import TrainContext, create_student, example_input
 from kdaug.training.optim import LearningRateSchedule, create_ema, create_optimizer, create_scaler
 from kdaug.training.parallel import place_network, wrap_ddp
@@ -51,7 +52,6 @@ def init_state(context: TrainContext) -> TrainState:
     network = place_network(network, run.shard, context.dist, device)
     optimizer = create_optimizer(network, settings)
     learning_rate = LearningRateSchedule(optimizer, settings, context.steps_per_epoch)
-    if run.compile:
-        network.compile()
+    compile_if_set(network, run)
     train_model = wrap_ddp(network, example_input(context), context.dist)
     return TrainState(network, train_model, optimizer, learning_rate, create_scaler(device, context.precision), ema)

@@ -36,8 +36,8 @@ class TrainStep:
         state.train_model.train()
         state.learning_rate.set(state.step)
         outputs: list[LossOutput] = []
-        for number, part in enumerate(batch.chunk(context.accumulation_steps)):
-            with gradient_sync(state.train_model, number + 1 == context.accumulation_steps):
+        for index, part in enumerate(batch.chunk(context.accumulation_steps)):
+            with gradient_sync(state.train_model, index + 1 == context.accumulation_steps):
                 with autocast(context.device, context.precision):
                     outputs.append(self._losses(part.to(context.device)))
                 state.scaler.scale(outputs[-1].loss.sum() / len(batch.labels)).backward()  # type: ignore[no-untyped-call]
@@ -51,11 +51,8 @@ class TrainStep:
         norms. The adversarial ones have the cross-entropy alone (AdvProp, arXiv 1911.09665, Equation 3: sum of both).
         """
         context, state, labels = self.context, self.state, batch.labels
-        settings, adversary, input_format = (
-            context.recipe.supervision,
-            context.recipe.adversary,
-            context.network_info.input_format,
-        )
+        settings, adversary = context.recipe.supervision, context.recipe.adversary
+        input_format = context.network_info.input_format
         soft_labels = None
         if self.soft_labels is not None and context.uses_teacher(batch.key.epoch):
             soft_labels = self.soft_labels.soft_labels(batch.pixels, labels, batch.key.view_epoch, batch.key.indices)

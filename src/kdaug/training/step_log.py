@@ -59,11 +59,11 @@ class StepLog:
     def flush(self, fsync: bool = False) -> None:
         """Reads and writes all added steps, with `fsync` to the disk. Raises Diverged if a loss is not finite."""
         pending, self._pending = self._pending, []
-        for added, figures in zip(pending, self._read(pending), strict=True):
-            if not math.isfinite(figures["loss"]):
-                raise Diverged(self._describe(added, figures["loss"]))
-            self._add_to_epoch(added.key.epoch, figures)
-            self.metrics.write("step", added.step, added.key.epoch, {**figures, "learning_rate": added.learning_rate})
+        for added, metrics in zip(pending, self._read(pending), strict=True):
+            if not math.isfinite(metrics["loss"]):
+                raise Diverged(self._describe(added, metrics["loss"]))
+            self._add_to_epoch(added.key.epoch, metrics)
+            self.metrics.write("step", added.step, added.key.epoch, {**metrics, "learning_rate": added.learning_rate})
         self.metrics.flush(fsync)
 
     def _read(self, pending: list[_PendingStep]) -> list[dict[str, float]]:
@@ -89,11 +89,11 @@ class StepLog:
         """The mean of each loss over the steps of the current epoch that were read so far."""
         return {name: total / self._count for name, total in self._sums.items()}
 
-    def _add_to_epoch(self, epoch: int, figures: dict[str, float]) -> None:
+    def _add_to_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         if epoch != self._epoch:
-            self._epoch, self._sums, self._count = epoch, dict.fromkeys(figures, 0.0), 0
+            self._epoch, self._sums, self._count = epoch, dict.fromkeys(metrics, 0.0), 0
         self._count += 1
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._sums[name] += value
 
 
@@ -104,12 +104,12 @@ class RunProgress:
         """From `done` to `steps`; `images_per_step` turns steps into images per second."""
         self.bar, self._images_per_step = bar, images_per_step
         self._measured_from, self._first_step, self._done = time.monotonic(), done, done
-        self._task = bar.add_task(title, total=steps, completed=done, speed="", figures="")
+        self._task = bar.add_task(title, total=steps, completed=done, speed="", metrics="")
 
     def step(self, done: int, losses: dict[str, float]) -> None:
         """Moves the bar to `done` steps and shows the latest losses."""
         self._done = done
-        self.bar.update(self._task, completed=done, figures=_format_losses(losses))
+        self.bar.update(self._task, completed=done, metrics=_format_losses(losses))
         speed = self.bar.tasks[self._task].speed
         if speed:
             self.bar.update(self._task, speed=f"{speed * self._images_per_step:,.0f} images/s")

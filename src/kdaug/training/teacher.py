@@ -6,7 +6,7 @@ import logging
 import math
 from pathlib import Path
 
-from kdaug.device import autocast
+from kdaug.device import compile_if_set
 from kdaug.errors import InputError
 from kdaug.networks import check_forward
 from kdaug.supervision import (
@@ -19,8 +19,8 @@ from kdaug.supervision import (
 )
 from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext
-from kdaug.training.evaluation import clean_label_log_probs, evaluate, validation_batches
-from kdaug.training.progress import progress_bar, track
+from kdaug.training.evaluation import evaluate_on_validation, unaugmented_label_log_probs
+from kdaug.training.progress import progress_bar
 
 _logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ def open_soft_labels(context: TrainContext) -> SoftLabelSource | None:
 
 def teacher_soft_labels(context: TrainContext, teacher: Teacher) -> TeacherSoftLabels:
     """The soft labels that `teacher` computes for the views of a run."""
-    return TeacherSoftLabels(teacher, context.recipe.supervision, lambda: clean_label_log_probs(context, teacher))
+    return TeacherSoftLabels(teacher, context.recipe.supervision, lambda: unaugmented_label_log_probs(context, teacher))
 
 
 def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
-    """The teacher at `source` (run:DIR, file:PATH or timm:NAME) on the device. Its validation error is logged.
+    """The teacher from `source` (run:DIR, file:PATH or timm:NAME) on the device. Its validation error is logged.
 
     Warns if it is close to guessing: its classes or its normalization are then probably wrong. Raises InputError if it
     cannot be loaded, does not accept the images, or gives values that are not finite.
@@ -56,11 +56,9 @@ def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
     size = teacher.input_format.size or dataset.size
     check_forward(teacher.network, f"of the teacher {source}", 1, dataset.channels, size)
     teacher.to(context.device)
-    if context.recipe.run.compile:
-        teacher.network.compile()
-    with progress_bar(context.console) as bar, autocast(context.device, context.precision):
-        images = track(bar, "teacher", validation_batches(context), len(dataset.val) // context.dist.size)
-        scores = evaluate(teacher, images, context.device, context.dist)
+    compile_if_set(teacher.network, context.recipe.run)
+    with progress_bar(context.console) as bar:
+        scores = evaluate_on_validation(context, teacher, bar, "teacher")
     if not math.isfinite(scores.val_loss):
         raise InputError(f"the outputs of the teacher {source} are not finite", "use other weights")
     _logger.info(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")

@@ -1,6 +1,6 @@
 """Augmented views of images: a policy draws a plan (no pixels), `apply` executes the plan (no randomness)."""
 
-from kdaug.views.apply import apply
+from kdaug.views.execution import apply
 from kdaug.views.plan import ViewPlan, plan_of
 from kdaug.views.policies import Policy, create_policy
 from kdaug.views.transforms import ViewDataset, ViewTransform

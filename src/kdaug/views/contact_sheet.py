@@ -13,9 +13,9 @@ from kdaug.data.datasets import load_bundled
 from kdaug.data.decode import as_rgb
 from kdaug.data.images import ArrayImages
 from kdaug.errors import InputError
-from kdaug.views.apply import apply
 from kdaug.views.description import format_argument
 from kdaug.views.draw_plan import OpTable, RandomWords
+from kdaug.views.execution import apply
 from kdaug.views.plan import Color
 from kdaug.views.space import Space
 

@@ -34,8 +34,8 @@ SPACE_DESCRIPTIONS = {
 class PolicyDescription:
     """The ops of a policy at some levels.
 
-    table: arguments as text; rows are `ops`, columns are `levels`. sub_policies: each as text; for a schedule, each of
-    its segments. kind: what `sub_policies` has.
+    table: arguments as text; rows are `ops`, columns are `levels`. sub_policies: the sub-policies as text, or the
+    segments of a schedule. kind: which of both.
     """
 
     space: Space
@@ -67,12 +67,10 @@ def _describe_part(policy: Any, size: Size) -> PolicyDescription:
             space = get_space(policy.space)
             return _describe_ops(space, policy.ops or tuple(space.ops), (policy.magnitude,), size)
         case SubPolicies():
-            space = get_sub_policy_space(policy.space)
             lines = tuple(", then ".join(_format_step(*step) for step in steps) for steps in policy.sub_policies)
-            return replace(_describe_ops(space, tuple(space.ops), default_levels(space), size), sub_policies=lines)
+            return replace(describe_space(get_sub_policy_space(policy.space).name, size), sub_policies=lines)
         case PopulationBasedAugmentation():
-            space = get_sub_policy_space(policy.space)
-            described = _describe_ops(space, tuple(space.ops), default_levels(space), size)
+            described = describe_space(get_sub_policy_space(policy.space).name, size)
             return replace(described, sub_policies=_format_segments(policy), kind="segments")
         case _:
             return describe_space(policy.space, size)
@@ -117,13 +115,9 @@ def _format_value(op_range: Range, value: float, size: Size, degrees: float) -> 
         case "threshold":
             return "unchanged" if value >= 256 else f"inverts ≥ {_format_number(value)}"
         case "bits":
-            return (
-                "black"
-                if value < 1
-                else "unchanged"
-                if value >= 8
-                else f"{_format_number(value)} bit{'s' * (value > 1)}"
-            )
+            if value < 1 or value >= 8:
+                return "black" if value < 1 else "unchanged"
+            return f"{_format_number(value)} bit{'s' * (value > 1)}"
         case "factor":
             return f"× {_format_number(value)}"
         case "1 ± factor":

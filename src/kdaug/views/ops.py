@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import InputError, unknown_choice
 
 MAX_ARGUMENTS = 4
 
@@ -42,18 +42,13 @@ CODES = {name: code for code, name in enumerate(NAMES)}
 
 INTEGER_OPS = frozenset({"posterize", "cutout", "crop", "erase"})
 """Ops whose arguments must be whole numbers."""
-NON_NEGATIVE = {
-    "posterize": ("bits",),
-    "cutout": ("side",),
-    "crop": ("width", "height"),
-    "erase": ("width", "height"),
-}
+NON_NEGATIVE = {"posterize": ("bits",), "cutout": ("side",), "crop": ("width", "height"), "erase": ("width", "height")}
 
 
 def code_of(name: str) -> int:
     """The code of op `name`. Raises InputError with the nearest name for an unknown op."""
     if name not in CODES:
-        raise InputError(f"there is no op {name!r}{did_you_mean(str(name), list(NAMES))}")
+        raise unknown_choice("op", name, NAMES)
     return CODES[name]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +25,8 @@ MAX_CROP = 1 << 16
 """Largest side of a crop in pixels."""
 _FILE_FORMAT = 1
 _FILE_SIZES = ("size", "output_size")
-_FILE_ARRAYS = ("op", "argument", "resample", "fill")
-_FILE_NAMES = {"format", "op_names", *_FILE_SIZES, *_FILE_ARRAYS}
+_ARRAYS = ("op", "argument", "resample", "fill")
+_FILE_NAMES = {"format", "op_names", *_FILE_SIZES, *_ARRAYS}
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class ViewPlan:
 
     def __getitem__(self, rows: slice) -> ViewPlan:
         """The plan of some images of the batch."""
-        return ViewPlan(
-            self.op[rows], self.argument[rows], self.resample[rows], self.fill[rows], self.size, self.output_size
-        )
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def steps(self, row: int) -> list[tuple[Any, ...]]:
         """The steps of image `row` in the form that `plan_of` takes, without ops "none": [("rotate", 30.0), ...]."""
@@ -78,7 +76,7 @@ class ViewPlan:
                 op_names=np.array(ops.NAMES),
                 size=np.array(self.size),
                 output_size=np.array(self.output_size),
-                **{name: getattr(self, name) for name in _FILE_ARRAYS},
+                **{name: getattr(self, name) for name in _ARRAYS},
             )
 
     @staticmethod
@@ -129,7 +127,7 @@ def plan_of(
         output_sizes.add(output_size)
     if len(output_sizes) > 1:
         raise InputError(f"all images of a batch must end with one size, but their crops give {sorted(output_sizes)}")
-    return ViewPlan(plan.op, plan.argument, plan.resample, plan.fill, size, next(iter(output_sizes), size))
+    return replace(plan, output_size=next(iter(output_sizes), size))
 
 
 def empty_plan(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resample: Resample = "nearest") -> ViewPlan:
@@ -153,14 +151,8 @@ def concat_plans(plans: Sequence[ViewPlan]) -> ViewPlan:
         if previous.output_size != plan.size or len(previous) != len(plan):
             sizes = f"{len(previous)} images of {previous.output_size}, then {len(plan)} of {plan.size} pixels"
             raise InputError(f"plans do not fit: {sizes}")
-    return ViewPlan(
-        op=np.concatenate([plan.op for plan in plans], axis=1),
-        argument=np.concatenate([plan.argument for plan in plans], axis=1),
-        resample=np.concatenate([plan.resample for plan in plans], axis=1),
-        fill=np.concatenate([plan.fill for plan in plans], axis=1),
-        size=plans[0].size,
-        output_size=plans[-1].output_size,
-    )
+    arrays = {name: np.concatenate([getattr(plan, name) for plan in plans], axis=1) for name in _ARRAYS}
+    return ViewPlan(**arrays, size=plans[0].size, output_size=plans[-1].output_size)
 
 
 def parse_color(fill: int | Color) -> Color:
@@ -271,7 +263,7 @@ def _plan_from_arrays(arrays: dict[str, NDArray[Any]]) -> ViewPlan:
             raise InputError(f"{name} is {array.tolist()}, but must be height and width")
     (height, width), (out_height, out_width) = (arrays[name].tolist() for name in _FILE_SIZES)
     plan = ViewPlan(
-        **{name: arrays[name] for name in _FILE_ARRAYS}, size=(height, width), output_size=(out_height, out_width)
+        **{name: arrays[name] for name in _ARRAYS}, size=(height, width), output_size=(out_height, out_width)
     )
     check_plan(plan)
     return plan

@@ -19,10 +19,10 @@ Unit = Literal[
     "shear",  # Pillow's coefficient
     "shear degrees",  # about the image's center
     "pixels",
-    "side fraction",  # of the image's side along the op's axis; for cutout of the shorter side, square inside the image
-    "half side",  # pixels: half the side of a square centered on any pixel
-    "side",  # pixels: the side of such a square, rounded down to an even number
-    "width fraction",  # side of a square as a fraction of the image's width, drawn as in Fast AutoAugment
+    "side fraction",  # translate: of width or height; cutout: of the shorter side, the square is inside the image
+    "half side",  # cutout: half the side in pixels; the center is any pixel
+    "side",  # cutout: the side in pixels, rounded down to an even number; the center is any pixel
+    "width fraction",  # cutout: the side as a fraction of the image's width, placed as in Fast AutoAugment
     "threshold",
     "bits",
     "factor",
@@ -33,9 +33,9 @@ Unit = Literal[
 
 @dataclass(frozen=True)
 class Range:
-    """An argument's value at level 0 and at the space's full level; linear between and beyond them.
+    """The values of an argument: at_0 at level 0, at_max at the space's full_level, linear between and beyond.
 
-    signed: negated with probability 1/2. rounding: how the difference to at_0 becomes an integer.
+    signed: negated with probability 1/2. rounding: how the difference from at_0 is rounded to an integer.
     """
 
     at_0: float
@@ -47,17 +47,16 @@ class Range:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """The ops of one system and what their levels mean.
+    """The ops of one library or paper, and the argument of each op at each level.
 
-    ops: range of each op's argument, None for ops without argument. RandAugment draws by position in this table.
+    ops: the range of each op's argument, None for ops without argument. The order determines what RandAugment draws.
     fill: color of pixels from outside the image; "mean" is the dataset's mean. cutout_fill: color of cutouts; None:
-    `fill`.
-    resample: the filter; each op draws one if there are several.
-    full_level: the level at which ranges reach at_max. limit: the largest level allowed; None: any. limit_note: what
-    the system itself does above it, for error messages. integer_levels: whether levels must be integers.
-    level_mode: "exact" uses the given level, "uniform" draws uniformly between 0 and it.
-    probability: probability that RandAugment applies a drawn op.
-    linspace: values come from a float32 torch.linspace with one bin per integer level.
+    `fill`. resample: filter of geometric ops; if there are several, each op draws one.
+    full_level: the level at which ranges reach at_max. limit: the largest allowed level; None: no limit. limit_note:
+    appended to the error for a larger level. integer_levels: whether levels must be integers.
+    level_mode: "exact" uses the given level, "uniform" draws a level from 0 to it.
+    probability: the probability with which RandAugment applies a drawn op.
+    linspace: as in torchvision, values are elements of a float32 torch.linspace, one for each integer level.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Space:
     linspace: bool = False
 
     def check_op(self, name: str, where: str) -> None:
-        """Raises InputError, starting with `where`, if the space has no op `name`; every space has "none"."""
+        """Raises InputError, starting with `where`, if the space has no op `name`. Every space has the op "none"."""
         if name not in self.ops and name != "none":
             raise InputError(
                 f"{where}: there is no op {name!r} in space {self.name}{did_you_mean(str(name), list(self.ops))}"

@@ -1,18 +1,17 @@
-"""What a level or magnitude means: for each op of each system, the argument at level 0 and at the full level.
+"""The spaces: for each op of each library or paper, its argument at level 0 and at the full level.
 
-The tables follow their sources line by line. `kdaug.views.space` turns them into arguments.
+The tables keep the order and the constants of their sources. `Space.arguments` computes arguments from them.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import unknown_choice
 from kdaug.views.space import Range, Space
 
-# The paper's own space (arXiv 2003.11342, Section 4.1). The paper only states the ops, that M=0 changes nothing, that
-# M=3 shifts by at most 30 % of the visible field and that M=10 of any op leaves nothing of the image. The rest is our
-# choice.
+# The geometric space of arXiv 2003.11342, Section 4.1. The paper states only the ops and three effects: M=0 changes
+# nothing, M=3 shifts by at most 30 % of the image, and M=10 of any op leaves nothing of it. The rest is our choice.
 PAPER_GEOMETRIC = Space(
     "paper-geometric", fill="mean", level_mode="uniform", limit=10,
     ops={
@@ -24,9 +23,9 @@ PAPER_GEOMETRIC = Space(
     },
 )  # fmt: skip
 
-# RandAugment of the TPU EfficientNet code: tensorflow/tpu 7dc921f, models/official/efficientnet/autoaugment.py,
-# whose M is 9, 15 and 28 in the paper. Levels above 10 are not clipped. Pixels do not depend on the image size. Where
-# that code is undefined (posterize above 8 bits, solarize above 256), ours changes nothing.
+# RandAugment of the TPU EfficientNet code: tensorflow/tpu 7dc921f, models/official/efficientnet/autoaugment.py.
+# The paper uses M 9, 15 and 28. Levels above 10 are not clipped. Shifts and cutouts are in pixels for any image size.
+# Where that code is undefined (posterize above 8 bits, solarize above 256), ours changes nothing.
 TF_EFFICIENTNET = Space(
     "tf-efficientnet", fill=(128, 128, 128),
     ops={
@@ -59,10 +58,10 @@ TF_EFFICIENTNET_AUTOAUGMENT = replace(
     },
 )  # fmt: skip
 
-# AutoAugment on CIFAR and SVHN: tensorflow/models 245f66d, research/autoaugment/augmentation_transforms.py. Pixels are
-# for images of 32 pixels. That code marks pixels from outside the image by alpha 0 and sets them to the mean after all
-# ops. But autocontrast, equalize, invert, posterize and solarize reset alpha, so that the fill of an earlier op stays
-# black as they changed it. This is not reproduced: ours fills with the mean at once, and later ops change it.
+# AutoAugment on CIFAR and SVHN: tensorflow/models 245f66d, research/autoaugment/augmentation_transforms.py. Shifts
+# and cutouts are for images of 32 x 32 pixels. That code marks pixels from outside the image by alpha 0 and sets them
+# to the mean after all ops. But autocontrast, equalize, invert, posterize and solarize reset alpha: then the fill of
+# earlier ops stays black, as these ops changed it. Ours fills with the mean at once, and later ops change it.
 AUTOAUGMENT_CIFAR = Space(
     "autoaugment-cifar", fill="mean", limit=10,
     ops={
@@ -84,8 +83,8 @@ AUTOAUGMENT_CIFAR = Space(
     },
 )  # fmt: skip
 
-# PBA: arcelien/pba a9cc308, pba/augmentation_transforms.py and augmentation_transforms_hp.py, a copy of the above,
-# including the fill. The order of the ops is that of its schedules.
+# PBA: arcelien/pba a9cc308, pba/augmentation_transforms.py and augmentation_transforms_hp.py. Ranges and fill are those
+# of autoaugment-cifar; the order of the ops is that of PBA's schedules.
 PBA = replace(
     AUTOAUGMENT_CIFAR, name="pba",
     ops={name: AUTOAUGMENT_CIFAR.ops[name] for name in (
@@ -94,8 +93,8 @@ PBA = replace(
     )},
 )  # fmt: skip
 
-# Fast AutoAugment: kakaobrain/fast-autoaugment 2424224, FastAutoAugment/augmentations.py. Ranges go from negative to
-# positive values and the sign is random too: geometric ops change nothing at level 0.5 and are strongest at 0 and 1.
+# Fast AutoAugment: kakaobrain/fast-autoaugment 2424224, FastAutoAugment/augmentations.py. Geometric ranges go
+# from negative to positive values, and the sign is random too: they change nothing at level 0.5 and most at 0 and 1.
 FAST_AUTOAUGMENT = Space(
     "fast-autoaugment", fill=(0, 0, 0), cutout_fill=(125, 123, 114), full_level=1, limit=1,
     ops={
@@ -200,23 +199,19 @@ RANDAUGMENT_PAPER_OPS = (
 )  # fmt: skip
 """The fourteen ops of the RandAugment paper (arXiv 1909.13719, Section 3)."""
 
-_SUB_POLICY_SPACES = {
-    "tf-efficientnet": "tf-efficientnet-autoaugment",
-    "torchvision": "torchvision-autoaugment",
-}
+_SUB_POLICY_SPACES = {"tf-efficientnet": "tf-efficientnet-autoaugment", "torchvision": "torchvision-autoaugment"}
 
 
 def get_space(name: str) -> Space:
     """The space called `name`. Raises InputError with the nearest name for an unknown space."""
     if name not in SPACES:
-        hint = did_you_mean(str(name), list(SPACES))
-        raise InputError(f"there is no space {name!r}{hint}", "" if hint else f"choose one of {', '.join(SPACES)}")
+        raise unknown_choice("space", name, SPACES)
     return SPACES[name]
 
 
 def get_sub_policy_space(name: str) -> Space:
-    """The space for levels of sub-policies in space `name`: some systems use other ranges than in RandAugment.
+    """The space of sub-policies in space `name`: AutoAugment of some sources has other ranges than RandAugment.
 
-    Raises InputError as `get_space`.
+    Raises InputError for an unknown space.
     """
     return get_space(_SUB_POLICY_SPACES.get(name, name))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError, is_integer
-from kdaug.views.apply import apply, apply_unchecked
+from kdaug.views.execution import apply, apply_unchecked
 from kdaug.views.plan import Size, ViewPlan, check_plan
 from kdaug.views.policies import Policy, create_policy
 
@@ -32,11 +32,11 @@ class ViewTransform:
     and RGB; 1, P, PA, LA, La, RGBA, RGBa, RGBX, CMYK, YCbCr, LAB and HSV become RGB. Raises InputError for other modes,
     dtypes and shapes.
 
-    `transform(image, index=i)` depends on (seed, epoch, i) only; `ViewDataset` uses it for all samples of a dataset.
-    Without an index, views are counted, and the count takes the place of the index. Each DataLoader worker counts
-    through other numbers, so workers do not repeat each other's views. `set_epoch` restarts the count, also in running
-    workers. Before the first `set_epoch`, the count continues, and workers, which restart it in every pass, add their
-    loader's base seed (fixed by torch.manual_seed), so that passes differ.
+    `transform(image, index=i)` depends on (seed, epoch, i) only; `ViewDataset` passes the index of each sample.
+    Without an index, the transform counts its calls and uses the count as index. DataLoader workers use different
+    numbers, so they do not repeat each other's views. `set_epoch` resets the count, also in running workers. Without
+    `set_epoch`, new workers start to count from 0 in each pass over the data; so that passes differ, they add the
+    loader's base seed (determined by torch.manual_seed) to `seed`.
     """
 
     def __init__(self, policy: str | Policy, seed: int = 0) -> None:
@@ -53,7 +53,7 @@ class ViewTransform:
         self._counter = _PlanCounter()
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch (0..2^32-1) of the following views and restarts the count of views without an index."""
+        """Sets the epoch (0..2^32-1) of all further views and resets the count of calls without an index."""
         if not is_integer(epoch) or not 0 <= epoch < 1 << 32:
             raise InputError(f"ViewTransform: epoch is {epoch}, but must be from 0 to 2^32-1")
         self._epoch[0] = epoch
@@ -98,8 +98,8 @@ class ViewTransform:
 class ViewDataset:
     """A map-style dataset whose images are replaced by views that depend on (seed, epoch, index) only.
 
-    So views do not depend on workers, order or batches. dataset: map-style, with samples (image, ...). transform: its
-    `set_epoch` sets the epoch. then: a transform applied to each view afterwards, such as ToTensor().
+    Workers, order and batches do not change them. dataset: map-style, with samples (image, ...). transform: call its
+    `set_epoch` in each epoch. then: a transform applied to each view afterwards, such as ToTensor().
     """
 
     def __init__(self, dataset: Any, transform: ViewTransform, then: Callable[[Any], Any] | None = None) -> None:
@@ -126,7 +126,7 @@ class ViewDataset:
 
 
 class _PlanCounter:
-    """Draws plans for images without an index: counts them, and draws ahead in blocks while the size stays the same."""
+    """Draws plans for calls without an index: counts the calls, and draws blocks of plans ahead for one image size."""
 
     def __init__(self) -> None:
         self._key: tuple[int, Any] | None = None  # epoch and worker of the block; a forked worker inherits its parent's
@@ -137,7 +137,9 @@ class _PlanCounter:
 
     def next_plan(self, policy: Policy, seed: int, epoch: int, size: Size) -> ViewPlan:
         """The plan of the next image, of `size`. epoch: -1 if `set_epoch` has not been called."""
-        worker = _worker_info()
+        from torch.utils.data import get_worker_info
+
+        worker = get_worker_info()  # None in the main process
         if self._key != (epoch, worker):
             self._key, self._count, self._block = (epoch, worker), 0, None
         block = self._block
@@ -165,13 +167,6 @@ class _PlanCounter:
             )
         check_plan(plan)
         return plan
-
-
-def _worker_info() -> Any:
-    """Information about this DataLoader worker; None in the main process."""
-    from torch.utils.data import get_worker_info
-
-    return get_worker_info()
 
 
 def _to_array(image: Any) -> tuple[NDArray[np.uint8], Callable[[NDArray[np.uint8]], Any]]:

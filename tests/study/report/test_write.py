@@ -22,6 +22,7 @@ from kdaug.study.report.notes import describe_machines, describe_teachers, repor
 from kdaug.training.resolve import teacher_run_name
 
 EVIDENCE = Path(__file__).parents[3] / "results"
+SMALL = RECIPES["cifar100-table1-small"].make()
 
 
 @pytest.fixture(scope="module")
@@ -103,28 +104,25 @@ def test_runs_on_other_images_are_not_averaged(write_run_files: Callable, tmp_pa
 
 
 def test_held_out_images_may_choose_settings(write_run_files: Callable, tmp_path: Path) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
-    write_run_files(tmp_path / "run", replace(recipe, data=replace(recipe.data, holdout=0.1)), 50.0)
+    write_run_files(tmp_path / "run", replace(SMALL, data=replace(SMALL.data, holdout=0.1)), 50.0)
     notes = " ".join(report_notes(group_runs(find_finished_runs([tmp_path])[0]), []))
     assert "Errors are measured on 500 held-out images." in notes
     assert "Do not choose settings" not in notes
 
 
 def test_notes_have_the_error_of_the_teacher(write_run_files: Callable, tmp_path: Path) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
-    write_run_files(tmp_path / "run", recipe, 50.0)
+    write_run_files(tmp_path / "run", SMALL, 50.0)
     teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == []
-    write_run_files(teacher, recipe, 33.3)
+    write_run_files(teacher, SMALL, 33.3)
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == [f"Teacher {teacher.name} has an error of 33.30 %."]
 
 
 def test_left_out_runs_are_printed_and_noted(
     write_run_files: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
-    write_run_files(tmp_path / "runs/one", recipe, 50.0)
-    write_run_files(tmp_path / "runs/two", recipe, 50.0, finished=False)
+    write_run_files(tmp_path / "runs/one", SMALL, 50.0)
+    write_run_files(tmp_path / "runs/two", SMALL, 50.0, finished=False)
     (tmp_path / "runs/failed.json").write_text('{"three": "out of memory"}')
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     err = capsys.readouterr().err
@@ -136,8 +134,7 @@ def test_left_out_runs_are_printed_and_noted(
 
 
 def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable, tmp_path: Path) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
-    write_run_files(tmp_path / "runs/sweep/one", recipe, 50.0)
+    write_run_files(tmp_path / "runs/sweep/one", SMALL, 50.0)
     (tmp_path / "runs/sweep/failed.json").write_text('{"one": "no luck", "two": "out of memory"}')
     for folder in ("runs", "runs/sweep"):
         runs, left_out = find_finished_runs([tmp_path / folder])
@@ -147,7 +144,7 @@ def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable
 
 
 def test_damaged_teacher_is_a_note(write_run_files: Callable, tmp_path: Path) -> None:
-    write_run_files(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
+    write_run_files(tmp_path / "run", SMALL, 50.0)
     teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
     teacher.mkdir(parents=True)
     (teacher / "recipe.yaml").write_text("views: [")
@@ -157,7 +154,7 @@ def test_damaged_teacher_is_a_note(write_run_files: Callable, tmp_path: Path) ->
 
 
 def test_run_resumed_on_another_device_is_noted(write_run_files: Callable, tmp_path: Path) -> None:
-    write_run_files(tmp_path / "run", RECIPES["cifar100-table1-small"].make(), 50.0)
+    write_run_files(tmp_path / "run", SMALL, 50.0)
     environment = {"device": "cpu", "precision": "float32", "resumed": [{"step": 9, "device": "NVIDIA H100"}]}
     (tmp_path / "run/environment.json").write_text(json.dumps(environment))
     notes = describe_machines(find_finished_runs([tmp_path])[0])
@@ -165,10 +162,9 @@ def test_run_resumed_on_another_device_is_noted(write_run_files: Callable, tmp_p
 
 
 def test_seeds_are_one_json_group_and_several_csv_lines(write_run_files: Callable, tmp_path: Path) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
     errors = {(0, 0): 50.0, (1, 1): 53.0, (1, 0): 52.0}
     for (seed, views_seed), error in errors.items():
-        changed = replace(recipe, run=replace(recipe.run, seed=seed), views=replace(recipe.views, seed=views_seed))
+        changed = replace(SMALL, run=replace(SMALL.run, seed=seed), views=replace(SMALL.views, seed=views_seed))
         write_run_files(tmp_path / f"runs/{seed}{views_seed}", changed, error)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     lines = list(csv.DictReader((tmp_path / "out/runs.csv").open()))
@@ -192,9 +188,8 @@ def test_text_of_runs_is_escaped_on_the_page(write_run_files: Callable, tmp_path
 
 
 def test_differences_between_machines_are_noted(write_run_files: Callable, tmp_path: Path) -> None:
-    recipe = RECIPES["cifar100-table1-small"].make()
     for seed, device in enumerate(("cpu", "NVIDIA H100")):
-        write_run_files(tmp_path / f"{seed}", replace(recipe, run=replace(recipe.run, seed=seed)), 50.0)
+        write_run_files(tmp_path / f"{seed}", replace(SMALL, run=replace(SMALL.run, seed=seed)), 50.0)
         (tmp_path / f"{seed}/environment.json").write_text(json.dumps({"device": device, "precision": "float32"}))
     notes = describe_machines(find_finished_runs([tmp_path])[0])
     assert notes[0].startswith("All runs: seed 0, 1; processor unknown; ")

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdaug.errors import InputError
-from kdaug.study.sweep import grid, read_run_list, run_names
+from kdaug.study.sweep import expand_grid, read_run_list, run_names
 from kdaug.study.sweep.grid import parse_axis
 
 
 @settings(max_examples=25)
 @given(st.dictionaries(st.sampled_from(["a.x", "a.y", "b.x"]), st.lists(st.integers(0, 99), min_size=1, unique=True)))
 def test_grid_has_every_combination_once(axes: dict[str, list[int]]) -> None:
-    runs = grid([f"{name}={','.join(map(str, values))}" for name, values in axes.items()])
+    runs = expand_grid([f"{name}={','.join(map(str, values))}" for name, values in axes.items()])
     assert len(runs) == math.prod(map(len, axes.values()))
     assert len({tuple(run.items()) for run in runs}) == len(runs)
     assert all(list(run) == list(axes) and all(run[name] in axes[name] for name in run) for run in runs)
@@ -62,7 +62,7 @@ def test_values_are_read_as_yaml(text: str, values: list[Any]) -> None:
 )
 def test_invalid_axis_is_an_error(axes: list[str], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        grid(axes)
+        expand_grid(axes)
 
 
 def test_run_list_has_one_run_per_line(tmp_path: Path) -> None:

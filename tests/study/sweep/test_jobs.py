@@ -18,13 +18,13 @@ from kdaug.config import Recipe, read_recipe, with_settings
 from kdaug.data import load_dataset
 from kdaug.errors import InputError
 from kdaug.recipes import named_recipe
-from kdaug.study.sweep import Job, grid, plan_jobs, run_names
+from kdaug.study.sweep import Job, expand_grid, plan_jobs, run_names
 
 
 def plan(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[Job]:
     """The jobs of a grid over the demo recipe; optimization_epochs=3 sets optimization.epochs."""
     demo = with_settings(named_recipe("demo"), {name.replace("_", ".", 1): v for name, v in settings.items()}, "demo")
-    runs = grid(axes)
+    runs = expand_grid(axes)
     recipes: Mapping[str, Recipe] = {
         name: with_settings(demo, run, name) for name, run in zip(run_names(runs), runs, strict=True)
     }
@@ -67,7 +67,7 @@ def test_labels_are_stored_only_if_shared(tmp_path: Path) -> None:
     assert kinds(different)[:2] == ["teacher", "teacher"]
     assert [job.depends_on for job in different[2:]] == [job.name for job in different[:2]]
     by_precision = plan(tmp_path / "e", "optimization.precision=float32,bfloat16", teacher_source="timm:resnet18")
-    assert "labels" not in kinds(by_precision), "a predictions depend on the precision"
+    assert "labels" not in kinds(by_precision), "a teacher's predictions depend on the precision"
     clean = {"supervision_when": "policy", "optimization_clean_epochs": 1}
     assert "labels" not in kinds(plan(tmp_path / "d", "supervision.k=2,4", **clean))
 

@@ -45,6 +45,17 @@ def test_each_job_has_its_own_gpu_and_its_exit_code(tmp_path: Path) -> None:
     assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["3\n", "5\n"]
 
 
+def test_jobs_that_share_a_gpu_share_the_cores_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Affinity is set on the shell after it has started, so the command waits for it."""
+    monkeypatch.setattr(local, "count_gpus", lambda: 1)
+    cores = len(os.sched_getaffinity(0))
+    workers = LocalWorkers(cores)
+    for slot in range(cores):
+        start(workers, f"{slot}", "sleep 0.5; nproc", tmp_path / f"{slot}")
+    assert wait(workers, cores) == {f"{slot}": 0 for slot in range(cores)}
+    assert [(tmp_path / f"{slot}").read_text() for slot in range(cores)] == ["1\n"] * cores
+
+
 def test_stop_sends_sigterm_and_waits(tmp_path: Path) -> None:
     workers, log = LocalWorkers(1), tmp_path / "log"
     start(workers, "a", "trap 'echo stopped; exit 130' TERM; echo started; while true; do sleep 0.01; done", log)

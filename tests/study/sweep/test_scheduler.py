@@ -155,7 +155,7 @@ def test_locked_run_starts_when_it_is_unlocked(jobs: list[Job], tmp_path: Path, 
     lock_c(5)
     workers, shown = FakeWorkers(), list[str]()
     statuses = run_jobs(jobs[4:], tmp_path, workers, False, lambda statuses: shown.append(statuses[0].state))
-    assert shown[:5] == ["elsewhere"] * 5
+    assert shown[:5] == ["locked"] * 5
     assert states(statuses) == {"c": "finished"}
     assert workers.started == ["c"]
 

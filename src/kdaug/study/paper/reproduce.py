@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kdaug.recipes.scales import Scale
 from kdaug.study.paper.results import CellResult, cell_results
-from kdaug.study.paper.studies import Cell, PaperStudy, paper_differences
+from kdaug.study.paper.studies import PaperStudy, paper_differences
 from kdaug.study.report.compare import Group, group_runs
 from kdaug.study.report.figures import comparison_figures
 from kdaug.study.report.notes import report_notes
@@ -59,6 +59,7 @@ def paper_table(results: Sequence[CellResult]) -> Table:
     rows = []
     for result in results:
         cell, group = result.cell, result.group
+        baseline = None if cell.baseline is None else cells[cell.baseline]
         rows.append(
             (
                 cell.row,
@@ -68,17 +69,13 @@ def paper_table(results: Sequence[CellResult]) -> Table:
                 "" if cell.published is None else f"{cell.published:.1f}",
                 format_gain(result.gain),
                 "" if result.published_gain is None else f"{result.published_gain:+.1f}",
-                _baseline_title(cell, cells[cell.baseline]) if cell.baseline else "",
+                "" if baseline is None else baseline.row if baseline.column == cell.column else baseline.column,
             )
         )
     header = (
         "", "", "our error, %", "runs", "paper's error, %", "our gain, points", "paper's gain, points", "gain over",
     )  # fmt: skip
     return Table("Comparison with the paper", header, 2, tuple(rows))
-
-
-def _baseline_title(cell: Cell, baseline: Cell) -> str:
-    return baseline.row if baseline.column == cell.column else baseline.column
 
 
 _SMALLER = "Our runs are at a smaller scale and are not expected to reach the paper's errors."

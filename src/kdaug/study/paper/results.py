@@ -30,7 +30,7 @@ class CellResult:
 def study_recipes(study: PaperStudy, seeds: Sequence[int], data: Data, device: str) -> dict[str, Recipe]:
     """The recipe of every run, by run name, seed by seed. data.root and data.download are those of `data`."""
     return {
-        _run_name(cell, seed): replace(
+        f"{cell.name}_seed={seed}": replace(
             cell.recipe,
             data=replace(cell.recipe.data, root=data.root, download=data.download),
             run=replace(cell.recipe.run, seed=seed, device=device),
@@ -38,10 +38,6 @@ def study_recipes(study: PaperStudy, seeds: Sequence[int], data: Data, device: s
         for seed in seeds
         for cell in study.cells
     }
-
-
-def _run_name(cell: Cell, seed: int) -> str:
-    return f"{cell.name}_seed={seed}"
 
 
 def cell_results(study: PaperStudy, folder: Path) -> tuple[list[CellResult], list[str]]:
@@ -57,16 +53,16 @@ def cell_results(study: PaperStudy, folder: Path) -> tuple[list[CellResult], lis
     if not any(groups.values()):
         reasons_text = f": {'; '.join(left_out)}" if left_out else ""
         raise InputError(f"no run of {study.title.partition(':')[0]} is finished in {folder}{reasons_text}")
-    published = {cell.name: cell.published for cell in study.cells}
-    results = [
-        CellResult(
-            cell,
-            groups[cell.name],
-            _gain(groups.get(cell.baseline), groups[cell.name]) if cell.baseline else None,
-            _published_gain(published.get(cell.baseline), cell.published) if cell.baseline else None,
-        )
-        for cell in study.cells
-    ]
+    published, results = {cell.name: cell.published for cell in study.cells}, list[CellResult]()
+    for cell in study.cells:
+        group, gain, published_gain = groups[cell.name], None, None
+        if cell.baseline is not None:
+            baseline, before = groups[cell.baseline], published[cell.baseline]
+            if baseline is not None and group is not None:
+                gain = gain_over(baseline, group)
+            if before is not None and cell.published is not None:
+                published_gain = round(before - cell.published, 1)
+        results.append(CellResult(cell, group, gain, published_gain))
     return results, [*_missing_runs(results, unfinished), *left_out]
 
 
@@ -119,11 +115,3 @@ def _missing_runs(results: Sequence[CellResult], unfinished: Mapping[str, set[in
     missing = {name: sorted((all_seeds | unfinished[name]) - finished) for name, finished in seeds.items()}
     texts = [f"{name} (seed {', '.join(map(str, numbers))})" for name, numbers in missing.items() if numbers]
     return [f"not finished: {', '.join(texts)}"] if texts else []
-
-
-def _gain(baseline: Group | None, group: Group | None) -> Gain | None:
-    return gain_over(baseline, group) if baseline is not None and group is not None else None
-
-
-def _published_gain(baseline: float | None, error: float | None) -> float | None:
-    return None if baseline is None or error is None else round(baseline - error, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdaug.config import Recipe, with_settings
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import InputError, unknown_choice
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.runs import result_settings
@@ -54,9 +54,7 @@ def paper_study(name: str, scale: Scale) -> PaperStudy:
             "kdaug views show draws the views of a policy, and the page of kdaug demo shows a teacher's predictions",
         )
     if name not in STUDIES:
-        suggestion = did_you_mean(name, list(STUDIES))
-        known = f"choose one of {', '.join(STUDIES)}"
-        raise InputError(f"there is no study {name!r}{suggestion}", "" if suggestion else known)
+        raise unknown_choice("study", name, STUDIES)
     return STUDIES[name](scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ def find_finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list
     finished, left_out = dict[Path, FinishedRun](), list[str]()
     for folder in folders:
         statuses = list(find_runs(folder))
-        failures = _read_failures({folder, *(status.path.parent for status in statuses if status.path != folder)})
+        sweeps = sorted({folder, *(status.path.parent for status in statuses if status.path != folder)})
+        failures = {sweep / name: reason for sweep in sweeps for name, reason in read_failures(sweep).items()}
         for status in statuses:
             if status.path.parent.name == "teachers" and folder not in (status.path, status.path.parent):
                 continue
@@ -72,11 +73,6 @@ def find_finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list
         names = ", ".join(map(str, folders))
         raise InputError("; ".join([f"there is no finished run below {names}", *left_out]))
     return list(finished.values()), left_out
-
-
-def _read_failures(folders: Iterable[Path]) -> dict[Path, str]:
-    """The failed runs of the sweeps in `folders`, with reasons."""
-    return {folder / name: reason for folder in sorted(folders) for name, reason in read_failures(folder).items()}
 
 
 def read_finished_run(path: Path) -> FinishedRun | None:

@@ -38,8 +38,12 @@ def report_notes(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
 
 
 def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> list[str]:
+    """Which images are the validation images: training images held out, the dataset's test images, or others."""
     counts = ", ".join(sorted({f"{run.images:,}" if run.images else "an unknown number of" for run in runs}))
-    kinds = {"held-out" if run.held_out else "test" if _has_test_images(run) else "validation" for run in runs}
+    kinds = {
+        "held-out" if run.held_out else "validation" if Data(name=run.settings["data.name"]).encoded else "test"
+        for run in runs
+    }
     measured = f"Errors are measured on {counts} {' and '.join(sorted(kinds))} images."
     if kinds != {"held-out"}:
         measured += (
@@ -49,11 +53,6 @@ def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> li
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         return [measured, "Some runs are measured on different images. Do not compare their errors."]
     return [measured]
-
-
-def _has_test_images(run: FinishedRun) -> bool:
-    """Whether its dataset has its own test images; image folders are split by data.val_fraction instead."""
-    return not Data(name=run.settings["data.name"]).encoded
 
 
 def describe_teachers(runs: Sequence[FinishedRun]) -> list[str]:
@@ -80,7 +79,7 @@ def describe_machines(runs: Sequence[FinishedRun]) -> list[str]:
     seeds = sorted({run.settings["run.seed"] for run in runs})
     common, differences = [f"seed {', '.join(map(str, seeds))}"], list[str]()
     for name in _ENVIRONMENT:
-        values = sorted({_format(value) for run in runs for value in _all_values(name, run.environment)})
+        values = sorted({_format(value) for run in runs for value in _environment_values(name, run.environment)})
         if len(values) > 1:
             differences.append(f"The runs differ in {name}: {'; '.join(values)}.")
         else:
@@ -88,7 +87,7 @@ def describe_machines(runs: Sequence[FinishedRun]) -> list[str]:
     return [f"All runs: {'; '.join(common)}.", *differences]
 
 
-def _all_values(name: str, environment: Mapping[str, Any]) -> list[Any]:
+def _environment_values(name: str, environment: Mapping[str, Any]) -> list[Any]:
     """The value when the run began, and those after it resumed in another environment."""
     return [environment.get(name), *(change[name] for change in environment.get("resumed", []) if name in change)]
 

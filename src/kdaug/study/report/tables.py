@@ -112,17 +112,8 @@ def report_json(groups: Sequence[Group], against: Mapping[str, Any]) -> dict[str
 
 
 def _run_json(run: FinishedRun) -> dict[str, Any]:
-    return {
-        "run": str(run.path),
-        **dict(zip(SEEDS, run.seeds, strict=True)),
-        "top1_error": run.top1_error,
-        "top5_error": run.top5_error,
-        "best_top1_error": run.best_top1_error,
-        "images": run.images,
-        "held_out": run.held_out,
-        "seconds": run.seconds,
-        "environment": run.environment,
-    }
+    results = {name: value for name, value in vars(run).items() if name not in ("path", "settings")}
+    return {"run": str(run.path), **dict(zip(SEEDS, run.seeds, strict=True)), **results}
 
 
 def format_settings(settings: Mapping[str, Any]) -> str:

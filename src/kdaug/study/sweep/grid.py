@@ -22,7 +22,7 @@ Settings = Mapping[str, Any]
 _MAX_NAME_LENGTH = 150
 
 
-def grid(axes: Sequence[str]) -> list[Settings]:
+def expand_grid(axes: Sequence[str]) -> list[Settings]:
     """Every combination of the values in `axes`, such as "views.magnitude=0,1,2" or "run.seed=0..2".
 
     The last axis varies fastest. Without axes the result is one run without changes. Values are YAML: quotes allow a
@@ -79,7 +79,7 @@ def read_run_list(path: Path) -> list[Settings]:
         try:
             axes = shlex.split(line, comments=True)
             if axes:
-                (run,) = grid(axes)
+                (run,) = expand_grid(axes)
                 runs.append(run)
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error.problem}", error.hint) from None
@@ -95,17 +95,14 @@ def run_names(runs: Sequence[Settings]) -> list[str]:
     settings = list(dict.fromkeys(name for run in runs for name in run))
     fields = [name.partition(".")[2] for name in settings]
     short = {name: field if fields.count(field) == 1 else name for name, field in zip(settings, fields, strict=True)}
-    names = ["_".join(f"{short[name]}={_to_file_name(run[name])}" for name in run) or "run" for run in runs]
-    names = [name if len(name) <= _MAX_NAME_LENGTH else _shorten(name) for name in names]
+    names = []
+    for run in runs:
+        values = {short[name]: re.sub(r"[^\w.@+-]+", "-", str(value)) for name, value in run.items()}
+        name = "_".join(f"{key}={value}" for key, value in values.items()) or "run"
+        if len(name) > _MAX_NAME_LENGTH:
+            name = f"{name[:_MAX_NAME_LENGTH]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        names.append(name)
     name, count = Counter(names).most_common(1)[0]
     if count > 1:
         raise InputError(f"two runs have the name {name}", "list each run once")
     return names
-
-
-def _to_file_name(value: Any) -> str:
-    return re.sub(r"[^\w.@+-]+", "-", str(value))
-
-
-def _shorten(name: str) -> str:
-    return f"{name[:_MAX_NAME_LENGTH]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

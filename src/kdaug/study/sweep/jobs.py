@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from kdaug.config import Data, Recipe, ResolvedRecipe, read_recipe, to_yaml
-from kdaug.data import Dataset, load_dataset
+from kdaug.config import Recipe, ResolvedRecipe, read_recipe, to_yaml
+from kdaug.data import load_dataset
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, read_environment, result_settings
 from kdaug.storage import atomic_write
@@ -21,9 +21,10 @@ from kdaug.training.resolve import resolve, teacher_run_recipe
 
 _LABEL_FOLDER = "labels"
 """Folder of the label stores, inside the sweep's folder."""
-_MAX_DISK_SHARE = 0.5
+_MAX_DISK_FRACTION = 0.5
 """Fraction of the free disk space that all new labels together may take."""
 _USE_ANOTHER_FOLDER = "choose another folder for the sweep"
+_load_dataset = cache(load_dataset)
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,6 @@ def _check_run_directory(run: _PlannedRun) -> None:
         )
 
 
-@cache
-def _load_dataset(data: Data) -> Dataset:
-    return load_dataset(data)
-
-
 def _run_job(run: _PlannedRun, folder: Path, label_job: Job | None) -> Job:
     recipe = run.recipe
     if label_job is not None:
@@ -150,7 +146,7 @@ def _training_job(name: str, recipe: ResolvedRecipe, folder: Path, depends_on: s
 
 
 def _write_recipe(name: str, recipe: Recipe, folder: Path) -> Path:
-    """Writes the recipe file that a job reads; its path."""
+    """Writes the recipe of a job; the path of the file."""
     file = folder / "recipes" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, to_yaml(recipe))
@@ -162,19 +158,19 @@ def _plan_label_jobs(runs: Iterable[_PlannedRun], folder: Path) -> dict[str, Job
     groups = dict[str, list[_PlannedRun]]()
     for run in runs:
         if run.recipe.teacher.source != "none" and run.recipe.supervision.when == "all":
-            groups.setdefault(_sharing_key(run), []).append(run)
-    jobs, free_bytes = dict[str, Job](), _MAX_DISK_SHARE * shutil.disk_usage(folder).free
-    for key, group in groups.items():
+            groups.setdefault(_labels_fingerprint(run), []).append(run)
+    jobs, free_bytes = dict[str, Job](), _MAX_DISK_FRACTION * shutil.disk_usage(folder).free
+    for fingerprint, group in groups.items():
         new_runs = [run.name for run in group if run.existing is None]
         if len(group) > 1 and new_runs:
-            job, missing_bytes = _label_job(key, group, folder)
+            job, missing_bytes = _label_job(fingerprint, group, folder)
             if missing_bytes <= free_bytes:
                 free_bytes -= missing_bytes
                 jobs |= dict.fromkeys(new_runs, job)
     return jobs
 
 
-def _sharing_key(run: _PlannedRun) -> str:
+def _labels_fingerprint(run: _PlannedRun) -> str:
     """Ten hexadecimal digits, equal for runs that can use the same stored labels."""
     settings = result_settings(replace(run.recipe, teacher=replace(run.recipe.teacher, labels=None)))
     relevant = {
@@ -185,12 +181,12 @@ def _sharing_key(run: _PlannedRun) -> str:
     return hashlib.sha256(json.dumps([relevant, run.teacher_job], sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _label_job(key: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Job, int]:
-    """The job that stores labels which serve all runs of `group` exactly, and how many bytes it has yet to write."""
+def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Job, int]:
+    """The job that stores the labels that all runs of `group` need, and how many bytes it has yet to write."""
     first, dataset = group[0], _load_dataset(group[0].recipe.data)
     k = max(required_classes(run.recipe.supervision, len(dataset.classes)) for run in group)
     temperatures = sorted({run.recipe.supervision.temperature for run in group})
-    store_name = f"{key}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
+    store_name = f"{fingerprint}-k{k}-t{'-'.join(f'{t:g}' for t in temperatures)}"
     name, store = f"labels-{store_name}", folder / _LABEL_FOLDER / store_name
     recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
     options = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")

@@ -21,9 +21,10 @@ def count_gpus() -> int:
 
 
 class LocalWorkers:
-    """Up to `max_jobs` processes on this machine. Each gets its own GPU, or without GPUs an equal share of the cores.
+    """Up to `max_jobs` processes on this machine. Each gets an equal part of the cores and, if there are any, a GPU.
 
-    Raises InputError if `max_jobs` is not from 1 to the number of GPUs or cores, whichever is larger.
+    With more jobs than GPUs, several share a GPU: a small network alone leaves most of it idle. Raises InputError if
+    `max_jobs` is not from 1 to the number of GPUs or cores, whichever is larger.
     """
 
     def __init__(self, max_jobs: int) -> None:
@@ -45,9 +46,9 @@ class LocalWorkers:
                 job_command(job), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment(slot),
                 start_new_session=True,
             )  # fmt: skip
-        if self._gpus == 0 and len(self._slots) > 1:
+        if len(self._slots) > 1:
             with contextlib.suppress(ProcessLookupError):  # it may have ended already
-                os.sched_setaffinity(process.pid, self._cores[slot :: len(self._slots)])
+                os.sched_setaffinity(process.pid, self._cores[slot % len(self._cores) :: len(self._slots)])
         self._slots[slot] = job, process
 
     def _environment(self, slot: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ from kdaug.study.sweep.failures import read_failures, write_failures
 from kdaug.study.sweep.jobs import Job
 from kdaug.study.sweep.workers import Workers
 
-JobState = Literal["running", "elsewhere", "failed", "stopped", "finished", "waiting"]
+JobState = Literal["running", "locked", "failed", "stopped", "finished", "waiting"]
 INTERRUPTED = 130
 """Exit code of a kdaug command that was interrupted."""
 POLL_SECONDS = 0.5
@@ -24,7 +24,7 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class JobStatus:
-    """The state of a job. "elsewhere": another process writes to its directory. message: why it failed or stopped."""
+    """The state of a job. "locked": another process writes to its directory. message: why it failed or stopped."""
 
     job: Job
     state: JobState = "waiting"
@@ -50,11 +50,11 @@ def run_jobs(
                 for name, code in workers.poll().items():
                     _record_exit(statuses[name], code, logs)
                 for status in statuses.values():
-                    if status.state in ("waiting", "elsewhere"):
+                    if status.state in ("waiting", "locked"):
                         _update_waiting(status, statuses, workers, logs)
                 _record_failures(folder, statuses)
                 show(list(statuses.values()))
-                if not any(status.state in ("waiting", "running", "elsewhere") for status in statuses.values()):
+                if not any(status.state in ("waiting", "running", "locked") for status in statuses.values()):
                     return list(statuses.values())
                 time.sleep(POLL_SECONDS)
         except BaseException:  # otherwise the jobs would train on without a scheduler
@@ -106,7 +106,7 @@ def _update_waiting(status: JobStatus, statuses: Mapping[str, JobStatus], worker
             reason = "failed" if dependency.state == "failed" else "was interrupted"
             status.state, status.message = dependency.state, f"it depends on {dependency.job.name}, which {reason}"
     elif is_locked(job.path):
-        status.state = "elsewhere"
+        status.state = "locked"
     elif _is_finished(job):
         status.state = "finished"
     elif workers.can_start():
@@ -121,7 +121,7 @@ def _record_exit(status: JobStatus, code: int, logs: Path) -> None:
     if code == 0 or _is_finished(job):
         status.state = "finished"
     elif is_locked(job.path):  # another process locked the directory first
-        status.state = "elsewhere"
+        status.state = "locked"
     elif code == INTERRUPTED:
         status.state, status.message = "stopped", "interrupted"
     else:

@@ -1,5 +1,5 @@
 """Numba kernels for all ops, equal to Pillow byte for byte. Imported when `apply` is first called."""
 
-from kdaug.views.kernels.execute import execute
+from kdaug.views.kernels.dispatch import execute
 
 __all__ = ["execute"]

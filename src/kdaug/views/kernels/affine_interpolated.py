@@ -1,7 +1,7 @@
 """Affine transforms with bilinear and bicubic filters, in float64 as in Pillow.
 
 Images are uint8 [H,W*C] of one size, `matrix` is as in `affine_nearest`, and `colors` is a row of the fill color. Each
-row takes three passes, which LLVM vectorises: compute the source coordinates, gather the taps (the neighboring
+row takes three passes, which LLVM vectorizes: compute the source coordinates, gather the taps (the neighboring
 pixels; outside the image the nearest pixel of the edge), and interpolate.
 """
 

@@ -1,4 +1,4 @@
-"""The loop over images and steps. Each image is processed in two scratch buffers that stay in the CPU cache."""
+"""Applies all steps to one image after another, in two buffers that are small enough to stay in the CPU cache."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def apply_plan(images, op, argument, resample, fill, views, buffer_size, bilinea
     """Applies a plan to `images` uint8 [N,H,W,C] and writes the result to `views` uint8 [N,H',W',C].
 
     op, argument, resample, fill: as in ViewPlan, but the arguments of rotate are cosine and sine. buffer_size: the
-    largest size in bytes of an image between steps. bilinear, bicubic: True, or None for a plan without such steps;
-    numba compiles a version for the type of None, and without the branches of "is not None".
+    largest size in bytes of an image between steps. bilinear, bicubic: True if the plan uses the filter, else None. For
+    None, numba compiles a version without the branches `if bilinear is not None` and `if bicubic is not None`.
     """
     channels = images.shape[3]
     buffer, other_buffer = np.empty(buffer_size + SLACK, np.uint8), np.empty(buffer_size + SLACK, np.uint8)

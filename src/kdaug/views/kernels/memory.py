@@ -44,7 +44,7 @@ def _address_of_word(context, builder, signature, arguments):
 def copy(target, source):
     """Copies the first len(target) values of 1-D `source` to 1-D `target`.
 
-    Much faster than target[:] = source: LLVM vectorises this loop, but not numba's general array indexing.
+    Much faster than target[:] = source: LLVM vectorizes this loop, but not numba's general array indexing.
     """
     for i in range(len(target)):
         target[i] = source[i]

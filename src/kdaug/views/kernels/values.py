@@ -1,6 +1,6 @@
 """Ops that map each value independently, by arithmetic or by a table of 256 values per channel.
 
-`pixels` is uint8 [H*W*C], one image, changed in place. Arithmetic is used where LLVM vectorises it, because table
+`pixels` is uint8 [H*W*C], one image, changed in place. Arithmetic is used where LLVM vectorizes it, because table
 look-ups cannot be vectorized.
 """
 

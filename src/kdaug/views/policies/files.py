@@ -34,10 +34,8 @@ def read_policy_file(path: str | Path, mean: Color = CIFAR_MEAN) -> SubPolicies:
         raise InputError(f"{name}: must be a mapping with {' and '.join(_KEYS)}, not {describe_value(tree)}")
     for key in tree:
         if key not in _KEYS:
-            hint = did_you_mean(str(key), _KEYS)
-            raise InputError(
-                f"{name}: {key} is not a key of a policy{hint}", "" if hint else f"use only {' and '.join(_KEYS)}"
-            )
+            suggestion = did_you_mean(str(key), _KEYS) or f"; use only {' and '.join(_KEYS)}"
+            raise InputError(f"{name}: {key} is not a key of a policy{suggestion}")
     for key in _KEYS:
         if key not in tree:
             raise InputError(f"{name}: {key} is missing")

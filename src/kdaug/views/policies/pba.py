@@ -25,11 +25,12 @@ _COUNTS = (0.2, 0.5, 1.0)  # cumulative probabilities of no op, one op and two o
 
 @dataclass(frozen=True)
 class PopulationBasedAugmentation:
-    """Up to two of thirty entries per image, from a schedule over `epochs` (Ho et al., arXiv 1905.05393).
+    """Applies up to two of thirty entries to each image (Ho et al., arXiv 1905.05393).
 
-    The published code goes through the shuffled entries, applies each with its probability, and stops after a drawn
-    number of ops. Here each entry draws whether it succeeds, then an ordered pair of the successes is drawn, which has
-    the same distribution.
+    An entry is an op with a probability and a level, which a schedule sets for each segment of the run. The published
+    code shuffles the entries, applies each with its probability, and stops after 0, 1 or 2 ops, a number drawn before.
+    Here each entry is accepted with its probability, then up to two of the accepted ones are drawn in random order.
+    The distribution is the same.
 
     name: one of NAMES. epochs: length of the run; later epochs use the last segment. space, mean: as in SubPolicies.
     Raises InputError if epochs is not in 1..MAX_EPOCHS or the space lacks an op or level of the schedule.
@@ -73,20 +74,20 @@ class PopulationBasedAugmentation:
         remaining = RandomWords(sign=sign, x=words[:, 20:22], y=words[:, 22:24], resample=sign << np.uint32(1))
         return self._table.plan(entry + segment * self._thresholds.shape[1], remaining, size, applied)
 
-    def _choose(self, words: Words, success: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Entries int64 [N,2] in the order of application, and whether each is applied, bool [N,2].
+    def _choose(self, words: Words, accepted: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Two entries per image in order, int64 [N,2], and whether each is applied, bool [N,2].
 
-        words: [N,3]. success: bool [N,30], one per entry.
+        words: [N,3]. accepted: bool [N,30], one per entry.
         """
         count = np.searchsorted(_COUNTS, uniform(words[:, 0]), side="right")
-        rank = success.cumsum(axis=1, dtype=np.int8)
-        successes = rank[:, -1].astype(np.int64)
-        first = integers_below(words[:, 1], successes)
-        second = integers_below(words[:, 2], np.maximum(successes - 1, 0))
+        rank = accepted.cumsum(axis=1, dtype=np.int8)
+        available = rank[:, -1].astype(np.int64)
+        first = integers_below(words[:, 1], available)
+        second = integers_below(words[:, 2], np.maximum(available - 1, 0))
         second += second >= first
         chosen = np.stack([first, second], axis=1) + 1
         entry = (rank[:, None] >= chosen[..., None]).argmax(axis=2)
-        return entry, np.arange(1, 3) <= np.minimum(count, successes)[:, None]
+        return entry, np.arange(1, 3) <= np.minimum(count, available)[:, None]
 
 
 def _split_in_16_bits(words: Words) -> NDArray[np.uint32]:
@@ -100,6 +101,5 @@ def load_schedule(name: str) -> tuple[list[str], dict[str, Any]]:
 
     The schedule has search_epochs, and segments: (epochs, for each entry [probability in tenths, level]).
     """
-    text = (resources.files("kdaug.views") / "tables" / "pba.json").read_text(encoding="utf-8")
-    tables = json.loads(text)
+    tables = json.loads((resources.files("kdaug.views") / "tables" / "pba.json").read_text(encoding="utf-8"))
     return tables["ops"] * 2, tables["policies"][name]

@@ -74,7 +74,10 @@ def create_policy(spec_or_name: str, **options: Any) -> Policy:
     known = {key for part in parts for key in part.options} | set(_COMMON_OPTIONS)
     for option in options:
         if option not in known:
-            raise InputError(_unknown_option(", ".join(part.name for part in parts), option, sorted(known)))
+            name = ", ".join(part.name for part in parts)
+            if option in ("num_ops", "magnitude", "space", "probability"):
+                raise InputError(f"policy {name} has no {option}")
+            raise InputError(f"policy {name} has no option {option}{did_you_mean(option, sorted(known))}")
     mean = parse_color(values.get("mean", CIFAR_MEAN))
     epochs = _parse_integer(values["epochs"], "epochs") if "epochs" in values else None
     policies = [
@@ -147,10 +150,8 @@ class _Part:
 def _parse(text: str) -> _Part:
     if text.startswith("file:"):
         return _Part(text, {}, (), lambda settings, mean, epochs: _from_file(text, mean))
-    if text == "none":
-        return _Part(text, {}, (), lambda settings, mean, epochs: NoPolicy())
-    if text == "flip":
-        return _Part(text, {}, (), lambda settings, mean, epochs: Flip())
+    if text in ("none", "flip"):
+        return _Part(text, {}, (), lambda settings, mean, epochs: Flip() if text == "flip" else NoPolicy())
     side = _SIDE.fullmatch(text)
     if side:
         kind = PadCrop if side["name"] == "pad-crop" else Cutout
@@ -171,10 +172,8 @@ def _randaugment(text: str, settings: dict[str, Any], mean: Color, epochs: int |
         if part not in settings:
             raise InputError(f"policy {text} has no {part}", "write it as in randaugment-n2-m9@tf-efficientnet")
     ops = RANDAUGMENT_PAPER_OPS if "paper" in settings else None
-    num_ops, magnitude = (
-        _parse_integer(settings["num_ops"], "num_ops"),
-        _parse_number(settings["magnitude"], "magnitude"),
-    )
+    num_ops = _parse_integer(settings["num_ops"], "num_ops")
+    magnitude = _parse_number(settings["magnitude"], "magnitude")
     return RandAugment(num_ops, magnitude, settings["space"], mean, ops)
 
 
@@ -228,12 +227,6 @@ def _parse_integer(value: Any, what: str) -> int:
     return int(number)
 
 
-def _unknown_option(name: str, option: str, known: list[str]) -> str:
-    if option in ("num_ops", "magnitude", "space", "probability"):
-        return f"policy {name} has no {option}"
-    return f"policy {name} has no option {option}{did_you_mean(option, known)}"
-
-
 def _split_pin(text: str) -> tuple[str, str]:
     path, _, pin = text.removeprefix("file:").partition("#")
     if not path:
@@ -242,17 +235,16 @@ def _split_pin(text: str) -> tuple[str, str]:
 
 
 def _pin(text: str) -> str:
-    path, _ = _split_pin(text)
-    policy = _from_file(text, CIFAR_MEAN)
-    return f"file:{path}#{policy_fingerprint(policy)}"
+    return f"file:{_split_pin(text)[0]}#{policy_fingerprint(_from_file(text, CIFAR_MEAN))}"
 
 
 def _from_file(text: str, mean: Color) -> SubPolicies:
     path, pin = _split_pin(text)
     policy = read_policy_file(path, mean)
-    if pin and pin != policy_fingerprint(policy):
+    fingerprint = policy_fingerprint(policy)
+    if pin not in ("", fingerprint):
         raise InputError(
-            f"policy file {path} has changed: its fingerprint is #{policy_fingerprint(policy)}, not #{pin}",
+            f"policy file {path} has changed: its fingerprint is #{fingerprint}, not #{pin}",
             "restore the file, or use it as a new policy, without the fingerprint",
         )
     return policy

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdaug.errors import InputError, did_you_mean
+from kdaug.errors import InputError, unknown_choice
 from kdaug.rng import Stream, Words, integers_below, random_words, uniform
 from kdaug.views.ops import CODES
 from kdaug.views.plan import Color, Size, ViewPlan, empty_plan
@@ -101,11 +101,7 @@ class RandomErasing:
         if not 0 <= self.probability <= 1:
             raise InputError(f"random-erasing: the probability is {self.probability:g}, but must be from 0 to 1")
         if self.space not in ERASING_SPACES:
-            hint = did_you_mean(self.space, list(ERASING_SPACES))
-            raise InputError(
-                f"random-erasing: there is no space {self.space!r}{hint}",
-                "" if hint else f"choose one of {', '.join(ERASING_SPACES)}",
-            )
+            raise unknown_choice("random-erasing space", self.space, ERASING_SPACES)
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
         words = random_words(seed, epoch, indices, Stream.ERASING, 3 + 2 * _MAX_ATTEMPTS)

@@ -1,10 +1,9 @@
-"""Executes a checked plan: prepares the kernels' arguments once per batch and divides the images among threads."""
+"""Runs the kernels for a checked plan: prepares their arguments once per batch and divides the images among threads."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -21,6 +20,8 @@ from kdaug.views.plan import RESAMPLES, ViewPlan
 _IS_GEOMETRIC = np.isin(NAMES, ("shear-x", "shear-y", "translate-x", "translate-y", "rotate"))  # by op code
 _CHUNKS_PER_THREAD, _MIN_CHUNK_BYTES = 4, 1 << 18  # each chunk has an overhead of about 10 µs
 _BILINEAR, _BICUBIC = RESAMPLES.index("bilinear"), RESAMPLES.index("bicubic")
+_compiled: set[tuple[bool | None, bool | None]] = set()
+"""Filters (see `_used_filters`) for which the kernels are compiled."""
 
 
 def execute(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8], threads: int) -> None:
@@ -32,7 +33,10 @@ def execute(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8],
     def apply_rows(rows: slice) -> None:
         apply_plan(*[array[rows] for array in inputs], views[rows], buffer_size, bilinear, bicubic)
 
-    _compile(apply_rows, bilinear, bicubic)
+    if (bilinear, bicubic) not in _compiled:  # compile the kernels, or load them, before threads use them
+        with announce_compilation():
+            apply_rows(slice(0, 0))
+        _compiled.add((bilinear, bicubic))
     threads = min(threads, len(images))
     if threads == 1:
         apply_rows(slice(None))
@@ -62,17 +66,6 @@ def _used_filters(plan: ViewPlan) -> tuple[bool | None, bool | None]:
         return None, None
     used = plan.resample[_IS_GEOMETRIC[plan.op]]
     return bool((used == _BILINEAR).any()) or None, bool((used == _BICUBIC).any()) or None
-
-
-_compiled: set[tuple[bool | None, bool | None]] = set()
-
-
-def _compile(apply_rows: Callable[[slice], None], bilinear: bool | None, bicubic: bool | None) -> None:
-    """Compiles or loads the kernels for these filters before threads use them."""
-    if (bilinear, bicubic) not in _compiled:
-        with announce_compilation():
-            apply_rows(slice(0, 0))
-        _compiled.add((bilinear, bicubic))
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from kdaug.config.recipe import Optimization, Recipe, Run, Supervision, Teacher, Views
+from kdaug.config.recipe import Optimization, Recipe, Supervision, Teacher, Views
 from kdaug.errors import InputError
 
 
@@ -22,7 +22,8 @@ def check(recipe: Recipe) -> Recipe:
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
-    _check_trackers(recipe.run)
+    if len(set(recipe.run.trackers)) < len(recipe.run.trackers):
+        raise InputError(f"run.trackers is {', '.join(recipe.run.trackers)}, but must name each tracker once")
     if recipe.adversary.steps:
         _check_adversary(recipe.views, recipe.supervision)
     if recipe.views.mixup or recipe.views.cutmix:
@@ -136,8 +137,8 @@ def _check_schedule(o: Optimization) -> None:
             "optimization.clean_learning_rate has no effect without clean epochs",
             "set optimization.clean_epochs as well",
         )
-    for name, last in (("warmup_epochs", o.warmup_epochs), ("milestones", max(o.milestones, default=0))):
-        if last >= o.epochs:
+    for name, latest in (("warmup_epochs", o.warmup_epochs), ("milestones", max(o.milestones, default=0))):
+        if latest >= o.epochs:
             raise InputError(
                 f"optimization.{name} is {getattr(o, name)}, but must be below optimization.epochs, which is {o.epochs}"
             )
@@ -163,11 +164,6 @@ def _check_supervision(recipe: Recipe) -> None:
         raise InputError(
             "supervision.label_weight is 0, but there is no teacher", "set teacher.source or supervision.label_weight"
         )
-
-
-def _check_trackers(r: Run) -> None:
-    if len(set(r.trackers)) < len(r.trackers):
-        raise InputError(f"run.trackers is {', '.join(r.trackers)}, but must name each tracker once")
 
 
 def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]], choice: str, chosen: str) -> None:

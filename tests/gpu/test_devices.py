@@ -1,0 +1,154 @@
+"""What must hold on a GPU. Every test also runs on the CPU; with `pytest -m gpu` only on the GPU."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from support.recipes import WITH_TEACHER, with_settings
+from support.runs import assert_same_run, read_lines, weight_bytes
+from support.steps import before_each_step, train_until
+from torch import Tensor, nn
+
+from kdaug.config import Recipe
+from kdaug.device import find_precision
+from kdaug.training import train
+from kdaug.training.batches import training_batches
+from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
+from kdaug.training.context import TrainContext, build_context
+from kdaug.training.labeling import LabelRequest, label_views
+from kdaug.training.resolve import resolve
+from kdaug.training.state import TrainState, init_state
+from kdaug.training.step import TrainStep
+
+DeviceRecipe = Callable[..., Recipe]
+
+
+def _without_gpu() -> bool:
+    return not torch.cuda.is_available()
+
+
+@pytest.fixture(
+    scope="module",
+    params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(_without_gpu(), reason="no GPU")])],
+)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def recipe(device: str, tmp_path_factory: pytest.TempPathFactory) -> DeviceRecipe:
+    """Two epochs of four steps of a convolutional network with dropout and a teacher, in automatic precision."""
+    folder = tmp_path_factory.mktemp(device)
+
+    def make(run: str, settings: dict[str, object] | None = None) -> Recipe:
+        changes = {"run.dir": str(folder / run), "run.device": device, "optimization.precision": "auto"}
+        return with_settings(WITH_TEACHER, {**changes, "run.resume": True, **(settings or {})})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: DeviceRecipe) -> Path:
+    """The finished run, never stopped. Its teacher is shared by all runs of this module."""
+    return train(recipe("reference"), Console(file=io.StringIO())).directory
+
+
+def _context(recipe: Recipe) -> TrainContext:
+    return build_context(resolve(recipe), Console(quiet=True))
+
+
+def _state(recipe: Recipe) -> tuple[TrainContext, TrainState]:
+    context = _context(with_settings(recipe, {"teacher.source": "none"}))
+    return context, init_state(context)
+
+
+def test_training_twice_gives_the_same_bytes(recipe: DeviceRecipe, finished: Path) -> None:
+    assert_same_run(train(recipe("again")).directory, finished)
+
+
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_a_stopped_run_resumes_bit_for_bit(recipe: DeviceRecipe, finished: Path, stop_at: int) -> None:
+    stopped = recipe(f"stopped-{stop_at}")
+    train_until(stopped, stop_at)
+    torch.manual_seed(99)  # of all devices: a new process starts with other generators
+    assert_same_run(train(stopped).directory, finished)
+
+
+def test_a_checkpoint_restores_the_generator_of_the_device(recipe: DeviceRecipe, device: str, tmp_path: Path) -> None:
+    _, state = _state(recipe("generators"))
+    torch.manual_seed(5)
+    torch.rand(3, device=device)
+    save_checkpoint(state, tmp_path)
+    expected = torch.rand(4, device=device)
+    torch.manual_seed(6)
+    assert load_newest_checkpoint(state, tmp_path)
+    assert torch.equal(torch.rand(4, device=device), expected)
+
+
+def test_views_are_pinned_for_the_transfer_to_a_gpu(recipe: DeviceRecipe, device: str) -> None:
+    context = _context(recipe("pinned"))
+    batch = next(training_batches(context, 0))
+    assert batch.pixels.is_pinned() == (device == "cuda")
+    moved = batch.to(context.device)
+    assert moved.pixels.device.type == device
+    assert torch.equal(moved.pixels.cpu(), batch.pixels)
+
+
+def test_a_step_uses_the_precision_of_the_device_and_channels_last(recipe: DeviceRecipe, device: str) -> None:
+    context, state = _state(recipe("precision"))
+    seen: dict[str, object] = {}
+
+    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.update(input=inputs[0], output=output, weight=module.weight)
+
+    next(m for m in state.network.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(note)
+    TrainStep(context, state, None)(next(training_batches(context, 0)))
+    expected = find_precision(context.recipe.optimization, context.device)
+    assert seen["output"].dtype == expected
+    if device == "cuda":
+        assert expected == torch.bfloat16
+    assert seen["weight"].dtype == torch.float32
+    for name in ("weight", "output"):
+        assert seen[name].device.type == device
+        assert seen[name].is_contiguous(memory_format=torch.channels_last), name
+
+
+def test_float16_scales_the_loss_on_a_gpu_only(recipe: DeviceRecipe, device: str) -> None:
+    if device == "cpu":
+        pytest.skip("float16 on a CPU is not supported by the gradient scaler")
+    run = train(recipe("float16", {"optimization.precision": "float16"})).directory
+    assert all(line["loss"] > 0 for line in read_lines(run, "step"))
+
+
+def test_stored_labels_equal_those_of_the_teacher(recipe: DeviceRecipe, finished: Path, tmp_path: Path) -> None:
+    (teacher,) = (finished.parent / "teachers").iterdir()
+    online = recipe("online", {"teacher.source": f"run:{teacher}"})
+    label_views(online, tmp_path / "store", LabelRequest(precision="float32"))
+    stored = recipe("stored", {"teacher.source": "none", "teacher.labels": str(tmp_path / "store")})
+    assert weight_bytes(train(stored).directory) == weight_bytes(train(online).directory)
+
+
+def test_no_step_waits_for_the_gpu(recipe: DeviceRecipe, device: str) -> None:
+    """torch reports every synchronizing call of a step as an error."""
+    if device == "cpu":
+        pytest.skip("a CPU has nothing to wait for")
+    context, state = _state(recipe("waits"))
+    step, batches = TrainStep(context, state, None), training_batches(context, 0)
+    step(next(batches))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(next(batches))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_student_gets_its_input_on_the_device(recipe: DeviceRecipe, device: str) -> None:
+    devices = set()
+    with before_each_step(lambda step, student, x: devices.add(x.device.type)):
+        train(recipe("devices"))
+    assert devices == {device}
