@@ -5,14 +5,15 @@
 #      compilation and CUDA graphs                            -> OUT/step-*.json
 #   3. Table 1 at scale gpu, as many cells as fit, several at once -> OUT/table1.tar.gz (metrics and recipes, no weights)
 #
-# usage: benchmarks/gpu.sh SECONDS OUT
+# usage: benchmarks/gpu.sh SECONDS OUT [PART...]        PART: tests, steps, table1 (default: all)
 #   KDAUG_DATA  folder with CIFAR-100 (needed for 3)
 #   DEVICE      cuda (default), or cpu to try the script at a small size without a GPU
 #   JOBS        runs at once in 3 (default 6)
 set -uo pipefail
 cd "$(dirname "$0")/.."
-[ $# -eq 2 ] || { sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-; exit 2; }
-budget=$1 out=$2 device=${DEVICE:-cuda} jobs=${JOBS:-6}
+[ $# -ge 2 ] || { sed -n '2,/^set/p' "$0" | grep '^#' | cut -c3-; exit 2; }
+budget=$1 out=$2; shift 2; parts=${*:-tests steps table1}
+device=${DEVICE:-cuda} jobs=${JOBS:-6}
 start=$(date +%s)
 mkdir -p "$out"
 python=$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)
@@ -46,15 +47,23 @@ else
     large=$small photos="--network resnet18 --image-size 64 --batch 4 --rounds 1 --steps 1"
 fi
 
-echo "== tests marked $marker"
-within 150 "$python" -m pytest -q -m "$marker" tests/gpu >"$out/tests.txt" 2>&1
-tail -15 "$out/tests.txt"
-step wide-resnet28-10 60 $large
-step small-eager 40 $small
-step small-compiled 60 $small --compile
-[ "$device" = cuda ] && step small-cuda-graphs 60 $small --cuda-graphs
-step photos 60 $photos
+wanted() { [[ " $parts " == *" $1 "* ]]; }
 
+if wanted tests; then
+    echo "== tests marked $marker"
+    within 150 "$python" -m pytest -q -m "$marker" tests/gpu >"$out/tests.txt" 2>&1
+    tail -15 "$out/tests.txt"
+fi
+
+if wanted steps; then
+    step wide-resnet28-10 60 $large
+    step small-eager 40 $small
+    step small-compiled 60 $small --compile
+    [ "$device" = cuda ] && step small-cuda-graphs 60 $small --cuda-graphs
+    step photos 60 $photos
+fi
+
+wanted table1 || exit 0
 echo "== table 1 (left: $(left) s)"
 cells=(); for m in 1 5 0 3 7 2 4 6; do cells+=("cifar100-table1-m$m" "cifar100-table1-m$m-kd"); done
 if [ "$device" = cpu ]; then cells=(cifar100-table1-m0); fi

@@ -1,10 +1,12 @@
-"""What must hold on a GPU. Every test also runs on the CPU; with `pytest -m gpu` only on the GPU."""
+"""What must hold on a GPU. Most tests also run on the CPU; `pytest -m gpu` runs them on the GPU only."""
 
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,26 +18,24 @@ from torch import Tensor, nn
 
 from kdaug.config import Recipe
 from kdaug.device import find_precision
-from kdaug.training import train
+from kdaug.training import Interrupted, train
 from kdaug.training.batches import training_batches
 from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
+from kdaug.training.run import TrainingRun
 from kdaug.training.state import TrainState, init_state
 from kdaug.training.step import TrainStep
 
 DeviceRecipe = Callable[..., Recipe]
 
 
-def _without_gpu() -> bool:
-    return not torch.cuda.is_available()
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+on_gpu = pytest.mark.parametrize("device", [GPU], indirect=True, scope="module")
 
 
-@pytest.fixture(
-    scope="module",
-    params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(_without_gpu(), reason="no GPU")])],
-)
+@pytest.fixture(scope="module", params=["cpu", GPU])
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -118,9 +118,8 @@ def test_a_step_uses_the_precision_of_the_device_and_channels_last(recipe: Devic
         assert seen[name].is_contiguous(memory_format=torch.channels_last), name
 
 
-def test_float16_scales_the_loss_on_a_gpu_only(recipe: DeviceRecipe, device: str) -> None:
-    if device == "cpu":
-        pytest.skip("float16 on a CPU is not supported by the gradient scaler")
+@on_gpu
+def test_training_in_float16(recipe: DeviceRecipe) -> None:
     run = train(recipe("float16", {"optimization.precision": "float16"})).directory
     assert all(line["loss"] > 0 for line in read_lines(run, "step"))
 
@@ -133,10 +132,32 @@ def test_stored_labels_equal_those_of_the_teacher(recipe: DeviceRecipe, finished
     assert weight_bytes(train(stored).directory) == weight_bytes(train(online).directory)
 
 
-def test_no_step_waits_for_the_gpu(recipe: DeviceRecipe, device: str) -> None:
+@on_gpu
+@pytest.mark.parametrize("setting", ["compile", "cuda_graphs"])
+def test_a_compiled_run_resumes_bit_for_bit(
+    recipe: DeviceRecipe, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    settings = {f"run.{setting}": True, "teacher.source": "none"}
+    uninterrupted = train(recipe(f"{setting}-uninterrupted", settings)).directory
+    log_step = TrainingRun.log_step
+
+    def stop_after_3(self: TrainingRun, *arguments: Any) -> None:  # a hook within the network would be compiled with it
+        log_step(self, *arguments)
+        if self._state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    stopped = recipe(f"{setting}-stopped", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, "log_step", stop_after_3)
+        with pytest.raises(Interrupted):
+            train(stopped)
+    torch.manual_seed(99)
+    assert_same_run(train(stopped).directory, uninterrupted)
+
+
+@on_gpu
+def test_no_step_waits_for_the_gpu(recipe: DeviceRecipe) -> None:
     """torch reports every synchronizing call of a step as an error."""
-    if device == "cpu":
-        pytest.skip("a CPU has nothing to wait for")
     context, state = _state(recipe("waits"))
     step, batches = TrainStep(context, state, None), training_batches(context, 0)
     step(next(batches))

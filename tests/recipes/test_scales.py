@@ -18,7 +18,7 @@ PAPER_RECIPES = [name for name in RECIPES if name.startswith(("cifar", "imagenet
 CIFAR = {
     "smoke": ("wide_resnet10_1", 600, None, 2, 1, 32, 0.05),
     "cpu": ("wide_resnet10_1", 10_000, None, 12, 3, 32, 0.05),
-    "gpu": ("wide_resnet40_2", None, None, 30, 7, 128, 0.1),
+    "gpu": ("wide_resnet16_4", None, None, 60, 15, 256, 0.2),
 }
 IMAGENET = {
     "smoke": ("tf_efficientnet_b0", 400, None, 1, 1, 32, 0.02),
@@ -47,9 +47,10 @@ def test_settings_of_each_scale(name: str, table: dict[str, tuple], scale: Scale
 
 
 @pytest.mark.parametrize("scale", SMALLER)
-def test_cutout_and_clean_epochs_of_each_scale(scale: Scale) -> None:
+def test_cutout_teacher_policy_and_clean_epochs_of_each_scale(scale: Scale) -> None:
     table1 = at_scale(RECIPES["cifar100-table1-m5-kd"].make(), scale)
-    assert (table1.views.cutout, table1.teacher.cutout) == ((16, 16) if scale == "gpu" else (0, 0))
+    assert (table1.views.cutout, table1.teacher.cutout) == (0, 0)
+    assert table1.teacher.policy == ("randaugment-n2-m1@paper-geometric" if scale == "gpu" else "none")
     assert at_scale(RECIPES["cifar100-clean-epochs"].make(), scale).optimization.clean_epochs == CLEAN_EPOCHS[scale]
 
 
@@ -58,7 +59,7 @@ def test_cutout_and_clean_epochs_of_each_scale(scale: Scale) -> None:
     [
         ("smoke", ("wide_resnet16_1", "wide_resnet10_1")),
         ("cpu", ("wide_resnet16_1", "wide_resnet10_1")),
-        ("gpu", ("shake_shake26_2x32d", "wide_resnet40_2")),
+        ("gpu", ("shake_shake26_2x32d", "wide_resnet16_4")),
     ],
 )
 def test_weak_teacher_stays_weaker_than_its_student(scale: Scale, networks: tuple[str, str]) -> None:
@@ -78,7 +79,7 @@ def test_losses_and_policy_are_unchanged(name: str) -> None:
         assert small.adversary == original.adversary
         assert (small.views.policy, small.views.magnitude) == (original.views.policy, original.views.magnitude)
         assert (small.teacher.source == "none") == (original.teacher.source == "none")
-        assert small.teacher.policy == original.teacher.policy
+        assert original.teacher.policy in ("none", small.teacher.policy)
         assert small.optimization.weight_decay == original.optimization.weight_decay
         assert small.optimization.epochs < original.optimization.epochs
         assert bool(small.optimization.clean_epochs) == bool(original.optimization.clean_epochs)
