@@ -5,6 +5,8 @@
 #      compilation and CUDA graphs                            -> OUT/step-*.json
 #   3. Table 1 at scale gpu, as many cells as fit, several at once -> OUT/table1.tar.gz (metrics and recipes, no weights)
 #
+# Without part 3, OUT/all.tar.gz holds all of 1 and 2.
+#
 # usage: benchmarks/gpu.sh SECONDS OUT [PART...]        PART: tests, steps, table1 (default: all)
 #   KDAUG_DATA  folder with CIFAR-100 (needed for 3)
 #   DEVICE      cuda (default), or cpu to try the script at a small size without a GPU
@@ -63,7 +65,10 @@ if wanted steps; then
     step photos 60 $photos
 fi
 
-wanted table1 || exit 0
+if ! wanted table1; then
+    tar -C "$out" -czf "$out/all.tar.gz" tests.txt $(cd "$out" && ls step-*)
+    exit
+fi
 echo "== table 1 (left: $(left) s)"
 cells=(); for m in 1 5 0 3 7 2 4 6; do cells+=("cifar100-table1-m$m" "cifar100-table1-m$m-kd"); done
 if [ "$device" = cpu ]; then cells=(cifar100-table1-m0); fi

@@ -6,13 +6,15 @@ import hashlib
 import os
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from kdaug import config
-from kdaug.data import ArrayImages, Dataset, load_dataset
+from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
+from kdaug.data import ArrayImages, Dataset, datasets, load_dataset
 from kdaug.data.images import array_dataset
 from kdaug.data.named import load_named
 from kdaug.errors import InputError
@@ -75,11 +77,23 @@ def test_a_part_is_balanced_and_keeps_the_statistics_of_all(bundled: Dataset) ->
     [
         (config.Data(train_images=10_001), "data.train_images is 10001, but bundled has 10000"),
         (config.Data(image_size=64), "data.image_size is for data.name folder, shards, hub, not bundled; leave it out"),
+        (config.Data("cifar-1000"), "there is no dataset 'cifar-1000'; did you mean cifar-10"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_settings_are_an_error(settings: config.Data, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_dataset(settings)
+
+
+def test_every_dataset_has_a_loader() -> None:
+    assert set(datasets._LOADERS) == set(get_args(DatasetName))
+    assert set(datasets._LOADERS) - set(ARRAY_DATASETS) == {"folder", "shards", "hub"}
+
+
+def test_size_and_channels_are_known_before_the_images_are_read(bundled: Dataset) -> None:
+    known = ARRAY_DATASETS["bundled"]
+    assert bundled.size == (known.side, known.side) == (config.Data().side,) * 2
+    assert bundled.channels == known.channels
 
 
 @pytest.mark.skipif("KDAUG_DATA" not in os.environ, reason="KDAUG_DATA does not name a folder of official files")

@@ -152,7 +152,7 @@ def test_a_signal_to_the_workers_too_stops_with_a_checkpoint(
         result = command.end()
     first, last = result.err.splitlines()
     assert first == "kdaug: stopping after this step, with a checkpoint (Ctrl-C again: stop immediately, without one)"
-    assert last == f"kdaug: interrupted; continue with: kdaug train {run}/recipe.yaml --run.resume"
+    assert last == f"kdaug: interrupted; continue with: kdaug train {run} --run.resume"
     assert result.code == 130
     assert main(["train", str(run / "recipe.yaml"), "--run.resume"]) == 0
     assert_same_run(run, photos_run)

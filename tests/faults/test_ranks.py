@@ -50,7 +50,7 @@ def test_a_run_that_loses_a_rank_stops_and_resumes(tmp_path: Path, run_of_two: P
     assert result.code == 1  # torchrun's own
     last = lines_of_kdaug(result.err)[-1]
     assert "another process of this run was lost; continue with: " in last
-    assert f"train {run}/recipe.yaml --run.resume" in last
+    assert f"train {run} --run.resume" in last
     assert result.err.count("Traceback") == 1, "torchrun's, which names the process that failed"
     assert "ChildFailedError" in result.err
     assert "/kdaug/" not in result.err

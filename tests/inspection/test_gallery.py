@@ -142,8 +142,8 @@ def test_mixed_views_are_those_of_the_training_batches(mixing: dict[str, float],
     context = build_context(resolve(recipe), Console(quiet=True))
     classes, in_training = context.dataset.classes, {}
     for batch in training_batches(context, EPOCH * context.steps_per_epoch):
-        assert batch.mixed is not None
-        columns = (batch.pixels.numpy(), batch.labels, batch.mixed.partner_labels, batch.mixed.own_weight)
+        assert batch.mixed_labels is not None
+        columns = (batch.pixels.numpy(), batch.labels, batch.mixed_labels.partner_labels, batch.mixed_labels.own_weight)
         for index, view, label, partner_label, own in zip(batch.key.indices.tolist(), *columns, strict=True):
             in_training[index] = view, classes[label], classes[partner_label], 1 - float(own)
     predictions = predict_views(context, teacher, EPOCH, CANDIDATES, CANDIDATES)

@@ -355,3 +355,12 @@ def test_k_of_any_integral_type() -> None:
     expected = topk_divergence(student, teacher, 3, 2.0)
     for k in (3.0, np.int64(3)):
         assert torch.equal(topk_divergence(student, teacher, k, 2.0), expected)
+
+
+@pytest.mark.parametrize("settings", [{"divergence": "other"}, {"reading": "other"}])
+def test_an_unknown_divergence_is_never_computed_as_another(settings: dict[str, str]) -> None:
+    student, teacher = random_logits(0, 5)
+    labels = torch.zeros(len(student), dtype=torch.int64)
+    soft_labels = soft_labels_from_logits(teacher, config.Supervision(k=3), labels)
+    with pytest.raises(AssertionError, match="other"):
+        compute_divergence(student, soft_labels, labels, config.Supervision(k=3, **settings))

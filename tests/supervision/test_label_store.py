@@ -187,7 +187,7 @@ def test_ties_are_ranked_as_by_the_teacher(k: int, dtype: torch.dtype, tmp_path:
     expected = soft_labels_from_logits(logits, supervision, labels)
     actual = LabelStore(tmp_path, manifest).soft_labels(supervision, 0, np.arange(2000))
     assert torch.equal(actual.top1, expected.top1)
-    assert torch.equal(actual.logits, expected.logits)
+    assert torch.equal(actual.scaled_log_probs, expected.scaled_log_probs)
     if expected.classes is None:
         assert actual.classes is None
     else:
@@ -339,6 +339,6 @@ def test_image_unreadable_when_labeled_is_named(tmp_path: Path) -> None:
     for part in epoch_files(MANIFEST, range(2)):
         write_records(columns, part, MANIFEST, tmp_path)
     opened = LabelStore(tmp_path, MANIFEST)
-    assert opened.soft_labels(Supervision(), 0, np.array([0, 19])).logits.isfinite().all()
+    assert opened.soft_labels(Supervision(), 0, np.array([0, 19])).scaled_log_probs.isfinite().all()
     with pytest.raises(InputError, match="image 21 could not be read when it was labeled in epoch 1"):
         opened.soft_labels(Supervision(), 1, np.array([3, 21]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def soft_labels_of(source: SoftLabelSource) -> SoftLabels:
     ],
 )
 def test_teacher_and_store_give_equal_soft_labels(settings: Supervision, teacher: Teacher, store: LabelStore) -> None:
-    computed = soft_labels_of(TeacherSoftLabels(teacher, settings, lambda: UNAUGMENTED))
+    computed = soft_labels_of(TeacherSoftLabels(teacher, settings, lambda _: UNAUGMENTED))
     stored = soft_labels_of(StoredSoftLabels(store, settings))
     for field in fields(SoftLabels):
         expected, actual = getattr(computed, field.name), getattr(stored, field.name)
@@ -79,7 +80,7 @@ def test_teacher_and_store_give_equal_soft_labels(settings: Supervision, teacher
 def test_prepare_computes_clean_log_probs_only_for_label_trust(label_trust: bool, teacher: Teacher) -> None:
     calls = 0
 
-    def unaugmented_label_log_probs() -> Tensor:
+    def unaugmented_label_log_probs(before_batch: Callable[[], None]) -> Tensor:
         nonlocal calls
         calls += 1
         return UNAUGMENTED
@@ -92,7 +93,7 @@ def test_prepare_computes_clean_log_probs_only_for_label_trust(label_trust: bool
 
 
 def test_view_cycle(teacher: Teacher, store: LabelStore) -> None:
-    assert TeacherSoftLabels(teacher, Supervision(), lambda: UNAUGMENTED).view_cycle is None
+    assert TeacherSoftLabels(teacher, Supervision(), lambda _: UNAUGMENTED).view_cycle is None
     assert StoredSoftLabels(store, Supervision()).view_cycle == 2
 
 

@@ -94,7 +94,10 @@ def exchange_flags(record: Path) -> None:
     """For `start_ranks`: two ranks raise flags; what each gets back goes to record/RANK.json."""
     with distributed_context() as dist:
         flags = SyncFlags(dist)
-        results = [flags.sync(dist.rank == 1, False), flags.sync(False, False), flags.sync_last(False, dist.rank == 0)]
+        results = [flags.sync(dist.rank == 1, False), flags.sync(False, False), flags.sync(False, dist.rank == 0)]
+        flags.wait()
+        results.append(flags.sync(False, False))
+        flags.wait()
         (record / f"{dist.rank}.json").write_text(json.dumps(results))
 
 

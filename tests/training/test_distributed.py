@@ -108,7 +108,7 @@ def test_flags_of_a_rank_reach_all_ranks(tmp_path: Path) -> None:
     assert start_ranks(2, exchange_flags, tmp_path).wait() == [0, 0]
     for rank in (0, 1):
         flags = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert flags == [[False, False], [True, False], [False, True]]
+        assert flags == [[False, False], [True, False], [False, False], [False, True]]
 
 
 @pytest.mark.slow
@@ -175,7 +175,8 @@ def test_flags_of_a_single_process_take_effect_at_once() -> None:
     flags = SyncFlags(DistContext())
     assert flags.sync(False, True) == [False, True]
     assert flags.sync(False, False) == [False, False]
-    assert flags.sync_last(True, False) == [True, False]
+    flags.wait()
+    assert flags.sync(True, False) == [True, False]
 
 
 RECIPE = Recipe(optimization=Optimization(global_batch=96))

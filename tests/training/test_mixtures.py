@@ -43,8 +43,8 @@ def views_by_image(
     """For each image: the bytes of its view, its label, its partner's label and its own share."""
     views = {}
     for batch in make_views(context, keys, replace_unreadable):
-        assert batch.mixed is not None
-        columns = (batch.pixels.numpy(), batch.labels, batch.mixed.partner_labels, batch.mixed.own_weight)
+        assert batch.mixed_labels is not None
+        columns = (batch.pixels.numpy(), batch.labels, batch.mixed_labels.partner_labels, batch.mixed_labels.own_weight)
         for index, pixels, *rest in zip(batch.key.indices.tolist(), *columns, strict=True):
             views[index] = (pixels.tobytes(), *(value.item() for value in rest))
     return views
@@ -69,11 +69,12 @@ def test_each_view_is_mixed_with_that_of_the_next_image(context: TrainContext) -
     plan = plan_mixing(SEED, 1, indices, size, 0.4, 1.0)
     assert np.array_equal(batch.pixels, mix(unmixed(indices), unmixed(next_indices), plan))
     assert batch.labels.tolist() == train_images.labels[indices].tolist()
-    assert batch.mixed is not None
-    assert batch.mixed.partner_labels.tolist() == train_images.labels[next_indices].tolist()
-    assert batch.mixed.own_weight.tolist() == plan.own_weight(size).tolist()
+    assert batch.mixed_labels is not None
+    assert batch.mixed_labels.partner_labels.tolist() == train_images.labels[next_indices].tolist()
+    assert batch.mixed_labels.own_weight.tolist() == plan.own_weight(size).tolist()
     parts = batch.chunk(3)
-    assert torch.equal(torch.cat([part.mixed.own_weight for part in parts if part.mixed]), batch.mixed.own_weight)
+    own_weight = torch.cat([part.mixed_labels.own_weight for part in parts if part.mixed_labels])
+    assert torch.equal(own_weight, batch.mixed_labels.own_weight)
 
 
 def test_mixtures_do_not_depend_on_batches_or_ranks(context: TrainContext) -> None:

@@ -24,7 +24,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdaug import InputError
 from kdaug.config import Recipe, read_recipe
-from kdaug.training import Interrupted, train
+from kdaug.training import Interrupted, evaluation, train
 from kdaug.training import run as run_module
 from kdaug.training.batches import ViewBatch
 
@@ -101,10 +101,68 @@ def test_a_run_stopped_while_training_its_teacher_finishes_both(tiny_recipe: Tin
     settings = {"teacher.source": "train", "run.resume": True}
     stopped = train_until(tiny_recipe(settings), step=3)
     assert stopped.directory == tmp_path / "run"
-    assert f"kdaug train {tmp_path}/run/recipe.yaml --run.resume" in str(stopped)
+    assert f"kdaug train {tmp_path}/run --run.resume" in str(stopped)
     resumed = train(tiny_recipe(settings)).directory
     other = tiny_recipe({"teacher.source": "train", "run.dir": str(tmp_path / "other" / "run")})
     assert weight_bytes(resumed) == weight_bytes(train(other).directory)
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_while_the_teacher_is_trained_stops_at_once(
+    tiny_recipe: TinyRecipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], first: signal.Signals
+) -> None:
+    """The teacher is trained within the student's run. The notice is printed once, and all handlers are restored."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    steps = []
+
+    def interrupt_twice(step: int, student: nn.Module, x: Tensor) -> None:
+        steps.append(step)
+        if step == 3:
+            signal.raise_signal(first)
+            signal.raise_signal(signal.SIGINT)
+
+    with before_each_step(interrupt_twice), pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe({"teacher.source": "train"}))
+    assert steps == [1, 2, 3]
+    assert capfd.readouterr().err.count("kdaug: stopping after this step") == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert not list(tmp_path.glob("**/checkpoints/*"))
+
+
+def test_a_run_stopped_while_it_computes_label_trust_can_be_resumed(
+    tiny_recipe: TinyRecipe, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops before the teacher's next batch of unaugmented training images."""
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", 64)
+    batches = []
+
+    def stop_in_first_batch(*arguments: Any) -> Iterator[Any]:
+        for batch in unaugmented_batches(*arguments):
+            batches.append(batch)
+            signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    unaugmented_batches = evaluation.unaugmented_batches
+    recipe = tiny_recipe({"teacher.source": f"run:{tiny_run}", "supervision.label_trust": True, "run.resume": True})
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "unaugmented_batches", stop_in_first_batch)
+        with pytest.raises(Interrupted) as stopped:
+            train(recipe)
+    assert len(batches) == 1, "not all 4"
+    assert train(recipe).directory == stopped.value.directory
+
+
+def test_a_signal_after_the_end_was_written_leaves_a_finished_run(
+    tiny_recipe: TinyRecipe, dropout_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count_unreadable = run_module.TrainContext.count_unreadable
+
+    def stop_and_count(context: Any) -> int:  # called once, after the last evaluation
+        signal.raise_signal(signal.SIGINT)
+        return count_unreadable(context)
+
+    monkeypatch.setattr(run_module.TrainContext, "count_unreadable", stop_and_count)
+    assert_same_run(train(tiny_recipe(DROPOUT)).directory, dropout_run)
 
 
 def test_a_run_stopped_during_an_evaluation_repeats_it(tiny_recipe: TinyRecipe, dropout_run: Path) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from kdaug.config.datasets import ARRAY_DATASETS, DEFAULT_IMAGE_SIZE, DatasetName
+
 MAX_PROCESSES = 1 << 10
 MAX_SIDE = 1 << 14
 
@@ -24,7 +26,6 @@ MixingAlpha = Annotated[float, Ge(0), Le(100)]
 PixelDistance = Annotated[float, Gt(0), Le(255)]
 Directory = Annotated[str, MinLen(1)]
 
-DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "folder", "shards", "hub"]
 Crop = Literal["none", "pad", "random-resized"]
 Reading = Literal["as-written", "renormalized", "grouped"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -57,9 +58,10 @@ class Data:
     image_size: Side | None = None
     """Side in pixels that images of folder, shards or hub are resized to; None: 224. Other datasets keep their size."""
     val_fraction: OpenFraction = 0.1
-    """Fraction of each class used for validation if folder, shards or hub has no validation images."""
+    """Fraction of each class used for validation. Applies only to folder, shards or hub without validation images."""
     holdout: FractionBelow1 = 0.0
-    """Fraction of each class's training images to use as validation images instead, for choosing settings."""
+    """Fraction of each class's training images to use for validation, in place of the dataset's own validation images.
+    For choosing settings. Applies to every dataset; 0: use its own."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
     """Fraction of the images that may be unreadable before training stops with an error."""
     workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
@@ -68,7 +70,12 @@ class Data:
     @property
     def encoded(self) -> bool:
         """Whether the images are files that are decoded during training (folder, shards or hub)."""
-        return self.name in ("folder", "shards", "hub")
+        return self.name not in ARRAY_DATASETS
+
+    @property
+    def side(self) -> int:
+        """Height and width in pixels of the images that the networks get."""
+        return self.image_size or DEFAULT_IMAGE_SIZE if self.encoded else ARRAY_DATASETS[self.name].side
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Supervision:
-    """Training loss: cross-entropy + weight x divergence over the teacher's top-k classes (paper Eq. 3)."""
+    """Training loss: cross-entropy + weight x divergence over the teacher's top-k classes (loss: paper Eq. 2;
+    divergence: Eq. 3)."""
 
     weight: NonNegative = 1.0
     """Weight of the divergence (lambda in the paper)."""
@@ -177,7 +185,8 @@ class Supervision:
     weight_schedule: WeightSchedule = "constant"
     """Schedule of weight over the run: constant, rising (linear from 0), falling (linear to 0)."""
     weight_by_magnitude: bool = False
-    """Multiply weight by each view's planned magnitude: 0 for an unchanged view, 1 for an op at full strength."""
+    """Multiply weight by each view's planned magnitude, the sum over its ops: 0 for an unchanged view, 1 for each op at
+    full strength, so it may exceed 1."""
     drop_worst: FractionBelow1 = 0.0
     """Fraction of each batch left out of the loss: the views with the lowest teacher probability of the label."""
 

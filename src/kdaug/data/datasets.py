@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -10,15 +11,27 @@ import numpy as np
 from PIL import Image
 
 from kdaug import config
+from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
 from kdaug.data.folders import load_folder
 from kdaug.data.hub import load_hub
 from kdaug.data.images import ArrayImages, Dataset, array_dataset, balanced_subset, stratified_rows
-from kdaug.data.named import class_names, load_named
+from kdaug.data.named import SOURCES, class_names, load_named
 from kdaug.data.shards import load_shards
-from kdaug.errors import InputError
+from kdaug.errors import InputError, unknown_choice
 from kdaug.rng import Stream, permutation
 
-_ENCODED_LOADERS = {"folder": load_folder, "shards": load_shards, "hub": load_hub}
+
+def _load_named(settings: config.Data) -> Dataset:
+    return load_named(settings.name, Path(settings.root), settings.download)
+
+
+_LOADERS: dict[DatasetName, Callable[[config.Data], Dataset]] = {
+    "bundled": lambda _: load_bundled(),
+    **dict.fromkeys(SOURCES, _load_named),
+    "folder": load_folder,
+    "shards": load_shards,
+    "hub": load_hub,
+}
 
 
 def load_dataset(settings: config.Data) -> Dataset:
@@ -26,17 +39,15 @@ def load_dataset(settings: config.Data) -> Dataset:
 
     A dataset in memory keeps the mean and std of all its training images. Raises InputError if it cannot be loaded.
     """
-    if settings.name in _ENCODED_LOADERS:
-        dataset = _ENCODED_LOADERS[settings.name](settings)
-    elif settings.image_size is not None:
+    if settings.name not in _LOADERS:
+        raise unknown_choice("dataset", settings.name, _LOADERS)
+    if settings.image_size is not None and not settings.encoded:
+        encoded = ", ".join(name for name in _LOADERS if name not in ARRAY_DATASETS)
         raise InputError(
-            f"data.image_size is for data.name {', '.join(_ENCODED_LOADERS)}, not {settings.name}",
+            f"data.image_size is for data.name {encoded}, not {settings.name}",
             "leave it out: other datasets keep their own image size",
         )
-    elif settings.name == "bundled":
-        dataset = load_bundled()
-    else:
-        dataset = load_named(settings.name, Path(settings.root), settings.download)
+    dataset = _LOADERS[settings.name](settings)
     if settings.holdout:
         dataset = _use_holdout(dataset, settings.holdout)
     if settings.train_images is None:

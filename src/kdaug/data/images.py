@@ -18,7 +18,6 @@ from kdaug.rng import Stream, permutation
 Labels = NDArray[np.int64]
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test")
-DEFAULT_SIZE = 224
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -141,7 +140,7 @@ def encoded_dataset(
     settings: config.Data, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages, content: str
 ) -> Dataset:
     """The dataset of encoded images, resized to settings.image_size (None: 224), with ImageNet's mean and std."""
-    side = settings.image_size or DEFAULT_SIZE
+    side = settings.side
     return Dataset(Path(settings.root).name, classes, train, val, (side, side), _IMAGENET_MEAN, _IMAGENET_STD, content)
 
 

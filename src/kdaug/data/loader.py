@@ -31,9 +31,10 @@ _SECONDS_AFTER_SIGTERM = 60
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which samples make up a batch: `indices` int64 [N], rows of the images, in `epoch`, for optimization step `step`.
+    """Which images make up a batch of `epoch`, for optimization step `step`.
 
-    view_epoch: the epoch that views are drawn for. It differs from `epoch` if views are reused.
+    indices: the row of each image in the dataset, int64 [N]; views are drawn for their sample ids
+    (`Images.sample_ids`). view_epoch: the epoch that views are drawn for. It differs from `epoch` if views are reused.
     """
 
     step: int
@@ -44,7 +45,7 @@ class BatchKey:
 
 @dataclass(frozen=True)
 class Batch:
-    """`images` uint8 [N,H,W,C] and `labels` int64 [N] of the samples in `key`."""
+    """`images` uint8 [N,H,W,C] and `labels` int64 [N] of the images in `key`."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -120,7 +121,7 @@ def load(
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
-        # the (key, index) of each sample of a batch; one with _NO_IMAGE if it has none
+        # the (key, row) of each image of a batch; one with _NO_IMAGE if it has none
         batch_sampler=([(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)] for key in keys),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
@@ -201,7 +202,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _DecodeDataset(torch.utils.data.Dataset[Any]):
-    """Decodes the image of a (key, index), or with `replace_unreadable` the first readable one from there on."""
+    """Decodes the image of a (key, row), or with `replace_unreadable` the first readable one from there on."""
 
     images: EncodedImages
     crop: ImageCrop
@@ -219,7 +220,7 @@ class _DecodeDataset(torch.utils.data.Dataset[Any]):
         return _Sample(key, index, -1, None, failures)
 
     def _candidates(self, index: int) -> Iterable[int]:
-        """The rows to try for the sample `index`, in order."""
+        """The rows to try for the image at row `index`, in order."""
         if index == _NO_IMAGE:
             return ()
         count = len(self.images)

@@ -7,6 +7,9 @@ import io
 import json
 import pickle
 import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kdaug.config.datasets import DatasetName
 from kdaug.data.images import ArrayImages, Dataset, array_dataset
 from kdaug.errors import InputError
 
@@ -51,19 +55,19 @@ _CIFAR_ARCHIVES = {
 _FASHION_FOLDER = "FashionMNIST/raw"
 
 
-def load_named(name: str, root: Path, download: bool) -> Dataset:
+def load_named(name: DatasetName, root: Path, download: bool) -> Dataset:
     """The dataset `name` from the folder `root`. With `download`, torchvision downloads it if it is not there.
 
     Raises InputError if files are missing, cannot be read, or differ from the published ones.
     """
-    read = read_fashion_mnist if name == "fashion-mnist" else lambda folder: read_cifar(name, folder)
-    splits = read(root)
+    source = SOURCES[name]
+    splits = source.read(root)
     if splits is None and download:
         _download(name, root)
-        splits = read(root)
+        splits = source.read(root)
     if splits is None:
         raise InputError(
-            f"dataset {name} is not in {root} (which has none of {_expected_entries(name)})",
+            f"dataset {name} is not in {root} (which has none of {', '.join(source.entries)})",
             "give its folder with data.root, or download it with data.download",
         )
     return array_dataset(name, class_names(name), *splits)
@@ -101,13 +105,6 @@ def read_fashion_mnist(root: Path) -> tuple[ArrayImages, ArrayImages] | None:
         images, labels = (np.frombuffer(_verify_md5(f, _read(root / f), root), np.uint8) for f in files)
         splits.append(ArrayImages(images[16:].reshape(-1, 28, 28, 1), labels[8:].astype(np.int64)))
     return splits[0], splits[1]
-
-
-def _expected_entries(name: str) -> str:
-    """The folders and archives of which one must be in data.root."""
-    if name == "fashion-mnist":
-        return _FASHION_FOLDER
-    return ", ".join(entry for version in _CIFAR_ARCHIVES[name].items() for entry in version)
 
 
 def _read(path: Path) -> bytes:
@@ -168,11 +165,36 @@ class _RestrictedUnpickler(pickle.Unpickler):
         raise InputError(f"a CIFAR file refers to {module}.{name}, but the official files do not", "download it again")
 
 
-def _download(name: str, root: Path) -> None:
+def _download(name: DatasetName, root: Path) -> None:
     from torchvision import datasets
 
-    dataset = {"cifar-10": "CIFAR10", "cifar-100": "CIFAR100", "fashion-mnist": "FashionMNIST"}[name]
     try:
-        getattr(datasets, dataset)(root, download=True)
+        getattr(datasets, SOURCES[name].torchvision_class)(root, download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(f"dataset {name} cannot be downloaded ({error})", f"copy its files into {root}") from None
+
+
+@dataclass(frozen=True)
+class Source:
+    """How a named dataset is read.
+
+    read: training and test images from a folder; None if they are not there. entries: the folders and archives of which
+    one must be in that folder. torchvision_class: the class that downloads them.
+    """
+
+    read: Callable[[Path], tuple[ArrayImages, ArrayImages] | None]
+    entries: tuple[str, ...]
+    torchvision_class: str
+
+
+def _cifar_source(name: str, torchvision_class: str) -> Source:
+    entries = tuple(entry for version in _CIFAR_ARCHIVES[name].items() for entry in version)
+    return Source(partial(read_cifar, name), entries, torchvision_class)
+
+
+SOURCES: dict[DatasetName, Source] = {
+    "cifar-10": _cifar_source("cifar-10", "CIFAR10"),
+    "cifar-100": _cifar_source("cifar-100", "CIFAR100"),
+    "fashion-mnist": Source(read_fashion_mnist, (_FASHION_FOLDER,), "FashionMNIST"),
+}
+"""The datasets that `load_named` reads."""

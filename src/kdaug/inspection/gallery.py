@@ -57,8 +57,8 @@ def predict_views(
             label=names[labels[row]],
             ops=plan.steps(row),
             mixed_with=None
-            if batch.mixed is None
-            else (names[batch.mixed.partner_labels[row]], 1 - float(batch.mixed.own_weight[row])),
+            if batch.mixed_labels is None
+            else (names[batch.mixed_labels.partner_labels[row]], 1 - float(batch.mixed_labels.own_weight[row])),
             top=[(names[c], float(probs[row, c])) for c in np.argsort(-probs[row])[:classes]],
             label_prob=float(label_probs[row]),
             unaugmented_label_prob=float(unaugmented_label_probs[row]),

@@ -36,10 +36,7 @@ class NamedRecipe:
     @property
     def image_size(self) -> int:
         """Height and width of the images in pixels."""
-        data = self.make().data
-        if data.name == "folder":
-            return data.image_size or 224
-        return 28 if data.name in ("bundled", "fashion-mnist") else 32
+        return self.make().data.side
 
     @property
     def documentation(self) -> str:

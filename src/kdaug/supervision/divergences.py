@@ -7,6 +7,7 @@ classes, where p and q are the softmax at temperature T of the teacher and of th
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -65,21 +66,25 @@ def compute_divergence(
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         student = promote_to_float32(student_logits)
-        if settings.divergence == "hard":
-            return functional.cross_entropy(student, soft_labels.top1, reduction="none")
-        student = student / settings.temperature
-        if settings.divergence == "decoupled":
-            divergence = decoupled_divergence(student, soft_labels.logits, labels, settings.non_target_weight)
-        else:
-            divergence = _topk_divergence(student, soft_labels, settings)
+        scaled = student / settings.temperature
+        match settings.divergence:
+            case "hard":
+                return functional.cross_entropy(student, soft_labels.top1, reduction="none")
+            case "decoupled":
+                teacher, weight = soft_labels.scaled_log_probs, settings.non_target_weight
+                divergence = decoupled_divergence(scaled, teacher, labels, weight)
+            case "top-k":
+                divergence = _topk_divergence(scaled, soft_labels, settings)
+            case _:
+                assert_never(settings.divergence)
         return divergence * settings.temperature**2 if settings.scale_by_t2 else divergence
 
 
 def _topk_divergence(student: Tensor, soft_labels: SoftLabels, settings: config.Supervision) -> Tensor:
     """The paper's divergence [N], not multiplied by T squared. student: logits [N,C] divided by the temperature."""
-    classes, teacher = soft_labels.classes, soft_labels.logits
+    classes, teacher = soft_labels.classes, soft_labels.scaled_log_probs
     if classes is None and settings.mass is None:
-        return _kl(student.log_softmax(1), teacher.log_softmax(1))
+        return _sum_p_log_ratio(student.log_softmax(1), teacher.log_softmax(1))
     if classes is None:
         teacher, classes = teacher.sort(dim=1, descending=True)
     mask = torch.ones_like(classes, dtype=torch.bool)
@@ -87,17 +92,21 @@ def _topk_divergence(student: Tensor, soft_labels: SoftLabels, settings: config.
         mask = nucleus_mask(teacher * settings.temperature, settings.mass)
     student_top = student.gather(1, classes).masked_fill(~mask, -math.inf)
     teacher_top = teacher.masked_fill(~mask, -math.inf)
-    if settings.reading == "renormalized":
-        return _kl(student_top.log_softmax(1), teacher_top.log_softmax(1))
-    if settings.reading == "as-written":
-        student_log_probs = student_top - student.logsumexp(1, keepdim=True)
-        return _kl(student_log_probs, teacher_top - soft_labels.logsumexp_all[:, None])
-    student_others = logsumexp_outside(student, classes, mask)
-    beyond_mass = safe_logsumexp(teacher.masked_fill(mask, -math.inf))
-    teacher_others = torch.logaddexp(soft_labels.logsumexp_others, beyond_mass)
-    student_grouped = torch.cat([student_top, student_others[:, None]], dim=1)
-    teacher_grouped = torch.cat([teacher_top, teacher_others[:, None]], dim=1)
-    return _kl(student_grouped.log_softmax(1), teacher_grouped.log_softmax(1))
+    match settings.reading:
+        case "renormalized":
+            return _sum_p_log_ratio(student_top.log_softmax(1), teacher_top.log_softmax(1))
+        case "as-written":
+            student_log_probs = student_top - student.logsumexp(1, keepdim=True)
+            return _sum_p_log_ratio(student_log_probs, teacher_top - soft_labels.logsumexp_all[:, None])
+        case "grouped":
+            student_others = logsumexp_outside(student, classes, mask)
+            beyond_mass = safe_logsumexp(teacher.masked_fill(mask, -math.inf))
+            teacher_others = torch.logaddexp(soft_labels.logsumexp_others, beyond_mass)
+            student_grouped = torch.cat([student_top, student_others[:, None]], dim=1)
+            teacher_grouped = torch.cat([teacher_top, teacher_others[:, None]], dim=1)
+            return _sum_p_log_ratio(student_grouped.log_softmax(1), teacher_grouped.log_softmax(1))
+        case _:
+            assert_never(settings.reading)
 
 
 def decoupled_divergence(student: Tensor, teacher: Tensor, labels: Tensor, non_target_weight: float) -> Tensor:
@@ -117,11 +126,15 @@ def decoupled_divergence(student: Tensor, teacher: Tensor, labels: Tensor, non_t
 
     student_binary, student_others = binary_and_others(student)
     teacher_binary, teacher_others = binary_and_others(teacher)
-    return _kl(student_binary, teacher_binary) + non_target_weight * _kl(student_others, teacher_others)
+    binary = _sum_p_log_ratio(student_binary, teacher_binary)
+    return binary + non_target_weight * _sum_p_log_ratio(student_others, teacher_others)
 
 
-def _kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Sum of p ln(p / q) over log-probabilities [N,K], q the student's; classes with p = 0 add 0. Returns [N]."""
+def _sum_p_log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
+    """Sum of p ln(p / q) over log-probabilities [N,K], q the student's; classes with p = 0 add 0. Returns [N].
+
+    It is a KL divergence if the probabilities of both sum to 1 over the K classes.
+    """
     p = teacher.exp()
     return (p * (teacher - student)).masked_fill(p == 0, 0).sum(1)  # 0 ln(0 / q) is 0, also for q = 0
 

@@ -18,7 +18,7 @@ from kdaug import config
 from kdaug.errors import InputError
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest, manifest_differences, read_manifest
 from kdaug.supervision.records import epoch_files, map_records, read_unaugmented_label_log_probs, take_rows
-from kdaug.supervision.soft_labels import SoftLabels, logsumexp_scaled, required_classes
+from kdaug.supervision.soft_labels import SoftLabels, logsumexp_scaled, required_classes, requires_logsumexp
 
 
 @dataclass
@@ -59,18 +59,19 @@ class LabelStore:
         k, label_log_prob = required_classes(settings, all_classes), self._label_log_prob(epoch, indices)
         unaugmented = self.unaugmented_label_log_probs[torch.from_numpy(indices)] if settings.label_trust else None
         classes = torch.from_numpy(self._column("classes", epoch, indices)[:, :k].astype(np.int64))
-        logits = torch.from_numpy(self._column("logits", epoch, indices)[:, :k].astype(np.float32)) / temperature
+        log_probs = torch.from_numpy(self._column("logits", epoch, indices)[:, :k].astype(np.float32))
+        scaled = log_probs / temperature
         if k == all_classes:
-            in_order = torch.empty_like(logits).scatter_(1, classes, logits)
-            others = logits.new_full((len(indices),), -math.inf)
+            in_order = torch.empty_like(scaled).scatter_(1, classes, scaled)
+            others = scaled.new_full((len(indices),), -math.inf)
             total = logsumexp_scaled(in_order, temperature)
             return SoftLabels(classes[:, 0], None, in_order, others, total, label_log_prob, unaugmented)
-        if _uses_logsumexp(settings):
+        if requires_logsumexp(settings):
             total = self._logsumexp_all(epoch, indices, temperature)
-            others = total + torch.log1p(-(logits.logsumexp(1) - total).exp().clamp(max=1))
+            others = total + torch.log1p(-(scaled.logsumexp(1) - total).exp().clamp(max=1))
         else:
             others = total = torch.zeros_like(label_log_prob)
-        return SoftLabels(classes[:, 0], classes, logits, others, total, label_log_prob, unaugmented)
+        return SoftLabels(classes[:, 0], classes, scaled, others, total, label_log_prob, unaugmented)
 
     def _label_log_prob(self, epoch: int, indices: NDArray[np.int64]) -> Tensor:
         label_log_prob = self._column("label", epoch, indices).astype(np.float32)
@@ -99,10 +100,6 @@ class LabelStore:
         return take_rows(self._mapped[1], name, indices)
 
 
-def _uses_logsumexp(settings: config.Supervision) -> bool:
-    return settings.divergence == "top-k" and settings.reading != "renormalized"
-
-
 def open_label_store(
     folder: Path, dataset: DatasetFingerprint, settings: config.Supervision, epochs: Iterable[int]
 ) -> LabelStore:
@@ -125,15 +122,17 @@ def open_label_store(
 
 def _check_settings(folder: Path, manifest: Manifest, settings: config.Supervision) -> None:
     classes = len(manifest.dataset.classes)
-    if required_classes(settings, classes) > manifest.k:
+    needed = required_classes(settings, classes)
+    if needed > manifest.k:
         required = f"supervision.k is {settings.k}"
-        if settings.divergence == "decoupled":
-            required = f"supervision.divergence decoupled needs all {classes}"
+        if settings.divergence != "top-k":
+            count = f"all {classes}" if needed == classes else str(needed)
+            required = f"supervision.divergence {settings.divergence} needs {count}"
         raise InputError(
             f"label store {folder} holds the top {manifest.k} classes, but {required}",
             "use no more classes, or run kdaug label again with more classes and another output folder",
         )
-    is_partial = _uses_logsumexp(settings) and manifest.k < classes
+    is_partial = requires_logsumexp(settings) and manifest.k < classes
     if is_partial and settings.temperature not in (1.0, *manifest.temperatures):
         stored = ", ".join(f"{t:g}" for t in (1.0, *manifest.temperatures))
         raise InputError(

@@ -81,7 +81,9 @@ def distillation_loss(
     weight: Tensor | None = None,
     mixed_labels: MixedLabels | None = None,
 ) -> LossOutput:
-    """label_weight times the cross-entropy at temperature 1 plus `weight` times the divergence, for each image.
+    """The loss of each view: settings.label_weight x cross-entropy + `weight` x divergence.
+
+    The cross-entropy is at temperature 1. label_trust and drop_worst change the weights of a view; the terms stay.
 
     student_logits: [N,C]. soft_labels: the teacher's for the same views and settings; None: the cross-entropy alone.
     labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two

@@ -1,9 +1,10 @@
-"""Soft labels: a teacher's prediction for a batch of views, reduced to what the losses need."""
+"""Soft labels: a teacher's probabilities of its K most probable classes for each view, at temperature T."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -13,22 +14,23 @@ from kdaug import config
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """A teacher's prediction for N views, for a divergence over its top K classes at temperature T.
+    """The soft labels of N views, with what the losses need besides them. With `classes` None they have all C classes.
 
-    All logits are log-probabilities at temperature 1 (the teacher's logits, shifted), as in a label store.
+    Log-probabilities are at temperature 1, as in a label store. Divided by T they are logits: their softmax is the
+    teacher's at temperature T.
 
     top1: the most probable class, int64 [N].
     classes: the K most probable classes in descending order, int64 [N,K]; None: all C classes in the dataset's order.
-    logits: of `classes`, divided by T, [N,K] or [N,C].
-    logsumexp_others: log-sum-exp of the logits of all other classes, divided by T, [N].
-    logsumexp_all: log-sum-exp of the logits of all C classes, divided by T, [N].
-    label_log_prob: of each image's label, [N].
+    scaled_log_probs: log-probabilities of `classes` divided by T, [N,K] or [N,C].
+    logsumexp_others: log-sum-exp of the log-probabilities of all other classes divided by T, [N].
+    logsumexp_all: log-sum-exp of the log-probabilities of all C classes divided by T, [N].
+    label_log_prob: log-probability of each image's label, [N].
     unaugmented_label_log_prob: of the label on the unaugmented image, [N]; None unless supervision.label_trust is set.
     """
 
     top1: Tensor
     classes: Tensor | None
-    logits: Tensor
+    scaled_log_probs: Tensor
     logsumexp_others: Tensor
     logsumexp_all: Tensor
     label_log_prob: Tensor
@@ -43,7 +45,26 @@ class SoftLabels:
 
 def required_classes(settings: config.Supervision, classes: int) -> int:
     """Number of the teacher's top classes that the divergence uses, of `classes` in the dataset."""
-    return {"top-k": min(settings.k, classes), "hard": 1, "decoupled": classes}[settings.divergence]
+    match settings.divergence:
+        case "top-k":
+            return min(settings.k, classes)
+        case "hard":
+            return 1
+        case "decoupled":
+            return classes
+        case _:
+            assert_never(settings.divergence)
+
+
+def requires_logsumexp(settings: config.Supervision) -> bool:
+    """Whether the divergence uses logsumexp_others or logsumexp_all when it has only some of the classes."""
+    match settings.divergence:
+        case "top-k":
+            return settings.reading != "renormalized"
+        case "hard" | "decoupled":
+            return False
+        case _:
+            assert_never(settings.divergence)
 
 
 def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels: Tensor) -> SoftLabels:

@@ -25,8 +25,11 @@ class SoftLabelSource(Protocol):
         """Number of epochs whose views repeat cyclically; None: every epoch has its own views."""
         ...
 
-    def prepare(self) -> None:
-        """One-time setup before the first step. Raises InputError if a stored file is damaged."""
+    def prepare(self, before_batch: Callable[[], None] = lambda: None) -> None:
+        """One-time setup before the first step. Raises InputError if a stored file is damaged.
+
+        before_batch: is called before each forward pass of a teacher; its exceptions end the setup.
+        """
         ...
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
@@ -41,21 +44,24 @@ class TeacherSoftLabels:
     """Soft labels computed by a teacher, under the autocast of the caller.
 
     unaugmented_label_log_probs: returns the teacher's log-probability of the label of every unaugmented training image,
-    float32 [all training images] in main memory. `prepare` calls it if settings.label_trust is set.
+    float32 [all training images] in main memory. `prepare` calls it with its argument if settings.label_trust is set.
     """
 
     view_cycle: int | None = None
 
     def __init__(
-        self, teacher: Teacher, settings: config.Supervision, unaugmented_label_log_probs: Callable[[], Tensor]
+        self,
+        teacher: Teacher,
+        settings: config.Supervision,
+        unaugmented_label_log_probs: Callable[[Callable[[], None]], Tensor],
     ) -> None:
         self._teacher, self._settings, self._compute_unaugmented = teacher, settings, unaugmented_label_log_probs
         self._unaugmented: Tensor | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, before_batch: Callable[[], None] = lambda: None) -> None:
         """Computes the unaugmented images' label log-probabilities if settings.label_trust is set."""
         if self._settings.label_trust:
-            self._unaugmented = self._compute_unaugmented()
+            self._unaugmented = self._compute_unaugmented(before_batch)
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
         """See SoftLabelSource; `epoch` is not used."""
@@ -77,7 +83,7 @@ class StoredSoftLabels:
         """The cycle of the store."""
         return self._store.cycle
 
-    def prepare(self) -> None:
+    def prepare(self, before_batch: Callable[[], None] = lambda: None) -> None:
         """Reads clean.safetensors if settings.label_trust is set, to find damage before training."""
         if self._settings.label_trust:
             self._store.unaugmented_label_log_probs  # noqa: B018 - cached by the store

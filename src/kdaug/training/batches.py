@@ -33,15 +33,15 @@ Indices = NDArray[np.int64]
 class ViewBatch:
     """A batch of views: which images, their augmented pixels and labels, and how strongly they were augmented.
 
-    pixels: uint8 [N,H,W,C]. labels: int64 [N]. magnitude: the planned magnitude of each view, float32 [N]. mixed: the
-    labels of mixed views (mixup, CutMix); None if each view shows one image.
+    pixels: uint8 [N,H,W,C]. labels: int64 [N]. magnitude: the planned magnitude of each view, float32 [N].
+    mixed_labels: the second labels of mixed views (mixup, CutMix); None if each view shows one image.
     """
 
     key: BatchKey
     pixels: Tensor
     labels: Tensor
     magnitude: Tensor
-    mixed: MixedLabels | None = None
+    mixed_labels: MixedLabels | None = None
 
     def to(self, device: torch.device) -> ViewBatch:
         """A copy on `device`."""
@@ -63,8 +63,9 @@ class ViewBatch:
         return self._with_columns(key, [torch.cat(pair) for pair in columns])
 
     def _columns(self) -> list[Tensor]:
-        mixed = [] if self.mixed is None else [self.mixed.partner_labels, self.mixed.own_weight]
-        return [self.pixels, self.labels, self.magnitude, *mixed]
+        mixed = self.mixed_labels
+        optional = [] if mixed is None else [mixed.partner_labels, mixed.own_weight]
+        return [self.pixels, self.labels, self.magnitude, *optional]
 
     def _with_columns(self, key: BatchKey, columns: Sequence[Tensor]) -> ViewBatch:
         pixels, labels, magnitude, *mixed = columns

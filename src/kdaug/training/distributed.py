@@ -174,10 +174,9 @@ class SyncFlags:
         self._exchange = torch_dist.all_reduce(self._flags, torch_dist.ReduceOp.MAX, async_op=True)
         return agreed
 
-    def sync_last(self, *flags: bool) -> list[bool]:
-        """As `sync`, for the last time: waits, so that no flag is lost."""
-        earlier, last = self.sync(*flags), self._receive(len(flags))
-        return [one or other for one, other in zip(earlier, last, strict=True)]
+    def wait(self) -> None:
+        """Ends the exchange in progress, if any."""
+        self._receive(len(self._flags))
 
     def _receive(self, count: int) -> list[bool]:
         if self._exchange is not None:

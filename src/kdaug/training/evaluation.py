@@ -104,11 +104,17 @@ def evaluate_student(
     return evaluate_on_validation(context, predict, bar, side=side)
 
 
-def unaugmented_label_log_probs(context: TrainContext, teacher: Teacher, indices: Indices | None = None) -> Tensor:
+def unaugmented_label_log_probs(
+    context: TrainContext,
+    teacher: Teacher,
+    indices: Indices | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Tensor:
     """The teacher's log-probability of the label of training images `indices` (None: all), unaugmented.
 
     Label trust compares the views with it. Returns float32 [N] for all N training images, in main memory, NaN for those
     unreadable or not in `indices`. The ranks share the batches, which are the same for any number of ranks.
+    before_batch: is called before each forward pass; its exceptions end the passes.
     """
     count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices
@@ -116,11 +122,12 @@ def unaugmented_label_log_probs(context: TrainContext, teacher: Teacher, indices
     with progress_bar(context.console) as bar, autocast(context.device, context.precision):
         images = unaugmented_batches(context, batches)
         for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
+            before_batch()
             all_classes = teacher(torch.from_numpy(batch.images).to(context.device)).float().log_softmax(1).cpu()
             label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
             results.append((torch.from_numpy(batch.key.indices), label))
     log_probs = torch.full((count,), torch.nan)
     for of_rank in dist.gather(results):
-        for rows, label in of_rank:
-            log_probs[rows] = label
+        for of_batch, label in of_rank:
+            log_probs[of_batch] = label
     return log_probs

@@ -12,31 +12,41 @@ from pathlib import Path
 from types import FrameType
 
 _NOTICE = b"kdaug: stopping after this step, with a checkpoint (Ctrl-C again: stop immediately, without one)\n"
+_shared: threading.Event | None = None
+"""The event of the outermost `stop_on_signal`."""
 
 
 class Interrupted(Exception):
     """Training was stopped and can be resumed from `directory`. reason: why, in a few words."""
 
     def __init__(self, directory: Path, reason: str = "interrupted") -> None:
-        recipe = shlex.quote(str(directory / "recipe.yaml"))
+        run = shlex.quote(str(directory))
         program = "kdaug" if "RANK" not in os.environ else "torchrun <same options> -m kdaug"
-        super().__init__(f"{reason}; continue with: {program} train {recipe} --run.resume")
+        super().__init__(f"{reason}; continue with: {program} train {run} --run.resume")
         self.directory, self.reason = directory, reason
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets. A second Ctrl-C has its usual effect.
+    """An event that Ctrl-C or SIGTERM sets. Ctrl-C after either raises KeyboardInterrupt at once.
 
-    Outside the main thread, where Python allows no signal handlers, the event is never set.
+    Nested calls (a teacher that is trained within a student's run) share one event and one handler, so a signal stops
+    them all. Outside the main thread, where Python allows no signal handlers, the event is never set.
     """
+    global _shared
+    if threading.current_thread() is not threading.main_thread():
+        yield threading.Event()
+        return
+    if _shared is not None:
+        yield _shared
+        return
     stop, owner = threading.Event(), os.getpid()
 
     def handle(signum: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a worker process that was just forked
             return
         if stop.is_set() and signum == signal.SIGINT:
-            signal.signal(signum, previous[signal.SIGINT])
+            signal.signal(signum, previous[signal.SIGINT])  # Python's, or the command line's
             signal.raise_signal(signum)
         is_first, is_rank0 = not stop.is_set(), os.environ.get("RANK", "0") == "0"
         stop.set()
@@ -44,12 +54,11 @@ def stop_on_signal() -> Iterator[threading.Event]:
             newline = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
             os.write(2, newline + _NOTICE)  # not print: the signal may have interrupted one
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
     previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    _shared = stop
     try:
         yield stop
     finally:
+        _shared = None
         for signum, handler in previous.items():
             signal.signal(signum, handler)

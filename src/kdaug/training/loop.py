@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from kdaug.training.distributed import DistContext, distributed_context, is_lost
 from kdaug.training.interrupt import Interrupted, stop_on_signal
 from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve, teacher_run_recipe
-from kdaug.training.run import start_or_resume
+from kdaug.training.run import raise_if_stopped, start_or_resume
 from kdaug.training.state import Diverged, init_state
 from kdaug.training.step import TrainStep
 from kdaug.training.teacher import load_checked_teacher, open_soft_labels, teacher_soft_labels
@@ -63,7 +64,7 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
         if soft_labels is None and resolved.teacher.source == "train":
             soft_labels = teacher_soft_labels(context, train_teacher(context, directory.path))
         if soft_labels is not None:
-            soft_labels.prepare()
+            soft_labels.prepare(partial(raise_if_stopped, stop, directory, dist))
         state = init_state(context)
         step = TrainStep(context, state, soft_labels)
         with start_or_resume(context, state, directory, stop) as run:

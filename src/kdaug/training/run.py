@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -35,7 +36,7 @@ from kdaug.training.checkpoints import (
     save_checkpoint,
 )
 from kdaug.training.context import TrainContext
-from kdaug.training.distributed import SyncFlags
+from kdaug.training.distributed import DistContext, SyncFlags
 from kdaug.training.evaluation import Scores, evaluate_student
 from kdaug.training.interrupt import Interrupted
 from kdaug.training.progress import progress_bar
@@ -92,6 +93,15 @@ def _describe(context: TrainContext, state: TrainState, directory: RunDirectory)
         f"{recipe.views.policy}, {context.epochs} epochs, {context.device.type}{processes} "
         f"{str(context.precision).removeprefix('torch.')}"
     )
+
+
+def raise_if_stopped(stop: Event, directory: RunDirectory, dist: DistContext) -> None:
+    """Raises Interrupted within a pass over images if asked to stop.
+
+    Several ranks finish the pass: they cannot synchronize within it.
+    """
+    if stop.is_set() and dist.world_size == 1:
+        raise Interrupted(directory.path)
 
 
 class TrainingRun:
@@ -155,8 +165,7 @@ class TrainingRun:
         self._log.metrics.write("end", state.step, context.epochs - 1, {**vars(scores), **totals})
         if unreadable:
             _logger.info(f"{unreadable} unreadable image(s) were left out")
-        if self._flags.sync_last(self._stop.is_set(), False)[0]:
-            raise Interrupted(self._directory.path)
+        self._flags.wait()  # the run is finished: a request to stop is for what comes after it
 
     def _evaluation_due(self) -> bool:
         every = self._context.steps_per_epoch * self._context.recipe.run.evaluate_every
@@ -183,7 +192,8 @@ class TrainingRun:
         self._log.flush()
         speed = self._progress.speed()  # flush has waited for the device
         require_finite(state, context.dist)
-        scores = evaluate_student(context, state.eval_model, self._progress.bar, self._raise_if_stopped)
+        check_stop = partial(raise_if_stopped, self._stop, self._directory, context.dist)
+        scores = evaluate_student(context, state.eval_model, self._progress.bar, check_stop)
         if not math.isfinite(scores.val_loss):
             context.dist.run_on_rank0(lambda: remove_checkpoint(self._directory.checkpoints, state.step))
             raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
@@ -194,11 +204,6 @@ class TrainingRun:
             state.best_top1_error = scores.top1_error
             self._save_weights(self._directory.best_weights)
         return scores
-
-    def _raise_if_stopped(self) -> None:
-        """Ends an evaluation when asked to stop. Several ranks finish it: they cannot synchronize within it."""
-        if self._stop.is_set() and self._context.dist.world_size == 1:
-            raise Interrupted(self._directory.path)
 
     def _save_weights(self, path: Path) -> None:
         weights = drop_auxiliary_norms(full_state_dict(self._state.eval_model))

@@ -21,9 +21,10 @@ from PIL import Image
 from rich.console import Console
 
 from kdaug.config import Recipe, derive_teacher_recipe
+from kdaug.config.datasets import ARRAY_DATASETS
 from kdaug.data import ArrayImages, Dataset, EncodedImages
 from kdaug.data.folder_index import FilePaths
-from kdaug.data.images import DEFAULT_SIZE, encoded_dataset
+from kdaug.data.images import encoded_dataset
 from kdaug.device import available_cores
 from kdaug.errors import InputError, one_line
 from kdaug.networks import InputFormat, create_network
@@ -109,14 +110,14 @@ def _noise_dataset(recipe: Recipe, classes: int, folder: Path) -> Dataset:
     """Four training and two validation images of noise, of the kind and size of the recipe's own."""
     labels = np.arange(2 * STEPS, dtype=np.int64) % classes
     names = tuple(f"class {index}" for index in range(classes))
+    side = recipe.data.side
     if recipe.data.encoded:
-        side = recipe.data.image_size or DEFAULT_SIZE
         files = FilePaths.from_bytes(folder, b"\0".join(b"%d.jpg" % i for i in range(len(labels))), len(labels))
         for path, pixels in zip(files, _noise(len(files), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(pixels).save(path)
         photos = EncodedImages(files, labels)
         return encoded_dataset(recipe.data, names, photos, photos.subset(np.arange(2)), "noise")
-    side, channels = (28, 1) if recipe.data.name in ("bundled", "fashion-mnist") else (32, 3)
+    channels = ARRAY_DATASETS[recipe.data.name].channels
     images = ArrayImages(_noise(len(labels), side, side, channels), labels)
     half = (0.5,) * channels
     return Dataset("noise", names, images, images.subset(np.arange(2)), (side, side), half, half, "noise")

@@ -59,7 +59,8 @@ class TrainStep:
         images = input_format.normalize(batch.pixels)
         weight = divergence_weight(settings, state.step / context.steps, batch.magnitude)
         if not adversary.steps:
-            return distillation_loss(settings, state.train_model(images), soft_labels, labels, weight, batch.mixed)
+            logits = state.train_model(images)
+            return distillation_loss(settings, logits, soft_labels, labels, weight, batch.mixed_labels)
         attacked = pgd_attack(state.network, images, labels, adversary, input_format)
         logits, logits_attacked = state.train_model(torch.cat([images, attacked])).chunk(2)
         output = distillation_loss(settings, logits, soft_labels, labels, weight)

@@ -42,7 +42,11 @@ def open_soft_labels(context: TrainContext) -> SoftLabelSource | None:
 
 def teacher_soft_labels(context: TrainContext, teacher: Teacher) -> TeacherSoftLabels:
     """The soft labels that `teacher` computes for the views of a run."""
-    return TeacherSoftLabels(teacher, context.recipe.supervision, lambda: unaugmented_label_log_probs(context, teacher))
+    return TeacherSoftLabels(
+        teacher,
+        context.recipe.supervision,
+        lambda before_batch: unaugmented_label_log_probs(context, teacher, before_batch=before_batch),
+    )
 
 
 def load_checked_teacher(context: TrainContext, source: str) -> Teacher:

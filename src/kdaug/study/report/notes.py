@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdaug.config import Data, read_recipe
+from kdaug.config import read_recipe
+from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
 from kdaug.errors import InputError
 from kdaug.study.report.compare import Group, common_settings
 from kdaug.study.report.finished import FinishedRun, read_finished_run
@@ -40,10 +41,7 @@ def report_notes(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
 def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> list[str]:
     """Which images are the validation images: training images held out, the dataset's test images, or others."""
     counts = ", ".join(sorted({f"{run.images:,}" if run.images else "an unknown number of" for run in runs}))
-    kinds = {
-        "held-out" if run.held_out else "validation" if Data(name=run.settings["data.name"]).encoded else "test"
-        for run in runs
-    }
+    kinds = {"held-out" if run.held_out else _kind_of_validation_images(run.settings["data.name"]) for run in runs}
     measured = f"Errors are measured on {counts} {' and '.join(sorted(kinds))} images."
     if kinds != {"held-out"}:
         measured += (
@@ -53,6 +51,11 @@ def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> li
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         return [measured, "Some runs are measured on different images. Do not compare their errors."]
     return [measured]
+
+
+def _kind_of_validation_images(dataset: DatasetName) -> str:
+    known = ARRAY_DATASETS.get(dataset)
+    return "test" if known is not None and known.validates_on_test else "validation"
 
 
 def describe_teachers(runs: Sequence[FinishedRun]) -> list[str]:

@@ -18,7 +18,10 @@ class Policy(Protocol):
     """Draws plans. A plan is a pure function of the arguments of `plan`."""
 
     def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
-        """The plan for samples `indices` (int64 [N], positions in the dataset); `size` is their (height, width)."""
+        """The plan for the images with sample ids `indices` (int64 [N]); `size` is their (height, width).
+
+        A sample id is the row of an image in the dataset, or for shards a hash of its key (`Images.sample_ids`).
+        """
         ...
 
 

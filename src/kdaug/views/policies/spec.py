@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from kdaug.config import Views
@@ -21,40 +21,6 @@ from kdaug.views.policies.sub_policies import PUBLISHED, SubPolicies, published_
 from kdaug.views.policies.trivialaugment import TrivialAugment
 from kdaug.views.space_tables import RANDAUGMENT_PAPER_OPS
 
-SPEC_DESCRIPTIONS = {
-    "none": "no augmentation",
-    "randaugment-n2-m9@tf-efficientnet": "RandAugment: 2 ops at magnitude 9, in any space",
-    "randaugment-n2-m5@paper-geometric": "RandAugment in the space of arXiv 2003.11342, Section 4.1",
-    "randaugment14-n2-m9@tf-efficientnet": "RandAugment with the fourteen ops of its paper",
-    "trivialaugment@torchvision": "TrivialAugmentWide: one op at a random level",
-    "autoaugment-cifar10": "AutoAugment's 25 sub-policies for CIFAR",
-    "autoaugment-cifar10-95": "the 95 sub-policies of AutoAugment's released code for CIFAR",
-    "autoaugment-svhn": "AutoAugment's 25 sub-policies for SVHN",
-    "autoaugment-imagenet": "AutoAugment's 25 sub-policies of the EfficientNet code (policy v0)",
-    "autoaugment-imagenet-paper": "AutoAugment's 25 sub-policies for ImageNet from its paper",
-    "fast-autoaugment-cifar10": "Fast AutoAugment's 493 sub-policies for CIFAR",
-    "fast-autoaugment-svhn": "Fast AutoAugment's 497 sub-policies for SVHN",
-    "fast-autoaugment-imagenet": "Fast AutoAugment's 498 sub-policies for ImageNet",
-    "pba-cifar10": "PBA's schedule over the epochs for CIFAR",
-    "pba-svhn": "PBA's schedule over the epochs for SVHN",
-    "file:my-policy.yaml": "your own sub-policies, from a YAML or JSON file",
-    "pad-crop-4": "pads 4 pixels on each side, then crops to the original size",
-    "flip": "flips left-right with probability 1/2",
-    "cutout-16": "erases a square of 16 pixels",
-    "random-erasing-p0.25": "erases a rectangle with probability 0.25 (@timm, the default, or @torchvision)",
-}
-"""Every specification, or an example of its kind, with a description."""
-
-_PATTERNS = {
-    "randaugment": r"randaugment(?P<paper>14)?(?:-n(?P<num_ops>\d+))?(?:-m(?P<magnitude>\d+(?:\.\d+)?))?",
-    "trivialaugment": r"trivialaugment",
-    "sub-policies": "|".join(PUBLISHED),
-    "pba": "|".join(PBA_NAMES),
-    "random-erasing": r"random-erasing(?:-p(?P<probability>\d+(?:\.\d+)?))?",
-}
-_REGEXES = {
-    kind: re.compile(rf"(?P<name>{pattern})(?:@(?P<space>[\w-]+))?", re.ASCII) for kind, pattern in _PATTERNS.items()
-}
 _SIDE = re.compile(r"(?P<name>pad-crop|cutout)-(?P<side>\d{1,6})", re.ASCII)
 _COMMON_OPTIONS = ("mean", "epochs")
 
@@ -156,13 +122,12 @@ def _parse(text: str) -> _Part:
     if side:
         kind = PadCrop if side["name"] == "pad-crop" else Cutout
         return _Part(text, {}, (), lambda settings, mean, epochs: kind(int(side["side"]), mean))
-    for kind_name, pattern in _REGEXES.items():
-        match = pattern.fullmatch(text)
+    for kind_name, policy_kind in _KINDS.items():
+        match = policy_kind.regex.fullmatch(text)
         if match:
-            options, make = _MAKERS[kind_name]
             settings = {key: value for key, value in match.groupdict().items() if value is not None}
             name = settings["name"] if kind_name in ("sub-policies", "pba") else kind_name
-            return _Part(name, settings, options, partial(make, text))
+            return _Part(name, settings, policy_kind.options, partial(policy_kind.make, text))
     hint = did_you_mean(text, list(SPEC_DESCRIPTIONS))
     raise InputError(f"there is no policy {text!r}{hint}", "" if hint else "choose one that `kdaug views` lists")
 
@@ -204,13 +169,87 @@ def _random_erasing(text: str, settings: dict[str, Any], mean: Color, epochs: in
 
 
 _Maker = Callable[[str, dict[str, Any], Color, int | None], Policy]
-_MAKERS: dict[str, tuple[tuple[str, ...], _Maker]] = {
-    "randaugment": (("num_ops", "magnitude", "space"), _randaugment),
-    "trivialaugment": (("space",), _trivialaugment),
-    "sub-policies": (("space",), _sub_policies),
-    "pba": (("space",), _pba),
-    "random-erasing": (("probability", "space"), _random_erasing),
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of policy whose specification is `pattern`, optionally followed by @SPACE.
+
+    pattern: regular expression whose named groups are settings. options: of `create_policy`. make: creates the policy
+    of (specification, settings, mean, epochs). examples: specifications with a description, for `kdaug views`.
+    """
+
+    pattern: str
+    options: tuple[str, ...]
+    make: _Maker
+    examples: dict[str, str]
+
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        return re.compile(rf"(?P<name>{self.pattern})(?:@(?P<space>[\w-]+))?", re.ASCII)
+
+
+_KINDS = {
+    "randaugment": _Kind(
+        r"randaugment(?P<paper>14)?(?:-n(?P<num_ops>\d+))?(?:-m(?P<magnitude>\d+(?:\.\d+)?))?",
+        ("num_ops", "magnitude", "space"),
+        _randaugment,
+        {
+            "randaugment-n2-m9@tf-efficientnet": "RandAugment: 2 ops at magnitude 9, in any space",
+            "randaugment-n2-m5@paper-geometric": "RandAugment in the space of arXiv 2003.11342, Section 4.1",
+            "randaugment14-n2-m9@tf-efficientnet": "RandAugment with the fourteen ops of its paper",
+        },
+    ),
+    "trivialaugment": _Kind(
+        r"trivialaugment",
+        ("space",),
+        _trivialaugment,
+        {"trivialaugment@torchvision": "TrivialAugmentWide: one op at a random level"},
+    ),
+    "sub-policies": _Kind(
+        "|".join(PUBLISHED),
+        ("space",),
+        _sub_policies,
+        {
+            "autoaugment-cifar10": "AutoAugment's 25 sub-policies for CIFAR",
+            "autoaugment-cifar10-95": "the 95 sub-policies of AutoAugment's released code for CIFAR",
+            "autoaugment-svhn": "AutoAugment's 25 sub-policies for SVHN",
+            "autoaugment-imagenet": "AutoAugment's 25 sub-policies of the EfficientNet code (policy v0)",
+            "autoaugment-imagenet-paper": "AutoAugment's 25 sub-policies for ImageNet from its paper",
+            "fast-autoaugment-cifar10": "Fast AutoAugment's 493 sub-policies for CIFAR",
+            "fast-autoaugment-svhn": "Fast AutoAugment's 497 sub-policies for SVHN",
+            "fast-autoaugment-imagenet": "Fast AutoAugment's 498 sub-policies for ImageNet",
+        },
+    ),
+    "pba": _Kind(
+        "|".join(PBA_NAMES),
+        ("space",),
+        _pba,
+        {
+            "pba-cifar10": "PBA's schedule over the epochs for CIFAR",
+            "pba-svhn": "PBA's schedule over the epochs for SVHN",
+        },
+    ),
+    "random-erasing": _Kind(
+        r"random-erasing(?:-p(?P<probability>\d+(?:\.\d+)?))?",
+        ("probability", "space"),
+        _random_erasing,
+        {
+            "random-erasing-p0.25": "erases a rectangle with probability 0.25 (@timm, the default, or @torchvision)",
+        },
+    ),
 }
+"""Every policy with settings or a space; the first kind whose pattern matches is used."""
+
+SPEC_DESCRIPTIONS = {
+    "none": "no augmentation",
+    **{spec: description for kind in _KINDS.values() for spec, description in kind.examples.items()},
+    "file:my-policy.yaml": "your own sub-policies, from a YAML or JSON file",
+    "pad-crop-4": "pads 4 pixels on each side, then crops to the original size",
+    "flip": "flips left-right with probability 1/2",
+    "cutout-16": "erases a square of 16 pixels",
+}
+"""Every specification, or an example of its kind, with a description."""
 
 
 def _parse_number(value: Any, what: str) -> float:
