@@ -5,7 +5,7 @@
     python benchmarks/peers_kd.py --table FILE                  # prints the Markdown of FILE without measuring
     python benchmarks/peers_kd.py --device cuda                 # Wide-ResNet-28-10 in bfloat16 on a GPU
 
-All contenders run in every round, in one process, with kdaug's default number of torch threads (all cores but one).
+All contenders run in every round, in one process, with kdaug's default number of torch threads (all cores).
 Each library is measured on one fixed batch, which shows the cost of its loss, and with its own data loading and
 augmentation. The script exits if the first losses of the libraries differ. Peers that are not installed are reported as
 missing; `pip install torchdistill` installs torchdistill.

@@ -36,7 +36,7 @@ from views_benchmark.threads import two_threads_gain
 SECTIONS = ("ops", "start", "memory")
 NAMES = (*(contender.name for contender in CONTENDERS), *SECTIONS)
 FILTERS: tuple[Resample, ...] = ("nearest", "bilinear")
-PACKAGES = ("llvmlite", "kornia", "albumentationsx", "opencv-python-headless")
+PACKAGES = ("llvmlite", "kornia", "albumentationsx", "opencv-python-headless", "nvidia-dali-cuda130")
 ROUNDS = 15
 SECONDS = 180.0
 OPS_SHARE = 0.2  # of SECONDS; the contenders take the rest

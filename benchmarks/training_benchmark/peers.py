@@ -16,6 +16,7 @@ from kdaug.data import ArrayImages
 from kdaug.device import autocast
 from kdaug.training.context import TrainContext
 from kdaug.training.optim import create_optimizer
+from training_benchmark.steps import BareStep
 from training_benchmark.turns import OpenStep, Step
 from training_benchmark.workload import TrainWorkload, first_batch, student_network, teacher_network
 
@@ -172,6 +173,28 @@ def _timm_loader(workload: TrainWorkload, workers: int) -> Iterable[Any]:
     )
     images.transform.transforms[0] = RandomCrop(dataset.size, padding=4)  # instead of a random resized crop
     return loader
+
+
+def timm_loader_with_bare_step(workload: TrainWorkload) -> OpenStep:
+    """The bare step on batches of timm's loader for image folders, with as many workers as kdaug's loader."""
+    from timm.data import ImageDataset, create_loader
+
+    context, dataset = workload.context, workload.context.dataset
+    loader: Iterable[Any] = create_loader(
+        ImageDataset(f"{context.recipe.data.root}/train"),
+        input_size=(dataset.channels, *dataset.size),
+        batch_size=context.recipe.optimization.global_batch,
+        is_training=True,
+        auto_augment=TIMM_VIEWS,
+        interpolation="bicubic",
+        mean=dataset.mean,
+        std=dataset.std,
+        num_workers=context.recipe.data.workers,
+        persistent_workers=False,
+        pin_memory=workload.on_gpu,
+        device=context.device,
+    )
+    return _step_on(BareStep(context), loader)
 
 
 def torchdistill_fixed_batch(workload: TrainWorkload) -> OpenStep:

@@ -14,10 +14,11 @@ from harness.contenders import Contender, contender_records, make_installed
 from harness.machine import load_average, this_machine
 from harness.report import Target
 from harness.script import Benchmark, positive_int, report_parser, run_benchmark
+from kdaug.config.datasets import DEFAULT_IMAGE_SIZE
 from training_benchmark.markdown import training_markdown
 from training_benchmark.report import Settings, TrainingReport
 from training_benchmark.turns import OpenStep, Pace
-from training_benchmark.workload import TrainWorkload, bench_recipe, load_images, prepare_workload
+from training_benchmark.workload import TrainWorkload, bench_recipe, load_images, load_photos, prepare_workload
 
 TrainContender = Contender[TrainWorkload, OpenStep]
 
@@ -51,6 +52,16 @@ def workload_of(args: argparse.Namespace, policy: str, k: int, resources: ExitSt
     folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="kdaug-bench-")))
     recipe = bench_recipe(args.network, args.batch, policy, k, folder, args.device, args.compile, args.cuda_graphs)
     return prepare_workload(recipe, load_images(args.data, args.image_size), folder, resources)
+
+
+def photos_workload_of(args: argparse.Namespace, policy: str, k: int, resources: ExitStack) -> TrainWorkload:
+    """The workload that the flags describe, on JPEG files that are decoded during training."""
+    folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="kdaug-bench-")))
+    images, data = load_photos(folder / "photos", args.image_size or DEFAULT_IMAGE_SIZE)
+    recipe = bench_recipe(
+        args.network, args.batch, policy, k, folder, args.device, args.compile, args.cuda_graphs, data
+    )
+    return prepare_workload(recipe, images, folder, resources)
 
 
 def start_report(args: argparse.Namespace, workload: TrainWorkload, packages: Sequence[str] = ()) -> TrainingReport:

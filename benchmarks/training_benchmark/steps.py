@@ -34,14 +34,16 @@ class BareStep:
         self._network, self._optimizer = state.network.train(), state.optimizer
         self._images, self._labels = first_batch(context)
 
-    def __call__(self) -> Tensor:
-        """The loss, a scalar on the device."""
+    def __call__(self, images: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+        """The loss, a scalar on the device. images, labels: instead of the first batch."""
+        images = self._images if images is None else images.contiguous(memory_format=torch.channels_last)
+        labels = self._labels if labels is None else labels
         with autocast(self._context.device, self._context.precision):
             if self._teacher is not None:
                 with torch.inference_mode():
-                    self._teacher(self._images)
-            logits = self._network(self._images)
-        loss: Any = functional.cross_entropy(logits.float(), self._labels)
+                    self._teacher(images)
+            logits = self._network(images)
+        loss: Any = functional.cross_entropy(logits.float(), labels)
         loss.backward()
         clip_norm = self._context.recipe.optimization.clip_norm
         if clip_norm is not None:

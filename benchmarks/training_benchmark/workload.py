@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kdaug.config import Network, Optimization, Recipe, Run, Supervision, Views
-from kdaug.data import ArrayImages, Dataset
+from decode import write_photos
+from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views
+from kdaug.data import ArrayImages, Dataset, load_dataset
 from kdaug.data.images import channel_mean_std
 from kdaug.data.named import class_names, read_cifar
 from kdaug.device import available_cores, compile_if_set
@@ -26,6 +27,7 @@ from kdaug.training.resolve import resolve
 RANDOM_IMAGES = 50_000
 RANDOM_PHOTOS, PHOTO_CLASSES = 2_048, 1_000
 """Number and classes of random images of another size than CIFAR's."""
+PHOTOS, PHOTO_SIZE = 256, (500, 375)
 EPOCHS = 10_000
 """More than any benchmark trains: the training loop never ends, evaluates or saves a checkpoint."""
 TEMPERATURE = 2.0
@@ -81,6 +83,15 @@ def load_images(folder: Path | None, side: int | None = None) -> Images:
     return Images(dataset, f"{len(train):,} training images: {source}")
 
 
+def load_photos(folder: Path, side: int) -> tuple[Images, Data]:
+    """Synthetic photos in `folder` that training decodes, crops and resizes to `side`; and the recipe's settings."""
+    for name, count in (("train/a", PHOTOS // 2), ("train/b", PHOTOS // 2), ("val/a", 1), ("val/b", 1)):
+        write_photos(folder / name, *PHOTO_SIZE, count)
+    data = Data(name="folder", root=str(folder), image_size=side)
+    width, height = PHOTO_SIZE
+    return Images(load_dataset(data), f"{PHOTOS} JPEG files, {width} x {height}, random-resized crops of {side}"), data
+
+
 def _random_images(count: int, side: int = 32, classes: int = 100) -> ArrayImages:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, side, side, 3), np.uint8)
@@ -89,11 +100,12 @@ def _random_images(count: int, side: int = 32, classes: int = 100) -> ArrayImage
 
 def bench_recipe(
     network: str, batch: int, policy: str, k: int, folder: Path, device: str = "cpu", compiled: bool = False,
-    cuda_graphs: bool = False,
+    cuda_graphs: bool = False, data: Data | None = None,
 ) -> Recipe:  # fmt: skip
     """The recipe of all contenders; other settings have their defaults."""
     return Recipe(
-        views=Views(policy=policy),
+        data=data or Data(),
+        views=Views(policy=policy, crop="random-resized" if data else "pad"),
         student=Network(network),
         supervision=Supervision(weight=1.0, k=k, temperature=TEMPERATURE),
         optimization=Optimization(epochs=EPOCHS, global_batch=batch),

@@ -17,7 +17,7 @@ from PIL import Image
 import kdaug
 from harness.contenders import Contender
 from kdaug.views.plan import RESAMPLES, Resample, Size
-from views_benchmark import peers
+from views_benchmark import dali, peers
 from views_benchmark.peers import Run, ViewWorkload
 
 POLICY = "randaugment-n2-m9@torchvision"
@@ -134,5 +134,12 @@ CONTENDERS: tuple[Contender[ViewWorkload, Run], ...] = (
         "Has no RandAugment. SomeOf applies two of the fourteen most similar transforms, with arguments drawn "
         "uniformly up to torchvision's at M=9. Its sharpening differs, and it computes with OpenCV.",
         peers.albumentationsx_on_arrays,
+    ),
+    Contender("dali", "DALI on the CPU, 1 thread", dali.DIFFERENCES, dali.dali_on_cpu(threads=1)),
+    Contender(
+        "dali-all",
+        "DALI on the CPU, all cores",
+        "The same pipeline with one thread per core.",
+        dali.dali_on_cpu(threads=None),
     ),
 )

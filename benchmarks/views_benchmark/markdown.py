@@ -12,6 +12,7 @@ from harness.markdown import (
     format_table,
     format_targets,
 )
+from views_benchmark.contenders import CONTENDERS
 from views_benchmark.report import Start, ViewsReport, median_sum
 
 _FILTERS = ("nearest", "bilinear")
@@ -27,6 +28,8 @@ def views_markdown(report: ViewsReport) -> str:
             images = f"{batch.images} images: {batch.source}."
             parts += [f"### {batch.size} pixels", images, _timings(report, batch.size)]
         parts += ["### How the contenders differ", format_contenders(report.entrants)]
+        absent = _not_measured(report)
+        parts += [f"Not part of this run: {absent}."] if absent else []
     if report.ops:
         parts += ["### Single ops", _copying(report), _ops(report)]
     if report.starts:
@@ -58,6 +61,12 @@ def _timings(report: ViewsReport, size: int) -> str:
             row += [format_spread(timing) if timing else "missing", f"{ratio.median:.3g}×" if ratio else ""]
         rows.append(row)
     return format_table(header, rows)
+
+
+def _not_measured(report: ViewsReport) -> str:
+    """The contenders that were added after the run, or that --only left out."""
+    names = {one.name for one in report.entrants}
+    return "; ".join(one.label for one in CONTENDERS if one.name not in names)
 
 
 def _copying(report: ViewsReport) -> str:

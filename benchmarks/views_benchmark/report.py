@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.report import Report
@@ -102,6 +103,11 @@ class ViewsReport(Report):
         if slow_times is None or fast_times is None:
             return None
         return divide_rounds(slow_times, fast_times)
+
+    def fastest(self, contenders: Sequence[str], size: int, filter: str) -> str | None:
+        """The contender with the smallest median time; None if none of them was measured."""
+        times = {name: spread.median for name in contenders if (spread := self.timing(name, size, filter))}
+        return min(times, key=times.__getitem__, default=None)
 
 
 def median_sum(*parts: Spread) -> float:

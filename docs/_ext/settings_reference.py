@@ -62,6 +62,8 @@ def type_text(hint: Any) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_text(argument) for argument in arguments)
+    if origin is dict:
+        return "mapping of name to number, text or bool"
     if origin is tuple:
         return f"list of {type_text(arguments[0])}"
     return "None" if hint is types.NoneType else hint.__name__

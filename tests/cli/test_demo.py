@@ -187,7 +187,7 @@ def test_class_names_are_escaped(demonstration: DemoResult, tmp_path: Path) -> N
     context = build_context(
         resolve(replace(recipe, run=replace(recipe.run, dir=str(directory)))), Console(file=io.StringIO())
     )
-    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", context.dataset, "")
+    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", context.dataset)
     renamed = dataclasses.replace(context, dataset=replace(context.dataset, classes=names))
     write_page(replace(demonstration, page=tmp_path / "page.html"), renamed, teacher)
     page = Page((tmp_path / "page.html").read_text())

@@ -20,7 +20,7 @@ ANNOTATIONS = {
     for part, kind in typing.get_type_hints(Recipe).items()
     for name, annotation in typing.get_type_hints(kind, include_extras=True).items()
 }
-WITHOUT_RANGE = {"teacher.mean"}
+WITHOUT_RANGE = {"teacher.mean", "student.arguments", "teacher.arguments"}
 
 # Hand-picked facts: setting, values in its range, values outside.
 FACTS = [

@@ -46,7 +46,11 @@ TYPES = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     type(None): st.none(),
 }
+SCALARS = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text)
+ARGUMENTS = st.dictionaries(st.from_regex(r"[a-z_][a-z_0-9]{0,9}", fullmatch=True), SCALARS, max_size=3)
 SETTINGS = {
+    "student.arguments": ARGUMENTS,
+    "teacher.arguments": ARGUMENTS,
     "teacher.source": st.sampled_from(["none", "train"])
     | st.builds("{}:{}".format, st.sampled_from(["run", "file", "timm"]), st.text(min_size=1)),
     "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
@@ -108,9 +112,11 @@ def valid_teacher(teacher: Teacher) -> Teacher:
         teacher = replace(teacher, mean=teacher.mean[:channels], std=teacher.std[:channels])
     else:
         teacher = replace(teacher, mean=None, std=None)
-    training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"]
+    training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"]
     unused = {"none": [], "train": ["mean", "std"], "file": training}
     names = unused.get(teacher.source.partition(":")[0], ["network", *training, "mean", "std"])
+    if teacher.source.startswith("run:"):
+        names = [*names, "arguments"]
     return replace(teacher, **{name: getattr(Teacher(), name) for name in names})
 
 

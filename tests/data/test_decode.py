@@ -101,9 +101,9 @@ def test_32_bit_gray_is_clipped_to_16_bit(tiff: Path) -> None:
 
 def test_float_gray_is_clipped_to_0_to_255(tiff: Path) -> None:
     values = GRAY.astype(np.float32) + 0.25
-    values[1, :2] = -7, 1e6
+    values[1, :3] = -7, 1e6, np.nan
     expected = GRAY.copy()
-    expected[1, :2] = 0, 255
+    expected[1, :3] = 0, 255, 0
     assert_array_equal(decoded(Image.fromarray(values), tiff), repeated(expected))
 
 

@@ -192,14 +192,13 @@ def test_a_class_name_may_start_with_two_dots(image_tree: Tree) -> None:
 
 
 def test_hidden_files_and_other_files_are_ignored(image_tree: Tree) -> None:
-    root = image_tree({"train/a": 1, "train/b": 1, "val/a": 1, "train/.cache": 1, "train/notes": 0})
+    root = image_tree({"train/a": 1, "train/b": 1, "val/a": 1, "train/.cache": 1, "train/@eaDir": 1})
     for stray in [
         "train/a/._0.png",
         "train/a/notes.txt",
         "train/a/noending",
         "train/a/.thumbnails/0.png",
         "train/b/.ipynb_checkpoints/0-checkpoint.png",
-        "train/notes/readme.md",
         "train/top.png",
     ]:
         (root / stray).parent.mkdir(exist_ok=True)

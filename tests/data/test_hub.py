@@ -174,6 +174,23 @@ def test_an_invalid_dataset_is_an_error(splits: dict[str, datasets.Dataset], mes
         read(tmp_path / "animals")
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"), [("string", ["dog", "cat", "owl"]), ("int64", [10, 2, 30]), ("string", ["10", "2", "30"])]
+)
+def test_a_plain_column_has_the_labels(kind: str, values: list[Any], tmp_path: Path) -> None:
+    def plain(count: int, first: int) -> datasets.Dataset:
+        labels = [values[number % 3] for number in range(first, first + count)]
+        split = table(count, first).remove_columns("animal")
+        return split.add_column("label", labels, feature=datasets.Value(kind))
+
+    to_disk({"train": plain(30, 0), "test": plain(6, 30)}, tmp_path / "animals")
+    dataset = read(tmp_path / "animals")
+    assert dataset.classes == tuple(str(value) for value in sorted(values))
+    for images, first, count in ((dataset.train, 0, 30), (dataset.val, 30, 6)):
+        names = [dataset.classes[label] for label in images.labels]
+        assert names == [str(values[number % 3]) for number in range(first, first + count)]
+
+
 def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     to_parquet({"train": table(6), "test": table(0)}, tmp_path / "animals")
     with pytest.raises(InputError, match=r"cannot be loaded: .* no data"):

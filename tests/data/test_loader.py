@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from kdaug.data import ArrayImages, EncodedImages
+from kdaug.data import ArrayImages, EncodedImages, loader
 from kdaug.data.crops import CenterCrop, RandomResizedCrop
 from kdaug.data.loader import Batch, BatchKey, UnreadableImages, evaluation_keys, load, prefetch, training_keys
 from kdaug.errors import InputError
@@ -259,6 +259,44 @@ def test_more_unreadable_images_are_an_error_that_names_the_first_three(
         list(batches)
     names = ", ".join(str(images.files[row]) for row in named)
     assert f"first {names}; that is more than data.max_unreadable {allowed / COUNT:g}" in str(error.value)
+
+
+@pytest.mark.parametrize(("count", "limit"), [(4, 1), (20, 2), (100, 3), (299, 3), (500, 5)])
+def test_a_small_set_may_have_a_few_unreadable_images(count: int, limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    unreadable = UnreadableImages(count, 0.01)
+    with caplog.at_level(logging.INFO, "kdaug"):
+        for number in range(limit):
+            unreadable.add(str(number), "damaged")
+    said = f"up to {limit} of {count} images may be unreadable here"
+    assert sum(message.startswith(said) for message in caplog.messages) == (count < 100)
+    with pytest.raises(InputError, match=rf"{limit + 1} of {count} images .* data.max_unreadable 0.01 allows"):
+        unreadable.add("next", "damaged")
+
+
+@pytest.mark.parametrize("failure", ["full", "SIGBUS"])
+def test_full_shared_memory_is_an_input_error(
+    failure: str, photos: EncodedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        if failure == "SIGBUS":
+            os.kill(os.getpid(), signal.SIGBUS)
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", fail)
+    batches = load(photos, training_keys(COUNT, 2, 9, seed=0), CROP, 2, unreadable_images())
+    with pytest.raises(InputError, match=r"--shm-size=1g\), or set data\.workers 0 ") as error:
+        list(batches)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_size_of_parts_changes_no_byte(
+    workers: int, damaged: Callable[..., EncodedImages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = damaged(2, 7)
+    whole = training_batches(images)
+    monkeypatch.setattr(loader, "_PART_BYTES", 3 * 3 * 8 * 8)
+    assert as_bytes(training_batches(images, workers)) == as_bytes(whole)
 
 
 def test_workers_ignore_interrupts(photos: EncodedImages) -> None:

@@ -77,7 +77,8 @@ def test_images_may_have_moved(
     caplog.set_level(logging.INFO, "kdaug")
     moved = shutil.copytree(photos, tmp_path / "moved")
     assert evaluate_run(photos_run, "last", str(moved), "cpu", None).__dict__ == logged_scores(photos_run)[-1]
-    assert caplog.messages == []
+    (message,) = caplog.messages
+    assert message == f"evaluating on 12 images of {moved}: 30 % of each class held out of training (data.val_fraction)"
 
 
 def test_other_images_are_noted(
@@ -87,8 +88,26 @@ def test_other_images_are_noted(
     fewer = shutil.copytree(photos, tmp_path / "fewer")
     (fewer / "a" / "000.png").unlink()
     evaluate_run(photos_run, "last", str(fewer), "cpu", None)
-    (message,) = caplog.messages
-    assert message.startswith("note: the images differ from those")
+    note, evaluated = caplog.messages
+    assert note.startswith("note: the images differ from those")
+    assert evaluated == f"evaluating on 35 images of {fewer}: all its images"
+
+
+def test_a_plain_folder_is_evaluated_whole(photos_run: Path, tmp_path: Path) -> None:
+    """Also one that allows no hold-out split, because a class has one image."""
+    other = write_noise(tmp_path / "other", {"a": 7, "b": 1, "c": 3}, (20, 20))
+    assert evaluate_run(photos_run, "last", str(other), "cpu", None).images == 11
+
+
+def test_the_validation_split_of_another_folder_is_evaluated(photos_run: Path, tmp_path: Path) -> None:
+    for split, count in (("train", 9), ("val", 4)):
+        write_noise(tmp_path / "other" / split, dict.fromkeys("abc", count), (20, 20))
+    assert evaluate_run(photos_run, "last", str(tmp_path / "other"), "cpu", None).images == 12
+
+
+def test_the_folder_of_the_run_by_another_path_is_not_evaluated_whole(photos_run: Path, photos: Path) -> None:
+    again = photos / "a" / ".."
+    assert evaluate_run(photos_run, "last", str(again), "cpu", None).__dict__ == logged_scores(photos_run)[-1]
 
 
 def test_other_classes_are_refused(photos_run: Path, tmp_path: Path) -> None:

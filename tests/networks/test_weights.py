@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ import torch
 from torch import nn
 
 from kdaug.errors import InputError
-from kdaug.networks import NetworkInfo, create_network, load_network, load_state, read_weights, save_weights
+from kdaug.networks import (
+    NetworkInfo,
+    create_network,
+    load_network,
+    load_state,
+    match_names,
+    read_weights,
+    save_weights,
+)
 
 CARD = NetworkInfo("wide_resnet10_1", ("cat", "dög", "<b>"), (0.25,), (0.5,), (28, 30))
 
@@ -68,6 +78,10 @@ def test_a_failed_save_leaves_the_old_file(network: nn.Module, tmp_path: Path, m
     assert path.read_text() == "old"
 
 
+def prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     "wrap",
@@ -78,8 +92,16 @@ def test_a_failed_save_leaves_the_old_file(network: nn.Module, tmp_path: Path, m
         lambda state: {"model_ema": state},
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
         lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: prefixed("_orig_mod.", state),
+        lambda state: prefixed("module._orig_mod.", state),
+        lambda state: {"model": prefixed("_orig_mod.module.", state)},
+        lambda state: {name.replace("stages.", "stages._orig_mod."): tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": state, "args": argparse.Namespace(lr=0.1, model="x", cooldown=None)},
     ],
-    ids=["plain", "state_dict", "model", "model_ema", "module.", "module. in state_dict"],
+    ids=[
+        *("plain", "state_dict", "model", "model_ema", "module.", "module. in state_dict", "compiled"),
+        *("DDP of compiled", "compiled DDP", "compiled stages", "timm's arguments"),
+    ],
 )
 def test_torch_files_of_other_trainers_are_read(
     wrap: Callable[[dict[str, Any]], Any], zipped: bool, network: nn.Module, tmp_path: Path
@@ -88,6 +110,62 @@ def test_torch_files_of_other_trainers_are_read(
     tensors, info = read_weights(tmp_path / "w.pth")
     assert info is None
     assert_same(network.state_dict(), tensors)
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("other", ["state_dict", "model"])
+def test_the_average_of_the_weights_is_preferred(
+    network: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, other: str
+) -> None:
+    last = {name: tensor + 1 for name, tensor in network.state_dict().items()}
+    torch.save({other: last, key: network.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+    with caplog.at_level("INFO"):
+        assert_same(network.state_dict(), read_weights(tmp_path / "w.pth")[0])
+    assert f"w.pth: using {key}, the moving average of the weights" in caplog.text
+    torch.save({other: last, key: None}, tmp_path / "w.pth")
+    assert_same(last, read_weights(tmp_path / "w.pth")[0])
+
+
+def test_the_prefix_of_lightning_is_removed_if_the_network_has_none(network: nn.Module) -> None:
+    state = network.state_dict()
+    assert_same(match_names(network, prefixed("model.", state)), state)
+    wrapper = nn.ModuleDict({"model": network})
+    assert_same(match_names(wrapper, prefixed("model.", state)), wrapper.state_dict())
+    mixed = {**prefixed("model.", state), "criterion.weight": torch.zeros(1)}
+    assert match_names(network, mixed) == mixed
+
+
+def test_safetensors_of_other_trainers_lose_their_prefixes(network: nn.Module, tmp_path: Path) -> None:
+    safetensors.torch.save_file(prefixed("_orig_mod.", network.state_dict()), tmp_path / "w.safetensors")
+    assert_same(network.state_dict(), read_weights(tmp_path / "w.safetensors")[0])
+    twice = {"a": torch.zeros(1), "module.a": torch.ones(1)}
+    safetensors.torch.save_file(twice, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"differ only in the prefix module. or _orig_mod."):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_a_whole_pickled_network_is_refused(network: nn.Module, tmp_path: Path) -> None:
+    torch.save(network, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"save its weights alone: torch.save\(network.state_dict\(\), PATH\)"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_arguments_are_stored_with_the_weights(tmp_path: Path) -> None:
+    arguments = {"img_size": 16, "patch_size": 8, "depth": 1, "qkv_bias": False}
+    network = create_network("vit_tiny_patch16_224", 3, 3, arguments=arguments)
+    info = NetworkInfo("vit_tiny_patch16_224", ("a", "b", "c"), (0.5,) * 3, (0.5,) * 3, (16, 16), arguments)
+    save_weights(network.state_dict(), info, tmp_path / "w.safetensors")
+    restored, read = load_network(tmp_path / "w.safetensors")
+    assert read == info
+    assert_same(network.state_dict(), restored.state_dict())
+    assert restored(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "cache_dir", "pretrained_strict"])
+def test_arguments_in_a_file_cannot_make_timm_read_files(network: nn.Module, tmp_path: Path, argument: str) -> None:
+    save_weights(network.state_dict(), replace(CARD, arguments={argument: "evil.pth"}), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=f"{argument} is not an argument of a network, but of timm's loading"):
+        load_network(tmp_path / "w.safetensors")
 
 
 def test_the_format_is_recognized_by_content_not_by_name(network: nn.Module, tmp_path: Path) -> None:

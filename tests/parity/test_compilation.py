@@ -52,6 +52,15 @@ def test_compilation_is_logged_once_and_cached(tmp_path: Path) -> None:
     assert files == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")}
 
 
+@pytest.mark.parametrize(("images", "most", "used"), [(64, 8, 1), (300, 8, 3), (300, 2, 2), (2, 8, 1)])
+def test_a_thread_gets_at_least_256_kib(images: int, most: int, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = list[int]()
+    make_pool = dispatch._thread_pool
+    monkeypatch.setattr(dispatch, "_thread_pool", lambda threads: pools.append(threads) or make_pool(threads))
+    kdaug.apply(np.zeros((images, 32, 32, 3), np.uint8), kdaug.plan_of([[]] * images, (32, 32)), most)
+    assert pools == [used - 1] * (used - 1)
+
+
 def test_apply_compiles_once_per_set_of_filters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within `announce_compilation`, and for the filters of the plan only."""
     announced = []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pillow_views import view_of
 
 import kdaug
+from kdaug.views.kernels import dispatch
 from kdaug.views.ops import CODES, INTEGER_OPS, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
@@ -140,7 +141,8 @@ def test_an_image_cropped_to_size_0_becomes_the_fill() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 100])
-def test_threads_and_batch_split_do_not_change_a_byte(threads: int) -> None:
+def test_threads_and_batch_split_do_not_change_a_byte(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_MIN_CHUNK_BYTES", 1)  # otherwise so few bytes get one thread
     images = noise(0, 37, 20, 24, 3)
     plan = kdaug.create_policy("randaugment-n3-m9@tf-efficientnet").plan(1, 2, np.arange(37), (20, 24))
     batch = kdaug.apply(images, plan, threads)

@@ -20,8 +20,15 @@ from support.recipes import with_settings
 from support.runs import folder_content
 
 from kdaug import InputError
-from kdaug.config import Recipe, read_recipe, to_dict
-from kdaug.runs import RunDirectory, read_metrics, recipe_differences, recipe_fingerprint, record_environment
+from kdaug.config import Recipe, ResolvedRun, read_recipe, to_dict
+from kdaug.runs import (
+    RunDirectory,
+    keep_threads,
+    read_metrics,
+    recipe_differences,
+    recipe_fingerprint,
+    record_environment,
+)
 from kdaug.training import train
 from kdaug.training.resolve import resolve
 
@@ -216,3 +223,14 @@ def test_damaged_lines_before_the_last_are_refused(tmp_path: Path, damage: bytes
         read_metrics(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([line, damage]))
     assert len(read_metrics(tmp_path)) == 1
+
+
+def test_a_resumed_run_keeps_its_threads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, settings = RunDirectory(tmp_path), ResolvedRun(dir=str(tmp_path))
+    assert keep_threads(settings, run) == settings
+    record_environment(run, {**ENVIRONMENT, "threads": 10_000}, 0)
+    assert keep_threads(dataclasses.replace(settings, threads=2), run).threads == 2
+    assert caplog.messages == []
+    assert keep_threads(settings, run).threads == 10_000
+    (warning,) = caplog.messages
+    assert warning.startswith("the run began with 10000 threads and keeps them, but there are ")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -74,6 +77,51 @@ def test_locking_waits_for_another_process_that_asks(tmp_path: Path, monkeypatch
         assert not is_locked(tmp_path), "two processes may ask at the same time"
         monkeypatch.setattr(time, "sleep", lambda _: release())
         lock_directory(tmp_path, "trained").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_without_locks_it_goes_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """NFS without lockd, Lustre without flock, FUSE. A file that another process may be writing stays."""
+    (tmp_path / "last.safetensors.77.part").touch()
+    answer_locks_with(number, monkeypatch)
+    lock_directory(tmp_path, "trained").close()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"the file system of {tmp_path} has no locks ({os.strerror(number)})" in record.message
+    assert (tmp_path / "last.safetensors.77.part").exists()
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EACCES])
+def test_both_answers_of_posix_mean_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    lock_directory(tmp_path, "trained").close()
+    answer_locks_with(number, monkeypatch)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert is_locked(tmp_path)
+    with pytest.raises(InputError, match="is being trained by another process"):
+        lock_directory(tmp_path, "trained")
+
+
+def answer_locks_with(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+
+
+def test_a_system_without_fcntl_is_told_so_in_one_line() -> None:
+    """Windows."""
+    program = (
+        "import sys; sys.modules['fcntl'] = None\nfrom kdaug.cli.main import main; sys.exit(main(['train', 'demo']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "kdaug: Windows is not supported yet: kdaug locks run directories with fcntl, which only Unix has; "
+        "use WSL 2 or Linux\n"
+    )
 
 
 def test_locking_removes_partial_files_of_a_killed_process(tmp_path: Path) -> None:

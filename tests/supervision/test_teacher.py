@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,8 @@ def network() -> nn.Module:
 
 def load(source: str, data: Dataset | None = None, **settings: object) -> Teacher:
     recipe = config.check(config.Recipe(teacher=config.Teacher(**settings)))
-    return load_teacher(recipe.teacher, source, data or dataset(), NAME)
+    assumed = config.teacher_network(replace(recipe, student=config.Network(NAME)))
+    return load_teacher(recipe.teacher, source, data or dataset(), assumed)
 
 
 def expected_logits(
@@ -133,9 +135,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """Replaces timm's published weights by random ones. Returns the arguments of each call that creates a network."""
     calls = []
 
-    def create(name: str, classes: int, channels: int, pretrained: bool = False) -> nn.Module:
+    def create(name: str, classes: int, channels: int, pretrained: bool = False, arguments: object = {}) -> nn.Module:
         calls.append((name, classes, channels, pretrained))
-        return create_network(name, classes, channels)
+        return create_network(name, classes, channels, arguments=arguments)
 
     monkeypatch.setattr(teacher_module, "create_network", create)
     return calls

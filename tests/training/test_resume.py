@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from kdaug import InputError
 from kdaug.config import Recipe, read_recipe
 from kdaug.training import Interrupted, evaluation, train
+from kdaug.training import context as context_module
 from kdaug.training import run as run_module
 from kdaug.training.batches import ViewBatch
 
@@ -107,7 +109,7 @@ def test_a_run_stopped_while_training_its_teacher_finishes_both(tiny_recipe: Tin
     assert weight_bytes(resumed) == weight_bytes(train(other).directory)
 
 
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_ctrl_c_while_the_teacher_is_trained_stops_at_once(
     tiny_recipe: TinyRecipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], first: signal.Signals
 ) -> None:
@@ -289,3 +291,18 @@ def test_an_edited_recipe_is_refused(tiny_recipe: TinyRecipe) -> None:
     recipe = read_recipe(stopped / "recipe.yaml")
     with pytest.raises(InputError, match=r"recipe.yaml has changed since the run began"):
         train(replace(recipe, run=replace(recipe.run, resume=True)))
+
+
+def test_a_run_resumed_on_fewer_cores_keeps_its_threads(
+    tiny_recipe: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one thread the sums of a convolution's gradient would be rounded in another order."""
+    settings = {"student.name": "small_convnet", "run.threads": None, "run.resume": True}
+    monkeypatch.setattr(context_module, "available_cores", lambda: 3)
+    uninterrupted = train(tiny_recipe({**settings, "run.dir": str(tmp_path / "uninterrupted")})).directory
+    train_until(tiny_recipe(settings), step=5)
+    monkeypatch.setattr(context_module, "available_cores", lambda: 1)
+    resumed = train(tiny_recipe(settings)).directory
+    assert_same_run(resumed, uninterrupted)
+    environment = json.loads((resumed / "environment.json").read_text())
+    assert (environment["threads"], environment.get("resumed")) == (3, None)

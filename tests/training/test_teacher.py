@@ -16,11 +16,12 @@ from support.recipes import with_settings
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdaug import InputError
-from kdaug.config import Recipe, read_recipe
+from kdaug.config import Recipe, derive_teacher_recipe, read_recipe
 from kdaug.supervision import Teacher
 from kdaug.training import teacher as teacher_module
 from kdaug.training import train
 from kdaug.training.evaluation import Scores
+from kdaug.training.resolve import teacher_run_name
 
 TinyRecipe = Callable[..., Recipe]
 
@@ -43,6 +44,17 @@ def test_a_trained_teacher_has_no_clean_epochs(tiny_recipe: TinyRecipe) -> None:
     run = train(tiny_recipe(settings)).directory
     (teacher,) = (run.parent / "teachers").iterdir()
     assert read_recipe(teacher / "recipe.yaml").optimization.clean_epochs == 0
+
+
+def test_a_trained_teacher_has_its_own_label_smoothing(tiny_recipe: TinyRecipe) -> None:
+    """Off by default, whatever the student's is. Its run has another name only if it is set."""
+    plain, smoothed = tiny_recipe({"teacher.source": "train"}), {"teacher.source": "train"}
+    assert derive_teacher_recipe(tiny_recipe(smoothed | {"supervision.label_smoothing": 0.2})) == derive_teacher_recipe(
+        plain
+    )
+    own = tiny_recipe(smoothed | {"teacher.label_smoothing": 0.1})
+    assert derive_teacher_recipe(own).supervision.label_smoothing == 0.1
+    assert teacher_run_name(own) != teacher_run_name(plain)
 
 
 @pytest.mark.parametrize(("error", "warns"), [(80.5, False), (81.5, True)])

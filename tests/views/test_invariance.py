@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from kdaug import apply, create_policy
+from kdaug.views.kernels import dispatch
 from kdaug.views.policies.spec import SPEC_DESCRIPTIONS
 
 COUNT, SIZE, SEED, EPOCH = 23, (14, 17), 5, 61
@@ -25,7 +26,8 @@ def views(spec: str, indices: np.ndarray, threads: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_threads_batches_and_ranks_do_not_change_a_byte(spec: str) -> None:
+def test_threads_batches_and_ranks_do_not_change_a_byte(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_MIN_CHUNK_BYTES", 1)  # otherwise so few bytes get one thread
     everything = np.arange(COUNT)
     expected = views(spec, everything)
     for threads in (2, 3, 50):

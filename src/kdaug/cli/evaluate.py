@@ -17,6 +17,8 @@ from kdaug.errors import InputError
 class Arguments:
     """Evaluate the weights of a run on its validation images, or timm's pretrained weights on your own images.
 
+    With data.root of other images, their validation split is evaluated, or all of them if they have none.
+
     kdaug eval runs/a
     kdaug eval timm:tf_efficientnet_b0.aa_in1k --data.root imagenet
     """

@@ -6,10 +6,14 @@ import contextlib
 import inspect
 import io
 import re
+import typing
 from typing import Any, TypeVar
 
 import tyro
+import yaml
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from kdaug.config import parse_plain_yaml
 from kdaug.errors import InputError
 
 T = TypeVar("T")
@@ -25,13 +29,57 @@ def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> 
     options = {"description": re.sub(r"^(?=kdaug )", "  ", inspect.getdoc(kind) or "", flags=re.MULTILINE), **options}
     arguments = [re.sub(r"^--no-([\w-]+)\.", r"--\1.no-", argument) for argument in arguments]  # as tyro names them
     try:
-        with contextlib.redirect_stderr(stderr):
+        with contextlib.redirect_stderr(stderr), _REGISTRY:
             parsed: T = tyro.cli(kind, args=arguments, prog=program, config=(tyro.conf.AvoidSubcommands,), **options)
             return parsed
     except SystemExit as stop:
         if not stop.code:
             raise
         raise InputError(f"{_first_error(stderr.getvalue())} ({program} --help lists all settings)") from None
+
+
+def _assignments(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Any]] | None:
+    """A dict as KEY=VALUE words, with values as in YAML; none of them: the empty dict."""
+    if typing.get_origin(info.type) is not dict:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[KEY=VALUE ...]",
+        instance_from_str=_parse_assignments,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda values: [f"{key}={_scalar_text(value)}" for key, value in values.items()],
+    )
+
+
+def _parse_assignments(words: list[str]) -> dict[str, Any]:
+    """Raises ValueError, which tyro reports, for a word that is not KEY=VALUE or whose value is not a scalar."""
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{word!r} must be KEY=VALUE")
+        if key in values:
+            raise ValueError(f"{key} is given twice")
+        values[key] = _parse_scalar(text)
+    return values
+
+
+def _scalar_text(value: int | float | str | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _parse_scalar(text: str) -> int | float | str | bool:
+    try:
+        value = parse_plain_yaml(text) if text else text
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, int | float | str):
+        raise ValueError(f"{text} must be a number, text, true or false")
+    return value
+
+
+_REGISTRY = ConstructorRegistry()
+_REGISTRY.primitive_rule(_assignments)
 
 
 def _first_error(box: str) -> str:

@@ -108,6 +108,8 @@ def _print_table(console: Console, part: PolicyDescription, size: tuple[int, int
         f"space {space.name} on {size[0]} x {size[1]} pixels; fill {fill}, {' or '.join(space.resample)}{chance}",
         markup=False,
     )
+    if part.summary:
+        console.print(part.summary, markup=False)
     table = Table(Column("op", no_wrap=True), *(f"at {level:g}" for level in part.levels))
     for op, row in zip(part.ops, part.table, strict=True):
         table.add_row(op, *map(Text, row))

@@ -50,7 +50,7 @@ def create_workers(options: WorkerOptions, small_networks: bool) -> Workers:
 
 
 def with_job_threads(recipe: Recipe, options: WorkerOptions) -> Recipe:
-    """With ray, sets run.threads, if it is None, to the cores of a job minus one, which makes the views."""
+    """With ray, sets run.threads, if it is None, to the cores of a job."""
     if options.on != "ray" or recipe.run.threads is not None:
         return recipe
-    return replace(recipe, run=replace(recipe.run, threads=max(1, options.cpus - 1)))
+    return replace(recipe, run=replace(recipe.run, threads=options.cpus))

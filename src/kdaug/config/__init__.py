@@ -18,7 +18,7 @@ from kdaug.config.recipe import (
     WeightSchedule,
 )
 from kdaug.config.resolved import ResolvedRecipe, ResolvedRun, ResolvedViews
-from kdaug.config.teacher_recipe import derive_teacher_recipe
+from kdaug.config.teacher_recipe import derive_teacher_recipe, teacher_network
 from kdaug.config.yaml_io import (
     describe_value,
     from_yaml,
@@ -55,6 +55,7 @@ __all__ = [
     "from_yaml",
     "parse_plain_yaml",
     "read_recipe",
+    "teacher_network",
     "to_dict",
     "to_yaml",
     "with_settings",

@@ -66,13 +66,23 @@ def _check_value(name: str, value: Any, annotation: Any) -> None:
     kind, limits, _ = _parse_annotation(annotation)
     if value is None:
         return
-    if typing.get_origin(kind) is tuple:
+    if typing.get_origin(kind) is dict:
+        _check_arguments(name, value)
+    elif typing.get_origin(kind) is tuple:
         for i, item in enumerate(value):
             _check_value(f"{name}[{i}]", item, typing.get_args(kind)[0])
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{name} is {value}, but must be a finite number")
     elif not all(_limit(limit)[0](value) for limit in limits):
         raise InputError(f"{name} is {value!r}, but must be {describe_range(annotation)}")
+
+
+def _check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
+    for argument, value in arguments.items():
+        if not argument.isidentifier():
+            raise InputError(f"{name} has {argument!r}, which is not the name of an argument")
+        if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
+            raise InputError(f"{name}.{argument} is {value!r}, but must be a number, text, true or false")
 
 
 def _parse_annotation(annotation: Any) -> tuple[Any, tuple[Any, ...], bool]:
@@ -107,7 +117,10 @@ def _check_teacher(t: Teacher) -> None:
     kind, colon, _ = t.source.partition(":")
     users = {
         "network": ("train", "file:"),
-        **dict.fromkeys(("policy", "cutout", "epochs", "learning_rate", "weight_decay", "seed"), ("train",)),
+        **dict.fromkeys(
+            ("policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"), ("train",)
+        ),
+        "arguments": ("train", "file:", "timm:"),
         **dict.fromkeys(("mean", "std"), ("file:",)),
     }
     if t.source != "none":

@@ -25,6 +25,8 @@ Seed = Annotated[int, Ge(0), Lt(1 << 63)]
 MixingAlpha = Annotated[float, Ge(0), Le(100)]
 PixelDistance = Annotated[float, Gt(0), Le(255)]
 Directory = Annotated[str, MinLen(1)]
+NetworkArguments = dict[str, int | float | str | bool]
+"""Arguments of a network by name. Not part of a settings class's hash, as dicts have none."""
 
 Crop = Literal["none", "pad", "random-resized"]
 Reading = Literal["as-written", "renormalized", "grouped"]
@@ -119,6 +121,8 @@ class Network:
     """Dropout rate before the classifier, if the network supports it."""
     batch_norm_momentum: FractionAbove0 | None = None
     """Batch-norm momentum as torch defines it (1 - TensorFlow's decay); None: the network's default."""
+    arguments: NetworkArguments = field(default_factory=dict, hash=False)
+    """Further arguments of the network, for timm.create_model, such as img_size=64 patch_size=8."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,9 @@ class Teacher:
     """For train: learning rate of the teacher; None: as the student."""
     weight_decay: NonNegative | None = None
     """For train: weight decay of the teacher; None: as the student."""
+    label_smoothing: FractionBelow1 = 0.0
+    """For train: label smoothing of the teacher. It costs the student accuracy (arXiv 1906.02629), so it is not the
+    student's."""
     seed: Seed = 0
     """For train: run.seed of the teacher, so that students with different seeds share one teacher."""
     mean: tuple[float, ...] | None = None
@@ -149,6 +156,9 @@ class Teacher:
     """Per-channel standard deviation that goes with mean; give both or neither."""
     image_size: Side | None = None
     """Side in pixels that views are resized to for the teacher; None: as in the run or file, else the views' size."""
+    arguments: NetworkArguments = field(default_factory=dict, hash=False)
+    """For train, file:PATH or timm:NAME: arguments of its network (see student.arguments); for train and file:PATH
+    without teacher.network, empty: the student's."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +279,8 @@ class Run:
     """Largest micro-batch: images per forward pass of a process. If its part of global_batch is larger, gradients are
     accumulated. None: no limit."""
     threads: Annotated[int, Ge(1), Le(MAX_PROCESSES)] | None = None
-    """CPU threads of torch; None: all cores but one, which makes the views. Too many slow training down a lot."""
+    """CPU threads of torch; None: as many as there are cores, divided among the processes
+    that train together. A resumed run keeps its number, because another one changes the last bits."""
     evaluate_every: Count = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_minutes: NonNegative = 5.0

@@ -7,6 +7,17 @@ from dataclasses import replace
 from kdaug.config.recipe import Network, Recipe, Run, Supervision, Views
 
 
+def teacher_network(recipe: Recipe) -> Network:
+    """The network of a teacher that is trained, or loaded from a weight file that does not name its network.
+
+    Without teacher.network it is the student's, with teacher.arguments in place of the student's unless empty.
+    """
+    teacher = recipe.teacher
+    if teacher.network:
+        return Network(teacher.network, arguments=teacher.arguments)
+    return replace(recipe.student, arguments=teacher.arguments or recipe.student.arguments)
+
+
 def derive_teacher_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the teacher that `recipe` trains: the settings in `teacher`, all others as the student's.
 
@@ -18,8 +29,8 @@ def derive_teacher_recipe(recipe: Recipe) -> Recipe:
     return Recipe(
         data=recipe.data,
         views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
-        student=Network(teacher.network) if teacher.network else recipe.student,
-        supervision=Supervision(label_smoothing=recipe.supervision.label_smoothing),
+        student=teacher_network(recipe),
+        supervision=Supervision(label_smoothing=teacher.label_smoothing),
         optimization=replace(
             optimization,
             epochs=teacher.epochs or optimization.epochs,

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 import yaml
 
 from kdaug.config.checks import check
-from kdaug.config.recipe import Recipe
+from kdaug.config.recipe import NetworkArguments, Recipe
 from kdaug.errors import InputError, did_you_mean
 
 
@@ -163,6 +163,10 @@ def _convert(wanted: Any, value: Any, name: str, where: str) -> Any:
         if origin is tuple and isinstance(value, list | tuple):
             kind = typing.get_args(option)[0]
             return tuple(_convert(kind, item, f"{name}[{i}]", where) for i, item in enumerate(value))
+        if origin is dict and isinstance(value, dict):
+            kind = typing.get_args(option)[1]
+            return {_convert(str, key, f"a key of {name}", where): _convert(kind, item, f"{name}.{key}", where)
+                    for key, item in value.items()}  # fmt: skip
         if isinstance(option, type) and type(value) is option and option is not float:
             return value
     first = options[0]
@@ -185,6 +189,6 @@ def _choices(known: list[str]) -> str:
 def _describe_type(options: tuple[Any, ...]) -> str:
     names = {
         int: "a whole number", float: "a finite number", str: "text", bool: "true or false", type(None): "null",
-        tuple[float, ...]: "a list of numbers",
+        tuple[float, ...]: "a list of numbers", NetworkArguments: "a mapping of names to values",
     }  # fmt: skip
     return " or ".join(names.get(option, "a list of names") for option in options)

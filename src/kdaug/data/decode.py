@@ -1,21 +1,41 @@
-"""Decodes an image file to a uint8 array, with Pillow."""
+"""Decodes an image file to a uint8 array, with Pillow and, where its pixels are the same, with simplejpeg."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
+import os
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kdaug.data.crops import Box, ImageCrop
+from kdaug.data.formats import readable_extensions
 from kdaug.data.images import ImageFile
+from kdaug.data.jpeg import decode_jpeg
 from kdaug.errors import one_line
 
+_logger = logging.getLogger(__name__)
 _MIN_OVERSAMPLING = 2
 """A JPEG is decoded at reduced size only if each output pixel is still made from so many decoded ones per direction."""
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation, what makes an image upright."""
+RangeNotes = dict[tuple[str, str], str]
+"""Messages about value ranges, by file ending and Pillow mode."""
+_notes: RangeNotes = {}
+_noted: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
 class UnreadableImage(Exception):
@@ -25,22 +45,29 @@ class UnreadableImage(Exception):
 def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArray[np.uint8]:
     """Decodes an image and resizes its crop (bicubic): RGB, uint8 [size,size,3] with size = crop.size.
 
-    epoch, index: passed on to `crop.box`; index is the image's sample ID. The EXIF orientation is applied first. All
-    modes that Pillow reads become RGB: gray is repeated, 16-bit and 32-bit integers keep the high byte of 16, floats
-    are clipped to 0..255, transparency is dropped. A JPEG whose crop is at least four times `size` is decoded at 1/2,
-    1/4 or 1/8 of its sides, as libjpeg can, so that the crop still has twice `size`; this changes pixels of photographs
-    by about 1 of 255. Raises UnreadableImage for a file that is damaged, not an image, or beyond Pillow's size limit.
+    epoch, index: passed on to `crop.box`; index is the image's sample ID. The EXIF orientation is applied first; EXIF
+    data that cannot be read is ignored. All modes that Pillow reads become RGB, see `as_rgb`; transparency is dropped.
+    A JPEG whose crop is at least four times `size` is decoded at 1/2, 1/4 or 1/8 of its sides, as libjpeg can, so that
+    the crop still has twice `size`; this changes pixels of photographs by about 1 of 255. HEIC files need pillow-heif.
+    Raises UnreadableImage for a file that is damaged, not an image, or beyond Pillow's size limit.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(encoded.read_bytes())) as file:
-            if file.format == "TIFF":
-                file.load()  # Pillow applies the orientation of a TIFF when it loads it; its size changes then
-            orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+        content = encoded.read_bytes()
+        if content[4:8] == b"ftyp":
+            readable_extensions()  # registers the plugins for HEIC and AVIF
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as file:
+            if file.format != "JPEG":
+                file.load()  # a TIFF gets its upright size, and a PNG may have its EXIF data after the pixels
+            orientation = orientation_of(file)
             width, height = (file.height, file.width) if orientation in (5, 6, 7, 8) else file.size
             box = crop.box(epoch, index, width, height)
             _reduce_jpeg(file, box, crop.size)
-            file.load()
-            image = as_rgb(file if orientation == 1 else ImageOps.exif_transpose(file))
+            image = decode_jpeg(file, content)
+            if image is None:
+                file.load()
+                _note_range(encoded, file)
+                image = file
+            image = as_rgb(image if orientation == 1 else image.transpose(_TRANSPOSE[orientation]))
     except Exception as error:  # Pillow's decoders raise exceptions of any type for damaged files
         raise UnreadableImage(_reason(error)) from None
     reduction = round(width / image.width)
@@ -51,6 +78,15 @@ def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArr
     left, top, right, bottom = (edge / reduction for edge in box)
     reduced_box = (left + x, top + y, right + x, bottom + y)
     return np.asarray(image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=reduced_box))
+
+
+def orientation_of(file: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; 1 if it has none, or none that can be read."""
+    try:
+        value = file.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises exceptions of any type for damaged EXIF data
+        return 1
+    return next((orientation for orientation in _TRANSPOSE if value == orientation), 1)
 
 
 def _reason(error: Exception) -> str:
@@ -71,8 +107,54 @@ def _reduce_jpeg(file: Image.Image, box: Box, size: int) -> None:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB. Integer gray is read as 16-bit and keeps the high byte; float gray is clipped to 0..255."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64) >> 8
+    """`image` in mode RGB.
+
+    Integer gray is read as 16-bit and keeps the high byte, unless no value is above 255: then values are kept. Float
+    gray is clipped to 0..255 and truncated, unless all values are within 0..1: then they are multiplied by 255 and
+    rounded. NaN becomes 0.
+    """
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image), posinf=np.inf, neginf=-np.inf)
+        scaled = np.rint(values * 255) if _narrow_range(image) else values
+        image = Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+    elif image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64) >> (0 if _narrow_range(image) else 8)
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _narrow_range(image: Image.Image) -> str:
+    """0..1 if that holds all values of a float image, 0..255 if that holds those of an integer one; else empty.
+
+    Images whose largest value is 0 or less have the usual range. NaN is ignored.
+    """
+    if image.mode == "F":
+        values = np.asarray(image)
+        return "0..1" if 0 < np.fmax.reduce(values, None) <= 1 and np.fmin.reduce(values, None) >= 0 else ""
+    return "0..255" if image.mode.startswith("I") and 0 < np.asarray(image).max() <= 255 else ""
+
+
+def _note_range(encoded: ImageFile, image: Image.Image) -> None:
+    """Notes, once per file ending and mode, that `image` does not use the range of its mode."""
+    key = os.path.splitext(str(encoded))[1].lower() or str(image.format), image.mode
+    if key not in _noted and (values := _narrow_range(image)):
+        _noted.add(key)
+        usual = "0..255" if image.mode == "F" else "0..65535"
+        _notes[key] = (
+            f"{key[0]} images of mode {key[1]} whose values are all in {values} are read as {values}, not {usual}"
+        )
+
+
+def take_range_notes() -> RangeNotes:
+    """The notes since the last call in this process: which images had values in another range than usual."""
+    taken = dict(_notes)
+    _notes.clear()
+    return taken
+
+
+def log_range_notes(notes: RangeNotes) -> None:
+    """Logs those of `notes`, from any process, whose ending and mode this process has not logged yet."""
+    for key, message in notes.items():
+        if key not in _logged:
+            _logged.add(key)
+            _logger.warning("%s", message)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdaug.data.formats import ending, is_image, is_system_file, is_system_folder, readable_extensions
 from kdaug.storage import cache_path, read_cache, write_cache
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .tga .ico".split()
-)
-_CACHE_VERSION = "2"
+_CACHE_VERSION = "3"
+_RUN_FILES = frozenset(("recipe.yaml", "metrics.jsonl"))
+"""A folder that has both holds runs of kdaug, not images of a class."""
 _MIN_FILES_TO_CACHE = 1_000
 """The index of a folder with fewer images is not cached: a scan is fast."""
 _SETTLE_SECONDS = 2.0
@@ -62,13 +63,18 @@ class FolderIndex:
     """The classes (sub-folders with images, sorted by name) of a folder, and the images of each class, sorted by path.
 
     counts: number of images of each class. names: the image paths relative to the folder, separated by zero bytes.
-    mtimes: modification time (ns) of each folder that was scanned, by its path relative to the folder.
+    mtimes: modification time (ns) of each folder that was scanned, by its path relative to the folder. empty: the
+    sub-folders without images, each with the number of its files by ending. passed_over: the number of files that are
+    not images by ending, in the classes. loose: the number of images that are directly in the folder, in no class.
     """
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
     names: bytes
     mtimes: dict[str, int]
+    empty: dict[str, dict[str, int]]
+    passed_over: dict[str, int]
+    loose: int
 
     def paths(self, folder: Path) -> FilePaths:
         """The image paths, sorted by class. folder: the current path of the indexed folder."""
@@ -89,48 +95,113 @@ def load_index(folder: Path) -> FolderIndex:
     index = scan_folder(folder)
     settled = max(index.mtimes.values()) < scan_start - _SETTLE_SECONDS * 1e9
     if sum(index.counts) >= _MIN_FILES_TO_CACHE and settled:
-        header = json.dumps({"classes": index.classes, "counts": index.counts, "mtimes": index.mtimes})
-        arrays = {"header": np.array(header), "names": np.frombuffer(index.names, np.uint8)}
-        write_cache(cache_file, _CACHE_VERSION, arrays)
+        header = {name: value for name, value in asdict(index).items() if name != "names"}
+        arrays = {"header": np.array(json.dumps(header)), "names": np.frombuffer(index.names, np.uint8)}
+        write_cache(cache_file, _cache_state(), arrays)
     return index
 
 
-def _read_cached_index(folder: Path, cache_file: Path) -> FolderIndex | None:
+def _cache_state() -> str:
+    """What a cached index depends on beside the folder: a Pillow plugin makes more files readable."""
+    return " ".join((_CACHE_VERSION, *sorted(readable_extensions())))
+
+
+def _read_cached_index(folder: Path, cache_file: Path | None) -> FolderIndex | None:
     """The cached index; None if there is none, or if one of its folders has gone or was modified."""
-    arrays = read_cache(cache_file, _CACHE_VERSION)
+    arrays = read_cache(cache_file, _cache_state())
     if arrays is None:
         return None
     header = json.loads(str(arrays["header"]))
-    mtimes = header["mtimes"]
     try:
-        if any(os.stat(folder / path).st_mtime_ns != mtime for path, mtime in mtimes.items()):
+        if any(os.stat(folder / path).st_mtime_ns != mtime for path, mtime in header["mtimes"].items()):
             return None
     except OSError:
         return None
-    return FolderIndex(tuple(header["classes"]), tuple(header["counts"]), arrays["names"].tobytes(), mtimes)
+    classes, counts = tuple(header.pop("classes")), tuple(header.pop("counts"))
+    return FolderIndex(classes, counts, arrays["names"].tobytes(), **header)
+
+
+class _ClassFiles:
+    """Accepts the images of a class folder, and counts its other files by ending."""
+
+    def __init__(self) -> None:
+        self.others, self._run_files = Counter[str](), set[str]()
+
+    def accept(self, name: str) -> bool:
+        if is_image(name):
+            return True
+        if not is_system_file(name):
+            self.others[ending(name)] += 1
+        self._run_files |= _RUN_FILES & {name}
+        return False
+
+    @property
+    def has_runs(self) -> bool:
+        return self._run_files == _RUN_FILES
 
 
 def scan_folder(folder: Path) -> FolderIndex:
     """Scans `folder` recursively and follows links, but enters no folder twice and none that contains `folder`."""
     classes, counts, names = [], [], list[bytes]()
+    empty, passed_over = dict[str, dict[str, int]](), Counter[str]()
     mtimes = {"": folder.stat().st_mtime_ns}
-    prefix_length = len(os.path.join(folder, ""))
+    prefix_length = len(str(folder / "x")) - 1  # of the paths below `folder`: that of "." is empty
 
     def record_mtime(path: str) -> None:
         mtimes[path[prefix_length:]] = os.stat(path).st_mtime_ns
 
     for class_folder in subfolders(folder):
-        paths = sorted(files_under(class_folder, is_image, record_mtime))
-        if paths:
-            classes.append(class_folder.name)
-            counts.append(len(paths))
-            names += (os.fsencode(path[prefix_length:]) for path in paths)
-    return FolderIndex(tuple(classes), tuple(counts), b"\0".join(names), mtimes)
+        files = _ClassFiles()
+        paths = sorted(files_under(class_folder, files.accept, record_mtime))
+        if files.has_runs:
+            continue
+        if not paths:
+            if not _contains(class_folder, folder):
+                empty[class_folder.name] = dict(files.others)
+            continue
+        classes.append(class_folder.name)
+        counts.append(len(paths))
+        names += (os.fsencode(path[prefix_length:]) for path in paths)
+        passed_over += files.others
+    loose = count_loose_images(folder)
+    return FolderIndex(tuple(classes), tuple(counts), b"\0".join(names), mtimes, empty, dict(passed_over), loose)
+
+
+def _contains(link: Path, folder: Path) -> bool:
+    """Whether the sub-folder `link` of `folder` is a link to it or to a folder that contains it."""
+    target, real_folder = os.path.realpath(link), os.path.realpath(folder)
+    return os.path.commonpath((target, real_folder)) == target
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in `folder`, sorted by name, without hidden ones (.git, .ipynb_checkpoints)."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    """The folders in `folder`, sorted by name, without hidden ones (.git) and those of the system (@eaDir)."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not is_system_folder(entry.name) and _is_folder(entry)]
+    return sorted(folder / name for name in names)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one. A circular link is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def count_loose_images(folder: Path) -> int:
+    """The number of images directly in `folder`, which belong to no class."""
+    with os.scandir(folder) as entries:
+        return sum(is_image(entry.name) and not _is_folder(entry) for entry in entries)
+
+
+def count_images(folder: Path) -> int:
+    """The number of images in `folder` and below."""
+    return sum(1 for _ in files_under(folder, is_image))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in `folder` or below."""
+    return next(files_under(folder, is_image), None) is not None
 
 
 def files_under(
@@ -153,18 +224,8 @@ def files_under(
             on_folder(path)
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    pending += [] if is_hidden(entry.name) else [entry.path]
+                if _is_folder(entry):
+                    pending += [] if is_system_folder(entry.name) else [entry.path]
                 # a broken link is yielded too, so that it is reported as an unreadable image
                 elif accept(entry.name) and (entry.is_file() or entry.is_symlink()):
                     yield entry.path
-
-
-def is_image(name: str) -> bool:
-    """Whether a file name is that of an image."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith(".")
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name starts with a dot. One that starts with two dots is not hidden: a class may have it."""
-    return name.startswith(".") and not name.startswith("..")

@@ -3,87 +3,132 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kdaug import config
-from kdaug.data.folder_index import FilePaths, files_under, is_image, load_index, subfolders
+from kdaug.data.folder_index import FilePaths, FolderIndex, has_images, load_index, subfolders
+from kdaug.data.formats import describe_endings
 from kdaug.data.images import (
-    TRAIN_NAMES,
-    VAL_NAMES,
     Dataset,
     EncodedImages,
     Labels,
+    describe_hold_out,
     digest,
     encoded_dataset,
     split_off_validation,
 )
+from kdaug.data.split_folders import find_splits
 from kdaug.errors import InputError
 
 _Split = tuple[FilePaths, Labels]
 
 
-def load_folder(settings: config.Data) -> Dataset:
-    """The dataset in folder `settings.root`: train/ and val/ (or training/, valid/, validation/, test/),
-    or the class folders directly.
+@dataclass(frozen=True)
+class _Splits:
+    """The splits of an image folder. val_source, passed_over: as in `Dataset`."""
 
-    A train/ folder without sub-folders of images is a class like any other. Without a split, `settings.val_fraction` of
-    each class is held out for validation, always the same images. Raises InputError if a folder is missing, empty or
-    unreadable, if there is only one class, if there is a val/ but no train/, or if val/ has a class that train/ lacks.
+    classes: tuple[str, ...]
+    train: _Split
+    val: _Split
+    val_source: str
+    passed_over: list[str]
+
+
+def load_folder(settings: config.Data, val_fraction: float | None) -> Dataset:
+    """The dataset in folder `settings.root`: train/ and val/ (or other names, see `find_splits`), or the class folders
+    directly.
+
+    A train/ folder without sub-folders of images is a class like any other. Without a split, `val_fraction` of each
+    class is held out for validation, always the same images; None: all images are in both splits. Raises InputError if
+    a folder is missing, empty or unreadable, if there is only one class or a class without images, if there is a val/
+    but no train/, or if val/ has a class that train/ lacks.
     """
     root = Path(settings.root)
     try:
-        classes, train, val = _read_splits(root, settings.val_fraction)
+        splits = _read_splits(root, val_fraction)
     except OSError as error:
         raise InputError(f"image folder {error.filename} cannot be read ({error.strerror})") from None
-    content = _content(root, classes, train, val)
-    return encoded_dataset(settings, classes, EncodedImages(*train), EncodedImages(*val), content)
+    content = _content(root, splits.classes, splits.train, splits.val)
+    train, val = EncodedImages(*splits.train), EncodedImages(*splits.val)
+    return encoded_dataset(settings, splits.classes, train, val, content, splits.val_source, splits.passed_over)
 
 
-def _read_splits(root: Path, val_fraction: float) -> tuple[tuple[str, ...], _Split, _Split]:
-    """(classes, training split, validation split) of `root`."""
+def _read_splits(root: Path, val_fraction: float | None) -> _Splits:
     if not root.is_dir():
         raise InputError(f"image folder {root} does not exist", "give it with data.root")
-    train_folder = _find_subfolder(root, TRAIN_NAMES)
-    if train_folder is not None and not _has_classes(train_folder):
-        train_folder = None
-    source = train_folder or root
-    classes, files, labels = _read_classes(source)
-    if train_folder is None and {name.lower() for name in classes} <= {*TRAIN_NAMES, *VAL_NAMES}:
-        raise InputError(f"image folder {root} has no train/ with one sub-folder per class, only {', '.join(classes)}")
+    folders = find_splits(root)
+    index = _read_classes(folders.train)
+    classes, files, labels = index.classes, index.paths(folders.train), index.labels
     if len(classes) < 2:
-        raise InputError(f"image folder {source} has one class only ({classes[0]})", "training needs at least two")
-    val_folder = _find_subfolder(root, VAL_NAMES)
-    if train_folder is None or val_folder is None:
+        inner = folders.train / classes[0]
+        is_nested = sum(has_images(folder) for folder in subfolders(inner)) > 1
+        hint = f"; if its sub-folders are the classes, set data.root to {inner}" if is_nested else ""
+        raise InputError(
+            f"image folder {folders.train} has one class only ({classes[0]})", f"training needs at least two{hint}"
+        )
+    if folders.val is None:
         names = [b"/".join(name.split(b"/")[-2:]) for name in files.names()]
-        train_rows, val_rows = split_off_validation(labels, names, classes, val_fraction, f"image folder {source}")
-        train, val = ((files.take(rows), labels[rows]) for rows in (train_rows, val_rows))
-        return classes, train, val
-    val_classes, val_files, val_labels = _read_classes(val_folder)
-    unknown = sorted(set(val_classes) - set(classes))
+        source = f"image folder {folders.train}"
+        both = split_off_validation(labels, names, classes, val_fraction, source)
+        train, val = ((files.take(rows), labels[rows]) for rows in both)
+        passed_over = [*folders.unused, *_passed_over(root, {folders.train: index})]
+        return _Splits(classes, train, val, describe_hold_out(val_fraction), passed_over)
+    val_index = _read_classes(folders.val, allow_empty=True)
+    unknown = sorted(set(val_index.classes) - set(classes))
     if unknown:
-        raise InputError(f"image folder {val_folder}: class {unknown[0]!r} is not among the classes of {source}")
-    label_of_val_class = np.array([classes.index(name) for name in val_classes])
-    return classes, (files, labels), (val_files, label_of_val_class[val_labels])
+        raise InputError(
+            f"image folder {folders.val}: class {unknown[0]!r} is not among the classes of {folders.train}"
+        )
+    label_of_val_class = np.array([classes.index(name) for name in val_index.classes])
+    val = val_index.paths(folders.val), label_of_val_class[val_index.labels]
+    passed_over = [*folders.unused, *_passed_over(root, {folders.train: index, folders.val: val_index})]
+    return _Splits(classes, (files, labels), val, f"from {_below(root, folders.val)}", passed_over)
 
 
-def _read_classes(folder: Path) -> tuple[tuple[str, ...], FilePaths, Labels]:
-    """The classes (sub-folders with images, sorted by name) of `folder`, the paths of all images, and their labels."""
+def _read_classes(folder: Path, allow_empty: bool = False) -> FolderIndex:
+    """The index of `folder`. Raises InputError if it has no images, or a sub-folder without images.
+
+    allow_empty: whether a sub-folder may have no files at all; one with only files that cannot be read is an error.
+    """
     index = load_index(folder)
     if not index.classes:
-        raise InputError(f"image folder {folder} has no images; it needs one sub-folder of images per class")
-    return index.classes, index.paths(folder), index.labels
+        loose = f" ({index.loose:,} directly in it)" if index.loose else ""
+        files = describe_endings(sum(map(Counter[str], index.empty.values()), Counter[str]()))
+        found = f" (only {files})" if files else ""
+        raise InputError(
+            f"image folder {folder} has no images{found}; it needs one sub-folder of images per class{loose}"
+        )
+    wrong = {name: others for name, others in index.empty.items() if others or not allow_empty}
+    if wrong:
+        name, others = next(iter(wrong.items()))
+        more = f", and {len(wrong) - 1} other class(es) have none" if len(wrong) > 1 else ""
+        found = f" (only {describe_endings(others)})" if others else ""
+        raise InputError(
+            f"class {name} of image folder {folder} has no readable images{found}{more}",
+            "add images that Pillow can read, or move the folder elsewhere if it is not a class",
+        )
+    return index
 
 
-def _find_subfolder(root: Path, names: tuple[str, ...]) -> Path | None:
-    """The sub-folder of `root` with the first of `names` that exists; upper and lower case are the same."""
-    by_name = {path.name.lower(): path for path in subfolders(root)}
-    return next((by_name[name] for name in names if name in by_name), None)
+def _passed_over(root: Path, indices: dict[Path, FolderIndex]) -> list[str]:
+    """What is not used in the folders of the splits, for messages."""
+    notes = [
+        f"{index.loose:,} image(s) directly in {_below(root, folder)}"
+        for folder, index in indices.items()
+        if index.loose
+    ]
+    notes += [f"{_below(root, folder)}{name}/ (no images)" for folder, index in indices.items() for name in index.empty]
+    others = sum((Counter(index.passed_over) for index in indices.values()), Counter[str]())
+    return [*notes, *([describe_endings(others)] if others else [])]
 
 
-def _has_classes(folder: Path) -> bool:
-    return any(next(files_under(sub, is_image), None) for sub in subfolders(folder))
+def _below(root: Path, folder: Path) -> str:
+    """`folder` for messages: relative to `root`, with a slash."""
+    return str(root) if folder == root else f"{folder.relative_to(root)}/"
 
 
 def _content(root: Path, classes: tuple[str, ...], train: _Split, val: _Split) -> str:

@@ -19,6 +19,7 @@ from kdaug.data.images import (
     Dataset,
     EncodedImages,
     Labels,
+    describe_hold_out,
     digest,
     encoded_dataset,
     split_off_validation,
@@ -65,43 +66,75 @@ class HubImages:
 
 
 _Split = tuple[HubImages, Labels]
+_LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "label_name", "class_name", "fine_label")
 
 
-def load_hub(settings: config.Data) -> Dataset:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of images and labels. values: of the classes, in label order, in a plain column; None: ClassLabel."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...]
+    values: list[Any] | None
+
+    def read_labels(self, split: Any) -> Labels:
+        """The label of each row of `split`, int64 [N]; -1: none; -2: a value that is not among the classes."""
+        if self.values is None:
+            return np.asarray(split.with_format("numpy", columns=[self.label])[:][self.label], np.int64)
+        number_of = {value: number for number, value in enumerate(self.values)} | {None: -1}
+        values = split.with_format(None).select_columns([self.label])[:][self.label]
+        return np.array([number_of.get(value, -2) for value in values], np.int64)
+
+
+def load_hub(settings: config.Data, val_fraction: float | None) -> Dataset:
     """The Hugging Face dataset `settings.root`: OWNER/NAME (or OWNER/NAME:CONFIGURATION) on the hub, or a folder of
     parquet or image files, or one written by save_to_disk.
 
-    Uses its first column of images and its first column of class labels. The training split is `train`; the validation
-    split is the first of val, valid, validation and test that has labels. Without one, `settings.val_fraction` of each
-    training class is held out. Raises InputError if the dataset cannot be loaded, or lacks a column or `train`.
+    Uses its first column of images and its first column of class labels; without one, a column of integers, strings or
+    booleans that is called label or similar, or is the only one, whose sorted values are the classes. The training
+    split is `train`; the validation split is the first of VAL_NAMES that has labels. Without one, `val_fraction` of
+    each training class is held out; None: all images are in both splits. Raises InputError if the dataset cannot be
+    loaded, or lacks a column or `train`.
     """
-    splits = _load_splits(settings.root)
+    root, splits = settings.root, _load_splits(settings.root)
     train_name = next((name for name in TRAIN_NAMES if name in splits), None)
     if train_name is None:
-        raise InputError(f"dataset {settings.root} has no split train, but {', '.join(splits)}")
-    image, label = _find_columns(splits[train_name], settings.root)
-    classes = tuple(splits[train_name].features[label].names)
-    train = files, labels = _read_split(splits, train_name, image, label, settings.root)
+        raise InputError(f"dataset {root} has no split train, but {', '.join(splits)}")
+    columns = _find_columns(splits[train_name], root)
+    train = files, labels = _read_split(splits, train_name, columns, root)
     if (labels < 0).any():
         raise InputError(
-            f"{settings.root} {train_name} row {int(labels.argmin())} has no label", "remove the rows without a label"
+            f"{root} {train_name} row {int(labels.argmin())} has no label", "remove the rows without a label"
         )
-    val_name = next((name for name in VAL_NAMES if name in splits and _has_labels(splits[name], label)), None)
+    if len(columns.classes) < 2:
+        raise InputError(f"dataset {root} has one class only ({', '.join(columns.classes)})", "training needs two")
+    val_name = next((name for name in VAL_NAMES if name in splits and _has_labels(splits[name], columns)), None)
     if val_name is None:
         names = [b"%d" % row for row in range(len(labels))]
-        rows_of_splits = split_off_validation(labels, names, classes, settings.val_fraction, f"dataset {settings.root}")
-        train, val = ((files.take(rows), labels[rows]) for rows in rows_of_splits)
+        both = split_off_validation(labels, names, columns.classes, val_fraction, f"dataset {root}")
+        train, val = ((files.take(rows), labels[rows]) for rows in both)
+        source = describe_hold_out(val_fraction)
     else:
         if splits[val_name].features != splits[train_name].features:
-            raise InputError(f"splits {train_name} and {val_name} of {settings.root} do not have the same columns")
-        val = _read_split(splits, val_name, image, label, settings.root)
-    content = digest("\n".join(classes).encode(), *_content(*train), *_content(*val))
-    return encoded_dataset(settings, classes, EncodedImages(*train), EncodedImages(*val), content)
+            raise InputError(f"splits {train_name} and {val_name} of {root} do not have the same columns")
+        val, source = _read_split(splits, val_name, columns, root), f"the split {val_name}"
+        if (val[1] < 0).any():
+            row = int(val[1].argmin())
+            value = splits[val_name].with_format(None).select_columns([columns.label])[row][columns.label]
+            raise InputError(f"{root} {val_name} row {row} has the label {value!r}, which {train_name} lacks")
+    content = digest("\n".join(columns.classes).encode(), *_content(*train), *_content(*val))
+    unused = [f"split {name} ({len(splits[name]):,} rows)" for name in splits if name not in (train_name, val_name)]
+    images = EncodedImages(*train), EncodedImages(*val)
+    return encoded_dataset(settings, columns.classes, *images, content, source, unused)
 
 
-def _has_labels(split: Any, label: str) -> bool:
-    """Whether all rows have a label; -1 means none."""
-    return label in split.features and len(split) > 0 and int(np.min(split.with_format("numpy")[label][:])) >= 0
+def _has_labels(split: Any, columns: _Columns) -> bool:
+    """Whether all rows have a label. A ClassLabel of -1 is none. If no value is a class of train, none is a label."""
+    if columns.label not in split.features or not len(split):
+        return False
+    labels = columns.read_labels(split)
+    return bool((labels != -1).all() and (labels != -2).any())
 
 
 def _content(files: HubImages, labels: Labels) -> list[NDArray[Any]]:
@@ -143,18 +176,49 @@ def _load_splits(root: str) -> Mapping[str, Any]:
     return splits
 
 
-def _find_columns(split: Any, root: str) -> tuple[str, str]:
-    """The first column of images and the first of class labels."""
+def _find_columns(split: Any, root: str) -> _Columns:
+    """The first column of images and that of the labels."""
     # reversed, so that the first column of each type is the one that stays
     first = {type(feature).__name__: name for name, feature in reversed(split.features.items())}
-    for kind in ("Image", "ClassLabel"):
-        if kind not in first:
-            raise InputError(f"dataset {root} has no column of type {kind}; it has {', '.join(split.features)}")
-    return first["Image"], first["ClassLabel"]
+    if "Image" not in first:
+        raise InputError(f"dataset {root} has no column of type Image; it has {', '.join(split.features)}")
+    if "ClassLabel" in first:
+        label = first["ClassLabel"]
+        return _Columns(first["Image"], label, tuple(split.features[label].names), None)
+    label = _find_plain_label(split, root)
+    values = sorted(value for value in split.unique(label) if value is not None)
+    return _Columns(first["Image"], label, tuple(map(str, values)), values)
 
 
-def _read_split(splits: Mapping[str, Any], split: str, image: str, label: str, root: str) -> _Split:
-    table, image_type = splits[split], type(splits[split].features[image])
-    labels = np.asarray(table.with_format("numpy", columns=[label])[:][label], np.int64)
-    encoded = table.select_columns([image]).cast_column(image, image_type(decode=False))
+def _find_plain_label(split: Any, root: str) -> str:
+    """The column of integers, strings or booleans that has the labels: by its name, or the only one.
+
+    One that has another value in every row is not a label, but a number or name of the row.
+    """
+    plain = [
+        name
+        for name, feature in split.features.items()
+        if _is_plain(feature) and not 2 < len(split) == len(split.unique(name))
+    ]
+    by_name = {name.lower(): name for name in reversed(plain)}
+    named = [by_name[name] for name in _LABEL_NAMES if name in by_name]
+    if not named and len(plain) != 1:
+        raise InputError(
+            f"dataset {root} has no column of type ClassLabel; it has {', '.join(split.features)}, none of integers or "
+            "strings with a name such as label",
+            "rename the column of the labels to label",
+        )
+    label: str = (named or plain)[0]
+    return label
+
+
+def _is_plain(feature: Any) -> bool:
+    kind = str(getattr(feature, "dtype", ""))
+    return type(feature).__name__ == "Value" and kind.startswith(("int", "uint", "string", "large_string", "bool"))
+
+
+def _read_split(splits: Mapping[str, Any], split: str, columns: _Columns, root: str) -> _Split:
+    table, image_type = splits[split], type(splits[split].features[columns.image])
+    encoded = table.select_columns([columns.image]).cast_column(columns.image, image_type(decode=False))
+    labels = columns.read_labels(table)
     return HubImages(f"{root} {split}", encoded, np.arange(len(labels))), labels

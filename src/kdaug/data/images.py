@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,13 @@ from kdaug import config
 from kdaug.errors import InputError
 from kdaug.rng import Stream, permutation
 
+_logger = logging.getLogger(__name__)
 Labels = NDArray[np.int64]
 TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation", "test")
+VAL_NAMES = ("val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing")
+TEST_NAMES = ("test", "testing")
+"""Those of VAL_NAMES that often have no labels; then validation images are held out of the training images."""
+_CLASSES_NAMED = 5
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -98,6 +104,8 @@ class Dataset:
     images if they are in memory, else ImageNet's.
     content: a digest that changes if an image is added, removed, or moved to another class or split. It is computed
     from pixels if images are in memory, else from file names; from all training images, even if a subset is used.
+    val_source: where the validation images come from, for messages. passed_over: files and folders that are not used,
+    for messages.
     """
 
     name: str
@@ -108,6 +116,8 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     content: str
+    val_source: str = "its test images"
+    passed_over: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -118,6 +128,27 @@ class Dataset:
         """The mean as an RGB color in 0..255."""
         color = [round(255 * value) for value in self.mean]
         return (color[0], color[0], color[0]) if len(color) == 1 else (color[0], color[1], color[2])
+
+    @property
+    def described_classes(self) -> str:
+        """The number of classes and the first names, such as "2 classes (cat, dog)"."""
+        more = ", ..." if len(self.classes) > _CLASSES_NAMED else ""
+        return f"{len(self.classes):,} classes ({', '.join(self.classes[:_CLASSES_NAMED])}{more})"
+
+
+def log_dataset(dataset: Dataset) -> None:
+    """Logs classes, number of images, where validation images come from, and what was passed over."""
+    _logger.info(
+        f"data: {dataset.name}: {dataset.described_classes}, {len(dataset.train):,} training images; validation: "
+        f"{len(dataset.val):,} images, {dataset.val_source}"
+    )
+    log_passed_over(dataset)
+
+
+def log_passed_over(dataset: Dataset) -> None:
+    """Logs the files and folders of a dataset that are not used, if there are any."""
+    if dataset.passed_over:
+        _logger.info(f"data: {dataset.name}: passed over: {'; '.join(dataset.passed_over)}")
 
 
 def digest(*parts: bytes | NDArray[Any]) -> str:
@@ -137,11 +168,18 @@ def array_dataset(name: str, classes: tuple[str, ...], train: ArrayImages, val: 
 
 
 def encoded_dataset(
-    settings: config.Data, classes: tuple[str, ...], train: EncodedImages, val: EncodedImages, content: str
+    settings: config.Data,
+    classes: tuple[str, ...],
+    train: EncodedImages,
+    val: EncodedImages,
+    content: str,
+    val_source: str,
+    passed_over: Sequence[str] = (),
 ) -> Dataset:
     """The dataset of encoded images, resized to settings.image_size (None: 224), with ImageNet's mean and std."""
-    side = settings.side
-    return Dataset(Path(settings.root).name, classes, train, val, (side, side), _IMAGENET_MEAN, _IMAGENET_STD, content)
+    name, size = Path(os.path.abspath(settings.root)).name, (settings.side, settings.side)
+    statistics = _IMAGENET_MEAN, _IMAGENET_STD
+    return Dataset(name, classes, train, val, size, *statistics, content, val_source, tuple(passed_over))
 
 
 def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -166,16 +204,26 @@ def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
 
 
 def split_off_validation(
-    labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float, source: str
+    labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float | None, source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(training rows, validation rows), both sorted: `fraction` of each class, at least one image, is for validation.
 
-    Images are selected by a hash of their names, so that adding images moves hardly any to the other split. Raises
-    InputError, which names `source`, for a class of fewer than two images.
+    Images are selected by a hash of their names, so that adding images moves hardly any to the other split. With
+    fraction None, both are all rows. Raises InputError, which names `source`, for a class of fewer than two images.
     """
+    rows = np.arange(len(labels))
+    if fraction is None:
+        return rows, rows
     hashes = np.array([int.from_bytes(hashlib.sha256(name).digest()[:8]) for name in names], np.uint64)
     val_rows = stratified_rows(labels, hashes, fraction, classes, source)
-    return np.setdiff1d(np.arange(len(labels)), val_rows), val_rows
+    return np.setdiff1d(rows, val_rows), val_rows
+
+
+def describe_hold_out(fraction: float | None) -> str:
+    """`Dataset.val_source` of images from `split_off_validation`."""
+    if fraction is None:
+        return "all its images"
+    return f"{100 * fraction:g} % of each class held out of training (data.val_fraction)"
 
 
 def stratified_rows(

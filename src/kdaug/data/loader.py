@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import multiprocessing
+import os
 import queue
+import shutil
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -18,15 +22,23 @@ import torch
 from numpy.typing import NDArray
 
 from kdaug.data.crops import ImageCrop
-from kdaug.data.decode import UnreadableImage, decode
+from kdaug.data.decode import RangeNotes, UnreadableImage, decode, log_range_notes, take_range_notes
+from kdaug.data.formats import readable_extensions
 from kdaug.data.images import ArrayImages, EncodedImages, Images
-from kdaug.errors import InputError
+from kdaug.data.main_guard import missing_guard_error
+from kdaug.errors import InputError, one_line
 from kdaug.rng import permutation
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 _NO_IMAGE = -1
 _SECONDS_AFTER_SIGTERM = 60
+_ALWAYS_ALLOWED = 3
+_PREFETCH_FACTOR = 4
+"""Parts of batches that each worker decodes ahead."""
+_PART_BYTES = 4 << 20
+"""Pixels that a worker passes to the main process at once, in shared memory; of which Docker gives 64 MiB."""
+_SHARED_MEMORY = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,11 @@ def evaluation_keys(count: int, batch: int, rank: int = 0, world_size: int = 1) 
 
 @dataclass
 class UnreadableImages:
-    """The images that could not be decoded, of `total`. Logs each once; limits their share to `allowed_share`."""
+    """The images that could not be decoded, of `total`. Logs each once; limits their share to `allowed_share`.
+
+    In a small set, the share may be less than one image. Then up to `_ALWAYS_ALLOWED` images, at most a tenth of the
+    set (rounded up), may be unreadable, unless `allowed_share` is 0.
+    """
 
     total: int
     allowed_share: float
@@ -93,14 +109,26 @@ class UnreadableImages:
             return
         self.names[name] = None
         _logger.warning("unreadable image left out: %s (%s)", name, reason)
-        if len(self.names) > self.allowed_share * self.total:
+        share, limit = self.allowed_share * self.total, self.limit
+        if len(self.names) > limit:
             first = ", ".join(islice(self.names, 3))
             raise InputError(
                 f"{len(self.names)} of {self.total} images are unreadable, first {first}; that is more than "
-                f"data.max_unreadable {self.allowed_share:g}",
+                f"data.max_unreadable {self.allowed_share:g} allows ({limit})",
                 "repair them or increase data.max_unreadable (deleting them makes a new dataset, which needs a new "
                 "run.dir)",
             )
+        if len(self.names) == 1 and share < 1:
+            _logger.info(
+                f"up to {limit} of {self.total} images may be unreadable here: data.max_unreadable "
+                f"{self.allowed_share:g} of them is less than one"
+            )
+
+    @property
+    def limit(self) -> int:
+        """How many images may be unreadable."""
+        small_set = min(_ALWAYS_ALLOWED, math.ceil(self.total / 10)) if self.allowed_share else 0
+        return max(math.floor(self.allowed_share * self.total + 1e-9), small_set)
 
 
 def load(
@@ -119,37 +147,98 @@ def load(
     """
     if isinstance(images, ArrayImages):
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
+    part = _images_in_part(crop.size, workers)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),
-        # the (key, row) of each image of a batch; one with _NO_IMAGE if it has none
-        batch_sampler=([(key, int(index)) for index in key.indices] or [(key, _NO_IMAGE)] for key in keys),
+        batch_sampler=(rows for key in keys for rows in _parts(key, part)),
         collate_fn=partial(_collate, side=crop.size),
         num_workers=workers,
         worker_init_fn=_init_worker,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_PREFETCH_FACTOR if workers else None,
         generator=torch.Generator(),  # its own: the global generator is for the network's noise
     )
-    return _decoded_batches(decoder, images, unreadable)
+    return _decoded_batches(decoder, images, unreadable, crop.size)
+
+
+def _images_in_part(side: int, workers: int) -> int:
+    """How many images a worker decodes and passes on at once. All parts together take half of the free shared memory.
+
+    The size of the parts changes no batch. With workers 0, nothing is passed on.
+    """
+    if not workers:
+        return _PART_BYTES // (3 * side**2) or 1
+    free = shutil.disk_usage(_SHARED_MEMORY).free if os.path.isdir(_SHARED_MEMORY) else 1 << 40
+    share = free // 2 // (workers * _PREFETCH_FACTOR)
+    return max(1, min(_PART_BYTES, share) // (3 * side**2))
+
+
+def _parts(key: BatchKey, part: int) -> Iterator[list[tuple[BatchKey, int]]]:
+    """The (key, row) of each image of a batch, in lists of at most `part`; one with _NO_IMAGE if it has no images."""
+    rows = key.indices.tolist() or [_NO_IMAGE]
+    for start in range(0, len(rows), part):
+        yield [(key, row) for row in rows[start : start + part]]
 
 
 def _decoded_batches(
-    decoder: Iterable[_Collated], images: EncodedImages, unreadable: UnreadableImages
+    decoder: Iterable[_Part], images: EncodedImages, unreadable: UnreadableImages, side: int
 ) -> Iterator[Batch]:
+    workers = list[Any]()
     try:
-        for key, pixels, labels, failures in decoder:
-            for index, reason in failures:
-                unreadable.add(images.name_of(index), reason)
-            yield Batch(pixels.numpy(), labels.numpy(), key)
-    except (RuntimeError, EOFError, ConnectionError, FileNotFoundError) as error:
-        # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        iterator = iter(decoder)
+        workers += getattr(iterator, "_workers", ())
+        yield from _join_parts(iterator, images, unreadable, side)
+    except (RuntimeError, OSError, EOFError) as error:
+        # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process, or the
+        # shared memory is full in this process.
+        reason = missing_guard_error(workers) or _worker_failure(error, workers)
+        if reason is None:
             raise
-        for worker in multiprocessing.active_children():
-            worker.kill()  # it may wait forever for a lock of the dead worker
-        raise InputError(
-            "a process that decodes images was killed (by the system, if memory ran out)",
-            "set run.resume to continue, with fewer data.workers if memory ran out",
-        ) from None
+        if any(worker.exitcode for worker in workers):
+            for worker in multiprocessing.active_children():
+                worker.kill()  # it may wait forever for a lock of the dead worker
+        raise reason from None
+
+
+def _worker_failure(error: Exception, workers: Sequence[Any]) -> InputError | None:
+    """The error for a worker that was killed or found the shared memory full; None if `error` is another one."""
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM)
+    if is_full or isinstance(error, _SharedMemoryFull) or any(w.exitcode == -signal.SIGBUS for w in workers):
+        return InputError(
+            f"the shared memory {_SHARED_MEMORY}, through which processes pass decoded images, is full",
+            "make it larger (docker run --shm-size=1g), or set data.workers 0 to decode in the training process",
+        )
+    if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        return None
+    if isinstance(error, OSError) and not isinstance(error, (ConnectionError, FileNotFoundError)):
+        return None
+    return InputError(
+        "a process that decodes images was killed (by the system, if memory ran out)",
+        "set run.resume to continue, with fewer data.workers if memory ran out",
+    )
+
+
+def _join_parts(
+    parts: Iterator[_Part], images: EncodedImages, unreadable: UnreadableImages, side: int
+) -> Iterator[Batch]:
+    """The batches that consecutive `parts` make up. Each part is copied, so that its shared memory is free at once."""
+    for part in parts:
+        key = part.key
+        pixels, labels = np.empty((len(key.indices), side, side, 3), np.uint8), np.empty(len(key.indices), np.int64)
+        rows, requested = list[int](), 0
+        while True:
+            log_range_notes(part.notes)
+            for index, reason in part.failures:
+                unreadable.add(images.name_of(index), reason)
+            start, end = len(rows), len(rows) + len(part.rows)
+            pixels[start:end], labels[start:end] = part.pixels.numpy(), part.labels.numpy()
+            rows += part.rows
+            requested += part.requested
+            if requested >= len(key.indices):
+                break
+            del part
+            part = next(parts)
+        count = len(rows)
+        yield Batch(pixels[:count], labels[:count], replace(key, indices=np.array(rows, np.int64)))
 
 
 def prefetch(items: Iterable[T], depth: int = 3) -> Generator[T, None, None]:
@@ -227,28 +316,59 @@ class _DecodeDataset(torch.utils.data.Dataset[Any]):
         return ((index + step) % count for step in range(count)) if self.replace_unreadable else (index,)
 
 
-_Collated = tuple[BatchKey, torch.Tensor, torch.Tensor, list[tuple[int, str]]]
+class _SharedMemoryFull(RuntimeError):
+    """A worker cannot allocate the shared memory for decoded images."""
 
 
-def _collate(samples: list[_Sample], side: int) -> _Collated:
-    """(key, images [N,side,side,3], labels [N], failures) of the readable samples.
+@dataclass(frozen=True)
+class _Part:
+    """The readable images of consecutive rows of the batch `key`: pixels [N,side,side,3], labels [N], their `rows`.
 
-    Images and labels are tensors, because a worker passes tensors to the main process in shared memory.
+    requested: how many images of the batch it stands for. failures: (row, reason) of unreadable images. notes: from
+    `take_range_notes`. Pixels and labels are tensors, because a worker passes tensors to the main process in shared
+    memory.
     """
-    key = samples[0].key
+
+    key: BatchKey
+    requested: int
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    rows: list[int]
+    failures: list[tuple[int, str]]
+    notes: RangeNotes
+
+
+def _collate(samples: list[_Sample], side: int) -> _Part:
+    """The part of a batch with the readable ones of `samples`. Raises _SharedMemoryFull in a worker."""
     readable = [(sample, sample.image) for sample in samples if sample.image is not None]
-    readable_key = replace(key, indices=np.array([sample.index for sample, _ in readable], np.int64))
     pixels = np.stack([image for _, image in readable]) if readable else np.zeros((0, side, side, 3), np.uint8)
-    labels = torch.tensor([sample.label for sample, _ in readable], dtype=torch.int64)
+    tensors = torch.from_numpy(pixels), torch.tensor([sample.label for sample, _ in readable], dtype=torch.int64)
+    if torch.utils.data.get_worker_info() is not None:
+        # Here and not in the thread that passes them on: its errors would be lost, and the main process would wait.
+        _share_memory(tensors)
     failures = [failure for sample in samples for failure in sample.failures]
-    return readable_key, torch.from_numpy(pixels), labels, failures
+    rows = [sample.index for sample, _ in readable]
+    return _Part(samples[0].key, len(samples), *tensors, rows, failures, take_range_notes())
+
+
+def _share_memory(tensors: Iterable[torch.Tensor]) -> None:
+    """Moves tensors into shared memory. Raises _SharedMemoryFull if there is not enough."""
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except (RuntimeError, OSError) as error:
+        raise _SharedMemoryFull(one_line(error)) from None
 
 
 def _init_worker(worker: int) -> None:
-    """Leaves SIGINT and SIGTERM, which reach the whole process group, to the parent; uses one thread.
+    """Leaves SIGINT, SIGTERM and SIGHUP, which reach the whole process group, to the parent; uses one thread.
 
-    After SIGTERM the parent needs the worker until its step is done. A worker that is not closed by then exits itself.
+    After SIGTERM or SIGHUP the parent needs the worker until its step is done. A worker that is not closed by then
+    exits itself.
     """
+    readable_extensions()  # registers Pillow's plugins
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) is not signal.SIG_IGN:  # SIGHUP under nohup
+            signal.signal(each, lambda signum, frame: signal.alarm(_SECONDS_AFTER_SIGTERM))
     torch.set_num_threads(1)

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.data.folder_index import EXTENSIONS, is_hidden
+from kdaug.data.formats import is_hidden, is_system_folder, readable_extensions
 from kdaug.errors import InputError
 from kdaug.storage import cache_path, read_cache, write_cache
 
 _logger = logging.getLogger(__name__)
 NO_LABEL = -1
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 _MIN_SAMPLES_TO_CACHE = 1_000
 """The index of fewer samples is not cached: a scan is fast."""
 _COLUMNS = ("key", "shard", "offset", "size", "label")
@@ -81,7 +81,9 @@ def load_samples(root: Path, shards: tuple[str, ...]) -> Samples:
     Raises InputError if a shard cannot be read, a sample is invalid, or there is no image.
     """
     cache_file = cache_path(root, "shards")
-    state = json.dumps([_CACHE_VERSION, *(_file_version(root / shard, shard) for shard in shards)])
+    state = json.dumps(
+        [_CACHE_VERSION, sorted(readable_extensions()), *(_file_version(root / shard, shard) for shard in shards)]
+    )
     columns = read_cache(cache_file, state)
     if columns is None:
         columns = _scan_shards(root, shards)
@@ -130,7 +132,7 @@ def _scan_shard(shard: Path) -> Iterator[tuple[bytes, int, int, int]]:
     images = dict[str, tuple[int, int]]()
     for name, offset, size in members:
         key, extension = _split_name(name, str.partition if labels else str.rpartition)
-        if extension in EXTENSIONS:
+        if extension in readable_extensions():
             if key in images:
                 raise InputError(f"{shard}:{key} has two images, but a sample must have one")
             images[key] = (offset, size)
@@ -145,7 +147,7 @@ def _read_members(shard: Path) -> tuple[list[tuple[str, int, int]], dict[str, in
         for member in tar:
             end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             name = posixpath.normpath(member.name)
-            if not member.isfile() or is_hidden(posixpath.basename(name)):
+            if not member.isfile() or _is_system_member(name):
                 continue
             key, extension = _split_name(name, str.partition)
             if extension == ".cls":
@@ -156,6 +158,12 @@ def _read_members(shard: Path) -> tuple[list[tuple[str, int, int]], dict[str, in
             members.append((name, member.offset_data, member.size))
     _check_end(shard, end)
     return members, labels
+
+
+def _is_system_member(name: str) -> bool:
+    """Whether a member is hidden, or in a folder that an operating system adds (__MACOSX, @eaDir)."""
+    *folders, file = name.split("/")
+    return is_hidden(file) or any(is_system_folder(folder) and not is_hidden(folder) for folder in folders)
 
 
 def _split_name(name: str, partition: Callable[[str, str], tuple[str, str, str]]) -> tuple[str, str]:

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.data.folder_index import files_under, is_hidden
+from kdaug.data.folder_index import files_under
+from kdaug.data.formats import is_hidden
 from kdaug.data.images import (
     TRAIN_NAMES,
     VAL_NAMES,
     Dataset,
     EncodedImages,
     Labels,
+    describe_hold_out,
     digest,
     encoded_dataset,
     split_off_validation,
@@ -34,14 +36,14 @@ CLASS_NAMES = "classes.txt"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst")
 
 
-def load_shards(settings: config.Data) -> Dataset:
+def load_shards(settings: config.Data, val_fraction: float | None) -> Dataset:
     """The dataset in the shards (*.tar) below the folder `settings.root`.
 
-    A shard is for validation if its path contains the word val, valid, validation or test (the first of these that any
-    shard has), but not train or training. If there is none, `settings.val_fraction` of each class is held out, always
-    the same samples. A sample is an image and, with the same key, its class number in a .cls member; without .cls
-    members, its class is the folder in its key. An optional classes.txt in `settings.root` names the classes, one a
-    line. Raises InputError if a shard cannot be read or a sample does not follow these rules.
+    A shard is for validation if its path contains one of VAL_NAMES as a word (the first of these that any shard has),
+    but not train or training. If there is none, `val_fraction` of each class is held out, always the same samples;
+    None: all samples are in both splits. A sample is an image and, with the same key, its class number in a .cls
+    member; without .cls members, its class is the folder in its key. An optional classes.txt in `settings.root` names
+    the classes, one a line. Raises InputError if a shard cannot be read or a sample does not follow these rules.
     """
     root = Path(settings.root)
     shards = _find_shards(root)
@@ -54,12 +56,17 @@ def load_shards(settings: config.Data) -> Dataset:
     classes, labels = _classes_and_labels(samples, ~is_val, root)
     if is_val.any():
         train_rows, val_rows = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+        source = f"the shards named {val_name}"
     else:
         names = samples.key.tolist()
-        train_rows, val_rows = split_off_validation(labels, names, classes, settings.val_fraction, f"shards in {root}")
+        train_rows, val_rows = split_off_validation(labels, names, classes, val_fraction, f"shards in {root}")
+        source = describe_hold_out(val_fraction)
     images = EncodedImages(samples, labels, _sample_ids(samples, ~is_val))
     content = digest("\n".join(classes).encode(), is_val, b"\0".join(samples.key.tolist()), labels, samples.size)
-    return encoded_dataset(settings, classes, images.subset(train_rows), images.subset(val_rows), content)
+    unused = [shard for shard in shards if splits[shard] not in ("train", val_name)]
+    passed_over = [f"{len(unused):,} shard(s) of other splits, first {unused[0]}"] if unused else []
+    train, val = images.subset(train_rows), images.subset(val_rows)
+    return encoded_dataset(settings, classes, train, val, content, source, passed_over)
 
 
 def _find_shards(root: Path) -> list[str]:

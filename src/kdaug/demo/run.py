@@ -37,7 +37,7 @@ def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
 
     result = DemoResult(teacher, label_only, with_teacher, out / "index.html")
     context = build_context(resolve(with_teacher_recipe), console)
-    network = load_teacher(recipe.teacher, f"run:{teacher.directory}", context.dataset, recipe.student.name)
+    network = load_teacher(recipe.teacher, f"run:{teacher.directory}", context.dataset)
     write_page(result, context, network.to(context.device))
     _log(console, _summary(result))
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,9 @@ from rich.console import Console
 
 from kdaug import config
 from kdaug.config import ResolvedRecipe, ResolvedRun, ResolvedViews, check
+from kdaug.data import Dataset
+from kdaug.data.datasets import read_dataset, select_images
+from kdaug.data.images import log_passed_over
 from kdaug.errors import InputError
 from kdaug.inference.load import Weights, load_run
 from kdaug.networks import check_forward, check_published, published_image_size
@@ -25,24 +29,25 @@ _logger = logging.getLogger(__name__)
 
 
 def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, evaluate_size: int | None) -> Scores:
-    """Scores of a run's weights on the validation images of its recipe.
+    """Scores of a run's weights on the validation images of its recipe, or on other images.
 
-    root: replaces the recipe's data.root. device: as run.device. evaluate_size: replaces run.evaluate_size. Raises
-    InputError if the run, its weights or its data are not available, or the data have other classes.
+    root: replaces the recipe's data.root. If the images there are not those of the run, all of them are evaluated, or
+    those of the validation split if there is one. device: as run.device. evaluate_size: replaces run.evaluate_size.
+    Logs what is evaluated. Raises InputError if the run, its weights or its data are not available, or the data have
+    other classes.
     """
     loaded = load_run(run, weights)
     recipe = loaded.recipe
     size = recipe.run.evaluate_size if evaluate_size is None else evaluate_size
+    data, dataset = _images_to_evaluate(recipe.data, root, read_environment(loaded.directory).get("data"), run)
     recipe = replace(
         recipe,
-        data=replace(recipe.data, root=root or recipe.data.root),
+        data=data,
         views=replace(recipe.views, policy="none"),  # not used, and the policy's file may have been deleted
         run=replace(recipe.run, device=device, evaluate_size=size),
     )
     check(recipe)
-    context = build_context(recipe, Console(stderr=True))
-    if read_environment(loaded.directory).get("data", context.dataset.content) != context.dataset.content:
-        _logger.info(f"note: the images differ from those that {run} was trained and evaluated on")
+    context = build_context(recipe, Console(stderr=True), dataset=dataset)
     if loaded.network_info.classes != context.dataset.classes:
         count = len(loaded.network_info.classes)
         raise InputError(f"{loaded.path} was trained on {count} classes that are not those of {recipe.data.root}")
@@ -50,14 +55,45 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
     if size is not None:
         check_forward(network.eval(), loaded.network_info.network, 1, context.dataset.channels, (size, size))
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _log_evaluated(recipe.data, context.dataset)
     with progress_bar(context.console) as bar:
         return evaluate_student(context, network, bar)
+
+
+def _images_to_evaluate(
+    data: config.Data, root: str | None, content: str | None, run: Path
+) -> tuple[config.Data, Dataset]:
+    """The data settings and the images to evaluate a run on.
+
+    data: those of the run's recipe. root: the directory of other images, or of the moved ones. content: the run's
+    `Dataset.content`, if it is known.
+    """
+    moved = data if root is None else replace(data, root=root)
+    is_other = root is not None and os.path.realpath(root) != os.path.realpath(data.root)
+    try:
+        dataset = select_images(read_dataset(moved, moved.val_fraction), moved)
+        is_other = is_other and content != dataset.content
+    except InputError:
+        if not is_other:
+            raise  # other images need not allow a hold-out split or data.holdout
+    if is_other:
+        moved = replace(moved, holdout=0.0, train_images=None)
+        dataset = read_dataset(moved, None)
+    if content is not None and content != dataset.content:
+        _logger.info(f"note: the images differ from those that {run} was trained and evaluated on")
+    return moved, dataset
+
+
+def _log_evaluated(data: config.Data, dataset: Dataset) -> None:
+    root = f" of {data.root}" if data.encoded else ""
+    _logger.info(f"evaluating on {len(dataset.val):,} images{root}: {dataset.val_source}")
+    log_passed_over(dataset)
 
 
 def evaluate_published(
     name: str, kind: Literal["folder", "shards", "hub"], root: str | None, device: str, evaluate_size: int | None
 ) -> Scores:
-    """Scores of timm's published weights `name` on the validation images of `kind` at `root`.
+    """Scores of timm's published weights `name` on the images of `kind` at `root`: its validation split, or all.
 
     Image size (unless `evaluate_size` is given) and normalization are their own. Raises InputError if one is missing.
     """
@@ -71,7 +107,9 @@ def evaluate_published(
         run=ResolvedRun(dir=".", device=device),  # nothing is written
     )
     check(recipe)
-    context = build_context(recipe, Console(stderr=True))
-    network = load_teacher(config.Teacher(image_size=size), f"timm:{name}", context.dataset, "").to(context.device)
+    dataset = read_dataset(recipe.data, None)
+    context = build_context(recipe, Console(stderr=True), dataset=dataset)
+    network = load_teacher(config.Teacher(image_size=size), f"timm:{name}", context.dataset).to(context.device)
+    _log_evaluated(recipe.data, context.dataset)
     with progress_bar(context.console) as bar:
         return evaluate_on_validation(context, network, bar)

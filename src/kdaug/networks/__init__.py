@@ -2,7 +2,9 @@
 
 from kdaug.networks import pyramidnet, shake_shake, wide_resnet
 from kdaug.networks.create import (
+    Arguments,
     InputFormat,
+    check_arguments,
     check_forward,
     check_network_name,
     check_published,
@@ -18,6 +20,7 @@ from kdaug.networks.weights import (
     is_valid_weights_file,
     load_network,
     load_state,
+    match_names,
     read_weights,
     save_weights,
 )
@@ -31,8 +34,10 @@ OWN_NETWORKS = (
 
 __all__ = [
     "OWN_NETWORKS",
+    "Arguments",
     "InputFormat",
     "NetworkInfo",
+    "check_arguments",
     "check_forward",
     "check_network_name",
     "check_published",
@@ -42,6 +47,7 @@ __all__ = [
     "is_valid_weights_file",
     "load_network",
     "load_state",
+    "match_names",
     "published_image_size",
     "published_mean_std",
     "pyramidnet",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -11,6 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from kdaug.errors import InputError, did_you_mean, one_line
+
+Arguments = Mapping[str, int | float | str | bool]
+"""Arguments of a network beside kdaug's own, by name."""
+_OWN_ARGUMENTS = {
+    "num_classes": "", "in_chans": "", "features_only": "", "drop_rate": "student.dropout",
+    "drop_path_rate": "student.drop_path", "device": "run.device", "dtype": "optimization.precision",
+}  # fmt: skip
+_ARGUMENTS_HINT = "check student.arguments and teacher.arguments"
 
 
 def check_network_name(name: str) -> None:
@@ -21,23 +32,47 @@ def check_network_name(name: str) -> None:
         raise InputError(f"there is no network {name!r} in timm or kdaug{did_you_mean(name, family or known)}")
 
 
+def check_arguments(arguments: Arguments) -> None:
+    """Raises InputError for an argument that kdaug sets itself, or that would make timm read a file."""
+    for argument in arguments:
+        if argument in _OWN_ARGUMENTS:
+            setting = _OWN_ARGUMENTS[argument]
+            raise InputError(f"the network argument {argument} is set by kdaug", f"use {setting}" if setting else "")
+        if argument in inspect.signature(timm.create_model).parameters or argument.startswith("pretrained"):
+            raise InputError(f"{argument} is not an argument of a network, but of timm's loading", "leave it out")
+
+
 def create_network(
-    name: str, classes: int, channels: int, pretrained: bool = False, drop_path: float = 0.0, dropout: float = 0.0
+    name: str,
+    classes: int,
+    channels: int,
+    pretrained: bool = False,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    arguments: Arguments = MappingProxyType({}),
 ) -> nn.Module:
     """The network `name` of timm's registry (kdaug's included) with `classes` outputs and `channels` input channels.
 
-    drop_path, dropout: timm's drop_path_rate and drop_rate, passed on unless 0. Raises InputError for an unknown name,
-    if published weights are not available, or if the network does not support such a rate.
+    drop_path, dropout: timm's drop_path_rate and drop_rate, passed on unless 0. arguments: further arguments of the
+    network, for timm.create_model (img_size of a vision transformer, say). Raises InputError for an unknown name, if
+    published weights are not available, or if the network does not support such a rate or argument.
     """
     check_network_name(name)
+    check_arguments(arguments)
     rates = {"drop_path_rate": drop_path, "drop_rate": dropout}
-    options: dict[str, Any] = {rate: value for rate, value in rates.items() if value}
+    options: dict[str, Any] = {rate: value for rate, value in rates.items() if value} | dict(arguments)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)
-    except (RuntimeError, TypeError, ValueError, OSError) as error:
+    except Exception as error:
+        # A wrong value of an argument may raise anything, deep inside the network.
+        if not arguments and not isinstance(error, RuntimeError | TypeError | ValueError | OSError):
+            raise
         for setting, rate in (("student.drop_path", "drop_path_rate"), ("student.dropout", "drop_rate")):
             if isinstance(error, TypeError) and f"'{rate}'" in str(error):
                 raise InputError(f"network {name} does not support {setting}", "leave it at 0") from None
+        for argument in arguments:
+            if isinstance(error, TypeError) and f"'{argument}'" in str(error):
+                raise InputError(f"network {name} has no argument {argument}", _ARGUMENTS_HINT) from None
         raise InputError(f"network {name} cannot be created: {one_line(error)}") from None
 
 

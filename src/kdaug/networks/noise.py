@@ -13,7 +13,8 @@ def scaled(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
 
 def per_image(x: Tensor, lowest: float, highest: float) -> Tensor:
     """One random number per image of x [N,...], uniform in [lowest, highest], from torch's generator: [N,1,1,1]."""
-    drawn = torch.empty(x.shape[0], 1, 1, 1, device=x.device).uniform_(lowest, highest)
+    # new_empty and not torch.empty, which torch.fx cannot trace with the shape and device of a traced tensor
+    drawn = x.new_empty((x.shape[0], 1, 1, 1), dtype=torch.float32).uniform_(lowest, highest)
     return drawn.to(x.dtype)
 
 

@@ -9,16 +9,20 @@ from typing import Any
 import torch
 from timm.layers.classifier import create_classifier
 from timm.models import build_model_with_cfg, checkpoint_seq, register_model
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-_INPUT = {"input_size": (3, 32, 32), "num_classes": 1000, "classifier": "fc", "first_conv": "stem"}
+_INPUT = {"input_size": (3, 32, 32), "pool_size": (8, 8), "num_classes": 1000, "classifier": "fc"}
 
 
 class StagedNetwork(nn.Module):
     """Takes [N,in_chans,H,W] with any H and W. The arguments from in_chans on and the methods are timm's.
 
     stages: (blocks, output channels) of each; all but the first halve height and width. norm: applied before pooling.
+    first_conv: the name of the first convolution, which timm adapts to other numbers of channels.
     """
+
+    first_conv = "stem.0"
 
     def __init__(
         self,
@@ -69,6 +73,52 @@ class StagedNetwork(nn.Module):
         features: Tensor = self.norm(x)
         return features
 
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """(features, outputs of the stages at `indices`), or with `intermediates_only` the outputs alone.
+
+        indices: the last n stages for an integer n, None for all. norm: apply the final norm to the output of the last
+        stage. stop_early: leave out the stages after the last of `indices`; the features are then that stage's output.
+        Raises ValueError for another output_fmt than NCHW.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt must be NCHW, not {output_fmt}")
+        take, last_taken = feature_take_indices(len(self.stages), indices)
+        final, intermediates = len(self.feature_info) - 1, []
+        x = self.stem(x)
+        for index, stage in enumerate(self.stages[: last_taken + 1] if stop_early else self.stages):
+            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+            if index in take:
+                intermediates.append(self.norm(x) if norm and index == final else x)
+        if intermediates_only:
+            return intermediates
+        return self.norm(x) if index == final else x, intermediates
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the stages after the last one of `indices`, and the norm and the head if asked; returns the indices.
+
+        Without the last stage, norm and head go in any case: they are for its number of channels.
+        """
+        take, last_taken = feature_take_indices(len(self.stages), indices)
+        is_shortened = last_taken + 1 < len(self.stages)
+        self.stages = self.stages[: last_taken + 1]
+        if prune_norm or is_shortened:
+            self.norm = nn.Identity()
+        if is_shortened:
+            self.num_features = self.feature_info[last_taken]["num_chs"]
+        if prune_head or is_shortened:
+            self.reset_classifier(0, "")
+        return take
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Logits of the features x, or with `pre_logits` the classifier's input."""
         pooled: Tensor = self.global_pool(x)
@@ -92,7 +142,8 @@ def register(network_class: type[StagedNetwork], name: str, description: str, **
     """Registers `network_class` with `settings` in timm as `name`."""
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
-        options["pretrained_cfg"] = options.get("pretrained_cfg") or {**_INPUT, "architecture": name}
+        default = {**_INPUT, "architecture": name, "first_conv": network_class.first_conv}
+        options["pretrained_cfg"] = options.get("pretrained_cfg") or default
         features = {"out_indices": (0, 1, 2), "flatten_sequential": True}
         return build_model_with_cfg(network_class, name, pretrained, feature_cfg=features, **settings, **options)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from kdaug.errors import InputError
-from kdaug.networks.create import InputFormat, create_network
+from kdaug.networks.create import Arguments, InputFormat, create_network
+from kdaug.networks.torch_file import read_torch_file, strip_wrappers
 from kdaug.storage import atomic_write
 
 _METADATA_KEY = "kdaug"
@@ -22,13 +20,17 @@ _METADATA_KEY = "kdaug"
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """The network, classes and input that weights belong to. Stored in the metadata of a weight file."""
+    """The network, classes and input that weights belong to. Stored in the metadata of a weight file.
+
+    arguments: see `create_network`.
+    """
 
     network: str
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int]
+    arguments: Arguments = field(default_factory=dict, hash=False)
 
     @property
     def input_format(self) -> InputFormat:
@@ -38,15 +40,19 @@ class NetworkInfo:
 def save_weights(weights: Mapping[str, Tensor], info: NetworkInfo, path: Path) -> None:
     """Writes `weights` (a state_dict) and `info` to `path` (safetensors), atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(asdict(info))})
+    fields = asdict(info)
+    if not info.arguments:
+        del fields["arguments"]
+    content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(fields)})
     atomic_write(path, content)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo | None]:
     """(tensors by name, info); the info is None if kdaug did not write the file.
 
-    Reads safetensors (recognized by content), else torch files in weights-only mode: a nested "state_dict", "model" or
-    "model_ema" is unpacked, and the prefix "module." removed. Raises InputError if the file is not a weight file.
+    Reads safetensors (recognized by content), else torch files in weights-only mode: of a nested "state_dict_ema",
+    "model_ema", "state_dict" or "model", the first one is unpacked. The prefixes that DDP, EMA and torch.compile add to
+    names ("module.", "_orig_mod.") are removed. Raises InputError if the file is not a weight file.
     """
     if not path.is_file():
         raise InputError(f"weight file {path} does not exist")
@@ -54,9 +60,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo | None]:
         with safetensors.safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return tensors, _parse_network_info(metadata, path)
     except safetensors.SafetensorError:
-        return _read_torch_file(path), None
+        return strip_wrappers(read_torch_file(path), path), None
+    info = _parse_network_info(metadata, path)
+    return (strip_wrappers(tensors, path), None) if info is None else (tensors, info)
 
 
 def is_valid_weights_file(path: Path) -> bool:
@@ -73,9 +80,19 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkInfo]:
     tensors, info = read_weights(path)
     if info is None:
         raise InputError(f"weight file {path} does not name its network: it was not written by kdaug")
-    network = create_network(info.network, len(info.classes), len(info.mean))
+    network = create_network(info.network, len(info.classes), len(info.mean), arguments=info.arguments)
     load_state(network, tensors, len(info.classes), path)
     return network, info
+
+
+def match_names(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` without the prefix "model." (of PyTorch Lightning) if all have it and no name in `network` does."""
+    prefix = "model."
+    if any(name.startswith(prefix) for name in network.state_dict()) or not all(
+        name.startswith(prefix) for name in tensors
+    ):
+        return tensors
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
@@ -117,29 +134,9 @@ def _parse_network_info(metadata: dict[str, str], path: Path) -> NetworkInfo | N
         fields = json.loads(metadata[_METADATA_KEY])
         classes, mean, std = (tuple(fields[name]) for name in ("classes", "mean", "std"))
         height, width = fields["size"]
-        return NetworkInfo(fields["network"], classes, mean, std, (height, width))
+        arguments = dict(fields.get("arguments", {}))
+        if not all(isinstance(value, int | float | str) for value in arguments.values()):
+            raise ValueError("a network argument is not a number or text")
+        return NetworkInfo(fields["network"], classes, mean, std, (height, width), arguments)
     except (ValueError, TypeError, KeyError):
         raise InputError(f"weight file {path} has kdaug metadata that cannot be read") from None
-
-
-def _is_plain(name: Any, value: Any) -> bool:
-    """Whether an entry of a file is a named, dense tensor with data."""
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
-
-
-def _read_torch_file(path: Path) -> dict[str, Tensor]:
-    try:
-        # Opened here: torch.load decides by name whether a file is safetensors. It warns about old pickle protocols.
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch's unpickler raises exceptions of any type for damaged files
-        raise InputError(
-            f"{path} is not a weight file: neither safetensors nor a torch file of plain tensors "
-            "(one that would have to run code when loaded is refused)"
-        ) from None
-    for key in ("state_dict", "model", "model_ema"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content or not all(_is_plain(*item) for item in content.items()):
-        raise InputError(f"{path} is not a weight file: it has no plain tensors by name")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}

@@ -40,6 +40,8 @@ class PreActivationBlock(nn.Module):
 class WideResNet(StagedNetwork):
     """Three stages of (depth - 4) / 6 blocks with 16, 32 and 64 x width channels. drop_rate: dropout inside blocks."""
 
+    first_conv = "stem"
+
     def __init__(self, depth: int, width: int, in_chans: int = 3, drop_rate: float = 0.0, **options: Any) -> None:
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"the depth of a Wide-ResNet must be 6n+4 with n at least 1, not {depth}")

@@ -7,14 +7,16 @@ import logging
 import os
 import platform
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdaug.config import Recipe
+from kdaug.config import Recipe, ResolvedRun
 from kdaug.data import Dataset
+from kdaug.device import available_cores
 from kdaug.errors import InputError
 from kdaug.runs.directory import RunDirectory
 from kdaug.runs.identity import recipe_fingerprint
@@ -55,6 +57,19 @@ def read_environment(directory: RunDirectory) -> dict[str, Any]:
     if not environment or not isinstance(environment, dict) or not isinstance(environment.get("resumed", []), list):
         raise InputError(f"{directory.environment} is damaged", RESTORE)
     return environment
+
+
+def keep_threads(run: ResolvedRun, directory: RunDirectory) -> ResolvedRun:
+    """`run` with the number of torch threads that the run in `directory` began with, unless run.threads sets it.
+
+    Another number would change the last bits of a resumed run. Returns `run` if the run has not begun.
+    """
+    threads = read_environment(directory).get("threads")
+    if run.threads is not None or not isinstance(threads, int):
+        return run
+    if threads > available_cores():
+        _logger.warning(f"the run began with {threads} threads and keeps them, but there are {available_cores()} cores")
+    return replace(run, threads=threads)
 
 
 def record_environment(directory: RunDirectory, environment: dict[str, Any], step: int) -> None:

@@ -21,6 +21,7 @@ from kdaug.networks import (
     create_network,
     load_network,
     load_state,
+    match_names,
     read_weights,
 )
 
@@ -55,12 +56,14 @@ class Teacher(nn.Module):
         return logits.clone() if self.class_indices is None else logits[:, self.class_indices].clone()
 
 
-def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, student: str) -> Teacher:
+def load_teacher(
+    settings: config.Teacher, source: str, dataset: Dataset, assumed: config.Network | None = None
+) -> Teacher:
     """Loads the teacher from `source`: run:DIR, file:PATH or timm:NAME.
 
-    student: name of the network to assume for a weight file that kdaug did not write. A teacher with more classes than
-    the dataset predicts the dataset's classes only, matched by name. For ImageNet weights this needs the dataset's
-    classes to have ImageNet's names (n01440764, ...).
+    assumed: the network of a weight file that does not name it, see `config.teacher_network`. A teacher with more
+    classes than the dataset predicts the dataset's classes only, matched by name. For ImageNet weights this needs the
+    dataset's classes to have ImageNet's names (n01440764, ...).
 
     Raises InputError if the teacher cannot be loaded, lacks a class of the dataset, or takes other channels.
     """
@@ -69,7 +72,7 @@ def load_teacher(settings: config.Teacher, source: str, dataset: Dataset, studen
     if kind == "run":
         teacher = _from_run(Path(location), settings, dataset)
     elif kind == "file":
-        teacher = _from_file(Path(location), settings, dataset, student)
+        teacher = _from_file(Path(location), settings, dataset, assumed or config.Network())
     else:
         teacher = _from_timm(location, settings, dataset)
     _check_channels(teacher.input_format.mean, dataset)
@@ -101,21 +104,23 @@ def _from_kdaug_file(path: Path, settings: config.Teacher, dataset: Dataset) -> 
     return Teacher(network, _with_image_size(info.input_format, settings), class_indices)
 
 
-def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, student: str) -> Teacher:
+def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, assumed: config.Network) -> Teacher:
     if path.is_dir():
         raise InputError(f"teacher {path} is a folder, not a weight file", f"set teacher.source to run:{path}")
     tensors, info = read_weights(path)
     if info is not None:
-        for name, value in (("network", info.network), ("mean", info.mean), ("std", info.std)):
-            if getattr(settings, name) not in (None, value):
+        for name in ("network", "mean", "std", "arguments"):
+            value = getattr(info, name)
+            if getattr(settings, name) not in (None, {}, value):
                 raise InputError(f"teacher.{name} is set, but weight file {path} has its own: {value}", "leave it out")
         return _from_kdaug_file(path, settings, dataset)
-    name, classes = settings.network or student, len(dataset.classes)
-    network = create_network(name, classes, dataset.channels)
+    name, arguments, classes = assumed.name, assumed.arguments, len(dataset.classes)
+    network = create_network(name, classes, dataset.channels, arguments=arguments)
+    tensors = match_names(network, tensors)
     class_indices = _imagenet_indices(classifier_size(network, tensors), dataset)
     if class_indices is not None:
         classes = classifier_size(network, tensors)
-        network = create_network(name, classes, dataset.channels)
+        network = create_network(name, classes, dataset.channels, arguments=arguments)
     load_state(network, tensors, classes, path)
     mean, std = settings.mean or dataset.mean, settings.std or dataset.std
     return Teacher(network, _with_image_size(InputFormat(mean, std, None), settings), class_indices)
@@ -134,9 +139,12 @@ def _from_timm(name: str, settings: config.Teacher, dataset: Dataset) -> Teacher
             "they are classes of ImageNet, name their folders as ImageNet does (n01440764, ...)",
         )
     _check_channels(published.mean, dataset)
-    network = create_network(name, published.num_classes, dataset.channels, pretrained=True)
+    network = create_network(
+        name, published.num_classes, dataset.channels, pretrained=True, arguments=settings.arguments
+    )
     height, width = published.input_size[1:]
-    input_format = InputFormat(published.mean, published.std, (height, width))
+    side = settings.arguments.get("img_size")
+    input_format = InputFormat(published.mean, published.std, (side, side) if type(side) is int else (height, width))
     return Teacher(network, _with_image_size(input_format, settings), class_indices)
 
 

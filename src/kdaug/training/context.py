@@ -47,7 +47,7 @@ class TrainContext:
         dataset, student = self.dataset, self.recipe.student
         published = published_mean_std(student.name) if student.pretrained else None
         mean, std = published if published and len(published[0]) == dataset.channels else (dataset.mean, dataset.std)
-        return NetworkInfo(student.name, dataset.classes, mean, std, dataset.size)
+        return NetworkInfo(student.name, dataset.classes, mean, std, dataset.size, student.arguments)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,7 +98,7 @@ def build_context(
     device = find_device(recipe.run.device, dist.local_rank)
     check_cuda_graphs(recipe.run, device)
     make_deterministic(device)
-    torch.set_num_threads(recipe.run.threads or max(1, available_cores() // dist.local_world_size - 1))
+    torch.set_num_threads(recipe.run.threads or max(1, available_cores() // dist.local_world_size))
     if recipe.data.download:
         dist.run_on_rank0(lambda: load_dataset(recipe.data).name)  # downloaded once, then there for all ranks
     dataset = dataset or load_dataset(recipe.data)
@@ -163,7 +163,13 @@ def create_student(context: TrainContext) -> nn.Module:
 
 def _create_network(settings: Network, dataset: Dataset) -> nn.Module:
     network = create_network(
-        settings.name, len(dataset.classes), dataset.channels, settings.pretrained, settings.drop_path, settings.dropout
+        settings.name,
+        len(dataset.classes),
+        dataset.channels,
+        settings.pretrained,
+        settings.drop_path,
+        settings.dropout,
+        settings.arguments,
     )
     if settings.batch_norm_momentum is not None:
         set_batch_norm_momentum(network, settings.name, settings.batch_norm_momentum)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,10 +20,28 @@ from kdaug.supervision import Teacher
 from kdaug.training.batches import Indices, unaugmented_batches
 from kdaug.training.context import TrainContext
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
+from kdaug.training.out_of_memory import explain_out_of_memory, smaller_batch
 from kdaug.training.progress import progress_bar, track
 
 EVALUATION_BATCH = 256
-"""Images in one forward pass without gradients."""
+"""The most images in one forward pass without gradients; fewer if run.device_batch is lower."""
+
+
+def evaluation_batch(context: TrainContext) -> int:
+    """How many images a process passes through a network at once without gradients."""
+    return min(EVALUATION_BATCH, context.recipe.run.device_batch or EVALUATION_BATCH)
+
+
+def explain_evaluation_memory(context: TrainContext, activity: str) -> AbstractContextManager[None]:
+    """`explain_out_of_memory` for forward passes without gradients.
+
+    It suggests what training itself passes at once, which does not change training, before anything smaller.
+    """
+    images, recipe = evaluation_batch(context), context.recipe
+    share = recipe.optimization.global_batch // context.dist.world_size
+    in_training = share // context.accumulation_steps
+    smaller = in_training if 0 < in_training < images else smaller_batch(share, min(images, in_training))
+    return explain_out_of_memory(activity, images, context.device, smaller)
 
 
 @dataclass(frozen=True)
@@ -76,10 +95,14 @@ def evaluate_on_validation(
     """
     val, dist = context.dataset.val, context.dist
     crop = CenterCrop(side or context.dataset.size[0])
-    keys = evaluation_keys(len(val), EVALUATION_BATCH, dist.rank, dist.world_size)
+    keys = evaluation_keys(len(val), evaluation_batch(context), dist.rank, dist.world_size)
     # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
     batches = prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
-    with torch.no_grad(), autocast(context.device, context.precision):
+    with (
+        explain_evaluation_memory(context, "evaluating"),
+        torch.no_grad(),
+        autocast(context.device, context.precision),
+    ):
         return evaluate(predict, track(bar, title, batches, len(val) // dist.world_size), context.device, dist)
 
 
@@ -118,8 +141,13 @@ def unaugmented_label_log_probs(
     """
     count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices
-    batches = np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))[dist.rank :: dist.world_size]
-    with progress_bar(context.console) as bar, autocast(context.device, context.precision):
+    size = evaluation_batch(context)
+    batches = np.split(indices, range(size, len(indices), size))[dist.rank :: dist.world_size]
+    with (
+        explain_evaluation_memory(context, "the teacher's pass over the training images"),
+        progress_bar(context.console) as bar,
+        autocast(context.device, context.precision),
+    ):
         images = unaugmented_batches(context, batches)
         for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
             before_batch()

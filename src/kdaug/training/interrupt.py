@@ -1,13 +1,15 @@
-"""Ctrl-C and SIGTERM: training stops after the current step, with a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGHUP: training stops after the current step, with a checkpoint."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
+import termios
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -28,8 +30,9 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets. Ctrl-C after either raises KeyboardInterrupt at once.
+    """An event that Ctrl-C, SIGTERM or SIGHUP sets. Ctrl-C after any of them raises KeyboardInterrupt at once.
 
+    SIGHUP says that the terminal was closed. If it is ignored, as under nohup, it stays ignored.
     Nested calls (a teacher that is trained within a student's run) share one event and one handler, so a signal stops
     them all. Outside the main thread, where Python allows no signal handlers, the event is never set.
     """
@@ -50,11 +53,16 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.raise_signal(signum)
         is_first, is_rank0 = not stop.is_set(), os.environ.get("RANK", "0") == "0"
         stop.set()
+        _replace_closed_terminal()
         if is_first and is_rank0:
             newline = b"\n" if os.isatty(2) else b""  # a terminal shows ^C
-            os.write(2, newline + _NOTICE)  # not print: the signal may have interrupted one
+            with suppress(OSError):
+                os.write(2, newline + _NOTICE)  # not print: the signal may have interrupted one
 
-    previous = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    previous = {signum: signal.signal(signum, handle) for signum in signals}
     _shared = stop
     try:
         yield stop
@@ -62,3 +70,15 @@ def stop_on_signal() -> Iterator[threading.Event]:
         _shared = None
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def _replace_closed_terminal() -> None:
+    """Lets stdout and stderr write to nothing if they were a terminal that was closed; else each write is an error."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, descriptor)
+                os.close(nothing)

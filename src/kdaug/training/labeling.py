@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kdaug.config import Recipe, to_yaml
 from kdaug.data.loader import BatchKey, prefetch
+from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.device import autocast
 from kdaug.errors import InputError
 from kdaug.storage import atomic_write, lock_directory
@@ -47,7 +48,11 @@ from kdaug.supervision.soft_labels import required_classes
 from kdaug.training.batches import Indices, dataset_fingerprint, epoch_order, make_views
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import distributed_context
-from kdaug.training.evaluation import EVALUATION_BATCH, unaugmented_label_log_probs
+from kdaug.training.evaluation import (
+    evaluation_batch,
+    explain_evaluation_memory,
+    unaugmented_label_log_probs,
+)
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
 from kdaug.training.resolve import resolve
@@ -77,6 +82,7 @@ def label_views(recipe: Recipe, folder: Path, request: LabelRequest) -> None:
 
     A teacher with source "train" is trained first. Under torchrun all processes share the work.
     """
+    exit_if_spawned_worker()
     with distributed_context() as dist, console_logging(None if dist.is_rank0 else Console(quiet=True)):
         context = build_context(resolve(recipe), Console(quiet=not dist.is_rank0), dist)
         epochs = range(*(request.epochs or (0, request.cycle or context.epochs)))
@@ -193,7 +199,7 @@ def _fill(
     if not dist.run_on_rank0(lambda: has_unaugmented_label_log_probs(manifest, folder)):
         log_probs = unaugmented_label_log_probs(context, teacher)
         dist.run_on_rank0(lambda: write_unaugmented_label_log_probs(log_probs, manifest, folder))
-    with progress_bar(context.console) as bar:
+    with explain_evaluation_memory(context, "labeling"), progress_bar(context.console) as bar:
         views = sum(file.end - file.first for file in missing)
         task = bar.add_task("labeling", total=views, speed="", metrics="")
         for file in missing:
@@ -222,7 +228,8 @@ def split_into_batches(context: TrainContext, epoch: int, indices: Indices) -> l
     """`indices` in batches for the teacher."""
     if context.mixes_images(epoch):  # in the epoch's order partners are neighbors, so few views are made twice
         indices = epoch_order(context, epoch, indices)
-    return np.split(indices, range(EVALUATION_BATCH, len(indices), EVALUATION_BATCH))
+    size = evaluation_batch(context)
+    return np.split(indices, range(size, len(indices), size))
 
 
 def compute_records(

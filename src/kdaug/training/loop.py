@@ -5,19 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from kdaug.config import Recipe
+from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.errors import InputError
-from kdaug.runs import RunDirectory, find_run, list_checkpoints, open_run, read_metrics
+from kdaug.runs import RunDirectory, find_run, keep_threads, list_checkpoints, open_run, read_metrics
 from kdaug.supervision import Teacher
 from kdaug.training.context import TrainContext, build_context, check_trainable
 from kdaug.training.distributed import DistContext, distributed_context, is_lost_connection
 from kdaug.training.interrupt import Interrupted, stop_on_signal
+from kdaug.training.out_of_memory import explain_out_of_memory, smaller_batch
 from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve, teacher_run_recipe
 from kdaug.training.run import raise_if_stopped, start_or_resume
@@ -43,8 +46,9 @@ def train(recipe: Recipe, console: Console | None = None) -> TrainResult:
 
     Under torchrun all its processes train together. console: where progress is shown; None: on stdout, unless the
     program has configured logging itself (see `console_logging`). Raises InputError for what the user can fix, and
-    Interrupted after Ctrl-C or SIGTERM, or if another process was lost; the run can then be resumed.
+    Interrupted after Ctrl-C, SIGTERM or SIGHUP, or if another process was lost; the run can then be resumed.
     """
+    exit_if_spawned_worker()
     with distributed_context() as dist, console_logging(console if dist.is_rank0 else Console(quiet=True)):
         return train_run(recipe, dist, console or Console(quiet=not dist.is_rank0))
 
@@ -56,10 +60,11 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
     if dist.run_on_rank0(lambda: directory.is_finished):
         _logger.info(f"{directory.path} is already finished")
         return _read_result(directory, dist)
-    context = build_context(resolved, console, dist)
+    run_settings = dist.run_on_rank0(lambda: keep_threads(resolved.run, directory))
+    context = build_context(replace(resolved, run=run_settings), console, dist)
     check_trainable(context)
     soft_labels = open_soft_labels(context)
-    with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, dist):
+    with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, context):
         dist.run_on_rank0(lambda: open_run(directory, resolved, lock))
         if soft_labels is None and resolved.teacher.source == "train":
             soft_labels = teacher_soft_labels(context, train_teacher(context, directory.path))
@@ -79,10 +84,14 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
 
 
 @contextmanager
-def _explain_failure(directory: RunDirectory, dist: DistContext) -> Iterator[None]:
-    """Turns diverged training into an InputError, and a lost process into Interrupted."""
+def _explain_failure(directory: RunDirectory, context: TrainContext) -> Iterator[None]:
+    """Turns diverged training and out of memory into an InputError, and a lost process into Interrupted."""
+    dist = context.dist
+    share = context.recipe.optimization.global_batch // dist.world_size
+    images = share // context.accumulation_steps
     try:
-        yield
+        with explain_out_of_memory("training", images, context.device, smaller_batch(share, images)):
+            yield
     except Diverged as reason:
         kept = "the previous checkpoint" if list_checkpoints(directory.checkpoints) else "no checkpoint"
         raise InputError(
@@ -105,10 +114,12 @@ def train_teacher(context: TrainContext, directory: Path) -> Teacher:
     """The teacher of source "train", trained unless an earlier run did so. Interrupted names `directory`."""
     recipe = teacher_run_recipe(context.recipe, context.dataset.content)
     _logger.info(f"training the teacher first: {recipe.run.dir}")
+    threads = torch.get_num_threads()
     try:
         result = train_run(recipe, context.dist, context.console)
     except Interrupted as interrupted:
         raise Interrupted(directory, interrupted.reason) from None
+    torch.set_num_threads(threads)  # a teacher that was resumed keeps its own
     return load_checked_teacher(context, f"run:{result.directory}")
 
 

@@ -29,7 +29,7 @@ def console_logging(console: Console | None) -> Iterator[None]:
     """Prints what kdaug logs at INFO and above to `console`.
 
     With None: to stdout, but only if the logger "kdaug" and its parents have no handlers. So a script shows progress,
-    and a program that embeds kdaug conmetrics `logging.getLogger("kdaug")` itself.
+    and a program that embeds kdaug configures `logging.getLogger("kdaug")` itself.
     """
     logger = logging.getLogger("kdaug")
     if console is None and logger.hasHandlers():

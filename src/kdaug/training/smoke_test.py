@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from kdaug.config import Recipe, derive_teacher_recipe
+from kdaug.config import Recipe, derive_teacher_recipe, teacher_network
 from kdaug.config.datasets import ARRAY_DATASETS
 from kdaug.data import ArrayImages, Dataset, EncodedImages
 from kdaug.data.folder_index import FilePaths
@@ -100,8 +100,10 @@ def _untrained_teacher(context: TrainContext, teacher: tuple[str, int] | None) -
     recipe, dataset = context.recipe, context.dataset
     if recipe.teacher.source == "none":
         return None
-    name, side = teacher or (recipe.teacher.network or recipe.student.name, None)
-    network = create_network(name, len(dataset.classes), dataset.channels)
+    default = teacher_network(recipe)
+    name, side = teacher or (default.name, None)
+    arguments = {} if teacher else default.arguments
+    network = create_network(name, len(dataset.classes), dataset.channels, arguments=arguments)
     input_format = InputFormat(dataset.mean, dataset.std, None if side is None else (side, side))
     return teacher_soft_labels(context, Teacher(network, input_format).to(context.device))
 
@@ -116,7 +118,7 @@ def _noise_dataset(recipe: Recipe, classes: int, folder: Path) -> Dataset:
         for path, pixels in zip(files, _noise(len(files), side * 5 // 4, side * 3 // 2, 3), strict=True):
             Image.fromarray(pixels).save(path)
         photos = EncodedImages(files, labels)
-        return encoded_dataset(recipe.data, names, photos, photos.subset(np.arange(2)), "noise")
+        return encoded_dataset(recipe.data, names, photos, photos.subset(np.arange(2)), "noise", "noise")
     channels = ARRAY_DATASETS[recipe.data.name].channels
     images = ArrayImages(_noise(len(labels), side, side, channels), labels)
     half = (0.5,) * channels

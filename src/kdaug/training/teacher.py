@@ -6,6 +6,7 @@ import logging
 import math
 from pathlib import Path
 
+from kdaug.config import teacher_network
 from kdaug.device import compile_if_set
 from kdaug.errors import InputError
 from kdaug.networks import check_forward
@@ -56,7 +57,7 @@ def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
     cannot be loaded, does not accept the images, or gives values that are not finite.
     """
     dataset = context.dataset
-    teacher = load_teacher(context.recipe.teacher, source, dataset, context.recipe.student.name)
+    teacher = load_teacher(context.recipe.teacher, source, dataset, teacher_network(context.recipe))
     size = teacher.input_format.size or dataset.size
     check_forward(teacher.network, f"of the teacher {source}", 1, dataset.channels, size)
     teacher.to(context.device)

@@ -8,10 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from kdaug.views.plan import Size
+from kdaug.views.policies.augmix import MAX_DRAWN_DEPTH, AugMix
 from kdaug.views.policies.composition import Policy, flatten_policies
 from kdaug.views.policies.pba import PopulationBasedAugmentation, load_schedule
 from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.sub_policies import SubPolicies
+from kdaug.views.policies.timm_randaugment import TimmRandAugment
+from kdaug.views.policies.timm_strings import MAX_LEVEL, describe_levels, typical_levels
 from kdaug.views.policies.trivialaugment import TrivialAugment
 from kdaug.views.space import Range, Space, cutout_side
 from kdaug.views.space_tables import get_space, get_sub_policy_space
@@ -24,6 +27,8 @@ SPACE_DESCRIPTIONS = {
     "pba": "PBA's released code, levels 0..10",
     "fast-autoaugment": "Fast AutoAugment's released code, levels 0..1, from negative to positive arguments",
     "timm": "timm's RandAugment, M 0..10, each op with probability 1/2",
+    "timm-increasing": "the same with ops that get stronger with M (timm's option inc)",
+    "timm-augmix": "timm's AugMix, M 0..10",
     "torchvision": "torchvision's RandAugment, M 0..30",
     "torchvision-autoaugment": "torchvision's AutoAugment, levels 0..9",
     "torchvision-wide": "torchvision's TrivialAugmentWide, levels 0..30",
@@ -35,7 +40,7 @@ class PolicyDescription:
     """The ops of a policy at some levels.
 
     table: arguments as text; rows are `ops`, columns are `levels`. sub_policies: the sub-policies as text, or the
-    segments of a schedule. kind: which of both.
+    segments of a schedule. kind: which of both. summary: how ops and levels are drawn, if the table does not show it.
     """
 
     space: Space
@@ -44,11 +49,12 @@ class PolicyDescription:
     table: tuple[tuple[str, ...], ...]
     sub_policies: tuple[str, ...] = ()
     kind: Literal["sub-policies", "segments"] = "sub-policies"
+    summary: str = ""
 
 
 def describe(policy: Policy, size: Size) -> list[PolicyDescription]:
     """Descriptions of the parts of `policy` whose ops have levels, for images of `size` (height, width)."""
-    kinds = (RandAugment, TrivialAugment, SubPolicies, PopulationBasedAugmentation)
+    kinds = (RandAugment, TimmRandAugment, AugMix, TrivialAugment, SubPolicies, PopulationBasedAugmentation)
     return [_describe_part(part, size) for part in flatten_policies([policy]) if isinstance(part, kinds)]
 
 
@@ -66,6 +72,10 @@ def _describe_part(policy: Any, size: Size) -> PolicyDescription:
         case RandAugment():
             space = get_space(policy.space)
             return _describe_ops(space, policy.ops or tuple(space.ops), (policy.magnitude,), size)
+        case TimmRandAugment():
+            return _describe_timm_randaugment(policy, size)
+        case AugMix():
+            return _describe_augmix(policy, size)
         case SubPolicies():
             lines = tuple(", then ".join(_format_step(*step) for step in steps) for steps in policy.sub_policies)
             return replace(describe_space(get_sub_policy_space(policy.space).name, size), sub_policies=lines)
@@ -74,6 +84,27 @@ def _describe_part(policy: Any, size: Size) -> PolicyDescription:
             return replace(described, sub_policies=_format_segments(policy), kind="segments")
         case _:
             return describe_space(policy.space, size)
+
+
+def _describe_timm_randaugment(policy: TimmRandAugment, size: Size) -> PolicyDescription:
+    space = replace(get_space(policy.space), probability=policy.probability)
+    settings = policy.magnitude, policy.noise, policy.max_level
+    described = _describe_ops(space, tuple(space.ops), typical_levels(*settings), size)
+    choice = "" if policy.weights is None else f" without replacement, weighted by {policy.weights}"
+    return replace(described, summary=f"draws {policy.num_ops} ops{choice}; {describe_levels(*settings)}")
+
+
+def _describe_augmix(policy: AugMix, size: Size) -> PolicyDescription:
+    space = get_space(policy.space)
+    settings = policy.magnitude, policy.noise, MAX_LEVEL
+    described = _describe_ops(space, tuple(space.ops), typical_levels(*settings), size)
+    depth = policy.depth or f"1 to {MAX_DRAWN_DEPTH}"
+    return replace(
+        described,
+        summary=f"blends {policy.width} chains of {depth} ops with the image, with weights from "
+        f"Dirichlet({policy.alpha:g}) and a share from Beta({policy.alpha:g}, {policy.alpha:g}); "
+        f"{describe_levels(*settings)}",
+    )
 
 
 def _describe_ops(space: Space, ops: tuple[str, ...], levels: tuple[float, ...], size: Size) -> PolicyDescription:
@@ -129,8 +160,14 @@ def _format_value(op_range: Range, value: float, size: Size, degrees: float) -> 
 
 
 def format_op(op: tuple[Any, ...]) -> str:
-    """An op of `ViewPlan.steps` with its main argument: "shear-x 0.31", "cutout 9 px", "crop +2 -1", "flip"."""
+    """An op of `ViewPlan.steps` with its main argument: "shear-x 0.31", "cutout 9 px", "crop +2 -1", "flip".
+
+    Chains with their weights in the view: "augmix (12% invert > rotate 5.00, 30% equalize)".
+    """
     match op:
+        case "augmix", chains:
+            parts = (f"{weight:.0%} {' > '.join(map(format_op, steps)) or 'unchanged'}" for weight, steps in chains)
+            return f"augmix ({', '.join(parts)})"
         case "cutout", (_, _, side):
             return f"cutout {side:.0f} px"
         case "crop", (left, top, _, _):

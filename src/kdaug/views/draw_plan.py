@@ -74,8 +74,8 @@ class OpTable:
     ) -> ViewPlan:
         """A plan with the entries int64 [N,S] of N images in S steps, for images of `size` (height, width).
 
-        applied: bool [N,S], False skips a step; None: all are applied. level_factor: float64 [N,S] in 0..1, multiplies
-        the levels of the entries; None: 1.
+        applied: bool [N,S], False skips a step; None: all are applied. level_factor: float64 [N,S] of at least 0,
+        multiplies the levels of the entries; None: 1.
         """
         negative = words.sign >> np.uint32(31)
         if level_factor is None:

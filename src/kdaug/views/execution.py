@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug.errors import InputError, is_integer
+from kdaug.views.chains import blend_chains
 from kdaug.views.plan import ViewPlan, check_plan
 
 
@@ -29,6 +30,11 @@ def apply_unchecked(images: NDArray[np.uint8], plan: ViewPlan, threads: int) -> 
     """`apply` without any checks. Invalid images or plans make it read and write memory out of bounds."""
     from kdaug.views.kernels import execute  # numba takes half a second to import
 
+    if plan.chain_mix is not None:
+        before, chains, after = plan.split()
+        images = apply_unchecked(images, before, threads)
+        results = [apply_unchecked(images, chain, threads) for chain in chains]
+        return apply_unchecked(blend_chains(images, results, plan.chain_mix), after, threads)
     views = np.empty((len(images), *plan.output_size, images.shape[3]), np.uint8)
     execute(images, plan, views, threads)
     return views

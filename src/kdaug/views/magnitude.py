@@ -50,12 +50,17 @@ def planned_magnitude(plan: ViewPlan) -> Floats:
     cutout its side / the image's shorter side, erase the square root of its fraction of the area, invert 1, solarize
     the fraction of values that it inverts, posterize the fraction of bits that it clears, solarize-add its addition /
     128, and contrast, color, brightness and sharpness the distance of their factor from 1. Crop, flip, autocontrast and
-    equalize add 0. In space paper-geometric each op adds at most M / 10.
+    equalize add 0. In space paper-geometric each op adds at most M / 10. An op in a chain of AugMix counts with the
+    weight of its chain in the view.
     """
     fractions = np.zeros(plan.op.shape)
     for code in np.flatnonzero(np.bincount(plan.op.ravel(), minlength=len(NAMES))):
         if NAMES[code] in _FRACTIONS:
             selected = plan.op == code
             fractions[selected] = _FRACTIONS[NAMES[code]](plan.argument[selected], plan.size)
-    magnitude: Floats = fractions.clip(0, 1).sum(1)
+    fractions = fractions.clip(0, 1)
+    mix = plan.chain_mix
+    if mix is not None:
+        fractions[:, mix.first : mix.stop] *= mix.view_weights().repeat(mix.depth, axis=1)
+    magnitude: Floats = fractions.sum(1)
     return magnitude

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kdaug.errors import InputError
 from kdaug.views import ops
+from kdaug.views.chains import BLENDS, ChainMix, check_chain_mix
 
 Resample = Literal["nearest", "bilinear", "bicubic"]
 RESAMPLES: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic")
@@ -23,10 +24,11 @@ Color = tuple[int, int, int]
 
 MAX_CROP = 1 << 16
 """Largest side of a crop in pixels."""
-_FILE_FORMAT = 1
+_FILE_FORMAT, _CHAINS_FILE_FORMAT = 1, 2  # without and with chains
 _FILE_SIZES = ("size", "output_size")
 _ARRAYS = ("op", "argument", "resample", "fill")
 _FILE_NAMES = {"format", "op_names", *_FILE_SIZES, *_ARRAYS}
+_CHAINS_NAMES = {"chains_layout", "chains_weight", "chains_share"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ViewPlan:
     resample: uint8 [N,S], index into RESAMPLES; used by shear, translate and rotate.
     fill: uint8 [N,S,3], color of pixels from outside the image (gray images use channel 0).
     size, output_size: (height, width) in pixels before and after all steps.
+    chain_mix: the steps that are parallel chains (AugMix); None: all steps follow one another.
     """
 
     op: NDArray[np.uint8]
@@ -46,16 +49,39 @@ class ViewPlan:
     fill: NDArray[np.uint8]
     size: Size
     output_size: Size
+    chain_mix: ChainMix | None = None
 
     def __len__(self) -> int:
         return len(self.op)
 
     def __getitem__(self, rows: slice) -> ViewPlan:
         """The plan of some images of the batch."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+        mix = None if self.chain_mix is None else self.chain_mix[rows]
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS}, chain_mix=mix)
+
+    def split(self) -> tuple[ViewPlan, list[ViewPlan], ViewPlan]:
+        """The plans of the steps before the chains, of each chain, and of the steps after. Needs a `chain_mix`."""
+        mix = self.chain_mix
+        assert mix is not None
+        starts = range(mix.first, mix.stop, mix.depth) if mix.depth else [mix.first] * mix.width
+        chains = [self._columns(start, start + mix.depth, mix.size, mix.size) for start in starts]
+        before = self._columns(0, mix.first, self.size, mix.size)
+        return before, chains, self._columns(mix.stop, self.op.shape[1], mix.size, self.output_size)
+
+    def _columns(self, start: int, stop: int, size: Size, output_size: Size) -> ViewPlan:
+        arrays = {name: getattr(self, name)[:, start:stop] for name in _ARRAYS}
+        return ViewPlan(**arrays, size=size, output_size=output_size)
 
     def steps(self, row: int) -> list[tuple[Any, ...]]:
-        """The steps of image `row` in the form that `plan_of` takes, without ops "none": [("rotate", 30.0), ...]."""
+        """The steps of image `row` in the form that `plan_of` takes, without ops "none": [("rotate", 30.0), ...].
+
+        Chains are one step ("augmix", ((weight in the view, steps), ...)), which `plan_of` does not take.
+        """
+        if self.chain_mix is not None:
+            before, chains, after = self.split()
+            weights = self.chain_mix.view_weights()[row].tolist()
+            mixed = tuple((weight, tuple(chain.steps(row))) for weight, chain in zip(weights, chains, strict=True))
+            return [*before.steps(row), ("augmix", mixed), *after.steps(row)]
         steps: list[tuple[Any, ...]] = []
         for code, argument in zip(self.op[row], self.argument[row], strict=True):
             name = ops.NAMES[code]
@@ -69,14 +95,17 @@ class ViewPlan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan to `path`: a compressed npz file without pickle, with the names of all ops."""
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        if self.chain_mix is not None:
+            arrays |= _chains_to_arrays(self.chain_mix)
         with open(path, "wb") as file:
             np.savez_compressed(
                 file,
-                format=np.array(_FILE_FORMAT),
+                format=np.array(_FILE_FORMAT if self.chain_mix is None else _CHAINS_FILE_FORMAT),
                 op_names=np.array(ops.NAMES),
                 size=np.array(self.size),
                 output_size=np.array(self.output_size),
-                **{name: getattr(self, name) for name in _ARRAYS},
+                **arrays,
             )
 
     @staticmethod
@@ -117,6 +146,8 @@ def plan_of(
             if not step:
                 raise InputError(f"image {row}: step {column} is empty", "write (op,) or (op, argument)")
             name: str = step[0]
+            if name == "augmix":
+                raise InputError("plan_of takes no chains of AugMix", "use create_policy, or ViewPlan.load for a file")
             values: Sequence[Any] = step[1:]
             if values and isinstance(values[0], tuple | list):
                 values = values[0]
@@ -145,14 +176,22 @@ def empty_plan(count: int, steps: int, size: Size, fill: Color = (0, 0, 0), resa
 def concat_plans(plans: Sequence[ViewPlan]) -> ViewPlan:
     """One plan with the steps of all `plans` in order; all are for the same images.
 
-    Raises InputError if a plan's size is not the output size of the plan before.
+    Raises InputError if a plan's size is not the output size of the plan before, or two of them have chains.
     """
     for previous, plan in pairwise(plans):
         if previous.output_size != plan.size or len(previous) != len(plan):
             sizes = f"{len(previous)} images of {previous.output_size}, then {len(plan)} of {plan.size} pixels"
             raise InputError(f"plans do not fit: {sizes}")
     arrays = {name: np.concatenate([getattr(plan, name) for plan in plans], axis=1) for name in _ARRAYS}
-    return ViewPlan(**arrays, size=plans[0].size, output_size=plans[-1].output_size)
+    mixes = [
+        replace(plan.chain_mix, first=plan.chain_mix.first + sum(earlier.op.shape[1] for earlier in plans[:position]))
+        for position, plan in enumerate(plans)
+        if plan.chain_mix is not None
+    ]
+    if len(mixes) > 1:
+        raise InputError("a plan can have the chains of one AugMix only", "apply the plans one after another")
+    mix = mixes[0] if mixes else None
+    return ViewPlan(**arrays, size=plans[0].size, output_size=plans[-1].output_size, chain_mix=mix)
 
 
 def parse_color(fill: int | Color) -> Color:
@@ -167,9 +206,16 @@ def check_plan(plan: ViewPlan) -> None:
     """Checks everything that the kernels rely on and do not check themselves.
 
     Raises InputError for wrong shapes or dtypes, unknown op or resample codes, non-finite arguments, rectangles that
-    are not in whole pixels, crops of a negative size or above MAX_CROP, and a wrong output_size.
+    are not in whole pixels, crops of a negative size or above MAX_CROP, a wrong output_size, and chains that do not fit
+    the plan.
     """
     _check_arrays(plan)
+    if plan.chain_mix is not None:
+        check_chain_mix(plan.chain_mix, *plan.op.shape)
+        before, chains, after = plan.split()
+        for part in (before, *chains, after):
+            check_plan(part)
+        return
     # This runs for every batch, and NumPy calls on small arrays take as long as some images: so there are few.
     counts = np.bincount(plan.op.ravel(), minlength=len(ops.NAMES))
     if len(counts) > len(ops.NAMES):
@@ -235,6 +281,22 @@ def _check_output_size(plan: ViewPlan) -> None:
         )
 
 
+def _chains_to_arrays(mix: ChainMix) -> dict[str, NDArray[Any]]:
+    """The arrays of a plan file that hold the chains."""
+    layout = np.array([mix.first, mix.depth, *mix.size, BLENDS.index(mix.blend)])
+    return {"chains_layout": layout, "chains_weight": mix.weight, "chains_share": mix.share}
+
+
+def _chains_from_arrays(arrays: dict[str, NDArray[Any]]) -> ChainMix:
+    layout, weight, share = (arrays[name] for name in ("chains_layout", "chains_weight", "chains_share"))
+    if layout.shape != (5,) or layout.dtype.kind != "i" or layout.min() < 0 or layout[4] >= len(BLENDS):
+        raise InputError(f"chains_layout is {layout.tolist()}, but must be first, depth, height, width and blend")
+    if weight.ndim != 2:
+        raise InputError(f"chains_weight has the shape {list(weight.shape)}, but must be [images, chains]")
+    first, depth, height, width, blend = layout.tolist()
+    return ChainMix(first, depth, weight, share, (height, width), BLENDS[blend])
+
+
 def _read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file by name."""
     try:
@@ -249,11 +311,14 @@ def _read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
 
 def _plan_from_arrays(arrays: dict[str, NDArray[Any]]) -> ViewPlan:
     """The plan in the arrays of a plan file, checked."""
-    if set(arrays) != _FILE_NAMES:
+    has_chains = bool(set(arrays) & _CHAINS_NAMES)
+    expected_names = _FILE_NAMES | (_CHAINS_NAMES if has_chains else set())
+    expected_format = _CHAINS_FILE_FORMAT if has_chains else _FILE_FORMAT
+    if set(arrays) != expected_names:
         names = ", ".join(sorted(arrays)) or "no arrays"
-        raise InputError(f"the file has {names}, but a plan has {', '.join(sorted(_FILE_NAMES))}")
-    if arrays["format"].shape != () or arrays["format"] != _FILE_FORMAT:
-        raise InputError(f"the format is {arrays['format']}, but this version of kdaug reads format {_FILE_FORMAT}")
+        raise InputError(f"the file has {names}, but a plan has {', '.join(sorted(expected_names))}")
+    if arrays["format"].shape != () or arrays["format"] != expected_format:
+        raise InputError(f"the format is {arrays['format']}, but this version of kdaug reads format {expected_format}")
     op_names = arrays["op_names"].tolist()
     if op_names != list(ops.NAMES[: len(op_names)]):
         raise InputError("the file was written by a version of kdaug with other ops")
@@ -263,7 +328,10 @@ def _plan_from_arrays(arrays: dict[str, NDArray[Any]]) -> ViewPlan:
             raise InputError(f"{name} is {array.tolist()}, but must be height and width")
     (height, width), (out_height, out_width) = (arrays[name].tolist() for name in _FILE_SIZES)
     plan = ViewPlan(
-        **{name: arrays[name] for name in _ARRAYS}, size=(height, width), output_size=(out_height, out_width)
+        **{name: arrays[name] for name in _ARRAYS},
+        size=(height, width),
+        output_size=(out_height, out_width),
+        chain_mix=_chains_from_arrays(arrays) if has_chains else None,
     )
     check_plan(plan)
     return plan

@@ -35,7 +35,8 @@ Unit = Literal[
 class Range:
     """The values of an argument: at_0 at level 0, at_max at the space's full_level, linear between and beyond.
 
-    signed: negated with probability 1/2. rounding: how the difference from at_0 is rounded to an integer.
+    signed: negated with probability 1/2. rounding: how the difference from at_0 is rounded to an integer. clip: the
+    argument is clipped to this interval.
     """
 
     at_0: float
@@ -43,6 +44,7 @@ class Range:
     unit: Unit
     signed: bool = False
     rounding: Literal["none", "truncate", "round"] = "none"
+    clip: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,8 @@ class Space:
             argument[..., 1] = -argument[..., 0] * (height if name == "shear-x" else width) / 2
         else:
             argument[..., 0] = 1 + value if op_range.unit == "1 ± factor" else value
+        if op_range.clip is not None:
+            argument[..., 0] = argument[..., 0].clip(*op_range.clip)
         return argument
 
     def _value(self, op_range: Range, level: Floats, scale: int) -> Floats:

@@ -5,6 +5,7 @@ The tables keep the order and the constants of their sources. `Space.arguments` 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from kdaug.errors import unknown_choice
@@ -117,7 +118,7 @@ FAST_AUTOAUGMENT = Space(
 )  # fmt: skip
 
 # timm's RandAugment without its options mstd, inc and mmax: huggingface/pytorch-image-models aa4b585,
-# timm/data/auto_augment.py. It applies a drawn op with probability 1/2 and clamps magnitudes at 10.
+# timm/data/auto_augment.py. It applies a drawn op with probability 1/2 and clamps magnitudes at 10, or at mmax.
 TIMM = Space(
     "timm", fill=(128, 128, 128), resample=("bilinear", "bicubic"), probability=0.5,
     limit=10, limit_note=" (timm clamps larger ones to 10)",
@@ -126,9 +127,9 @@ TIMM = Space(
         "equalize":     None,
         "invert":       None,
         "rotate":       Range(0, 30, "degrees", signed=True),
-        "posterize":    Range(0, 4, "bits", rounding="truncate"),
-        "solarize":     Range(0, 256, "threshold", rounding="truncate"),
-        "solarize-add": Range(0, 110, "addition", rounding="truncate"),
+        "posterize":    Range(0, 4, "bits", rounding="truncate", clip=(0, 8)),
+        "solarize":     Range(0, 256, "threshold", rounding="truncate", clip=(0, 256)),
+        "solarize-add": Range(0, 110, "addition", rounding="truncate", clip=(0, 128)),
         "color":        Range(0.1, 1.9, "factor"),
         "contrast":     Range(0.1, 1.9, "factor"),
         "brightness":   Range(0.1, 1.9, "factor"),
@@ -137,6 +138,31 @@ TIMM = Space(
         "shear-y":      Range(0, 0.3, "shear", signed=True),
         "translate-x":  Range(0, 0.45, "side fraction", signed=True),
         "translate-y":  Range(0, 0.45, "side fraction", signed=True),
+    },
+)  # fmt: skip
+
+# timm's option inc: the same ops, of which six get stronger with the level.
+TIMM_INCREASING = replace(
+    TIMM, name="timm-increasing",
+    ops=TIMM.ops | {
+        "posterize":    Range(4, 0, "bits", rounding="truncate", clip=(0, 8)),
+        "solarize":     Range(256, 0, "threshold", rounding="truncate", clip=(0, 256)),
+        "color":        Range(0, 0.9, "1 ± factor", signed=True, clip=(0.1, math.inf)),
+        "contrast":     Range(0, 0.9, "1 ± factor", signed=True, clip=(0.1, math.inf)),
+        "brightness":   Range(0, 0.9, "1 ± factor", signed=True, clip=(0.1, math.inf)),
+        "sharpness":    Range(0, 0.9, "1 ± factor", signed=True, clip=(0.1, math.inf)),
+    },
+)  # fmt: skip
+
+# timm's AugMix: thirteen of these ops, all applied. `create_transform` shifts by up to 0.3 of the side, not 0.45.
+TIMM_AUGMIX = replace(
+    TIMM_INCREASING, name="timm-augmix", probability=1.0,
+    ops={name: TIMM_INCREASING.ops[name] for name in (
+        "autocontrast", "color", "contrast", "brightness", "sharpness", "equalize", "rotate", "posterize", "solarize",
+        "shear-x", "shear-y",
+    )} | {
+        "translate-x":  Range(0, 0.3, "side fraction", signed=True),
+        "translate-y":  Range(0, 0.3, "side fraction", signed=True),
     },
 )  # fmt: skip
 
@@ -189,7 +215,7 @@ SPACES = {
     space.name: space
     for space in (
         PAPER_GEOMETRIC, TF_EFFICIENTNET, TF_EFFICIENTNET_AUTOAUGMENT, AUTOAUGMENT_CIFAR, PBA, FAST_AUTOAUGMENT, TIMM,
-        TORCHVISION, TORCHVISION_AUTOAUGMENT, TORCHVISION_WIDE,
+        TIMM_INCREASING, TIMM_AUGMIX, TORCHVISION, TORCHVISION_AUTOAUGMENT, TORCHVISION_WIDE,
     )
 }  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_runs_of_another_scale_are_refused(study: PaperStudy, runs: Path) -> Non
 def test_damaged_run_leaves_others_in(study: PaperStudy, runs: Path) -> None:
     (runs / "cifar100-table1-m3_seed=1/recipe.yaml").write_text("views: [")
     results, left_out = cell_results(study, runs)
-    assert sum(len(result.group.runs) for result in results if result.group is not None) == 9
+    assert sum(len(result.group.runs) for result in results if result.group is not None) == 13
     assert any("cifar100-table1-m3_seed=1/recipe.yaml" in reason for reason in left_out)
 
 
@@ -115,16 +115,17 @@ def test_smaller_imagenet_figures_keep_the_papers_original(name: str) -> None:
 
 
 def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
-    table, left_out = write_reproduction(study, runs, tmp_path / "out")
+    tables, left_out = write_reproduction(study, runs, tmp_path / "out")
     assert left_out == ["not finished: cifar100-table1-m7-kd (seed 0, 1)"]
-    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in tables.splitlines()]
     (row,) = [row for row in rows if row[:2] == ["M = 3", "with the teacher"]]
     assert row[2:5] == ["19.50 ± 0.71", "2", "19.9"]
     assert row[5].startswith("+4.50 [-1.85, +10.85]")
     assert row[6:] == ["+2.5", "label only"]
     assert ["M = 7", "with the teacher", "", "0", "48.0", "", "+7.1", "label only"] in rows
     text = (tmp_path / "out/report.md").read_text()
-    assert table in text
+    assert all(line in text for line in tables.splitlines())
+    assert ["The teacher gains at every magnitude.", "undecided"] in [row[:2] for row in rows]
     assert "student.name wide_resnet10_1 (the paper: wide_resnet28_10)" in text
     assert "optimization.epochs 2 (the paper: 200)" in text
     assert "Left out: not finished: cifar100-table1-m7-kd (seed 0, 1)." in text
@@ -135,6 +136,9 @@ def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path:
     content = json.loads((tmp_path / "out/report.json").read_text())
     (cell,) = [cell for cell in content["cells"] if cell["name"] == "cifar100-table1-m3-kd"]
     assert (cell["error"], cell["published"], cell["gain"]["mean"], cell["published_gain"]) == (19.5, 19.9, 4.5, 2.5)
+    growth = content["verdicts"][1]
+    assert (growth["statement"], growth["verdict"]) == ("The gain grows with the magnitude.", "holds")
+    assert growth["evidence"].startswith("Spearman's ρ = +0.9")
     assert {"paper": 200, "ours": 2} in content["differences"]["optimization.epochs"]
     lines = (tmp_path / "out/runs.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 5
+    assert len(lines) == 1 + 2 * 7

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from kdaug.recipes.scales import Scale
 from kdaug.study.paper.results import CellResult, cell_results
 from kdaug.study.paper.studies import PaperStudy, paper_differences
+from kdaug.study.paper.verdicts import Verdict, judge_statements, verdict_table
 from kdaug.study.report.compare import Group, group_runs
 from kdaug.study.report.figures import comparison_figures
 from kdaug.study.report.notes import report_notes
@@ -34,23 +35,24 @@ from kdaug.study.report.write import save_report
 def write_reproduction(study: PaperStudy, folder: Path, out: Path) -> tuple[str, list[str]]:
     """Writes a report on the runs of `study` in `folder` to the folder `out`.
 
-    Returns the main table, our results next to the paper's, in Markdown, and for each run that is missing or left out
-    the reason. Raises InputError if no run is finished.
+    Returns two tables in Markdown, our results next to the paper's and a verdict on each of its statements, and for
+    each run that is missing or left out the reason. Raises InputError if no run is finished.
     """
     results, left_out = cell_results(study, folder)
     groups = group_runs(run for result in results if result.group is not None for run in result.group.runs)
     figures = list(comparison_figures(groups))
     if any(result.gain is not None for result in results):
         figures.insert(0, ("gains", gains_figure(results)))
+    verdicts = judge_statements(study.statements, {result.cell.name: result.group for result in results})
     report = Report(
         title=f"{study.title} ({study.scale} scale)",
         groups=groups,
-        tables=[paper_table(results), comparison_table(groups, {}), runs_table(groups)],
+        tables=[paper_table(results), verdict_table(verdicts), comparison_table(groups, {}), runs_table(groups)],
         notes=[*scale_notes(study), *report_notes(groups, left_out)],
         figures=figures,
-        json=_reproduction_json(study, results, groups),
+        json=_reproduction_json(study, results, groups, verdicts),
     )
-    return save_report(report, out), left_out
+    return f"{save_report(report, out)}\n{verdict_table(verdicts).markdown()}", left_out
 
 
 def paper_table(results: Sequence[CellResult]) -> Table:
@@ -89,15 +91,12 @@ _SCALE_NOTES: dict[Scale, str] = {
 
 
 def scale_notes(study: PaperStudy) -> list[str]:
-    """The paper's claims, and how our settings differ from the paper's."""
-    notes = [f"The paper: {claim}" for claim in study.claims]
+    """How our settings differ from the paper's."""
     differences = [
         f"{name} {', '.join(f'{_format(ours)} (the paper: {_format(paper)})' for paper, ours in pairs)}"
         for name, pairs in paper_differences(study.cells).items()
     ]
-    if differences:
-        notes.append(f"{_SCALE_NOTES[study.scale]} Settings that differ: {'; '.join(differences)}.")
-    return notes
+    return [f"{_SCALE_NOTES[study.scale]} Settings that differ: {'; '.join(differences)}."] if differences else []
 
 
 def _format(value: Any) -> str:
@@ -125,9 +124,12 @@ def gains_figure(results: Sequence[CellResult]) -> Figure:
     return figure
 
 
-def _reproduction_json(study: PaperStudy, results: Sequence[CellResult], groups: Sequence[Group]) -> Mapping[str, Any]:
+def _reproduction_json(
+    study: PaperStudy, results: Sequence[CellResult], groups: Sequence[Group], verdicts: Sequence[Verdict]
+) -> Mapping[str, Any]:
     return {
         "scale": study.scale,
+        "verdicts": [asdict(verdict) for verdict in verdicts],
         "cells": [
             {
                 "name": result.cell.name,

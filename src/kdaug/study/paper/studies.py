@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from kdaug.errors import InputError, unknown_choice
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.runs import result_settings
+from kdaug.study.paper.verdicts import Comparison, Statement, all_of, every_gain, gain_grows, is_best
 from kdaug.study.report.finished import is_teacher_setting
 from kdaug.study.sweep.grid import Settings
 
@@ -35,12 +36,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class PaperStudy:
-    """A table or figure of the paper at a scale. claims: what the paper concludes from it, one sentence each."""
+    """A table or figure of the paper at a scale, and what the paper concludes from it."""
 
     title: str
     scale: Scale
     cells: tuple[Cell, ...]
-    claims: tuple[str, ...] = ()
+    statements: tuple[Statement, ...]
 
 
 LABEL_ONLY, WITH_TEACHER = "label only", "with the teacher"
@@ -76,13 +77,20 @@ def _cell(
 
 
 def _table1(scale: Scale) -> PaperStudy:
-    cells = list[Cell]()
-    for magnitude in (0, 3, 7) if scale == "smoke" else range(8):
+    cells, gains = list[Cell](), dict[float, Comparison]()
+    magnitudes = (0, 1, 3, 7) if scale == "smoke" else range(8)
+    for magnitude in magnitudes:
         name = f"cifar100-table1-m{magnitude}"
         cells.append(_cell(name, f"M = {magnitude}", LABEL_ONLY, scale))
         cells.append(_cell(f"{name}-kd", f"M = {magnitude}", WITH_TEACHER, scale, baseline=name))
-    claims = ("Without a teacher the error rises fast with M. With a teacher it rises less, so the gain grows with M.",)
-    return PaperStudy("Table 1: gain from the teacher at each magnitude", scale, tuple(cells), claims)
+        gains[magnitude] = Comparison(f"M = {magnitude}", name, f"{name}-kd")
+    over_plain = Comparison("M = 1 with the teacher over M = 0 without", "cifar100-table1-m0", "cifar100-table1-m1-kd")
+    statements = (
+        Statement("The teacher gains at every magnitude.", every_gain(*gains.values())),
+        Statement("The gain grows with the magnitude.", gain_grows(gains)),
+        Statement("Augmentation with the teacher beats plain training.", every_gain(over_plain)),
+    )
+    return PaperStudy("Table 1: gain from the teacher at each magnitude", scale, tuple(cells), statements)
 
 
 _TABLE2_COLUMNS = {
@@ -108,8 +116,19 @@ def _table2(scale: Scale) -> PaperStudy:
             name = f"{dataset}-{network}-{method}"
             baseline = f"{dataset}-{network}-autoaugment" if method == "kd" else None
             cells.append(_cell(name, f"{dataset}, {network}", column, scale, baseline))
-    claims = ("In every row, AutoAugment with the teacher is as good as the best other method or better.",)
-    return PaperStudy("Table 2: CIFAR, compared with other augmentation", scale, tuple(cells), claims)
+    names = [(f"{dataset}, {network}", f"{dataset}-{network}") for dataset, network in rows]
+    over_none = [Comparison(label, f"{name}-none", f"{name}-autoaugment") for label, name in names]
+    best = {label: is_best(f"{name}-kd", _others(name, _TABLE2_COLUMNS)) for label, name in names}
+    statements = (
+        Statement("AutoAugment beats crop and flip.", every_gain(*over_none)),
+        Statement("AutoAugment with the teacher is best, or level with the best.", all_of(best)),
+    )
+    return PaperStudy("Table 2: CIFAR, compared with other augmentation", scale, tuple(cells), statements)
+
+
+def _others(name: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The cells of a row of Table 2 or 3 without the teacher, by column."""
+    return {column: f"{name}-{method}" for method, column in columns.items() if method != "kd"}
 
 
 def _table_rows(family: str, ending: str) -> list[tuple[str, str]]:
@@ -138,8 +157,12 @@ def _table3(scale: Scale) -> PaperStudy:
         doubled, larger = "imagenet-efficientnet_b4-doubled", "imagenet-efficientnet_b8-kd-800"
         cells.append(_cell(doubled, "efficientnet_b4, twice the epochs", _TABLE3_COLUMNS["randaugment"], scale))
         cells.append(_cell(larger, "efficientnet_b8, tested at 800 pixels", _TABLE3_COLUMNS["kd"], scale))
-    claims = ("In every row, RandAugment with the teacher is best.",)
-    return PaperStudy("Table 3: ImageNet, compared with other augmentation", scale, tuple(cells), claims)
+    best = {
+        network: is_best(f"imagenet-{network}-kd", _others(f"imagenet-{network}", _TABLE3_COLUMNS))
+        for network in networks
+    }
+    statements = (Statement("RandAugment with the teacher is best.", all_of(best)),)
+    return PaperStudy("Table 3: ImageNet, compared with other augmentation", scale, tuple(cells), statements)
 
 
 _FIGURE2_MAGNITUDES = (9, 15, 28, 36)
@@ -147,9 +170,6 @@ _FIGURE2_MAGNITUDES = (9, 15, 28, 36)
 
 
 def _figure2(scale: Scale) -> PaperStudy:
-    claims = (
-        "The training loss rises with M. The accuracy rises first, then falls; at M = 36 it is below that without any.",
-    )
     title = "Figure 2: training loss and validation error as augmentation becomes stronger"
     network = "imagenet-efficientnet_b0"
     recipe = f"{network}-randaugment"
@@ -160,12 +180,21 @@ def _figure2(scale: Scale) -> PaperStudy:
             for cell in _table1(scale).cells
             if cell.column == LABEL_ONLY
         ]
-        return PaperStudy(title, scale, tuple(cells), claims)
+        return PaperStudy(title, scale, tuple(cells), _figure2_statements(cells))
     cells = [_cell(recipe, "none", LABEL_ONLY, scale, name=f"{network}-none", settings={"views.policy": "none"})]
     for magnitude in _FIGURE2_MAGNITUDES:
         name, settings = f"{network}-m{magnitude}", {"views.magnitude": float(magnitude)}
         cells.append(_cell(recipe, f"M = {magnitude}", LABEL_ONLY, scale, name=name, settings=settings))
-    return PaperStudy(title, scale, tuple(cells), claims)
+    return PaperStudy(title, scale, tuple(cells), _figure2_statements(cells))
+
+
+def _figure2_statements(cells: Sequence[Cell]) -> tuple[Statement, ...]:
+    """About cells with rising magnitude, the first without augmentation."""
+    none, mildest, *_, strongest = (cell.name for cell in cells)
+    return (
+        Statement("Mild augmentation lowers the error.", every_gain(Comparison(cells[1].row, none, mildest))),
+        Statement("The strongest augmentation raises it.", every_gain(Comparison(cells[-1].row, strongest, none))),
+    )
 
 
 _FIGURE4 = (*((weight, 10) for weight in (0.1, 0.2, 0.5, 1.0, 2.0)), *((0.5, k) for k in (2, 5, 25, 50)))
@@ -187,12 +216,9 @@ def _figure4(scale: Scale) -> PaperStudy:
         cells.append(replace(cell, published=_FIGURE4_ERRORS.get((weight, k))))
     if scale != "paper":
         cells = [_with_original(cell, published[cell.baseline is not None]) for cell in cells]
-    claims = (
-        "On ImageNet with EfficientNet-B0, all λ from 0.1 to 2 and all K from 2 to 50 improve on the error of 22.6 % "
-        "without teacher.",
-        "λ = 0.1 gains 0.3 points. λ = 0.5, K = 5 is best with 22.0 %. Above K = 10 the error rises slowly.",
-    )
-    return PaperStudy("Figure 4: effect of λ and K", scale, tuple(cells), claims)
+    gains = [Comparison(cell.row, baseline, cell.name) for cell in cells[1:]]
+    statements = (Statement("The teacher gains with every λ and K.", every_gain(*gains)),)
+    return PaperStudy("Figure 4: effect of λ and K", scale, tuple(cells), statements)
 
 
 def _with_original(cell: Cell, recipe: str) -> Cell:
@@ -217,11 +243,15 @@ def _section34(scale: Scale) -> PaperStudy:
         _cell(strong, third, LABEL_ONLY, scale),
         _cell("cifar100-weak-teacher", third, WITH_TEACHER, scale, baseline=strong),
     )
-    claims = (
-        "A teacher that is worse than its student still helps.",
-        "Clean epochs gain a little, and more with the teacher.",
+    weak = Comparison("a better network", strong, "cifar100-weak-teacher")
+    statements = (
+        Statement("A teacher that is worse than its student helps.", every_gain(weak)),
+        Statement("Clean epochs gain.", every_gain(Comparison("without teacher", plain, clean))),
+        Statement(
+            "Clean epochs with the teacher beat clean epochs.", every_gain(Comparison("clean", clean, f"{clean}-kd"))
+        ),
     )
-    return PaperStudy("Section 3.4: a weak teacher, and clean epochs at the end", scale, cells, claims)
+    return PaperStudy("Section 3.4: a weak teacher, and clean epochs at the end", scale, cells, statements)
 
 
 STUDIES: dict[str, Callable[[Scale], PaperStudy]] = {

@@ -18,7 +18,7 @@ from kdaug.views.ops import CODES, NAMES
 from kdaug.views.plan import RESAMPLES, ViewPlan
 
 _IS_GEOMETRIC = np.isin(NAMES, ("shear-x", "shear-y", "translate-x", "translate-y", "rotate"))  # by op code
-_CHUNKS_PER_THREAD, _MIN_CHUNK_BYTES = 4, 1 << 18  # each chunk has an overhead of about 10 µs
+_CHUNKS_PER_THREAD, _MIN_CHUNK_BYTES = 4, 1 << 18  # each chunk has an overhead of about 10 µs, a thread 50 µs
 _BILINEAR, _BICUBIC = RESAMPLES.index("bilinear"), RESAMPLES.index("bicubic")
 _compiled: set[tuple[bool | None, bool | None]] = set()
 """Filters (see `_used_filters`) for which the kernels are compiled."""
@@ -37,7 +37,7 @@ def execute(images: NDArray[np.uint8], plan: ViewPlan, views: NDArray[np.uint8],
         with announce_compilation():
             apply_rows(slice(0, 0))
         _compiled.add((bilinear, bicubic))
-    threads = min(threads, len(images))
+    threads = max(1, min(threads, len(images), images.nbytes // _MIN_CHUNK_BYTES))
     if threads == 1:
         apply_rows(slice(None))
         return

@@ -3,6 +3,7 @@
 `create_policy` creates one from a specification, `policy_from_views` from the settings `views` of a recipe.
 """
 
+from kdaug.views.policies.augmix import AugMix
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import read_policy_file
 from kdaug.views.policies.pba import PopulationBasedAugmentation
@@ -16,10 +17,12 @@ from kdaug.views.policies.spec import (
 )
 from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
 from kdaug.views.policies.sub_policies import SubPolicies
+from kdaug.views.policies.timm_randaugment import TimmRandAugment
 from kdaug.views.policies.trivialaugment import TrivialAugment
 
 __all__ = [
     "CIFAR_MEAN",
+    "AugMix",
     "Cutout",
     "Flip",
     "NoPolicy",
@@ -30,6 +33,7 @@ __all__ = [
     "RandomErasing",
     "Sequential",
     "SubPolicies",
+    "TimmRandAugment",
     "TrivialAugment",
     "create_policy",
     "follows_epoch",

@@ -11,6 +11,7 @@ from typing import Any
 from kdaug.config import Views
 from kdaug.errors import InputError, did_you_mean
 from kdaug.views.plan import Color, parse_color
+from kdaug.views.policies.augmix import AugMix, augmix
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import policy_fingerprint, read_policy_file
 from kdaug.views.policies.pba import NAMES as PBA_NAMES
@@ -18,6 +19,7 @@ from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
 from kdaug.views.policies.sub_policies import PUBLISHED, SubPolicies, published_policy
+from kdaug.views.policies.timm_randaugment import TimmRandAugment, timm_randaugment
 from kdaug.views.policies.trivialaugment import TrivialAugment
 from kdaug.views.space_tables import RANDAUGMENT_PAPER_OPS
 
@@ -28,10 +30,10 @@ _COMMON_OPTIONS = ("mean", "epochs")
 def create_policy(spec_or_name: str, **options: Any) -> Policy:
     """Creates the policy of a specification; a comma-separated list gives policies applied in that order.
 
-    `kdaug views` lists the specifications. Options replace or complete parts of the specification: num_ops and
-    magnitude (RandAugment), space (policies that take @SPACE), probability (random erasing). All policies take mean,
-    the fill (r, g, b) 0..255 for spaces that fill with the dataset's mean, and epochs, the length of the run, which
-    schedules such as PBA need. An option of None has no effect.
+    `kdaug views` lists the specifications. Options replace or complete parts of the specification: num_ops
+    (RandAugment), magnitude (RandAugment, timm's strings), space (policies that take @SPACE), probability (random
+    erasing). All policies take mean, the fill (r, g, b) 0..255 for spaces that fill with the dataset's mean, and
+    epochs, the length of the run, which schedules such as PBA need. An option of None has no effect.
 
     Raises InputError for an unknown specification or option, and for one that is incomplete or out of range.
     """
@@ -54,12 +56,12 @@ def create_policy(spec_or_name: str, **options: Any) -> Policy:
 
 
 def spec_with_magnitude(spec: str, magnitude: float) -> str:
-    """The specification with another magnitude for its RandAugment. Raises InputError if it has no RandAugment."""
+    """The specification with another magnitude for its RandAugment or AugMix. Raises InputError if it has none."""
     parts = spec.split(",")
     for position, part in enumerate(parts):
         if "magnitude" in _parse(part).options:
             policy = create_policy(part, magnitude=magnitude)
-            assert isinstance(policy, RandAugment)
+            assert isinstance(policy, RandAugment | TimmRandAugment | AugMix)
             return ",".join([*parts[:position], policy.spec, *parts[position + 1 :]])
     raise InputError(f"views.magnitude is {magnitude:g}, but policy {spec} has no magnitude")
 
@@ -168,6 +170,15 @@ def _random_erasing(text: str, settings: dict[str, Any], mean: Color, epochs: in
     return RandomErasing(_parse_number(settings["probability"], "probability"), settings.get("space", "timm"), mean)
 
 
+def _timm_string(
+    create: Callable[[str, int | None], Policy], text: str, settings: dict[str, Any], mean: Color, epochs: int | None
+) -> Policy:
+    if "space" in settings:
+        raise InputError(f"policy {text} has a space, but the ops of timm's strings are fixed", "leave out @ and space")
+    magnitude = _parse_integer(settings["magnitude"], "magnitude") if "magnitude" in settings else None
+    return create(text, magnitude)
+
+
 _Maker = Callable[[str, dict[str, Any], Color, int | None], Policy]
 
 
@@ -228,6 +239,22 @@ _KINDS = {
         {
             "pba-cifar10": "PBA's schedule over the epochs for CIFAR",
             "pba-svhn": "PBA's schedule over the epochs for SVHN",
+        },
+    ),
+    "rand": _Kind(
+        r"rand(?:-[\w.]*)*",
+        ("magnitude",),
+        partial(_timm_string, timm_randaugment),
+        {
+            "rand-m9-mstd0.5-inc1": "timm's RandAugment string, with the parts m, n, p, mstd, mmax, inc, w0, tweights",
+        },
+    ),
+    "augmix": _Kind(
+        r"augmix(?:-[\w.]*)*",
+        ("magnitude",),
+        partial(_timm_string, augmix),
+        {
+            "augmix-m3-w3": "AugMix as in timm's string, with the parts m, w, d, a, b and mstd",
         },
     ),
     "random-erasing": _Kind(
