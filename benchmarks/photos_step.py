@@ -28,7 +28,7 @@ from training_benchmark.script import (
     run_training_benchmark,
     start_report,
 )
-from training_benchmark.steps import bare_step, train_loop, views_only
+from training_benchmark.steps import VIEW_STEPS, bare_step, train_loop, views_only
 from training_benchmark.turns import Turn, run_turns
 from training_benchmark.workload import TrainWorkload
 
@@ -66,7 +66,11 @@ def measure(args: argparse.Namespace, resources: ExitStack) -> TrainingReport:
     workload = photos_workload_of(args, POLICY, 1, resources)
     report = start_report(args, workload)
     steps = make_contenders(CONTENDERS, workload, report)
-    turns = [Turn(name, threads, step) for threads in _threads(workload) for name, step in steps.items()]
+    turns = [
+        Turn(name, threads, step, VIEW_STEPS if name == "views" else None)
+        for threads in _threads(workload)
+        for name, step in steps.items()
+    ]
     for (name, threads), milliseconds in run_turns(turns, pace_of(report), workload.context.device).items():
         report.add_timing(name, threads, milliseconds)
     report.add_ratios(RATIOS)

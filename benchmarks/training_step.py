@@ -30,7 +30,14 @@ from training_benchmark.script import (
     start_report,
     workload_of,
 )
-from training_benchmark.steps import bare_step, bare_step_with_teacher, train_loop, train_loop_with_teacher, views_only
+from training_benchmark.steps import (
+    VIEW_STEPS,
+    bare_step,
+    bare_step_with_teacher,
+    train_loop,
+    train_loop_with_teacher,
+    views_only,
+)
 from training_benchmark.turns import Turn, always, run_turns
 from training_benchmark.workload import TrainWorkload
 
@@ -79,7 +86,11 @@ def measure(args: argparse.Namespace, resources: ExitStack) -> TrainingReport:
     steps = make_contenders(CONTENDERS, workload, report)
     product = MatrixProduct(workload.context)
     steps[MATRIX] = always(product)
-    turns = [Turn(name, threads, step) for threads in _threads(workload) for name, step in steps.items()]
+    turns = [
+        Turn(name, threads, step, VIEW_STEPS if name == "views" else None)
+        for threads in _threads(workload)
+        for name, step in steps.items()
+    ]
     for (name, threads), milliseconds in run_turns(turns, pace_of(report), workload.context.device).items():
         if name == MATRIX:
             report.matrix.append(_rate(product, threads, milliseconds, report.settings.precision))

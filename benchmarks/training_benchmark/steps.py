@@ -108,6 +108,10 @@ def step_on_fixed_batch(workload: TrainWorkload) -> OpenStep:
     return always(lambda: train_step(view_batch).mean.detach())
 
 
+VIEW_STEPS = 64
+"""Timed steps of `views_only`: views of images in memory are made for several batches at once."""
+
+
 def views_only(workload: TrainWorkload) -> OpenStep:
     """Sampling and views as in the training loop, without prefetching."""
     return always(partial(next, training_batches(workload.context, 0)))

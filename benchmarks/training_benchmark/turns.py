@@ -19,11 +19,12 @@ OpenStep = Callable[[], AbstractContextManager[Step]]
 
 @dataclass(frozen=True)
 class Turn:
-    """The steps of one contender with torch on `threads` threads."""
+    """The steps of one contender with torch on `threads` threads. steps: timed ones; None: as the pace says."""
 
     name: str
     threads: int
     open_step: OpenStep
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,11 @@ def _time_per_step(turn: Turn, pace: Pace, device: torch.device) -> float:
             step()
         _synchronize(device)
         start = time.perf_counter()
-        for _ in range(pace.steps):
+        steps = turn.steps or pace.steps
+        for _ in range(steps):
             step()
         _synchronize(device)
-        return 1e3 * (time.perf_counter() - start) / pace.steps
+        return 1e3 * (time.perf_counter() - start) / steps
 
 
 def _synchronize(device: torch.device) -> None:
