@@ -36,27 +36,28 @@ def kernel(function: Callable[..., Any]) -> Any:
 def _source_stamp() -> str:
     """One hash of all source files that kernels are compiled from."""
     package = Path(__file__).parent
-    sources = [*sorted(package.glob("views/kernels/*.py")), package / "views/ops.py", package / "rng/kernel.py"]
+    kernels = [package / name for name in ("views/ops.py", "rng/kernel.py", "data/resize_kernel.py")]
+    sources = [*sorted(package.glob("views/kernels/*.py")), *kernels]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 class _CompilationLogger(event.Listener):
     """Logs one message when numba first starts to compile."""
 
-    def __init__(self) -> None:
-        self._logged = False
+    def __init__(self, kernels: str, seconds: int) -> None:
+        self._kernels, self._seconds, self._logged = kernels, seconds, False
 
     def on_start(self, event: Any) -> None:
         if not self._logged:
             self._logged = True
-            _logger.warning("compiling the view kernels (once per machine, about 20 s) ...")
+            _logger.warning("compiling the %s (once per machine, about %d s) ...", self._kernels, self._seconds)
 
     def on_end(self, event: Any) -> None:
         pass
 
 
 @contextmanager
-def announce_compilation() -> Iterator[None]:
-    """Logs a message if a kernel is compiled in this context instead of loaded from disk."""
-    with event.install_listener("numba:compile", _CompilationLogger()):
+def announce_compilation(kernels: str = "view kernels", seconds: int = 20) -> Iterator[None]:
+    """Logs a message, with about how long it takes, if a kernel is compiled in this context, not loaded from disk."""
+    with event.install_listener("numba:compile", _CompilationLogger(kernels, seconds)):
         yield

@@ -208,13 +208,15 @@ def test_a_reduced_jpeg_differs_by_about_1_of_255(
 ) -> None:
     photograph(*shape).convert(mode).save(tmp_path / "x.jpg", quality=90, exif=tagged(orientation))
     loaded = []
-    as_rgb = decoding.as_rgb
-    monkeypatch.setattr(decoding, "as_rgb", lambda image: loaded.append(image) or as_rgb(image))
+    resize = decoding.resize_bicubic
+    monkeypatch.setattr(
+        decoding, "resize_bicubic", lambda pixels, *rest: loaded.append(pixels) or resize(pixels, *rest)
+    )
     small = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
     monkeypatch.setattr(decoding, "_reduce_jpeg", lambda *_: None)
     whole = decode(tmp_path / "x.jpg", CenterCrop(112), 0, 0)
-    assert max(loaded[1].size) == max(shape)
-    assert max(loaded[0].size) == -(-max(shape) // reduction)
+    assert max(loaded[1].shape) == max(shape)
+    assert max(loaded[0].shape) == -(-max(shape) // reduction)
     difference = np.abs(small.astype(int) - whole)
     if reduction == 1:
         assert difference.max() == 0

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +17,23 @@ from kdaug.data.crops import Box, ImageCrop
 from kdaug.data.formats import readable_extensions
 from kdaug.data.images import ImageFile
 from kdaug.data.jpeg import decode_jpeg
+from kdaug.data.resize import resize_bicubic
 from kdaug.errors import one_line
 
 _logger = logging.getLogger(__name__)
 _MIN_OVERSAMPLING = 2
 """A JPEG is decoded at reduced size only if each output pixel is still made from so many decoded ones per direction."""
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
-"""By EXIF orientation, what makes an image upright."""
+"""By EXIF orientation, what makes an image [H,W,3] upright."""
 RangeNotes = dict[tuple[str, str], str]
 """Messages about value ranges, by file ending and Pillow mode."""
 _notes: RangeNotes = {}
@@ -62,22 +65,23 @@ def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArr
             width, height = (file.height, file.width) if orientation in (5, 6, 7, 8) else file.size
             box = crop.box(epoch, index, width, height)
             _reduce_jpeg(file, box, crop.size)
-            image = decode_jpeg(file, content)
-            if image is None:
+            pixels = decode_jpeg(file, content)
+            if pixels is None:
                 file.load()
                 _note_range(encoded, file)
-                image = file
-            image = as_rgb(image if orientation == 1 else image.transpose(_TRANSPOSE[orientation]))
+                pixels = np.asarray(as_rgb(file))
     except Exception as error:  # Pillow's decoders raise exceptions of any type for damaged files
         raise UnreadableImage(_reason(error)) from None
-    reduction = round(width / image.width)
+    pixels = _UPRIGHT[orientation](pixels if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1))
+    reduced_height, reduced_width, _ = pixels.shape
+    reduction = round(width / reduced_width)
     # The last row and column of a reduced JPEG may be made from fewer source pixels than the others. If the orientation
     # makes them the first, the box moves by the part that is missing.
-    x = image.width - width / reduction if orientation in (2, 3, 6, 7) else 0.0
-    y = image.height - height / reduction if orientation in (3, 4, 7, 8) else 0.0
+    x = reduced_width - width / reduction if orientation in (2, 3, 6, 7) else 0.0
+    y = reduced_height - height / reduction if orientation in (3, 4, 7, 8) else 0.0
     left, top, right, bottom = (edge / reduction for edge in box)
     reduced_box = (left + x, top + y, right + x, bottom + y)
-    return np.asarray(image.resize((crop.size, crop.size), Image.Resampling.BICUBIC, box=reduced_box))
+    return resize_bicubic(pixels, reduced_box, crop.size)
 
 
 def orientation_of(file: Image.Image) -> int:
@@ -86,7 +90,7 @@ def orientation_of(file: Image.Image) -> int:
         value = file.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow raises exceptions of any type for damaged EXIF data
         return 1
-    return next((orientation for orientation in _TRANSPOSE if value == orientation), 1)
+    return next((orientation for orientation in _UPRIGHT if value == orientation), 1)
 
 
 def _reason(error: Exception) -> str:

@@ -34,8 +34,8 @@ _MIN_SIDE = 8
 """From this decoded size on, the size of a reduced image determines its scale."""
 
 
-def decode_jpeg(file: Image.Image, content: bytes) -> Image.Image | None:
-    """The pixels that `file.load()` would decode, in mode RGB or L; None if only Pillow can decode them.
+def decode_jpeg(file: Image.Image, content: bytes) -> NDArray[np.uint8] | None:
+    """The pixels that `file.load()` would decode, [H,W,3] or gray [H,W]; None if only Pillow can decode them.
 
     file: a JPEG opened from `content` and not yet loaded; its size is the reduced one after `draft`.
     """
@@ -71,19 +71,18 @@ def _frame_marker(content: bytes) -> int | None:
     return None
 
 
-def _decode(content: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
-    """The image in `mode` RGB or L, reduced to `size` (width, height); None if libjpeg warns or the size differs."""
+def _decode(content: bytes, mode: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """The pixels in `mode` RGB or L, reduced to `size` (width, height); None if libjpeg warns or the size differs."""
     width, height = size
     try:
-        pixels = simplejpeg.decode_jpeg(
-            content, "RGBX" if mode == "RGB" else "GRAY", min_height=height, min_width=width, strict=True
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            content, "RGB" if mode == "RGB" else "GRAY", min_height=height, min_width=width, strict=True
         )
     except ValueError:
         return None
     if pixels.shape[:2] != (height, width):
         return None
-    # RGBX is how Pillow stores RGB.
-    return Image.frombytes(mode, size, pixels, "raw", "RGBX" if mode == "RGB" else "L")
+    return pixels if mode == "RGB" else pixels[..., 0]
 
 
 @cache

@@ -26,6 +26,7 @@ from kdaug.data.decode import RangeNotes, UnreadableImage, decode, log_range_not
 from kdaug.data.formats import readable_extensions
 from kdaug.data.images import ArrayImages, EncodedImages, Images
 from kdaug.data.main_guard import missing_guard_error
+from kdaug.data.resize import tall_images_rule
 from kdaug.errors import InputError, one_line
 from kdaug.rng import permutation
 
@@ -147,6 +148,7 @@ def load(
     """
     if isinstance(images, ArrayImages):
         return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
+    tall_images_rule()  # compiles the kernel, which forked workers inherit
     part = _images_in_part(crop.size, workers)
     decoder = torch.utils.data.DataLoader(
         _DecodeDataset(images, crop, replace_unreadable),

@@ -95,7 +95,9 @@ def check_forward(network: nn.Module, name: str, batch: int, channels: int, size
             logits = network(torch.zeros(batch, channels, *size))
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
         images = f"{batch} image(s) of {size[0]}x{size[1]} pixels"
-        raise InputError(f"network {name} cannot take {images}: {one_line(error)}") from None
+        fixed_size = f"build it for this size with student.arguments img_size={size[0]}, if it takes that argument"
+        hint = fixed_size if isinstance(error, AssertionError) else ""
+        raise InputError(f"network {name} cannot take {images}: {one_line(error)}", hint) from None
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError(f"network {name} does not return one row of logits per image")
 
