@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import multiprocessing
 import os
 import queue
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data._utils import signal_handling
 
 from kdaug.data.crops import ImageCrop
 from kdaug.data.decode import RangeNotes, UnreadableImage, decode, log_range_notes, take_range_notes
@@ -184,21 +184,33 @@ def _parts(key: BatchKey, part: int) -> Iterator[list[tuple[BatchKey, int]]]:
 def _decoded_batches(
     decoder: Iterable[_Part], images: EncodedImages, unreadable: UnreadableImages, side: int
 ) -> Iterator[Batch]:
-    workers = list[Any]()
+    iterator: Any = None
     try:
         iterator = iter(decoder)
-        workers += getattr(iterator, "_workers", ())
         yield from _join_parts(iterator, images, unreadable, side)
     except (RuntimeError, OSError, EOFError) as error:
+        workers = getattr(iterator, "_workers", ())
         # All but RuntimeError: the worker died while it passed the shared memory of a batch to this process, or the
         # shared memory is full in this process.
         reason = missing_guard_error(workers) or _worker_failure(error, workers)
         if reason is None:
             raise
-        if any(worker.exitcode for worker in workers):
-            for worker in multiprocessing.active_children():
-                worker.kill()  # it may wait forever for a lock of the dead worker
+        if workers:
+            _kill(iterator)
         raise reason from None
+
+
+def _kill(iterator: Any) -> None:
+    """Kills the workers of a DataLoader's iterator, which may wait forever for a lock of a worker that died.
+
+    torch no longer watches them then: otherwise its signal handler raises an error in whatever the main thread does.
+    """
+    if iterator._worker_pids_set:
+        signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+        iterator._worker_pids_set = False
+    for worker in iterator._workers:
+        worker.kill()
+        worker.join()
 
 
 def _worker_failure(error: Exception, workers: Sequence[Any]) -> InputError | None:
