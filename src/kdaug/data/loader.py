@@ -338,7 +338,7 @@ class _SharedMemoryFull(RuntimeError):
 class _Part:
     """The readable images of consecutive rows of the batch `key`: pixels [N,side,side,3], labels [N], their `rows`.
 
-    requested: how many images of the batch it stands for. failures: (row, reason) of unreadable images. notes: from
+    requested: how many images of the batch were asked for. failures: (row, reason) of unreadable images. notes: from
     `take_range_notes`. Pixels and labels are tensors, because a worker passes tensors to the main process in shared
     memory.
     """

@@ -61,7 +61,7 @@ def with_magnitude(text: str, magnitude: int) -> str:
 
 
 def noise_of(mstd: float) -> float:
-    """The noise of RandAugment's part mstd: above 100 it stands for uniform levels, written as infinity."""
+    """The noise of RandAugment's part mstd: above 100 the levels are uniform, which is written as infinity."""
     return math.inf if mstd > _UNIFORM_ABOVE else mstd
 
 
