@@ -17,7 +17,7 @@ help: ## print this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.installed ## train a teacher and two students on bundled images; write runs/demo
+demo: $(VENV)/.installed ## train a network plain, augmented and with a teacher on bundled images; write runs/demo
 	$(BIN)/kdaug demo --out runs/demo
 
 test: $(VENV)/.installed-dev ## run the tests without the slow ones, on up to eight cores

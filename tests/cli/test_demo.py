@@ -7,6 +7,7 @@ import dataclasses
 import html
 import io
 import itertools
+import json
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from kdaug.networks.wide_resnet import WideResNet
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.runs import read_metrics
 from kdaug.supervision import load_teacher
+from kdaug.training import TrainResult
 from kdaug.training.context import build_context
 from kdaug.training.resolve import resolve
 
@@ -85,29 +87,36 @@ def page(demonstration: DemoResult) -> Page:
     return Page(demonstration.page.read_text(encoding="utf-8"))
 
 
-def test_three_finished_runs_and_a_page(demonstration: DemoResult) -> None:
+def test_three_finished_runs_a_summary_and_a_page(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
-    assert {p.name for p in out.iterdir()} == {"index.html", "label-only", "with-teacher", "teachers"}
-    runs = (demonstration.teacher, demonstration.label_only, demonstration.with_teacher)
-    assert [run.directory for run in runs] == [
-        next((out / "teachers").iterdir()),
-        out / "label-only",
-        out / "with-teacher",
-    ]
-    for run in runs:
+    assert {p.name for p in out.iterdir()} == {"index.html", "summary.json", "plain", "augmented", "with-teacher"}
+    summary, seconds = json.loads((out / "summary.json").read_text()), 0.0
+    assert set(summary) == {"plain", "augmented", "with_teacher", "seconds"}
+    for name in ("plain", "augmented", "with_teacher"):
+        run: TrainResult = getattr(demonstration, name)
+        assert run.directory == out / name.replace("_", "-")
         end = read_metrics(run.directory)[-1]
-        assert (end["kind"], end["top1_error"]) == ("end", run.top1_error)
-    assert demonstration.gain == demonstration.label_only.top1_error - demonstration.with_teacher.top1_error
+        assert (end["kind"], end["top1_error"]) == ("end", summary[name])
+        assert run.top1_error == summary[name]
+        seconds += end["seconds"]
+    assert summary["seconds"] == pytest.approx(seconds, abs=0.06)
 
 
-def test_the_students_differ_only_in_the_teacher(demonstration: DemoResult) -> None:
-    texts = [
-        (run.directory / "recipe.yaml").read_text().splitlines()
-        for run in (demonstration.label_only, demonstration.with_teacher)
-    ]
-    differing = [(a.strip(), b.strip()) for a, b in zip(*texts, strict=True) if a != b]
-    assert [a.partition(":")[0] for a, _ in differing] == ["source", "dir"]
-    assert differing[0] == ("source: none", "source: train")
+@pytest.mark.parametrize(
+    ("run", "differing"),
+    [
+        ("plain", {"policy: none", "source: none"}),
+        ("augmented", {"source: none"}),
+    ],
+)
+def test_the_students_differ_only_in_policy_and_teacher(
+    demonstration: DemoResult, run: str, differing: set[str]
+) -> None:
+    out = demonstration.page.parent
+    lines, others = ((out / name / "recipe.yaml").read_text().splitlines() for name in (run, "with-teacher"))
+    pairs = [(a.strip(), b.strip()) for a, b in zip(lines, others, strict=True) if a != b]
+    assert {a for a, _ in pairs if not a.startswith("dir:")} == differing
+    assert ("source: none", "source: bundled") in pairs
 
 
 def test_the_page_is_self_contained(page: Page) -> None:
@@ -120,13 +129,28 @@ def test_the_page_is_self_contained(page: Page) -> None:
     assert all(reference.startswith("#") for reference in re.findall(r'href="([^"]*)"', svg))
 
 
-def test_the_page_has_all_errors_and_the_gain(demonstration: DemoResult, page: Page) -> None:
+def test_the_page_has_all_errors(demonstration: DemoResult, page: Page) -> None:
     text = " ".join(" ".join(page.words).split())
-    label_only, with_teacher = demonstration.label_only.top1_error, demonstration.with_teacher.top1_error
-    assert f"student: {with_teacher:.2f} % with a teacher, {label_only:.2f} % with labels only" in text
-    assert f"labels only {label_only:.2f} % with the teacher {with_teacher:.2f} %" in text
-    assert f"gain {label_only - with_teacher:+.2f} points" in text
-    assert f"Its error is {demonstration.teacher.top1_error:.2f} %." in text
+    plain = demonstration.plain.top1_error
+    rows = {
+        "plain": demonstration.plain,
+        "strong augmentation": demonstration.augmented,
+        "strong augmentation and teacher": demonstration.with_teacher,
+    }
+    for name, run in rows.items():
+        train_error = read_metrics(run.directory)[-2]["train_error"]
+        assert f" {name} {train_error:.2f} % {run.top1_error:.2f} % {run.top1_error - plain:+.2f} " in text
+    assert f"Error: {plain:.2f} % plain, {demonstration.augmented.top1_error:.2f} % with strong" in text
+
+
+def test_the_page_has_the_teachers_error(page: Page) -> None:
+    text = " ".join(" ".join(page.words).split())
+    recipe = short_demo()
+    teacher = load_teacher(recipe.teacher, "bundled", load_dataset(recipe.data))
+    val = load_dataset(recipe.data).val
+    predicted = np.concatenate([teacher(torch.from_numpy(part)).argmax(1).numpy() for part in np.split(val.images, 4)])
+    error = float(re.search(r"its error is ([\d.]+) %", text)[1])
+    assert error == pytest.approx(100 * (predicted != val.labels).mean(), abs=0.2)  # bfloat16
 
 
 def test_the_page_has_twelve_images_with_their_views(page: Page) -> None:
@@ -146,11 +170,12 @@ def test_the_page_has_the_recipe_of_the_student(demonstration: DemoResult, page:
 
 def test_the_second_call_trains_nothing(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
-    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page}
-    text = demonstration.page.read_text()
+    written_again = (demonstration.page, out / "summary.json")
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p not in written_again}
+    texts = [path.read_text() for path in written_again]
     assert run_demo(short_demo(), out, Console(file=io.StringIO())) == demonstration
-    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p != demonstration.page} == before
-    assert demonstration.page.read_text() == text
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p not in written_again} == before
+    assert [path.read_text() for path in written_again] == texts
 
 
 def test_an_interrupted_demo_is_resumed(
@@ -164,7 +189,7 @@ def test_an_interrupted_demo_is_resumed(
     calls = itertools.count(1)
 
     def interrupt(module: nn.Module, inputs: object) -> None:
-        if isinstance(module, WideResNet) and torch.is_grad_enabled() and module.training and next(calls) in (3, 6):
+        if isinstance(module, WideResNet) and torch.is_grad_enabled() and module.training and next(calls) in (3, 10):
             signal.raise_signal(signal.SIGINT)
 
     handle = register_module_forward_pre_hook(interrupt)
@@ -175,7 +200,7 @@ def test_an_interrupted_demo_is_resumed(
         assert result.err.splitlines()[1:] == [f"kdaug: interrupted; continue with: kdaug demo --out {tmp_path}"]
     handle.remove()
     assert kdaug("demo", "--out", tmp_path).code == 0
-    for run in ("label-only", "with-teacher"):
+    for run in ("plain", "augmented", "with-teacher"):
         weights = (tmp_path / run / "last.safetensors").read_bytes()
         assert weights == (demonstration.page.parent / run / "last.safetensors").read_bytes()
 
@@ -187,7 +212,7 @@ def test_class_names_are_escaped(demonstration: DemoResult, tmp_path: Path) -> N
     context = build_context(
         resolve(replace(recipe, run=replace(recipe.run, dir=str(directory)))), Console(file=io.StringIO())
     )
-    teacher = load_teacher(recipe.teacher, f"run:{demonstration.teacher.directory}", context.dataset)
+    teacher = load_teacher(recipe.teacher, "bundled", context.dataset)
     renamed = dataclasses.replace(context, dataset=replace(context.dataset, classes=names))
     write_page(replace(demonstration, page=tmp_path / "page.html"), renamed, teacher)
     page = Page((tmp_path / "page.html").read_text())
@@ -202,6 +227,6 @@ def test_the_command_prints_errors_and_page(
     monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
     result = kdaug("demo", "--out", demonstration.page.parent)
     assert (result.code, result.err) == (0, "")
-    for run in (demonstration.teacher, demonstration.label_only, demonstration.with_teacher):
+    for run in demonstration.runs.values():
         assert f"{run.top1_error:.2f} %" in result.out
     assert f"open {demonstration.page} for curves" in result.out

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from kdaug.cli.job_table import JobsTable
-from kdaug.config import to_yaml
-from kdaug.recipes import RECIPES
+from kdaug.config import Optimization, Recipe, to_yaml
 from kdaug.study.sweep import Job, JobStatus
 
 
@@ -21,7 +20,7 @@ def status(tmp_path: Path) -> JobStatus:
     """The status of a run of 8 epochs that has started."""
     run = tmp_path / "run"
     run.mkdir()
-    (run / "recipe.yaml").write_text(to_yaml(RECIPES["demo"].make()))
+    (run / "recipe.yaml").write_text(to_yaml(Recipe(optimization=Optimization(epochs=8))))
     return JobStatus(Job("run", run, ("train", "recipe.yaml")), "running")
 
 

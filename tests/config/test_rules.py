@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdaug import InputError
-from kdaug.config import Adversary, Optimization, Recipe, Run, Supervision, Teacher, Views, check, from_yaml
+from kdaug.config import Adversary, Data, Optimization, Recipe, Run, Supervision, Teacher, Views, check, from_yaml
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,18 @@ from kdaug.config import Adversary, Optimization, Recipe, Run, Supervision, Teac
 def test_unused_supervision_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^supervision.{message}"):
         check(Recipe(supervision=Supervision(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "folder", "train_images": 5}, r"is for datasets in memory \(bundled, cifar-10, .*\), not folder"),
+        ({}, "is set, but all training images are trained on; set data.train_images"),
+    ],
+)
+def test_unused_images_are_measured_only_if_there_can_be_some(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^data\.measure_unused {message}"):
+        check(Recipe(data=Data(measure_unused=True, **settings)))
 
 
 @pytest.mark.parametrize("teacher", [Teacher("run:x"), Teacher(labels="x")])
@@ -57,7 +69,7 @@ def test_unused_schedule_settings_are_refused(settings: dict[str, Any], message:
 
 @pytest.mark.parametrize("source", ["trian", "run:", "http://x", "file", ""])
 def test_unknown_teacher_source(source: str) -> None:
-    with pytest.raises(InputError, match=r"^teacher\.source is .* none, train, run:DIR, file:PATH or timm:NAME"):
+    with pytest.raises(InputError, match=r"^teacher\.source is .* none, train, bundled, run:DIR, file:PATH or timm:"):
         check(Recipe(teacher=Teacher(source)))
 
 

@@ -91,6 +91,8 @@ def valid(recipe: Recipe) -> Recipe:
     recipe = replace(
         recipe, optimization=valid_optimization(recipe.optimization), teacher=valid_teacher(recipe.teacher)
     )
+    data = recipe.data
+    data = replace(data, measure_unused=data.measure_unused and not data.encoded and data.train_images is not None)
     s, default = recipe.supervision, Supervision()
     if s.when == "clean" and not recipe.optimization.clean_epochs:
         s = replace(s, when="all")
@@ -103,7 +105,8 @@ def valid(recipe: Recipe) -> Recipe:
         s = replace(s, label_weight=s.label_weight or 1.0)
     unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}
     s = replace(s, **{name: getattr(default, name) for name in unused.get(s.divergence, ("non_target_weight",))})
-    return replace(recipe, views=views, supervision=replace(s, label_trust=s.label_trust and s.label_weight > 0))
+    s = replace(s, label_trust=s.label_trust and s.label_weight > 0)
+    return replace(recipe, data=data, views=views, supervision=s)
 
 
 def valid_teacher(teacher: Teacher) -> Teacher:

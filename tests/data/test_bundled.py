@@ -55,6 +55,19 @@ def test_classes_are_balanced(bundled: Dataset) -> None:
         assert part.labels.dtype == np.int64
 
 
+def test_omniglot_is_as_its_readme_states() -> None:
+    dataset = load_dataset(config.Data("omniglot"))
+    readme = (resources.files("kdaug.data") / "omniglot" / "README.md").read_text(encoding="utf-8")
+    assert len(dataset.classes) == len(set(dataset.classes)) == 242
+    for split, part in arrays_of(dataset).items():
+        assert part.images.shape == (2420, 28, 28, 1)
+        assert_array_equal(np.bincount(part.labels), [10] * 242)
+        assert f"{split} images | `{hashlib.sha256(part.images.tobytes()).hexdigest()}`" in readme
+        assert 0.05 < part.images.mean() / 255 < 0.1, "white strokes on black"
+    pixels = [set(map(bytes, part.images)) for part in arrays_of(dataset).values()]
+    assert not pixels[0] & pixels[1], "no drawing is in both splits"
+
+
 def test_mean_and_std_are_those_of_the_training_images(bundled: Dataset) -> None:
     values = arrays_of(bundled)["train"].images / 255
     assert_allclose((bundled.mean, bundled.std), ((values.mean(),), (values.std(),)), rtol=1e-10)

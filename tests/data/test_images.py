@@ -110,6 +110,26 @@ def test_a_holdout_is_a_share_of_each_training_class(share: float) -> None:
     assert (split.mean, split.content) == (whole.mean, whole.content)
 
 
+def _sorted_images(*splits: ArrayImages) -> np.ndarray:
+    images = np.concatenate([split.images for split in splits])
+    return np.sort(images.reshape(len(images), -1).view("S784").ravel())
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.3])
+def test_unused_training_images_are_measured_in_addition(holdout: float) -> None:
+    whole = load_dataset(config.Data())
+    held_out = load_dataset(config.Data(holdout=holdout, train_images=2000))
+    measured = load_dataset(config.Data(holdout=holdout, train_images=2000, measure_unused=True))
+    assert (measured.train.images == held_out.train.images).all(), "the training images are the same"
+    assert len(measured.val) == 2000 + (1 - holdout) * 10_000 - 2000
+    assert (measured.val.images[:2000] == whole.val.images).all()
+    neither = [held_out.val] if holdout else []
+    all_images = _sorted_images(measured.train, measured.val, *neither)
+    assert (all_images == _sorted_images(whole.train, whole.val)).all(), "no image is in two of them"
+    labels = np.concatenate([split.labels for split in (measured.train, measured.val, *neither)])
+    assert (np.bincount(labels) == 1200).all()
+
+
 @pytest.mark.parametrize("share", [1e-4, 0.9999])
 def test_a_holdout_leaves_each_class_an_image_in_both_splits(share: float) -> None:
     split = load_dataset(config.Data(holdout=share))

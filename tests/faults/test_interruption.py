@@ -16,8 +16,8 @@ from support.runs import assert_same_run, folder_content, step_numbers
 from kdaug.cli.main import main
 
 DEMO = (
-    "train demo --data.train-images 256 --optimization.global-batch 64 --optimization.epochs 3 "
-    "--run.device cpu --run.threads 1"
+    "train demo --data.name bundled --data.train-images 256 --teacher.source train --optimization.global-batch 64 "
+    "--optimization.epochs 3 --run.evaluate-every 1 --run.device cpu --run.threads 1"
 ).split()
 
 

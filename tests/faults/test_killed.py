@@ -56,7 +56,8 @@ def test_a_run_killed_while_writing_checkpoints_resumes(kdaug: Callable, tmp_pat
 
 def test_a_killed_labeling_resumes(kdaug: Callable, short_run: Path, tmp_path: Path) -> None:
     """Files that are complete are not written again."""
-    settings = "--data.train-images 256 --optimization.epochs 400 --run.device cpu --run.threads 1".split()
+    data = ["--data.name", "bundled", "--data.train-images", "256"]
+    settings = [*data, *"--optimization.epochs 400 --run.device cpu --run.threads 1".split()]
     label = ["label", "demo", *settings, "--teacher.source", f"run:{short_run}", "--epochs", "0:12"]
     store = tmp_path / "store"
     with running_kdaug(*label, "--out", store) as command:
@@ -65,7 +66,7 @@ def test_a_killed_labeling_resumes(kdaug: Callable, short_run: Path, tmp_path: P
         assert command.end().code == -signal.SIGKILL
     before = {path: content for path, content in folder_content(store).items() if path.endswith("-0.safetensors")}
     assert 3 <= len(before) < 12
-    train = ["train", "demo", *settings[:2], "--teacher.labels", store, "--optimization.epochs", "12"]
+    train = ["train", "demo", *data, "--teacher.labels", store, "--optimization.epochs", "12"]
     result = kdaug(*train, "--run.dir", tmp_path / "run")
     assert result.code == 2
     assert "is needed, but epoch-" in result.err

@@ -50,11 +50,18 @@ def predictions(context: TrainContext, teacher: Teacher) -> list[ViewPrediction]
     return predict_views(context, teacher, EPOCH, CANDIDATES, SHOWN, classes=10)
 
 
+def candidates_of(context: TrainContext) -> list[int]:
+    """CANDIDATES of the training images, evenly spaced."""
+    last = len(context.dataset.train) - 1
+    return [round(number * last / (CANDIDATES - 1)) for number in range(CANDIDATES)]
+
+
 @pytest.fixture(scope="module")
-def views(context: TrainContext) -> np.ndarray:
-    """The views of all candidates, planned and applied by the test."""
-    indices = np.arange(CANDIDATES)
-    return apply(context.dataset.train.images[indices], context.policy.plan(11, EPOCH, indices, (28, 28)))
+def views(context: TrainContext) -> dict[int, np.ndarray]:
+    """The views of all candidates by training image, planned and applied by the test."""
+    indices = np.array(candidates_of(context))
+    made = apply(context.dataset.train.images[indices], context.policy.plan(11, EPOCH, indices, (28, 28)))
+    return dict(zip(indices.tolist(), made, strict=True))
 
 
 def probabilities(context: TrainContext, teacher: Teacher, images: np.ndarray) -> np.ndarray:
@@ -73,7 +80,7 @@ def indices_of(predictions: list[ViewPrediction], context: TrainContext) -> list
 
 
 def test_each_view_is_that_of_its_image(
-    context: TrainContext, predictions: list[ViewPrediction], views: np.ndarray
+    context: TrainContext, predictions: list[ViewPrediction], views: dict[int, np.ndarray]
 ) -> None:
     for prediction, index in zip(predictions, indices_of(predictions, context), strict=True):
         np.testing.assert_array_equal(prediction.view, views[index])
@@ -97,10 +104,11 @@ def test_the_listed_ops_of_a_clean_epoch_have_no_cutout(teacher: Teacher) -> Non
 
 
 def test_the_probabilities_are_the_teachers(
-    context: TrainContext, teacher: Teacher, predictions: list[ViewPrediction], views: np.ndarray
+    context: TrainContext, teacher: Teacher, predictions: list[ViewPrediction], views: dict[int, np.ndarray]
 ) -> None:
-    of_views = probabilities(context, teacher, views)
-    of_images = probabilities(context, teacher, context.dataset.train.images[:CANDIDATES])
+    rows = candidates_of(context)
+    of_views = dict(zip(rows, probabilities(context, teacher, np.stack(list(views.values()))), strict=True))
+    of_images = dict(zip(rows, probabilities(context, teacher, context.dataset.train.images[rows]), strict=True))
     for prediction, index in zip(predictions, indices_of(predictions, context), strict=True):
         label = context.dataset.train.labels[index]
         values = [probability for _, probability in prediction.top]
@@ -108,16 +116,17 @@ def test_the_probabilities_are_the_teachers(
         assert values == sorted(values, reverse=True)
         expected = dict(zip(context.dataset.classes, of_views[index], strict=True))
         assert dict(prediction.top) == pytest.approx(expected, abs=1e-4)
-        assert prediction.label_prob == pytest.approx(of_views[index, label], abs=1e-4)
-        assert prediction.unaugmented_label_prob == pytest.approx(of_images[index, label], abs=1e-4)
+        assert prediction.label_prob == pytest.approx(of_views[index][label], abs=1e-4)
+        assert prediction.unaugmented_label_prob == pytest.approx(of_images[index][label], abs=1e-4)
 
 
 def test_shown_views_are_at_evenly_spaced_ranks(
-    context: TrainContext, teacher: Teacher, predictions: list[ViewPrediction], views: np.ndarray
+    context: TrainContext, teacher: Teacher, predictions: list[ViewPrediction], views: dict[int, np.ndarray]
 ) -> None:
     """Ranks of the label's probability, in ascending order."""
-    labels = context.dataset.train.labels[:CANDIDATES]
-    ordered = sorted(probabilities(context, teacher, views)[np.arange(CANDIDATES), labels])
+    labels = context.dataset.train.labels[candidates_of(context)]
+    of_views = probabilities(context, teacher, np.stack(list(views.values())))
+    ordered = sorted(of_views[np.arange(CANDIDATES), labels])
     ranks = [round((CANDIDATES - 1) * number / (SHOWN - 1)) for number in range(SHOWN)]
     assert [p.label_prob for p in predictions] == pytest.approx([ordered[rank] for rank in ranks], abs=1e-4)
 
@@ -148,7 +157,7 @@ def test_mixed_views_are_those_of_the_training_batches(mixing: dict[str, float],
             in_training[index] = view, classes[label], classes[partner_label], 1 - float(own)
     predictions = predict_views(context, teacher, EPOCH, CANDIDATES, CANDIDATES)
     indices = indices_of(predictions, context)
-    assert sorted(indices) == list(range(CANDIDATES))
+    assert sorted(indices) == candidates_of(context)
     for prediction, index in zip(predictions, indices, strict=True):
         view, label, *mixed_with = in_training[index]
         np.testing.assert_array_equal(prediction.view, view)

@@ -108,5 +108,5 @@ def test_finished_runs_are_reported(folder: Path) -> None:
     assert any("stopped-run" in reason for reason in left_out)
     run = read_finished_run(folder / "finished-run")
     assert run is not None
-    assert (run.top1_error, run.top5_error, run.images, run.held_out) == (85.25, 37.75, 2000, False)
+    assert (run.top1_error, run.top5_error, run.images, run.measured_on) == (85.25, 37.75, 2000, "test")
     assert run.settings["optimization.learning_rate"] == 0.1

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from kdaug.config import Data, check
+from kdaug.errors import InputError
 from kdaug.networks import create_network
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
@@ -17,7 +18,8 @@ PAPER_RECIPES = [name for name in RECIPES if name.startswith(("cifar", "imagenet
 # Written by hand: network, training images, image size, epochs, evaluate_every, global batch, learning rate.
 CIFAR = {
     "smoke": ("wide_resnet10_1", 600, None, 2, 1, 32, 0.05),
-    "cpu": ("wide_resnet10_1", 10_000, None, 12, 3, 32, 0.05),
+    "bundled": ("wide_resnet10_1", None, None, 60, 15, 32, 0.05),
+    "cpu": ("wide_resnet16_1", 5000, None, 60, 15, 64, 0.1),
     "gpu": ("wide_resnet16_4", None, None, 60, 15, 256, 0.2),
 }
 IMAGENET = {
@@ -25,18 +27,24 @@ IMAGENET = {
     "cpu": ("tf_efficientnet_b0", None, 64, 16, 4, 16, 0.02),
     "gpu": ("tf_efficientnet_b0", 100_000, 128, 16, 4, 512, 0.1),
 }
-CLEAN_EPOCHS = {"smoke": 1, "cpu": 3, "gpu": 8}
+CLEAN_EPOCHS = {"smoke": 1, "bundled": 8, "cpu": 8, "gpu": 8}
+ON_BUNDLED = {"smoke": "bundled", "bundled": "omniglot"}
+CASES = [
+    *(("cifar100-table1-m5-kd", scale, settings) for scale, settings in CIFAR.items()),
+    *(("imagenet-efficientnet_b4-kd", scale, settings) for scale, settings in IMAGENET.items()),
+]
 
 
-@pytest.mark.parametrize("scale", SMALLER)
-@pytest.mark.parametrize(
-    ("name", "table"), [("cifar100-table1-m5-kd", CIFAR), ("imagenet-efficientnet_b4-kd", IMAGENET)]
-)
-def test_settings_of_each_scale(name: str, table: dict[str, tuple], scale: Scale) -> None:
+def scales_of(name: str) -> list[Scale]:
+    return [scale for scale in SMALLER if scale != "bundled" or name.startswith("cifar")]
+
+
+@pytest.mark.parametrize(("name", "scale", "settings"), CASES)
+def test_settings_of_each_scale(name: str, scale: Scale, settings: tuple) -> None:
     recipe = at_scale(RECIPES[name].make(), scale)
     data, optimization = recipe.data, recipe.optimization
-    assert data.name == ("bundled" if scale == "smoke" else RECIPES[name].make().data.name)
-    assert table[scale] == (
+    assert data.name == ON_BUNDLED.get(scale, RECIPES[name].make().data.name)
+    assert settings == (
         recipe.student.name, data.train_images, data.image_size, optimization.epochs, recipe.run.evaluate_every,
         optimization.global_batch, optimization.learning_rate,
     )  # fmt: skip
@@ -50,7 +58,7 @@ def test_settings_of_each_scale(name: str, table: dict[str, tuple], scale: Scale
 def test_cutout_teacher_policy_and_clean_epochs_of_each_scale(scale: Scale) -> None:
     table1 = at_scale(RECIPES["cifar100-table1-m5-kd"].make(), scale)
     assert (table1.views.cutout, table1.teacher.cutout) == (0, 0)
-    assert table1.teacher.policy == ("randaugment-n2-m1@paper-geometric" if scale == "gpu" else "none")
+    assert table1.teacher.policy == ("randaugment-n2-m1@paper-geometric" if scale != "smoke" else "none")
     assert at_scale(RECIPES["cifar100-clean-epochs"].make(), scale).optimization.clean_epochs == CLEAN_EPOCHS[scale]
 
 
@@ -58,7 +66,8 @@ def test_cutout_teacher_policy_and_clean_epochs_of_each_scale(scale: Scale) -> N
     ("scale", "networks"),
     [
         ("smoke", ("wide_resnet16_1", "wide_resnet10_1")),
-        ("cpu", ("wide_resnet16_1", "wide_resnet10_1")),
+        ("bundled", ("wide_resnet16_1", "wide_resnet10_1")),
+        ("cpu", ("wide_resnet16_2", "wide_resnet16_1")),
         ("gpu", ("shake_shake26_2x32d", "wide_resnet16_4")),
     ],
 )
@@ -73,7 +82,7 @@ def test_weak_teacher_stays_weaker_than_its_student(scale: Scale, networks: tupl
 def test_losses_and_policy_are_unchanged(name: str) -> None:
     original = RECIPES[name].make()
     assert at_scale(original, "paper") == original
-    for scale in SMALLER:
+    for scale in scales_of(name):
         small = check(at_scale(original, scale))
         assert small.supervision == original.supervision
         assert small.adversary == original.adversary
@@ -90,6 +99,17 @@ def test_smoke_scale_uses_the_bundled_images() -> None:
         recipe = at_scale(RECIPES[name].make(), "smoke")
         assert recipe.data == Data(name="bundled", train_images=recipe.data.train_images)
         assert (recipe.views.crop, recipe.views.pad) == ("pad", 2)
+
+
+def test_characters_are_not_mirrored() -> None:
+    recipe = at_scale(RECIPES["cifar100-table1-m1-kd"].make(), "bundled")
+    assert recipe.data == Data(name="omniglot")
+    assert (recipe.views.crop, recipe.views.pad, recipe.views.flip) == ("pad", 2, False)
+
+
+def test_scale_without_imagenet_is_refused() -> None:
+    with pytest.raises(InputError, match="the scale bundled has no ImageNet; choose smoke, cpu, gpu or paper"):
+        at_scale(RECIPES["imagenet-efficientnet_b4-kd"].make(), "bundled")
 
 
 def test_small_table_1_recipe_is_the_cpu_scale() -> None:

@@ -307,13 +307,11 @@ def test_unused_teacher_setting_is_refused(source: str, setting: str) -> None:
 
 
 def test_source_is_checked_before_other_settings() -> None:
-    with pytest.raises(InputError, match=r"teacher\.source is 'fiel:w\.pth', but must be none, train, run:"):
+    with pytest.raises(InputError, match=r"teacher\.source is 'fiel:w\.pth', but must be none, train, bundled, run:"):
         config.check(config.Recipe(teacher=config.Teacher("fiel:w.pth", cutout=16)))
 
 
 @pytest.mark.parametrize("source", ["", "runs/a", "fiel:w.pth", "run:", "file:", "timm:", "Run:x"])
 def test_unknown_source_is_refused(source: str) -> None:
-    with pytest.raises(
-        InputError, match=f"teacher.source is '{source}', but must be none, train, run:DIR, file:PATH or timm:NAME"
-    ):
+    with pytest.raises(InputError, match=f"teacher.source is '{source}', but must be none, train, bundled, run:DIR, "):
         load(source)

@@ -113,6 +113,21 @@ def test_runs_are_evaluated_every_n_epochs_and_at_the_end(
     assert [line["step"] for line in read_lines(run, "eval")] == steps
 
 
+def test_the_error_on_unaugmented_training_images_is_measured(tiny_recipe: TinyRecipe) -> None:
+    run = train(tiny_recipe({"run.evaluate_train": True})).directory
+    weights = safetensors.numpy.load_file(run / "last.safetensors")
+    dataset = load_dataset(tiny_recipe().data)
+    x = (dataset.train.images.reshape(256, -1) / 255 - dataset.mean[0]) / dataset.std[0]
+    predicted = (x @ weights["fc.weight"].T.astype(float) + weights["fc.bias"]).argmax(1)
+    errors = [line["train_error"] for line in read_lines(run, "eval")]
+    assert len(errors) == 2
+    assert errors[-1] == 100 * (predicted != dataset.train.labels).mean()
+
+
+def test_training_images_are_not_evaluated_unless_asked_for(tiny_run: Path) -> None:
+    assert all("train_error" not in line for line in read_lines(tiny_run, "eval"))
+
+
 def test_averaged_weights_are_evaluated_and_saved(tiny_recipe: TinyRecipe, tiny_run: Path) -> None:
     """The decay is so long that the average of eight steps still differs, with decay (1 + n) / (10 + n) at step n."""
     run = train(tiny_recipe({"optimization.ema_decay": 0.9999, "run.checkpoint_steps": 1})).directory

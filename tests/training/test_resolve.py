@@ -49,8 +49,8 @@ def test_resolving_changes_nothing_else(tiny_recipe: TinyRecipe) -> None:
         ("views.crop", "random-resized", "views.crop random-resized needs data.name folder"),
         ("student.name", "wide_resnet10_3", "did you mean wide_resnet10_"),
         ("teacher.network", "wide_resnet10_3", "did you mean wide_resnet10_"),
-        ("teacher.source", "rum:x", "but must be none, train, run:DIR, file:PATH or timm:NAME"),
-        ("teacher.source", "run:", "but must be none, train, run:DIR, file:PATH or timm:NAME"),
+        ("teacher.source", "rum:x", "but must be none, train, bundled, run:DIR, file:PATH or timm:NAME"),
+        ("teacher.source", "run:", "but must be none, train, bundled, run:DIR, file:PATH or timm:NAME"),
         ("supervision.k", 0, "supervision.k is 0"),
     ],
 )

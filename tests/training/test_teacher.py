@@ -67,12 +67,12 @@ def test_a_teacher_close_to_guessing_is_reported(
     warns: bool,
 ) -> None:
     """Guessing among ten classes has an error of 90 %; the limit is 81 %."""
-    evaluate = teacher_module.evaluate_on_validation
+    evaluate = teacher_module.evaluate_split
 
     def evaluate_with_error(*arguments: Any) -> Scores:
         return replace(evaluate(*arguments), top1_error=error)
 
-    monkeypatch.setattr(teacher_module, "evaluate_on_validation", evaluate_with_error)
+    monkeypatch.setattr(teacher_module, "evaluate_split", evaluate_with_error)
     train(tiny_recipe({"teacher.source": f"run:{tiny_run}", "optimization.epochs": 1}), console)
     assert ("little better than guessing" in console.file.getvalue()) == warns
 

@@ -12,7 +12,8 @@ from kdaug.cli.parsing import parse
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train a teacher and two students on bundled images (minutes on 2 cores) and write an HTML page."""
+    """Train a network plain, with strong augmentation, and with a teacher in addition, on bundled images (minutes on
+    2 cores), and write an HTML page."""
 
     out: str = "runs/demo"
     """Directory for the runs and the page; runs that are finished there are not repeated."""

@@ -12,13 +12,15 @@ from typing import Annotated, Any, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from kdaug.config.recipe import Optimization, Recipe, Supervision, Teacher, Views
+from kdaug.config.datasets import ARRAY_DATASETS
+from kdaug.config.recipe import Data, Optimization, Recipe, Supervision, Teacher, Views
 from kdaug.errors import InputError
 
 
 def check(recipe: Recipe) -> Recipe:
     """Returns the recipe. Raises InputError for the first setting that is out of range or has no effect."""
     _check_ranges(recipe)
+    _check_data(recipe.data)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
@@ -32,10 +34,12 @@ def check(recipe: Recipe) -> Recipe:
 
 
 def check_source(source: str) -> None:
-    """Raises InputError unless `source`, a teacher.source, is none, train, run:DIR, file:PATH or timm:NAME."""
+    """Raises InputError unless `source`, a teacher.source, is none, train, bundled, run:DIR, file:PATH or timm:NAME."""
     kind, _, name = source.partition(":")
-    if source not in ("none", "train") and not (kind in ("run", "file", "timm") and name):
-        raise InputError(f"teacher.source is {source!r}, but must be none, train, run:DIR, file:PATH or timm:NAME")
+    if source not in ("none", "train", "bundled") and not (kind in ("run", "file", "timm") and name):
+        raise InputError(
+            f"teacher.source is {source!r}, but must be none, train, bundled, run:DIR, file:PATH or timm:NAME"
+        )
 
 
 def describe_range(annotation: Any) -> str:
@@ -109,6 +113,20 @@ def _limit(limit: Any) -> tuple[Callable[[Any], bool], str]:
         case MinLen(min_length=length):
             return lambda value: len(value) >= length, f"at least {length} character(s) long"
     raise TypeError(f"unknown limit {limit!r}")
+
+
+def _check_data(d: Data) -> None:
+    if not d.measure_unused:
+        return
+    if d.encoded:
+        raise InputError(
+            f"data.measure_unused is for datasets in memory ({', '.join(ARRAY_DATASETS)}), not {d.name}",
+            "leave it out; data.val_fraction sets how many images are used for validation",
+        )
+    if d.train_images is None:
+        raise InputError(
+            "data.measure_unused is set, but all training images are trained on", "set data.train_images as well"
+        )
 
 
 def _check_teacher(t: Teacher) -> None:

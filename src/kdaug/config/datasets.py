@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DatasetName = Literal["bundled", "cifar-10", "cifar-100", "fashion-mnist", "folder", "shards", "hub"]
+DatasetName = Literal["bundled", "omniglot", "cifar-10", "cifar-100", "fashion-mnist", "folder", "shards", "hub"]
 
 DEFAULT_IMAGE_SIZE = 224
 """Side in pixels that encoded images are resized to if data.image_size is None."""
@@ -26,6 +26,7 @@ class ArrayDataset:
 
 ARRAY_DATASETS: dict[DatasetName, ArrayDataset] = {
     "bundled": ArrayDataset(28, 1, validates_on_test=True),
+    "omniglot": ArrayDataset(28, 1, validates_on_test=True),
     "cifar-10": ArrayDataset(32, 3, validates_on_test=True),
     "cifar-100": ArrayDataset(32, 3, validates_on_test=True),
     "fashion-mnist": ArrayDataset(28, 1, validates_on_test=True),

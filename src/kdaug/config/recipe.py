@@ -48,8 +48,9 @@ class Data:
     """
 
     name: DatasetName = "bundled"
-    """Dataset: bundled (part of Fashion-MNIST), a torchvision dataset, or your own images: folder (one sub-folder per
-    class), shards (WebDataset tar files), hub (Hugging Face dataset; pip install 'kdaug[hub]')."""
+    """Dataset: bundled (part of Fashion-MNIST) and omniglot (242 characters), which come with kdaug, a torchvision
+    dataset, or your own images: folder (one sub-folder per class), shards (WebDataset tar files), hub (Hugging Face
+    dataset; pip install 'kdaug[hub]')."""
     root: str = "data"
     """Directory of the dataset. folder: with train/ and val/, or the class folders. shards: with the tar files.
     hub: OWNER/NAME, or a directory."""
@@ -64,6 +65,9 @@ class Data:
     holdout: FractionBelow1 = 0.0
     """Fraction of each class's training images to use for validation, in place of the dataset's own validation images.
     For choosing settings. Applies to every dataset; 0: use its own."""
+    measure_unused: bool = False
+    """Measure errors also on the training images that train_images leaves out: more images, a smaller standard error.
+    Images that holdout holds out are then not used at all, so that settings chosen on them are judged on others."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
     """Fraction of the images that may be unreadable before training stops with an error."""
     workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
@@ -130,7 +134,8 @@ class Teacher:
     """The teacher network, which gives soft labels for the views that the student is trained on."""
 
     source: str = "none"
-    """none, train (train it first, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME."""
+    """none, train (train it first, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME,
+    bundled (the teacher of the omniglot images that comes with kdaug)."""
     labels: str | None = None
     """Directory of stored labels (kdaug label), used instead of running the teacher; None: run the teacher."""
     network: str | None = None
@@ -283,6 +288,9 @@ class Run:
     that train together. A resumed run keeps its number, because another one changes the last bits."""
     evaluate_every: Count = 1
     """Epochs between evaluations; the last epoch is always evaluated."""
+    evaluate_train: bool = False
+    """At each evaluation, also measure the error on the unaugmented training images, which shows over-fitting and
+    under-fitting (train_error in metrics.jsonl)."""
     checkpoint_minutes: NonNegative = 5.0
     """Minutes between checkpoints, in addition to one at each evaluation and one at interruption."""
     checkpoint_steps: Count | None = None

@@ -8,13 +8,14 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from kdaug import config
 from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
 from kdaug.data.folders import load_folder
 from kdaug.data.hub import load_hub
-from kdaug.data.images import ArrayImages, Dataset, array_dataset, balanced_subset, log_dataset, stratified_rows
+from kdaug.data.images import ArrayImages, Dataset, Images, array_dataset, balanced_subset, log_dataset, stratified_rows
 from kdaug.data.named import SOURCES, class_names, load_named
 from kdaug.data.shards import load_shards
 from kdaug.errors import InputError, unknown_choice
@@ -27,6 +28,7 @@ def _load_named(settings: config.Data, val_fraction: float | None) -> Dataset:
 
 _LOADERS: dict[DatasetName, Callable[[config.Data, float | None], Dataset]] = {
     "bundled": lambda settings, val_fraction: load_bundled(),
+    "omniglot": lambda settings, val_fraction: load_omniglot(),
     **dict.fromkeys(SOURCES, _load_named),
     "folder": load_folder,
     "shards": load_shards,
@@ -42,20 +44,41 @@ def load_dataset(settings: config.Data) -> Dataset:
     loaded.
     """
     dataset = select_images(read_dataset(settings, settings.val_fraction), settings)
-    if settings.encoded or settings.holdout:  # the splits of all others are always the same
+    if settings.encoded or settings.holdout or settings.measure_unused:  # the splits of all others are always the same
         log_dataset(dataset)
     return dataset
 
 
 def select_images(dataset: Dataset, settings: config.Data) -> Dataset:
-    """`dataset` with the images that settings.holdout, then settings.train_images select from its training images."""
+    """`dataset` with the images that settings.holdout, then settings.train_images select from its training images.
+
+    With settings.measure_unused, its validation images are its own and those that settings.train_images leaves out.
+    """
+    own_val = dataset.val
     if settings.holdout:
         dataset = _use_holdout(dataset, settings.holdout)
     if settings.train_images is None:
         return dataset
-    if settings.train_images > len(dataset.train):
-        raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(dataset.train)}")
-    return replace(dataset, train=dataset.train.subset(balanced_subset(dataset.train.labels, settings.train_images)))
+    whole = dataset.train
+    if settings.train_images > len(whole):
+        raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(whole)}")
+    rows = balanced_subset(whole.labels, settings.train_images)
+    dataset = replace(dataset, train=whole.subset(rows))
+    if not settings.measure_unused:
+        return dataset
+    unused = whole.subset(np.setdiff1d(np.arange(len(whole)), rows))
+    return replace(dataset, val=_concatenate(own_val, unused), val_source=_describe_unused(len(unused)))
+
+
+def _concatenate(first: Images, second: Images) -> ArrayImages:
+    """Both, which are in memory: `check` refuses data.measure_unused for files."""
+    assert isinstance(first, ArrayImages)
+    assert isinstance(second, ArrayImages)
+    return ArrayImages(np.concatenate([first.images, second.images]), np.concatenate([first.labels, second.labels]))
+
+
+def _describe_unused(count: int) -> str:
+    return f"its test images and {count:,} training images that are not trained on (data.measure_unused)"
 
 
 def read_dataset(settings: config.Data, val_fraction: float | None) -> Dataset:
@@ -87,14 +110,23 @@ def _use_holdout(dataset: Dataset, fraction: float) -> Dataset:
 
 def load_bundled() -> Dataset:
     """The 10,000 training and 2,000 test images of Fashion-MNIST in the package; see bundled/README.md."""
-    return array_dataset("bundled", class_names("fashion-mnist"), _read_bundled("train"), _read_bundled("test"))
+    splits = {}
+    for split in ("train", "test"):
+        labels = np.frombuffer((resources.files("kdaug.data") / "bundled" / f"{split}.labels").read_bytes(), np.uint8)
+        splits[split] = ArrayImages(_read_sheet("bundled", split, columns=100), labels.astype(np.int64))
+    return array_dataset("bundled", class_names("fashion-mnist"), splits["train"], splits["test"])
 
 
-def _read_bundled(split: str) -> ArrayImages:
-    """The images of a split, stored as one PNG with 100 images of 28x28 pixels in a row, and their labels."""
-    folder = resources.files("kdaug.data") / "bundled"
-    with (folder / f"{split}.png").open("rb") as file:
+def load_omniglot() -> Dataset:
+    """The 2,420 training and 2,420 test images of Omniglot characters in the package; see omniglot/README.md."""
+    names = (resources.files("kdaug.data") / "omniglot" / "classes.txt").read_text(encoding="utf-8").splitlines()
+    labels = np.repeat(np.arange(len(names)), 10)
+    train, test = (ArrayImages(_read_sheet("omniglot", split, columns=110), labels) for split in ("train", "test"))
+    return array_dataset("omniglot", tuple(names), train, test)
+
+
+def _read_sheet(folder: str, split: str, columns: int) -> NDArray[np.uint8]:
+    """The images of a split, uint8 [N,28,28,1], stored as one PNG with `columns` images in a row."""
+    with (resources.files("kdaug.data") / folder / f"{split}.png").open("rb") as file:
         sheet = np.asarray(Image.open(file))
-    images = sheet.reshape(-1, 28, 100, 28).swapaxes(1, 2).reshape(-1, 28, 28, 1)
-    labels = np.frombuffer((folder / f"{split}.labels").read_bytes(), np.uint8)
-    return ArrayImages(images, labels.astype(np.int64))
+    return sheet.reshape(-1, 28, columns, 28).swapaxes(1, 2).reshape(-1, 28, 28, 1)

@@ -12,6 +12,7 @@ from PIL import Image
 from kdaug.config import to_yaml
 from kdaug.demo.result import DemoResult
 from kdaug.inspection import ViewPrediction, predict_views
+from kdaug.networks import count_parameters
 from kdaug.runs import RunDirectory, read_environment
 from kdaug.storage import atomic_write
 from kdaug.study.report.curves import Curve, curves_figure
@@ -19,23 +20,31 @@ from kdaug.study.report.page import data_url, render_template
 from kdaug.study.report.plotting import to_svg
 from kdaug.supervision import Teacher
 from kdaug.training.context import TrainContext
+from kdaug.training.evaluation import evaluate_split
+from kdaug.training.progress import progress_bar
 from kdaug.views.description import format_op
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240
+COLORS = "#57534e", "#c2410c", "#1d4ed8"
+"""Of the curves: plain, with strong augmentation, with the teacher in addition."""
 
 
 def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> None:
     """Writes the page about `result` to `result.page`. context: that of the run with the teacher."""
     figure = curves_figure(
         [
-            Curve("labels only", [result.label_only.directory], {"color": "#c2410c"}),
-            Curve("with the teacher", [result.with_teacher.directory], {"color": "#1d4ed8"}),
+            Curve(name, [run.directory], {"color": color})
+            for (name, run), color in zip(result.runs.items(), COLORS, strict=True)
         ]
     )
+    with progress_bar(context.console) as bar:
+        teacher_error = evaluate_split(context, teacher, bar, "teacher").top1_error
     predictions = predict_views(context, teacher, epoch=0, candidates=CANDIDATE_VIEWS, shown=SHOWN_VIEWS)
     text = render_template(
         "demo/page.html.j2",
         result=result,
+        teacher_error=teacher_error,
+        teacher_parameters=count_parameters(teacher.network),
         recipe=context.recipe,
         recipe_yaml=to_yaml(context.recipe),
         dataset=context.dataset,

@@ -1,7 +1,8 @@
-"""Runs the demonstration: a teacher, the same student without and with it, and a page about the result."""
+"""Runs the demonstration: the same student plain, under strong augmentation, and with a teacher in addition."""
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,35 +12,39 @@ from rich.console import Console
 from kdaug.config import Recipe, Teacher
 from kdaug.demo.page import write_page
 from kdaug.demo.result import DemoResult
-from kdaug.supervision import load_teacher
+from kdaug.storage import atomic_write
 from kdaug.training import train
 from kdaug.training.context import build_context
 from kdaug.training.progress import console_logging
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve
+from kdaug.training.teacher import load_checked_teacher
 
 _logger = logging.getLogger(__name__)
 
 
 def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
-    """Trains the teacher of `recipe`, its student without the teacher, and its student with it, in the folder `out`.
+    """Trains the student of `recipe` without policy and teacher, without the teacher, and as it is, in `out`.
 
-    Writes index.html to `out` and logs the errors to `console`. Finished runs are not repeated, interrupted runs are
-    resumed.
+    Writes summary.json (`DemoResult.summary`) and index.html to `out` and logs the errors to `console`. Finished runs
+    are not repeated, interrupted runs are resumed.
     """
     with_teacher_recipe = _in_directory(recipe, out / "with-teacher")
-    label_only_recipe = replace(_in_directory(recipe, out / "label-only"), teacher=Teacher())
-    _log(console, "1 of 3: the teacher, trained without strong augmentation")
-    teacher = train(teacher_run_recipe(resolve(with_teacher_recipe)), console)
-    _log(console, "2 of 3: the student under strong augmentation, trained with labels only")
-    label_only = train(label_only_recipe, console)
-    _log(console, "3 of 3: the same student and views, trained with the teacher")
+    augmented_recipe = replace(_in_directory(recipe, out / "augmented"), teacher=Teacher())
+    plain_recipe = replace(
+        _in_directory(recipe, out / "plain"), teacher=Teacher(), views=replace(recipe.views, policy="none")
+    )
+    _log(console, "1 of 3: plain, which means random shifts of a few pixels only")
+    plain = train(plain_recipe, console)
+    _log(console, f"2 of 3: strong augmentation, {recipe.views.policy}")
+    augmented = train(augmented_recipe, console)
+    _log(console, "3 of 3: the same augmented images, with the teacher's soft labels")
     with_teacher = train(with_teacher_recipe, console)
 
-    result = DemoResult(teacher, label_only, with_teacher, out / "index.html")
+    result = DemoResult(plain, augmented, with_teacher, out / "index.html")
     context = build_context(resolve(with_teacher_recipe), console)
-    network = load_teacher(recipe.teacher, f"run:{teacher.directory}", context.dataset)
-    write_page(result, context, network.to(context.device))
-    _log(console, _summary(result))
+    write_page(result, context, load_checked_teacher(context, recipe.teacher.source))
+    atomic_write(out / "summary.json", json.dumps(result.summary()) + "\n")
+    _log(console, _describe(result))
     return result
 
 
@@ -52,8 +57,11 @@ def _log(console: Console, text: str) -> None:
         _logger.info(text)
 
 
-def _summary(result: DemoResult) -> str:
+def _describe(result: DemoResult) -> str:
     table = result.table()
     width = max(len(row[0]) for row in (table.header, *table.rows))
-    lines = [f"  {name:<{width}}  {value:>12}" for name, value in (table.header, *table.rows)]
-    return "\n".join([f"{table.title}:", *lines, f"The teacher's own error is {result.teacher.top1_error:.2f} %."])
+    lines = [
+        "  ".join([f"  {name:<{width}}", *(f"{value:>15}" for value in values)])
+        for name, *values in (table.header, *table.rows)
+    ]
+    return "\n".join([f"{table.title}:", *lines, f"Training took {result.summary()['seconds']:.0f} s."])

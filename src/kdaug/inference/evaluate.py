@@ -22,7 +22,7 @@ from kdaug.networks import check_forward, check_published, published_image_size
 from kdaug.runs import read_environment
 from kdaug.supervision import load_teacher
 from kdaug.training.context import build_context
-from kdaug.training.evaluation import Scores, evaluate_on_validation, evaluate_student
+from kdaug.training.evaluation import Scores, evaluate_split, evaluate_student
 from kdaug.training.progress import progress_bar
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def _images_to_evaluate(
         if not is_other:
             raise  # other images need not allow a hold-out split or data.holdout
     if is_other:
-        moved = replace(moved, holdout=0.0, train_images=None)
+        moved = replace(moved, holdout=0.0, train_images=None, measure_unused=False)
         dataset = read_dataset(moved, None)
     if content is not None and content != dataset.content:
         _logger.info(f"note: the images differ from those that {run} was trained and evaluated on")
@@ -112,4 +112,4 @@ def evaluate_published(
     network = load_teacher(config.Teacher(image_size=size), f"timm:{name}", context.dataset).to(context.device)
     _log_evaluated(recipe.data, context.dataset)
     with progress_bar(context.console) as bar:
-        return evaluate_on_validation(context, network, bar)
+        return evaluate_split(context, network, bar)

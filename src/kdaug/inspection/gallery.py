@@ -37,12 +37,13 @@ class ViewPrediction:
 def predict_views(
     context: TrainContext, teacher: Teacher, epoch: int, candidates: int, shown: int, classes: int = 3
 ) -> list[ViewPrediction]:
-    """`shown` of the first `candidates` training images as augmented in `epoch`, with the teacher's predictions.
+    """`shown` of `candidates` training images as augmented in `epoch`, with the teacher's predictions.
 
-    They are at evenly spaced ranks of the teacher's probability of the label for the view, in ascending order, so
+    The candidates are evenly spaced among the training images. Those shown are at evenly spaced ranks of the teacher's probability of the label for the view, in ascending order, so
     nothing is hand-picked. classes: the length of `ViewPrediction.top`. Unreadable images are left out.
     """
-    names, indices = context.dataset.classes, np.arange(min(candidates, len(context.dataset.train)))
+    names, count = context.dataset.classes, len(context.dataset.train)
+    indices = np.linspace(0, count - 1, min(candidates, count)).round().astype(np.int64)
     (batch,) = make_views(context, [BatchKey(0, epoch, indices, epoch)], replace_unreadable=False)
     (unaugmented,) = unaugmented_batches(context, [indices])
     plan = plan_views(context, epoch, batch.key.indices)

@@ -20,7 +20,7 @@ class NamedRecipe:
     from, and which of them are our choice. make: builds the recipe. classes, images: numbers of classes and training
     images; images is None for the user's own photos. published_error: top-1 error in percent in the paper, None if it
     gives none. existing_teacher: network and image size in pixels of a teacher that the recipe loads from a run, which
-    may not exist yet; None for all other recipes.
+    may not exist yet, or from the package; None for all other recipes.
     """
 
     name: str

@@ -3,68 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from kdaug.config import Data, Network, Recipe
+from kdaug.config import Data, Network, Recipe, Teacher
+from kdaug.errors import InputError
 
-Scale = Literal["smoke", "cpu", "gpu", "paper"]
+Scale = Literal["smoke", "bundled", "cpu", "gpu", "paper"]
+_MILD = "randaugment-n2-m1@paper-geometric"
 
 
 @dataclass(frozen=True)
 class _ScaleSettings:
     """What a scale uses instead of the paper's settings.
 
-    images: training images, None for all. networks: replacements for some of the paper's networks; `network` replaces
-    all others. teacher_policy: of teachers that the paper trains without augmentation: one that has memorized the
-    training images says little about their views. image_size: of ImageNet images, in pixels. The paper's Cutout of 16
-    pixels after the policy is left out: small networks learn too little with it.
+    data: changed settings of the data. networks: replacements for some of the paper's networks; `network` replaces all
+    others. plain_teacher: changed settings of teachers that the paper trains without augmentation: one that has
+    memorized the training images says little about their views. The paper's Cutout of 16 pixels after the policy is
+    left out: small networks learn too little with it.
     """
 
-    images: int | None
+    data: Mapping[str, Any]
     networks: Mapping[str, str]
     network: str
     epochs: int
     clean_epochs: int
     batch: int
     learning_rate: float
-    teacher_policy: str = "none"
-    image_size: int | None = None
+    plain_teacher: Mapping[str, Any] = field(default_factory=dict)
 
 
+_WEAKER = {"shake_shake26_2x96d": "wide_resnet16_1"}
 _CIFAR = {
-    "smoke": _ScaleSettings(600, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 2, 1, 32, 0.05),
-    "cpu": _ScaleSettings(10_000, {"shake_shake26_2x96d": "wide_resnet16_1"}, "wide_resnet10_1", 12, 3, 32, 0.05),
-    "gpu": _ScaleSettings(
-        None,
-        {"shake_shake26_2x96d": "shake_shake26_2x32d"},
-        "wide_resnet16_4",
-        60,
-        8,
-        256,
-        0.2,
-        teacher_policy="randaugment-n2-m1@paper-geometric",
+    "smoke": _ScaleSettings({"name": "bundled", "train_images": 600}, _WEAKER, "wide_resnet10_1", 2, 1, 32, 0.05),
+    "bundled": _ScaleSettings(
+        {"name": "omniglot"}, _WEAKER, "wide_resnet10_1", 60, 8, 32, 0.05, {"policy": _MILD},
     ),
-}
+    "cpu": _ScaleSettings(
+        {"train_images": 5000}, {"shake_shake26_2x96d": "wide_resnet16_2"}, "wide_resnet16_1", 60, 8, 64, 0.1,
+        {"policy": _MILD},
+    ),
+    "gpu": _ScaleSettings(
+        {}, {"shake_shake26_2x96d": "shake_shake26_2x32d"}, "wide_resnet16_4", 60, 8, 256, 0.2, {"policy": _MILD}
+    ),
+}  # fmt: skip
 _IMAGENET = {
-    "smoke": _ScaleSettings(400, {}, "tf_efficientnet_b0", 1, 0, 32, 0.02),
-    "cpu": _ScaleSettings(None, {}, "tf_efficientnet_b0", 16, 0, 16, 0.02, image_size=64),
-    "gpu": _ScaleSettings(100_000, {}, "tf_efficientnet_b0", 16, 0, 512, 0.1, image_size=128),
+    "smoke": _ScaleSettings({"name": "bundled", "train_images": 400}, {}, "tf_efficientnet_b0", 1, 0, 32, 0.02),
+    "cpu": _ScaleSettings({"image_size": 64}, {}, "tf_efficientnet_b0", 16, 0, 16, 0.02),
+    "gpu": _ScaleSettings({"train_images": 100_000, "image_size": 128}, {}, "tf_efficientnet_b0", 16, 0, 512, 0.1),
 }
 _BUNDLED_PAD = 2
 """Pixels: half of CIFAR's 4, because the bundled images are 28 pixels wide instead of 32."""
 
 
 def at_scale(recipe: Recipe, scale: Scale) -> Recipe:
-    """One of the paper's recipes for CIFAR or ImageNet at `scale`. The changed settings are our choice, not tuned.
+    """One of the paper's recipes for CIFAR or ImageNet at `scale`. The changed settings are our choice.
 
-    "smoke": the bundled images. "cpu": 10,000 CIFAR images, or photos at 64 pixels; hours on two cores. "gpu": all of
-    CIFAR, or 100,000 ImageNet images at 128 pixels; minutes to an hour on one GPU. "paper": unchanged.
+    "smoke": some bundled images, to show that it runs. "bundled": the bundled Omniglot characters, for so many epochs
+    that plain training over-fits. "cpu": the same with 5,000 CIFAR images, or photos at 64 pixels; hours on two cores.
+    "gpu": all of CIFAR, or 100,000 ImageNet images at 128 pixels; minutes to an hour on one GPU. "paper":
+    unchanged. Raises InputError if there is no such scale.
     """
     if scale == "paper":
         return recipe
-    settings = (_IMAGENET if recipe.data.name == "folder" else _CIFAR)[scale]
-    return _with_data_and_networks(_with_optimization(recipe, settings), scale, settings)
+    scales = _IMAGENET if recipe.data.name == "folder" else _CIFAR
+    if scale not in scales:
+        raise InputError(f"the scale {scale} has no ImageNet", f"choose {', '.join(scales)} or paper")
+    settings = scales[scale]
+    return _with_data_and_networks(_with_optimization(recipe, settings), settings)
 
 
 def _with_optimization(recipe: Recipe, settings: _ScaleSettings) -> Recipe:
@@ -81,28 +87,26 @@ def _with_optimization(recipe: Recipe, settings: _ScaleSettings) -> Recipe:
         learning_rate=settings.learning_rate,
         ema_decay=None,
     )
-    run = replace(recipe.run, device_batch=None, evaluate_every=max(1, settings.epochs // 4))
+    run = replace(recipe.run, device_batch=None, evaluate_every=max(1, settings.epochs // 4), evaluate_train=True)
     return replace(recipe, optimization=optimization, run=run)
 
 
-def _with_data_and_networks(recipe: Recipe, scale: Scale, settings: _ScaleSettings) -> Recipe:
+def _with_data_and_networks(recipe: Recipe, settings: _ScaleSettings) -> Recipe:
     """Fewer images and smaller networks. The policy and the losses stay."""
-    data = replace(recipe.data, train_images=settings.images, image_size=settings.image_size)
+    data = replace(recipe.data, **settings.data)
     views = replace(recipe.views, cutout=0)
-    teacher = recipe.teacher
-    if scale == "smoke":
-        data = Data(train_images=settings.images)
-        views = replace(views, crop="pad", pad=_BUNDLED_PAD)
-    if teacher.source != "none":
-        teacher = replace(
-            teacher,
-            source="train",
-            network=settings.networks.get(teacher.network, settings.network) if teacher.network else None,
-            policy=settings.teacher_policy if teacher.policy == "none" else teacher.policy,
-            cutout=0,
-            epochs=None,
-            learning_rate=None,
-            weight_decay=None,
-        )
-    name = settings.networks.get(recipe.student.name, settings.network)
-    return replace(recipe, data=data, views=views, student=Network(name), teacher=teacher)
+    if data.name in ("bundled", "omniglot"):
+        data = replace(Data(), **settings.data)
+        views = replace(views, crop="pad", pad=_BUNDLED_PAD, flip=data.name != "omniglot")  # a mirrored d is a b
+    student = Network(settings.networks.get(recipe.student.name, settings.network))
+    return replace(recipe, data=data, views=views, student=student, teacher=_teacher(recipe.teacher, settings))
+
+
+def _teacher(teacher: Teacher, settings: _ScaleSettings) -> Teacher:
+    if teacher.source == "none":
+        return teacher
+    network = settings.networks.get(teacher.network, settings.network) if teacher.network else None
+    smaller = replace(
+        teacher, source="train", network=network, cutout=0, epochs=None, learning_rate=None, weight_decay=None
+    )
+    return replace(smaller, **settings.plain_teacher) if teacher.policy == "none" else smaller

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import timm
@@ -59,7 +60,7 @@ class Teacher(nn.Module):
 def load_teacher(
     settings: config.Teacher, source: str, dataset: Dataset, assumed: config.Network | None = None
 ) -> Teacher:
-    """Loads the teacher from `source`: run:DIR, file:PATH or timm:NAME.
+    """Loads the teacher from `source`: bundled, run:DIR, file:PATH or timm:NAME.
 
     assumed: the network of a weight file that does not name it, see `config.teacher_network`. A teacher with more
     classes than the dataset predicts the dataset's classes only, matched by name. For ImageNet weights this needs the
@@ -69,7 +70,10 @@ def load_teacher(
     """
     config.check_source(source)
     kind, _, location = source.partition(":")
-    if kind == "run":
+    if kind == "bundled":
+        with resources.as_file(resources.files("kdaug.data") / "omniglot" / "teacher.safetensors") as path:
+            teacher = _from_kdaug_file(path, settings, dataset)
+    elif kind == "run":
         teacher = _from_run(Path(location), settings, dataset)
     elif kind == "file":
         teacher = _from_file(Path(location), settings, dataset, assumed or config.Network())

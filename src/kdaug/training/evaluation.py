@@ -1,10 +1,11 @@
-"""Forward passes without gradients: scores on the validation images, and a teacher on unaugmented training images."""
+"""Forward passes without gradients: scores on unaugmented images, and a teacher on unaugmented training images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from kdaug.training.progress import progress_bar, track
 
 EVALUATION_BATCH = 256
 """The most images in one forward pass without gradients; fewer if run.device_batch is lower."""
+Split = Literal["train", "val"]
 
 
 def evaluation_batch(context: TrainContext) -> int:
@@ -82,34 +84,42 @@ def evaluate(
     return Scores(top1_error, top5_error, loss_sum / images_seen, int(images_seen))
 
 
-def evaluate_on_validation(
+def evaluate_split(
     context: TrainContext,
     predict: Callable[[Tensor], Tensor],
     bar: Progress,
     title: str = "evaluating",
     side: int | None = None,
+    split: Split = "val",
 ) -> Scores:
-    """Scores of `predict` (see `evaluate`) on the validation images, unaugmented; unreadable ones are left out.
+    """Scores of `predict` (see `evaluate`) on the images of `split`, unaugmented; unreadable ones are left out.
 
     bar: shows the progress, under `title`. side: of decoded photos, in pixels; None: as in training.
     """
-    val, dist = context.dataset.val, context.dist
-    crop = CenterCrop(side or context.dataset.size[0])
-    keys = evaluation_keys(len(val), evaluation_batch(context), dist.rank, dist.world_size)
+    dataset, dist = context.dataset, context.dist
+    images, unreadable = (
+        (dataset.val, context.unreadable_val) if split == "val" else (dataset.train, context.unreadable_train)
+    )
+    crop = CenterCrop(side or dataset.size[0])
+    keys = evaluation_keys(len(images), evaluation_batch(context), dist.rank, dist.world_size)
     # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
-    batches = prefetch(load(val, keys, crop, context.recipe.data.workers, context.unreadable_val))
+    batches = prefetch(load(images, keys, crop, context.recipe.data.workers, unreadable))
     with (
         explain_evaluation_memory(context, "evaluating"),
         torch.no_grad(),
         autocast(context.device, context.precision),
     ):
-        return evaluate(predict, track(bar, title, batches, len(val) // dist.world_size), context.device, dist)
+        return evaluate(predict, track(bar, title, batches, len(images) // dist.world_size), context.device, dist)
 
 
 def evaluate_student(
-    context: TrainContext, network: nn.Module, bar: Progress, before_batch: Callable[[], None] = lambda: None
+    context: TrainContext,
+    network: nn.Module,
+    bar: Progress,
+    before_batch: Callable[[], None] = lambda: None,
+    split: Split = "val",
 ) -> Scores:
-    """Scores of `network` in evaluation mode on the validation images, at run.evaluate_size if that is set.
+    """Scores of `network` in evaluation mode on the images of `split`, at run.evaluate_size if that is set.
 
     bar: shows the progress. before_batch: is called before each forward pass; its exceptions end the evaluation.
     """
@@ -124,7 +134,7 @@ def evaluate_student(
         logits: Tensor = network(input_format.normalize(views))
         return logits
 
-    return evaluate_on_validation(context, predict, bar, side=side)
+    return evaluate_split(context, predict, bar, side=side, split=split)
 
 
 def unaugmented_label_log_probs(

@@ -33,12 +33,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its directory, the errors in percent of its final weights, and the lowest error of any epoch."""
+    """A finished run: its directory, the errors in percent of its final weights, and the lowest error of any epoch.
+
+    seconds: the time that training and evaluations took, without interruptions.
+    """
 
     directory: Path
     top1_error: float
     top5_error: float
     best_top1_error: float
+    seconds: float
 
 
 def train(recipe: Recipe, console: Console | None = None) -> TrainResult:
@@ -126,4 +130,4 @@ def train_teacher(context: TrainContext, directory: Path) -> Teacher:
 def _read_result(directory: RunDirectory, dist: DistContext) -> TrainResult:
     lines = dist.run_on_rank0(lambda: read_metrics(directory.path))
     end = next(line for line in lines if line["kind"] == "end")
-    return TrainResult(directory.path, end["top1_error"], end["top5_error"], end["best_top1_error"])
+    return TrainResult(directory.path, end["top1_error"], end["top5_error"], end["best_top1_error"], end["seconds"])

@@ -198,8 +198,13 @@ class TrainingRun:
             context.dist.run_on_rank0(lambda: remove_checkpoint(self._directory.checkpoints, state.step))
             raise Diverged(f"the loss on the validation images is {scores.val_loss} after step {state.step}")
         epoch = max(state.step - 1, 0) // context.steps_per_epoch
-        self._log.metrics.write("eval", state.step, epoch, vars(scores))
-        self._progress.log_evaluation(epoch, context.epochs, self._log.epoch_means(), scores, speed)
+        measured, train_error = vars(scores), None
+        if context.recipe.run.evaluate_train:
+            on_training = evaluate_student(context, state.eval_model, self._progress.bar, check_stop, "train")
+            train_error = on_training.top1_error
+            measured = {**measured, "train_error": train_error}
+        self._log.metrics.write("eval", state.step, epoch, measured)
+        self._progress.log_evaluation(epoch, context.epochs, self._log.epoch_means(), scores, train_error, speed)
         if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
             state.best_top1_error = scores.top1_error
             self._save_weights(self._directory.best_weights)

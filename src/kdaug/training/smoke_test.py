@@ -64,7 +64,7 @@ def smoke_test(recipe: Recipe, classes: int, teacher: tuple[str, int] | None = N
     with tempfile.TemporaryDirectory() as folder:
         small = replace(
             recipe,
-            data=replace(recipe.data, workers=0, train_images=None),
+            data=replace(recipe.data, workers=0, train_images=None, measure_unused=False),
             optimization=replace(recipe.optimization, global_batch=batch),
             run=replace(recipe.run, dir=str(Path(folder) / "run"), device_batch=None, threads=available_cores()),
         )

@@ -119,11 +119,23 @@ class RunProgress:
         steps, seconds = self._done - self._first_step, time.monotonic() - self._measured_from
         return steps * self._images_per_step / max(seconds, 1e-9)
 
-    def log_evaluation(self, epoch: int, epochs: int, losses: dict[str, float], scores: Scores, speed: float) -> None:
-        """Logs the scores after `epoch` (from 0) of `epochs`, trained at `speed` images per second."""
+    def log_evaluation(
+        self,
+        epoch: int,
+        epochs: int,
+        losses: dict[str, float],
+        scores: Scores,
+        train_error: float | None,
+        speed: float,
+    ) -> None:
+        """Logs the scores after `epoch` (from 0) of `epochs`, trained at `speed` images per second.
+
+        train_error: on the unaugmented training images, in percent; None: not measured.
+        """
+        training = "" if train_error is None else f"  training error {train_error:.2f} %"
         _logger.info(
             f"  epoch {epoch + 1:>3}/{epochs}  {_format_losses(losses)}  "
-            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %)  {speed:,.0f} images/s"
+            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %){training}  {speed:,.0f} images/s"
         )
         self._measured_from, self._first_step = time.monotonic(), self._done
 

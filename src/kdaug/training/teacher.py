@@ -20,7 +20,7 @@ from kdaug.supervision import (
 )
 from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext
-from kdaug.training.evaluation import evaluate_on_validation, unaugmented_label_log_probs
+from kdaug.training.evaluation import evaluate_split, unaugmented_label_log_probs
 from kdaug.training.progress import progress_bar
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def load_checked_teacher(context: TrainContext, source: str) -> Teacher:
     teacher.to(context.device)
     compile_if_set(teacher.network, context.recipe.run)
     with progress_bar(context.console) as bar:
-        scores = evaluate_on_validation(context, teacher, bar, "teacher")
+        scores = evaluate_split(context, teacher, bar, "teacher")
     if not math.isfinite(scores.val_loss):
         raise InputError(f"the outputs of the teacher {source} are not finite", "use other weights")
     _logger.info(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")

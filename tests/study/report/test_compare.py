@@ -29,12 +29,13 @@ NO_TEACHER = {"teacher.source": "none"}
 
 @pytest.fixture
 def write_run(tmp_path: Path, write_run_files: Callable[..., None]) -> WriteRun:
-    """write_run(error, settings, finished): writes a run of the demo recipe; its directory."""
+    """write_run(error, settings, finished): writes a run of the demo recipe with its own teacher; its directory."""
     count = iter(range(1000))
 
     def write(error: float, settings: dict[str, Any], finished: bool = True) -> Path:
         path = tmp_path / f"run{next(count)}"
-        write_run_files(path, with_settings(named_recipe("demo"), settings, "test"), error, finished)
+        recipe = with_settings(named_recipe("demo"), {"teacher.source": "train", **settings}, "test")
+        write_run_files(path, recipe, error, finished)
         return path
 
     return write

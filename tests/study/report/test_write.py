@@ -110,6 +110,14 @@ def test_held_out_images_may_choose_settings(write_run_files: Callable, tmp_path
     assert "Do not choose settings" not in notes
 
 
+def test_the_note_on_images_counts_unused_training_images(write_run_files: Callable, tmp_path: Path) -> None:
+    data = replace(SMALL.data, holdout=0.1, train_images=100, measure_unused=True)
+    write_run_files(tmp_path / "run", replace(SMALL, data=data), 50.0)
+    notes = " ".join(report_notes(group_runs(find_finished_runs([tmp_path])[0]), []))
+    assert "Errors are measured on 500 test images and unused training images." in notes
+    assert "Do not choose settings" in notes
+
+
 def test_notes_have_the_error_of_the_teacher(write_run_files: Callable, tmp_path: Path) -> None:
     write_run_files(tmp_path / "run", SMALL, 50.0)
     teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))

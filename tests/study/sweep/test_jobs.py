@@ -23,7 +23,11 @@ from kdaug.study.sweep import Job, expand_grid, plan_jobs, run_names
 
 def plan(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[Job]:
     """The jobs of a grid over the demo recipe; optimization_epochs=3 sets optimization.epochs."""
-    demo = with_settings(named_recipe("demo"), {name.replace("_", ".", 1): v for name, v in settings.items()}, "demo")
+    demo = with_settings(
+        named_recipe("demo"),
+        {"teacher.source": "train"} | {name.replace("_", ".", 1): v for name, v in settings.items()},
+        "demo",
+    )
     runs = expand_grid(axes)
     recipes: Mapping[str, Recipe] = {
         name: with_settings(demo, run, name) for name, run in zip(run_names(runs), runs, strict=True)

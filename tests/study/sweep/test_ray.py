@@ -21,8 +21,8 @@ from kdaug.study.sweep import Job
 from kdaug.study.sweep.ray import RayWorkers
 
 FLAGS = (
-    "--teacher.source none --data.train-images 256 --optimization.epochs 16 --run.evaluate-every 16 "
-    "--run.checkpoint-steps 4 --run.device cpu --run.threads 1"
+    "--teacher.source none --data.train-images 256 --optimization.global-batch 128 --optimization.epochs 16 "
+    "--run.evaluate-every 16 --run.checkpoint-steps 4 --run.device cpu --run.threads 1"
 ).split()
 
 

@@ -84,6 +84,7 @@ _SMALLER = "Our runs are at a smaller scale and are not expected to reach the pa
 _EFFECTS = f"{_SMALLER} They show which methods gain and in what order, as far as the seeds agree."
 _SCALE_NOTES: dict[Scale, str] = {
     "smoke": f"{_SMALLER} They show that everything runs. They are too short to show the direction of an effect.",
+    "bundled": _EFFECTS,
     "cpu": _EFFECTS,
     "gpu": _EFFECTS,
     "paper": "Some settings differ from the published ones.",

@@ -103,6 +103,7 @@ _TABLE2_COLUMNS = {
 }
 _TABLE2_ROWS: dict[Scale, tuple[tuple[str, str], ...]] = {
     "smoke": (("cifar10", "wide_resnet28_10"),),
+    "bundled": (("cifar10", "wide_resnet28_10"),),
     "cpu": (("cifar10", "wide_resnet28_10"),),
     "gpu": (("cifar10", "wide_resnet28_10"), ("cifar100", "wide_resnet28_10")),
 }

@@ -26,6 +26,12 @@ class Group:
         return statistics.fmean(run.top1_error for run in self.runs)
 
     @property
+    def train_error(self) -> float | None:
+        """Mean error on the training images over the runs, in percent; None if one of them did not measure it."""
+        errors = [run.train_error for run in self.runs if run.train_error is not None]
+        return statistics.fmean(errors) if len(errors) == len(self.runs) else None
+
+    @property
     def deviation(self) -> float | None:
         """Standard deviation of the top-1 error over the runs, in points; None for one run."""
         return statistics.stdev(run.top1_error for run in self.runs) if len(self.runs) > 1 else None

@@ -1,4 +1,4 @@
-"""Training curves: the cross-entropy and the validation error of runs over epochs."""
+"""Training curves: the cross-entropy and the errors of runs over epochs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Curve:
 
 
 def curves_figure(curves: Sequence[Curve]) -> Figure:
-    """Training cross-entropy (left) and validation error (right) over epochs, as in the paper's Figure 2."""
+    """Training cross-entropy (left) and validation error (right) over epochs, as in the paper's Figure 2.
+
+    Dashed lines on the right: the error on the training images, for runs that measured it (run.evaluate_train).
+    """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for curve in curves:
@@ -33,6 +36,9 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
         loss.plot(epochs, values, marker="o", ms=3, **curve.style)
         epochs, values = _mean([errors_by_epoch(run) for run in curve.runs])
         error.plot(epochs, values, marker="o", ms=3, label=curve.label, **curve.style)
+        epochs, values = _mean([errors_by_epoch(run, "train_error") for run in curve.runs])
+        if epochs:
+            error.plot(epochs, values, **{**curve.style, "ls": "--"})
     loss.set_ylabel("cross-entropy on the training views, nats")
     error.set_ylabel("error, %")
     for axes in (loss, error):
@@ -49,9 +55,9 @@ def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
     return epochs, [statistics.fmean(run[epoch] for run in runs) for epoch in epochs]
 
 
-def errors_by_epoch(run: Path) -> dict[int, float]:
-    """Top-1 error in percent at each evaluation of a run, by epoch from 1."""
-    return {line["epoch"] + 1: line["top1_error"] for line in read_metrics(run) if line["kind"] == "eval"}
+def errors_by_epoch(run: Path, name: str = "top1_error") -> dict[int, float]:
+    """The error called `name`, in percent, at each evaluation of a run that measured it, by epoch from 1."""
+    return {line["epoch"] + 1: line[name] for line in read_metrics(run) if line["kind"] == "eval" and name in line}
 
 
 def cross_entropy_by_epoch(run: Path) -> dict[int, float]:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdaug.config import Recipe, read_recipe
+from kdaug.config import Data, Recipe, read_recipe
+from kdaug.config.datasets import ARRAY_DATASETS
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_runs, read_environment, read_metrics, result_settings
 from kdaug.study.sweep import read_failures
 from kdaug.supervision.manifest import read_manifest
 
+HELD_OUT = "held-out"
+"""`FinishedRun.measured_on` of training images that were held out to choose settings."""
 SEEDS = ("run.seed", "views.seed")
 _MAGNITUDE = r"-m(\d+(?:\.\d+)?)(?=@|$)"
 """In the specification of a policy, such as randaugment-n2-m9@tf-efficientnet."""
@@ -25,8 +28,9 @@ class FinishedRun:
 
     settings: all that the result depends on, by dotted name, and data.content, a digest of the images (None if not
     known). top1_error, top5_error: of the final weights. best_top1_error: the lowest error during training. All errors
-    are in percent of `images` images (None if not known), which are training images held out from training if
-    `held_out`. seconds: total training time. environment: content of environment.json.
+    are in percent of `images` images (None if not known), which `measured_on` describes. train_error: of the final
+    weights on the unaugmented training images, in percent; None if it was not measured. seconds: total training time.
+    environment: content of environment.json.
     """
 
     path: Path
@@ -35,7 +39,8 @@ class FinishedRun:
     top5_error: float
     best_top1_error: float
     images: int | None
-    held_out: bool
+    measured_on: str
+    train_error: float | None
     seconds: float
     environment: dict[str, Any]
 
@@ -78,7 +83,8 @@ def find_finished_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list
 def read_finished_run(path: Path) -> FinishedRun | None:
     """The run at `path`, or None if it is not finished. Raises InputError if its files are damaged."""
     directory = RunDirectory(path)
-    end = next((line for line in read_metrics(path) if line["kind"] == "end"), None)
+    lines = read_metrics(path)
+    end = next((line for line in lines if line["kind"] == "end"), None)
     if end is None:
         return None
     recipe, environment = read_recipe(directory.recipe), read_environment(directory)
@@ -89,10 +95,20 @@ def read_finished_run(path: Path) -> FinishedRun | None:
         end["top5_error"],
         end["best_top1_error"],
         end.get("images"),
-        recipe.data.holdout > 0,
+        _describe_measured(recipe.data),
+        next((line.get("train_error") for line in reversed(lines) if line["kind"] == "eval"), None),
         end["seconds"],
         environment,
     )
+
+
+def _describe_measured(data: Data) -> str:
+    """The images that errors are measured on, such as "test"."""
+    if data.holdout and not data.measure_unused:
+        return HELD_OUT
+    known = ARRAY_DATASETS.get(data.name)
+    own = "test" if known is not None and known.validates_on_test else "validation"
+    return f"{own} images and unused training" if data.measure_unused else own
 
 
 def _comparable_settings(recipe: Recipe) -> dict[str, Any]:

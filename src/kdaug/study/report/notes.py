@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdaug.config import read_recipe
-from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
 from kdaug.errors import InputError
 from kdaug.study.report.compare import Group, common_settings
-from kdaug.study.report.finished import FinishedRun, read_finished_run
+from kdaug.study.report.finished import HELD_OUT, FinishedRun, read_finished_run
 from kdaug.study.report.tables import format_settings
 from kdaug.training.resolve import teacher_run_name
 
@@ -39,11 +38,11 @@ def report_notes(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
 
 
 def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> list[str]:
-    """Which images are the validation images: training images held out, the dataset's test images, or others."""
+    """Which images errors are measured on, how many, and whether settings may be chosen by them."""
     counts = ", ".join(sorted({f"{run.images:,}" if run.images else "an unknown number of" for run in runs}))
-    kinds = {"held-out" if run.held_out else _kind_of_validation_images(run.settings["data.name"]) for run in runs}
+    kinds = {run.measured_on for run in runs}
     measured = f"Errors are measured on {counts} {' and '.join(sorted(kinds))} images."
-    if kinds != {"held-out"}:
+    if kinds != {HELD_OUT}:
         measured += (
             " Do not choose settings by them: the lowest of several errors is too optimistic. data.holdout measures "
             "errors on training images held out from training, for choosing settings."
@@ -51,11 +50,6 @@ def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> li
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         return [measured, "Some runs are measured on different images. Do not compare their errors."]
     return [measured]
-
-
-def _kind_of_validation_images(dataset: DatasetName) -> str:
-    known = ARRAY_DATASETS.get(dataset)
-    return "test" if known is not None and known.validates_on_test else "validation"
 
 
 def describe_teachers(runs: Sequence[FinishedRun]) -> list[str]:

@@ -29,12 +29,19 @@ class Table:
 
 
 def comparison_table(groups: Sequence[Group], against: Mapping[str, Any]) -> Table:
-    """A row per group: the settings that vary, mean error, time, and the gain over the baseline `against`."""
-    header = [*groups[0].varied, "error, %", "runs", "minutes per run"]
-    rows = []
+    """A row per group: the settings that vary, mean errors, time, and the gain over the baseline `against`.
+
+    The error on the training images is a column if a run measured it (run.evaluate_train).
+    """
+    header, rows = [*groups[0].varied, "error, %", "runs", "minutes per run"], []
+    has_train_errors = any(group.train_error is not None for group in groups)
+    if has_train_errors:
+        header.append("error on training images, %")
     for group in groups:
         minutes = sum(run.seconds for run in group.runs) / len(group.runs) / 60
         row = [*map(format_value, group.varied.values()), format_error(group), str(len(group.runs)), f"{minutes:.1f}"]
+        if has_train_errors:
+            row.append("" if group.train_error is None else f"{group.train_error:.2f}")
         if against:
             row.append(format_gain(find_gain(group, groups, against)))
         rows.append(tuple(row))
@@ -102,6 +109,7 @@ def report_json(groups: Sequence[Group], against: Mapping[str, Any]) -> dict[str
                 "settings": group.varied,
                 "error": group.mean,
                 "deviation": group.deviation,
+                "train_error": group.train_error,
                 "gain": None if gain is None else asdict(gain),
                 "runs": [_run_json(run) for run in group.runs],
             }
