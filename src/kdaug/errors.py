@@ -42,6 +42,13 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """`text` with an escape in place of each character that would not be shown: line ends, control codes, bad bytes."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+
+
 def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python or NumPy."""
     return hasattr(value, "__index__")

@@ -45,20 +45,21 @@ def run(arguments: list[str]) -> int:
 
     from rich.console import Console
 
-    from kdaug.inference import evaluate_published, evaluate_run
+    from kdaug.inference import evaluation_of_published, evaluation_of_run
     from kdaug.training.progress import console_logging
 
     with console_logging(Console(stderr=True)):
         if args.run.startswith("timm:"):
             name, kind = args.run.removeprefix("timm:"), args.name or "folder"
-            scores = evaluate_published(name, kind, args.root, args.device, args.evaluate_size)
+            evaluation = evaluation_of_published(name, kind, args.root, args.device, args.evaluate_size)
         elif args.name is not None:
             raise InputError("data.name is for timm:NAME only", "omit it; a run knows the kind of its data")
         else:
-            scores = evaluate_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
+            evaluation = evaluation_of_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
     if args.json:
-        print(json.dumps(vars(scores)))
+        print(json.dumps(evaluation.as_dict()))
     else:
+        scores = evaluation.scores
         weights = "" if args.run.startswith("timm:") else f" ({args.weights} weights)"
         print(
             f"{args.run}{weights}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
