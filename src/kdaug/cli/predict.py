@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from kdaug.cli.output import print_error
+from kdaug.cli.output import check_output_file, print_error
 from kdaug.cli.parsing import parse
 from kdaug.errors import InputError, printable
 
@@ -53,7 +53,9 @@ def run(arguments: list[str]) -> int:
     args = parse(Arguments, arguments, "kdaug predict")
     if not args.images:
         raise InputError("no images to predict", "give files, folders or patterns after the run")
-    _check_folders(args)
+    for flag, file in (("--csv", args.csv), ("--json", args.json)):
+        if file is not None:
+            check_output_file(flag, Path(file))
 
     from rich.console import Console
 
@@ -72,13 +74,6 @@ def run(arguments: list[str]) -> int:
         predictions, unreadable = _predict(model, found.paths, args, console)
     _write(predictions, args)
     return 1 if unreadable or found.problems else 0
-
-
-def _check_folders(args: Arguments) -> None:
-    """Raises InputError now, and not after the predictions, if a file cannot be written."""
-    for flag, file in (("--csv", args.csv), ("--json", args.json)):
-        if file is not None and (not Path(file).parent.is_dir() or Path(file).is_dir()):
-            raise InputError(f"{flag} {file} is not a file in an existing folder", "choose another one")
 
 
 def _predict(

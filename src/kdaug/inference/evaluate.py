@@ -14,7 +14,6 @@ from rich.console import Console
 from kdaug import config
 from kdaug.config import ResolvedRecipe, ResolvedRun, ResolvedViews, check
 from kdaug.data import Dataset
-from kdaug.data.crops import CenterCrop
 from kdaug.data.datasets import read_dataset, select_images
 from kdaug.data.images import Images, log_passed_over
 from kdaug.errors import InputError
@@ -41,7 +40,8 @@ _logger = logging.getLogger(__name__)
 class Evaluation:
     """The scores on validation images, and what was predicted for each of those that could be read.
 
-    images: the validation images; val_source: where they come from. crop: how they are cropped if they are photos.
+    images: the validation images, also the unreadable ones; val_source: where they come from. side: height and width
+    in pixels of what the network got.
     """
 
     scores: Scores
@@ -49,7 +49,7 @@ class Evaluation:
     classes: tuple[str, ...]
     images: Images
     val_source: str
-    crop: CenterCrop
+    side: int
 
     def as_dict(self) -> dict[str, Any]:
         """The scores, the interval of the error, the calibration error, and the error of each class, for JSON.
@@ -111,7 +111,7 @@ def evaluation_of_run(
 
 def _evaluation(scores: Scores, recorder: PredictionRecorder, dataset: Dataset, side: int) -> Evaluation:
     predictions = recorder.predictions()
-    return Evaluation(scores, predictions, dataset.classes, dataset.val, dataset.val_source, CenterCrop(side))
+    return Evaluation(scores, predictions, dataset.classes, dataset.val, dataset.val_source, side)
 
 
 def _images_to_evaluate(
