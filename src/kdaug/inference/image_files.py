@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdaug.data.folder_index import files_under
-from kdaug.data.formats import describe_endings, ending, is_image, is_system_file
+from kdaug.data.formats import describe_endings, ending, is_image, is_system_file, is_system_folder
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,21 @@ def find_images(arguments: Sequence[str]) -> FoundImages:
 def _find(argument: str, others: Counter[str]) -> Iterator[Path]:
     """The images of one argument. `others` counts the files in folders that are not images, by ending."""
     is_pattern = glob.has_magic(argument) and not os.path.lexists(argument)
-    for name in sorted(glob.glob(argument, recursive=True)) if is_pattern else [argument]:
+    for name in _matches(argument) if is_pattern else [argument]:
         if os.path.isdir(name):
             yield from _images_in(Path(name), others)
         elif os.path.lexists(name):
             yield Path(name)
+
+
+def _matches(pattern: str) -> list[str]:
+    """The sorted files and folders that match, without those below system folders that the pattern does not name."""
+    named = Path(pattern).parts
+    return sorted(
+        name
+        for name in glob.glob(pattern, recursive=True)
+        if not any(is_system_folder(part) for part in Path(name).parent.parts if part not in named)
+    )
 
 
 def _images_in(folder: Path, others: Counter[str]) -> Iterator[Path]:

@@ -46,7 +46,7 @@ class Classifier:
         cannot be read.
         """
         try:
-            pixels = torch.from_numpy(self.preprocessing.pixels(image))
+            pixels = torch.tensor(self.preprocessing.pixels(image))
         except UnreadableImage as error:
             raise InputError(f"{name_of(image)} cannot be read ({error})") from None
         return self.preprocessing.input_format.normalize(pixels[None].to(self.device))[0]

@@ -21,12 +21,13 @@ from kdaug.networks import check_forward, load_network
 from kdaug.runs import RunDirectory
 from kdaug.training.evaluation import EVALUATION_BATCH
 
+_PLAIN = Optimization(precision="float32")
 _HINT = "give a run directory, a weight file that kdaug wrote, or a folder with config.json and model.safetensors"
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What was loaded, in main memory. optimization, run: the settings of the run, or the defaults."""
+    """What was loaded, in main memory. optimization, run: the settings of the run, or those for a mere file."""
 
     network: nn.Module
     classes: tuple[str, ...]
@@ -40,9 +41,11 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Classifier:
 
     source: the directory of a finished run (its final weights, precision and run.evaluate_size), a weight file that
     kdaug wrote (such as a run's best.safetensors), or a folder with config.json and model.safetensors as timm writes
-    them for the Hugging Face hub (with label_names in config.json). device: auto (a GPU if available), cpu, cuda, ...
-    Raises InputError if `source` is none of these, is damaged, or is a run that is not finished: one in training has
-    best.safetensors, which can be loaded. Loading executes no code.
+    them for the Hugging Face hub (with label_names in config.json). The last two predict in float32. device: auto (a
+    GPU if available), cpu, cuda, ...
+
+    Raises InputError if `source` is none of these, is damaged, or is a run that is not finished; of such a run, its
+    best.safetensors can be loaded. Loading executes no code.
     """
     path = Path(source)
     loaded = _load(path)
@@ -67,9 +70,9 @@ def _load(path: Path) -> _Loaded:
         return _from_run(path)
     if path.is_file():
         network, info = load_network(path)
-        return _Loaded(network, info.classes, preprocessing_of(info), Optimization(), Run())
+        return _Loaded(network, info.classes, preprocessing_of(info), _PLAIN, Run())
     if (path / CONFIG_NAME).is_file():
-        return _Loaded(*load_timm_folder(path), Optimization(), Run())
+        return _Loaded(*load_timm_folder(path), _PLAIN, Run())
     raise InputError(f"{path} has neither recipe.yaml nor {CONFIG_NAME}", _HINT)
 
 

@@ -79,9 +79,10 @@ def _class_names(config: Mapping[str, Any], published: Mapping[str, Any], path: 
 
 
 def _preprocessing(published: Mapping[str, Any], arguments: Mapping[str, Any], path: Path) -> Preprocessing:
-    """The preprocessing of timm's evaluation: of the test sizes, if there are any."""
-    channels, height, width = published.get("test_input_size") or published["input_size"]
-    height, width = [arguments["img_size"]] * 2 if type(arguments.get("img_size")) is int else (height, width)
+    """The preprocessing of timm's evaluation: of the size that the network is built for, else of the test sizes."""
+    channels, *size = published.get("test_input_size") or published["input_size"]
+    size = arguments.get("img_size") or size
+    height, width = (size, size) if type(size) is int else size
     if height != width:
         raise InputError(f"{path}: the network takes images of {height} x {width} pixels, which are not square")
     channels = arguments.get("in_chans") or channels

@@ -27,8 +27,8 @@ _PALE = 0.45
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """The share of each label's images (row) by predicted class (column); `matrix` counts them, [C,C].
 
-    Colors follow the square root of the share, so that rare confusions are visible. Up to 40 classes are named, more are
-    numbered from 0.
+    Colors follow the square root of the share, so that rare confusions are visible. Up to 40 classes are named; more
+    are numbered from 0.
     """
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(names)
