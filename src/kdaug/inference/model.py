@@ -59,8 +59,8 @@ class Classifier:
         images: one image or several: paths, PIL images, or arrays uint8 [H,W,C] with C 1 (gray) or 3 (RGB); an array
         [N,H,W,C] is N images. A single image gives a list of one. They may have any size: the central square is resized
         as in evaluation. Files are decoded in parallel. top: more than there are classes means all. batch: images
-        passed through the network at once; None: as many as `kdaug eval` does, which gives its probabilities to the
-        last bit. Raises InputError for an image that cannot be read.
+        passed through the network at once; None: as many as in `kdaug eval`, whose probabilities a CPU then gives to
+        the last bit, with as many threads. Raises InputError for an image that cannot be read.
         """
         predictions = list[TopClasses]()
         for image, prediction in self.predict_each(as_images(images), top, batch):
