@@ -175,6 +175,14 @@ def test_one_image_gives_a_list_of_one(model: Classifier, mixed_photos: Path) ->
         assert model.predict(image, top=1) == several[:1]
 
 
+def test_one_object_may_be_given_several_times(model: Classifier, tmp_path: Path) -> None:
+    """Although Pillow decodes it when it is first used, and cannot do so in two threads."""
+    path = tmp_path / "large.png"
+    Image.effect_noise((900, 700), 80).convert("RGB").save(path)
+    opened = Image.open(path)
+    assert model.predict([opened] * 20) == model.predict([path] * 20)
+
+
 def test_images_may_come_from_a_generator_or_be_none(model: Classifier, mixed_photos: Path) -> None:
     paths = sorted((mixed_photos / "val").rglob("*.*"))
     assert model.predict(path for path in paths) == model.predict(paths)

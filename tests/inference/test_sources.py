@@ -54,13 +54,14 @@ def test_a_run_is_named_by_its_folder_or_recipe(run_with_teacher: Path, name: st
 
 @pytest.mark.parametrize("run", ["run_with_teacher", "photos_run", "resized_run"])
 def test_a_weight_file_predicts_as_its_run(run: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Wherever the file is: it contains the preprocessing. In float32, like these runs."""
+    """Wherever the file is: it contains the preprocessing."""
     directory = request.getfixturevalue(run)
     expected = kdaug.load(directory, device="cpu")
     copied = kdaug.load(shutil.copy(directory / "last.safetensors", tmp_path / "w.bin"), device="cpu")
     assert copied.preprocessing == expected.preprocessing
     assert torch.equal(copied.preprocess(IMAGE), expected.preprocess(IMAGE))
     assert copied.classes == expected.classes
+    assert copied.precision == torch.float32
 
 
 def test_the_best_weights_are_loaded_by_their_file(run_with_teacher: Path, teacher_run: Path, tmp_path: Path) -> None:

@@ -38,15 +38,16 @@ def read_batches(
 def _read_batches(preprocessing: Preprocessing, images: Iterator[ImageInput], batch: int) -> Iterator[list[ReadImage]]:
     with ThreadPoolExecutor(available_cores(), "kdaug-decode") as pool:
         while items := list(islice(images, batch)):
+            unique = {id(image): image for image in items}  # Pillow cannot load one object in two threads
             # `decode` silences Pillow's warnings with the same context, which threads could leave in the wrong order.
             with warnings.catch_warnings(action="ignore"):
-                read = list(pool.map(partial(_read, preprocessing), items))
+                read = dict(zip(unique, pool.map(partial(_read, preprocessing), unique.values()), strict=True))
             log_range_notes(take_range_notes())
-            yield read
+            yield [(image, read[id(image)]) for image in items]
 
 
-def _read(preprocessing: Preprocessing, image: ImageInput) -> ReadImage:
+def _read(preprocessing: Preprocessing, image: ImageInput) -> NDArray[np.uint8] | UnreadableImage:
     try:
-        return image, preprocessing.pixels(image)
+        return preprocessing.pixels(image)
     except UnreadableImage as error:
-        return image, error
+        return error
