@@ -14,12 +14,14 @@ from kdaug.errors import InputError
 
 if TYPE_CHECKING:
     from kdaug.config import Recipe, read_recipe
+    from kdaug.inference import Classifier, load
     from kdaug.supervision import topk_divergence
     from kdaug.training import train
     from kdaug.views import Policy, ViewDataset, ViewPlan, ViewTransform, apply, create_policy, plan_of
 
 _NAMES_BY_PACKAGE = {
     "kdaug.config": ("Recipe", "read_recipe"),
+    "kdaug.inference": ("Classifier", "load"),
     "kdaug.supervision": ("topk_divergence",),
     "kdaug.training": ("train",),
     "kdaug.views": ("Policy", "ViewDataset", "ViewPlan", "ViewTransform", "apply", "create_policy", "plan_of"),
@@ -27,6 +29,7 @@ _NAMES_BY_PACKAGE = {
 _PACKAGE_OF = {name: package for package, names in _NAMES_BY_PACKAGE.items() for name in names}
 
 __all__ = [
+    "Classifier",
     "InputError",
     "Policy",
     "Recipe",
@@ -36,6 +39,7 @@ __all__ = [
     "__version__",
     "apply",
     "create_policy",
+    "load",
     "plan_of",
     "read_recipe",
     "topk_divergence",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -40,6 +41,18 @@ def unknown_choice(kind: str, name: object, choices: Iterable[str]) -> InputErro
 def one_line(error: Exception) -> str:
     """The message of `error` in one line of at most 300 characters; its type if it has no message."""
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """`text` with an escape in place of each line end, control code, change of direction and byte that is no text."""
+    return "".join(
+        character if _is_shown(character) else character.encode("unicode_escape").decode() for character in text
+    )
+
+
+def _is_shown(character: str) -> bool:
+    """Whether a character is shown, is a space of any width, or joins letters (in Persian and emoji, say)."""
+    return character.isprintable() or character in "\u200c\u200d" or unicodedata.category(character) == "Zs"
 
 
 def is_integer(value: object) -> bool:

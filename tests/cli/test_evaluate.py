@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from support.commands import CommandResult, assert_one_line
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,6 +21,12 @@ from kdaug.supervision import teacher
 
 CPU = ("--run.device", "cpu")
 METRICS = ("top1_error", "top5_error", "val_loss", "images")
+
+
+def scores_of(result: CommandResult) -> dict:
+    """The scores of `kdaug eval --json`."""
+    content = json.loads(result.out)
+    return {name: content[name] for name in METRICS}
 
 
 def evaluations(run: Path) -> list[dict]:
@@ -34,21 +41,21 @@ def test_last_weights_have_the_final_error(kdaug: Callable, run: str, request: p
     result = kdaug("eval", directory, "--json", *CPU)
     assert result.code == 0
     assert re.fullmatch(r"evaluating on [\d,]+ images.*: .*\n", result.err)
-    assert json.loads(result.out) == evaluations(directory)[-1]
+    assert scores_of(result) == evaluations(directory)[-1]
     assert {p: p.stat().st_mtime_ns for p in directory.rglob("*")} == before, "evaluation writes nothing"
 
 
 def test_best_weights_have_the_lowest_error(kdaug: Callable, demo_run: Path) -> None:
-    result = json.loads(kdaug("eval", demo_run, "--weights", "best", "--json", *CPU).out)
-    assert result == min(evaluations(demo_run), key=lambda metrics: metrics["top1_error"])
+    result = kdaug("eval", demo_run, "--weights", "best", "--json", *CPU)
+    assert scores_of(result) == min(evaluations(demo_run), key=lambda metrics: metrics["top1_error"])
 
 
 def test_the_chosen_weights_are_evaluated(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
     run, (teacher,) = shutil.copytree(demo_run, tmp_path / "run"), (demo_run.parent / "teachers").iterdir()
     shutil.copy(teacher / "last.safetensors", run / "best.safetensors")
     for weights, directory in (("last", demo_run), ("best", teacher)):
-        result = json.loads(kdaug("eval", run, "--weights", weights, "--json", *CPU).out)
-        assert result == evaluations(directory)[-1]
+        result = kdaug("eval", run, "--weights", weights, "--json", *CPU)
+        assert scores_of(result) == evaluations(directory)[-1]
 
 
 def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
@@ -62,7 +69,7 @@ def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
 def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, shapes_copy: Path) -> None:
     run = shutil.copytree(photos_run, shapes_copy.with_name("moved"))
     result = kdaug("eval", run, "--data.root", shapes_copy, "--json", *CPU)
-    assert json.loads(result.out) == evaluations(photos_run)[-1]
+    assert scores_of(result) == evaluations(photos_run)[-1]
 
 
 def test_the_policy_file_is_not_needed(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
@@ -70,7 +77,7 @@ def test_the_policy_file_is_not_needed(kdaug: Callable, demo_run: Path, tmp_path
     recipe = read_recipe(run / "recipe.yaml")
     views = replace(recipe.views, policy="file:gone.yaml#0123456789")
     (run / "recipe.yaml").write_text(to_yaml(replace(recipe, views=views)))
-    assert json.loads(kdaug("eval", run, "--json", *CPU).out) == evaluations(demo_run)[-1]
+    assert scores_of(kdaug("eval", run, "--json", *CPU)) == evaluations(demo_run)[-1]
 
 
 @pytest.mark.parametrize(
@@ -153,3 +160,47 @@ def test_timm_weights_that_do_not_fit_are_refused(
     assert result.code == 2
     assert problem in result.err
     assert result.err.count("\n") == 1
+
+
+def test_json_has_the_error_of_each_class(kdaug: Callable, photos_run: Path) -> None:
+    content = json.loads(kdaug("eval", photos_run, "--json", *CPU).out)
+    assert set(content) == {*METRICS, "top1_error_interval", "calibration_error", "classes"}
+    assert [each["class"] for each in content["classes"]] == ["cross", "disc", "square"]
+    wrong = sum(each["images"] * each["top1_error"] / 100 for each in content["classes"])
+    assert sum(each["images"] for each in content["classes"]) == content["images"]
+    assert 100 * wrong / content["images"] == pytest.approx(content["top1_error"])
+    low, high = content["top1_error_interval"]
+    assert 0 <= low <= content["top1_error"] <= high <= 100
+    assert 0 <= content["calibration_error"] <= 100
+
+
+@pytest.mark.parametrize("weights", ["last", "best"])
+def test_a_page_is_written_into_the_run_directory(
+    kdaug: Callable, photos_run: Path, tmp_path: Path, weights: str
+) -> None:
+    run = shutil.copytree(photos_run, tmp_path / "run")
+    result = kdaug("eval", run, "--weights", weights, "--page", *CPU)
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == f"page written to {run}/evaluation.html"
+    text = (run / "evaluation.html").read_text(encoding="utf-8")
+    line = result.out.splitlines()[0]
+    error = re.search(r"error ([\d.]+) %", line)
+    assert error is not None
+    assert f"<h1>{run} ({weights} weights): error {error[1]} % [" in text
+    assert not re.search(r"""(src|href)=["'](?!data:|https://arxiv\.org)""", text), "the page needs no other file"
+
+
+def test_the_page_may_be_another_file(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in demo_run.rglob("*")}
+    result = kdaug("eval", demo_run, "--page", tmp_path / "x.html", "--json", *CPU)
+    assert result.code == 0
+    assert scores_of(result) == evaluations(demo_run)[-1]
+    assert result.err.splitlines()[-1] == f"page written to {tmp_path}/x.html"
+    assert "<h2>Reliability</h2>" in (tmp_path / "x.html").read_text(encoding="utf-8")
+    assert {p: p.stat().st_mtime_ns for p in demo_run.rglob("*")} == before
+
+
+def test_a_page_that_cannot_be_written_is_refused_at_once(kdaug: Callable, demo_run: Path, tmp_path: Path) -> None:
+    result = kdaug("eval", demo_run, "--page", tmp_path / "nothing" / "x.html", *CPU)
+    assert (result.code, result.out) == (2, "")
+    assert_one_line(result.err, f"--page {tmp_path}/nothing/x.html is not a file in an existing folder")

@@ -102,3 +102,10 @@ def test_a_center_crop_equals_resizing_then_cropping(width: int, height: int, si
     middle = np.array([width, height]) / 2
     expected = np.concatenate([middle - size / 2 * scale, middle + size / 2 * scale])
     assert_allclose(CenterCrop(size).box(0, 0, width, height), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "box"), [(1.0, (50, 0, 150, 100)), (0.5, (75, 25, 125, 75)), (None, (56.25, 6.25, 143.75, 93.75))]
+)
+def test_a_center_crop_may_have_its_own_fraction(fraction: float | None, box: Box) -> None:
+    assert CenterCrop(16, fraction).box(0, 0, 200, 100) == box

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from kdaug.data import decode as decoding
 from kdaug.data.crops import Box, CenterCrop
-from kdaug.data.decode import UnreadableImage, decode
+from kdaug.data.decode import UnreadableImage, decode, resize_image, resize_pixels
 
 SIDE = 16
 RNG = np.random.default_rng(0)
@@ -281,3 +281,33 @@ def test_a_damaged_file_is_an_image_or_unreadable(image_format: str, tmp_path: P
         except UnreadableImage as error:
             reasons.append(str(error))
     assert all(reasons)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_opened_image_is_resized_as_its_file(tmp_path: Path, suffix: str, orientation: int) -> None:
+    """None of these JPEGs is large enough to be decoded at a fraction of its size."""
+    image, crop = Image.fromarray(RGB).resize((50, 34), Image.Resampling.BICUBIC), CenterCrop(SIDE)
+    exif = image.getexif()
+    exif[0x112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    image.save(path, exif=exif)
+    expected = decode(path, crop, 0, 0)
+    with Image.open(path) as opened:
+        assert_array_equal(resize_image(opened, crop), expected)
+        upright = ImageOps.exif_transpose(opened)
+    assert_array_equal(resize_image(upright, crop), expected)
+    assert_array_equal(resize_pixels(np.asarray(upright), crop), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "F"])
+def test_an_image_in_memory_may_have_any_mode(mode: str) -> None:
+    image = Image.fromarray(RGB).convert("L" if mode == "I;16" else mode).convert(mode)
+    assert resize_image(image, CenterCrop(8)).shape == (8, 8, 3)
+
+
+def test_an_opened_image_that_is_damaged_is_unreadable(png: Path) -> None:
+    Image.fromarray(RGB).save(png)
+    png.write_bytes(png.read_bytes()[:-50])
+    with Image.open(png) as opened, pytest.raises(UnreadableImage, match="truncated"):
+        resize_image(opened, CenterCrop(8))

@@ -16,8 +16,10 @@ from support.runs import assert_same_run, read_lines, weight_bytes
 from support.steps import before_each_step, train_until
 from torch import Tensor, nn
 
+import kdaug
 from kdaug.config import Recipe
 from kdaug.device import find_precision
+from kdaug.inference import evaluation_of_run
 from kdaug.training import Interrupted, train
 from kdaug.training.batches import training_batches
 from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
@@ -130,6 +132,16 @@ def test_stored_labels_equal_those_of_the_teacher(recipe: DeviceRecipe, finished
     label_views(online, tmp_path / "store", LabelRequest(precision="float32"))
     stored = recipe("stored", {"teacher.source": "none", "teacher.labels": str(tmp_path / "store")})
     assert weight_bytes(train(stored).directory) == weight_bytes(train(online).directory)
+
+
+def test_a_loaded_run_predicts_on_the_device_as_in_evaluation(finished: Path, device: str) -> None:
+    model, evaluation = kdaug.load(finished, device), evaluation_of_run(finished, "last", None, device, None)
+    assert model.device.type == device
+    assert {tensor.device.type for tensor in model.network.state_dict().values()} == {device}
+    top = [each[0] for each in model.predict(evaluation.images.images)]
+    confidence, tolerance = evaluation.predictions.confidence, 0 if device == "cpu" else 0.02
+    assert [probability for _, probability in top] == pytest.approx(confidence.tolist(), rel=tolerance)
+    assert model.preprocess(evaluation.images.images[0]).device.type == device
 
 
 @on_gpu

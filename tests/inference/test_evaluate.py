@@ -10,36 +10,20 @@ from typing import Any
 import pytest
 from support.images import write_noise
 from support.networks import SmallConvNet
-from support.recipes import TINY, with_settings
+from support.recipes import with_settings
 from support.runs import read_lines
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from kdaug import InputError
 from kdaug.config import read_recipe, to_yaml
-from kdaug.inference import evaluate_published, evaluate_run
-from kdaug.training import train
+from kdaug.inference import evaluate_run, evaluation_of_published
 
 NAMES = ("top1_error", "top5_error", "val_loss", "images")
 
 
 def logged_scores(run: Path) -> list[dict[str, Any]]:
     return [{name: line[name] for name in NAMES} for line in read_lines(run, "eval")]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_noise(tmp_path_factory.mktemp("photos"), {"a": 12, "b": 12, "c": 12})
-
-
-@pytest.fixture(scope="module")
-def photos_run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    settings = {
-        "data.name": "folder", "data.root": str(photos), "data.train_images": None, "data.image_size": 16,
-        "data.val_fraction": 0.3, "data.workers": 0, "student.name": "small_convnet", "optimization.global_batch": 8,
-        "run.dir": str(tmp_path_factory.mktemp("runs") / "run"),
-    }  # fmt: skip
-    return train(with_settings(TINY, settings)).directory
 
 
 def test_scores_are_those_of_the_last_evaluation(run_with_teacher: Path) -> None:
@@ -118,6 +102,6 @@ def test_other_classes_are_refused(photos_run: Path, tmp_path: Path) -> None:
 
 def test_published_weights_need_a_name_and_images() -> None:
     with pytest.raises(InputError, match="timm has no published weights for wide_resnet10_1"):
-        evaluate_published("wide_resnet10_1", "folder", ".", "cpu", None)
+        evaluation_of_published("wide_resnet10_1", "folder", ".", "cpu", None)
     with pytest.raises(InputError, match=r"timm:resnet18: the images to evaluate on are missing; set data\.root"):
-        evaluate_published("resnet18", "folder", None, "cpu", None)
+        evaluation_of_published("resnet18", "folder", None, "cpu", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -161,6 +162,17 @@ def test_arguments_are_stored_with_the_weights(tmp_path: Path) -> None:
     assert restored(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
 
 
+def test_what_evaluation_does_with_images_is_stored_if_it_is_unusual(network: nn.Module, tmp_path: Path) -> None:
+    """So files of runs on photos are the same as those of older versions."""
+    path, unusual = tmp_path / "w.safetensors", replace(CARD, photos=False, evaluate_size=40)
+    for info, fields in ((CARD, {}), (unusual, {"photos": False, "evaluate_size": 40})):
+        save_weights(network.state_dict(), info, path)
+        assert read_weights(path)[1] == info
+        with safetensors.safe_open(path, "pt") as file:
+            stored = json.loads(file.metadata()["kdaug"])
+        assert {name: stored[name] for name in stored.keys() - {"network", "classes", "mean", "std", "size"}} == fields
+
+
 @pytest.mark.parametrize("argument", ["checkpoint_path", "pretrained_cfg", "cache_dir", "pretrained_strict"])
 def test_arguments_in_a_file_cannot_make_timm_read_files(network: nn.Module, tmp_path: Path, argument: str) -> None:
     save_weights(network.state_dict(), replace(CARD, arguments={argument: "evil.pth"}), tmp_path / "w.safetensors")
@@ -276,7 +288,10 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "info", ["not json", "[]", "{}", '{"network": "x", "classes": 3, "mean": [], "std": [], "size": [1, 1]}',
-             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1]}'],
+             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1]}',
+             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1, 1], "photos": 1}',
+             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1, 1], "evaluate_size": 0}',
+             '{"network": "x", "classes": [], "mean": [], "std": [], "size": [1, 1], "evaluate_size": "40"}'],
 )  # fmt: skip
 def test_an_unreadable_card_is_an_error(info: str, tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"kdaug": info})

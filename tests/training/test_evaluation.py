@@ -23,7 +23,7 @@ from kdaug.config import Recipe
 from kdaug.data import load_dataset
 from kdaug.data.loader import Batch, BatchKey
 from kdaug.training import train
-from kdaug.training.evaluation import Scores, evaluate
+from kdaug.training.evaluation import Scores, evaluate, top_classes
 
 TinyRecipe = Callable[..., Recipe]
 CPU = torch.device("cpu")
@@ -66,6 +66,31 @@ def test_scores_are_counts_over_batches_of_any_size(data: st.DataObject, classes
     assert scores.top1_error == 100 * sum(b >= 1 for b in better) / count
     assert scores.top5_error == 100 * sum(b >= 5 for b in better) / count
     assert scores.val_loss == pytest.approx(sum(losses) / count, rel=1e-5)
+
+
+def test_an_observer_gets_each_batch_with_logits_and_ranked_classes() -> None:
+    table, seen = torch.tensor([[0.0, 3.0, 1.0], [5.0, 4.0, 6.0], [1.0, 0.0, 2.0]]), []
+    keys = [BatchKey(0, 0, np.array(rows, np.int64), 0) for rows in ([0, 1], [2], [])]
+    batches = [
+        Batch(numbered_images(k.indices[0] if len(k.indices) else 0, len(k.indices)), k.indices, k) for k in keys
+    ]
+    scores = evaluate(
+        lambda images: table[numbers_of(images)], batches, CPU, observe=lambda *values: seen.append(values)
+    )
+    assert [batch for batch, _, _ in seen] == batches[:2]
+    assert torch.equal(torch.cat([logits for _, logits, _ in seen]), table)
+    assert torch.cat([ranked for _, _, ranked in seen]).tolist() == [[1, 2, 0], [2, 0, 1], [2, 0, 1]]
+    assert scores == evaluate(lambda images: table[numbers_of(images)], batches, CPU)
+
+
+@pytest.mark.parametrize("classes", [3, 5, 8, 700])
+def test_equal_logits_are_ranked_in_the_same_way_for_any_count_up_to_five(classes: int) -> None:
+    logits = torch.zeros(4, classes)
+    logits[:, : classes // 2] = 1.0
+    ranked = top_classes(logits)
+    for count in range(1, 6):
+        assert torch.equal(top_classes(logits, count), ranked[:, :count])
+    assert top_classes(logits, 999).shape == (4, classes)
 
 
 def test_low_precision_logits_are_scored_in_float32() -> None:

@@ -19,7 +19,7 @@ from kdaug.config import Recipe
 from kdaug.training import train
 from kdaug.training.context import build_context
 from kdaug.training.labeling import split_into_batches
-from kdaug.training.out_of_memory import explain_out_of_memory, smaller_batch
+from kdaug.training.out_of_memory import describe_out_of_memory, explain_out_of_memory, smaller_batch
 from kdaug.training.resolve import resolve
 
 TinyRecipe = Callable[..., Recipe]
@@ -47,6 +47,11 @@ def test_out_of_memory_is_one_line(error: Exception, device: str, text: str) -> 
         raise error
     assert "set run.device_batch to 32, or set run.grad_checkpointing" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_the_description_suggests_nothing() -> None:
+    text = describe_out_of_memory(torch.OutOfMemoryError(GPU_TEXT), "predicting", 64, torch.device("cuda:1"))
+    assert text == "the memory of the GPU (cuda:1) is too small for predicting with 64 images at once (2.50 GiB more)"
 
 
 def test_real_allocations_are_recognized() -> None:

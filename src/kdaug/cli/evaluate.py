@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from kdaug.cli.parsing import parse
+from kdaug.cli.output import check_output_file
+from kdaug.cli.parsing import OPTIONAL_FILE, parse
 from kdaug.errors import InputError
 
 
@@ -20,6 +22,7 @@ class Arguments:
     With data.root of other images, their validation split is evaluated, or all of them if they have none.
 
     kdaug eval runs/a
+    kdaug eval runs/a --page
     kdaug eval timm:tf_efficientnet_b0.aa_in1k --data.root imagenet
     """
 
@@ -36,32 +39,53 @@ class Arguments:
     evaluate_size: Annotated[int | None, tyro.conf.arg(name="run.evaluate-size")] = None
     """Side in pixels that the images are resized to; None: as in the run."""
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print the result as one JSON object, with the error of each class."""
+    page: Annotated[str | None, OPTIONAL_FILE] = None
+    """Write a page with the errors of classes, confusion matrix, calibration and the most confident mistakes to this
+    file; without FILE to evaluation.html in the run directory (timm:NAME: here)."""
 
 
 def run(arguments: list[str]) -> int:
     """Evaluates and prints the scores; returns the exit code."""
     args = parse(Arguments, arguments, "kdaug eval")
+    page = _page_path(args)
+    if args.page:
+        check_output_file("--page", Path(args.page))
 
     from rich.console import Console
 
-    from kdaug.inference import evaluate_published, evaluate_run
+    from kdaug.inference import evaluation_of_published, evaluation_of_run
     from kdaug.training.progress import console_logging
 
     with console_logging(Console(stderr=True)):
         if args.run.startswith("timm:"):
-            name, kind = args.run.removeprefix("timm:"), args.name or "folder"
-            scores = evaluate_published(name, kind, args.root, args.device, args.evaluate_size)
+            network, kind = args.run.removeprefix("timm:"), args.name or "folder"
+            evaluation = evaluation_of_published(network, kind, args.root, args.device, args.evaluate_size)
         elif args.name is not None:
             raise InputError("data.name is for timm:NAME only", "omit it; a run knows the kind of its data")
         else:
-            scores = evaluate_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
+            evaluation = evaluation_of_run(Path(args.run), args.weights, args.root, args.device, args.evaluate_size)
+    name = args.run if args.run.startswith("timm:") else f"{args.run} ({args.weights} weights)"
     if args.json:
-        print(json.dumps(vars(scores)))
+        print(json.dumps(evaluation.as_dict()))
     else:
-        weights = "" if args.run.startswith("timm:") else f" ({args.weights} weights)"
+        scores = evaluation.scores
         print(
-            f"{args.run}{weights}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
+            f"{name}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
             f"loss {scores.val_loss:.4f}, on {scores.images:,} images"
         )
+    if page is not None:
+        from kdaug.study.report.evaluation_page import write_evaluation_page
+
+        write_evaluation_page(evaluation, name, page)
+        print(f"page written to {page}", file=sys.stderr if args.json else sys.stdout)
     return 0
+
+
+def _page_path(args: Arguments) -> Path | None:
+    """Where to write the page; None: nowhere."""
+    if args.page is None or args.page:
+        return None if args.page is None else Path(args.page)
+    run = Path(args.run)
+    folder = Path() if args.run.startswith("timm:") else run.parent if run.name == "recipe.yaml" else run
+    return folder / "evaluation.html"

@@ -56,6 +56,12 @@ def print_report(table: str, left_out: Iterable[str], directory: Path) -> None:
     print(f"report written to {directory}: open {directory}/index.html")
 
 
+def check_output_file(flag: str, path: Path) -> None:
+    """Raises InputError if the file that `flag` names could not be written later, after long work."""
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"{flag} {path} is not a file in an existing folder", "choose another one")
+
+
 def percent(value: float | None) -> str:
     """`value` with two decimals and a percent sign; empty if None."""
     return "" if value is None else f"{value:.2f} %"

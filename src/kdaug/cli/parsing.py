@@ -38,6 +38,16 @@ def parse(kind: type[T], arguments: list[str], program: str, **options: Any) -> 
         raise InputError(f"{_first_error(stderr.getvalue())} ({program} --help lists all settings)") from None
 
 
+OPTIONAL_FILE = PrimitiveConstructorSpec[str | None](
+    nargs=(0, 1),
+    metavar="[FILE]",
+    instance_from_str=lambda words: words[0] if words else "",
+    is_instance=lambda value: value is None or isinstance(value, str),
+    str_from_instance=lambda value: [str(value)],
+)
+"""A flag that may be followed by a file: None without the flag, the empty string with the flag alone."""
+
+
 def _assignments(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[str, Any]] | None:
     """A dict as KEY=VALUE words, with values as in YAML; none of them: the empty dict."""
     if typing.get_origin(info.type) is not dict:

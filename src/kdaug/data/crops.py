@@ -44,18 +44,24 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The central square. Its side is size / (size + 32) of the image's shorter side, but at least 0.875 of it.
-
-    size / (size + 32) is the TPU EfficientNet code's (224 of 256 pixels); for small sizes it would crop too much.
-    """
+    """The central square. Its side is `fraction` of the image's shorter side; None: `evaluation_fraction`."""
 
     size: int
+    fraction: float | None = None
 
     def box(self, epoch: int, index: int, width: int, height: int) -> Box:
         """The box in a `width` x `height` image, the same for each sample in each epoch."""
-        side = max(0.875, self.size / (self.size + 32)) * min(width, height)
+        side = (self.fraction or evaluation_fraction(self.size)) * min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
+
+
+def evaluation_fraction(size: int) -> float:
+    """The fraction of a photo's shorter side that evaluation at `size` pixels uses: size / (size + 32), at least 0.875.
+
+    size / (size + 32) is the TPU EfficientNet code's (224 of 256 pixels); for small sizes it would crop too much.
+    """
+    return max(0.875, size / (size + 32))
 
 
 ImageCrop = RandomResizedCrop | CenterCrop

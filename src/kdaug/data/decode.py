@@ -84,6 +84,25 @@ def decode(encoded: ImageFile, crop: ImageCrop, epoch: int, index: int) -> NDArr
     return resize_bicubic(pixels, reduced_box, crop.size)
 
 
+def resize_image(image: Image.Image, crop: ImageCrop) -> NDArray[np.uint8]:
+    """As `decode`, of an image that Pillow has opened or made. The whole image is decoded, also a large JPEG.
+
+    Raises UnreadableImage if it is damaged.
+    """
+    try:
+        image.load()
+        orientation, pixels = orientation_of(image), np.asarray(as_rgb(image))
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from None
+    return resize_pixels(_UPRIGHT[orientation](pixels), crop)
+
+
+def resize_pixels(pixels: NDArray[np.uint8], crop: ImageCrop) -> NDArray[np.uint8]:
+    """As `decode`, of an upright image uint8 [H,W,3]."""
+    height, width, _ = pixels.shape
+    return resize_bicubic(pixels, crop.box(0, 0, width, height), crop.size)
+
+
 def orientation_of(file: Image.Image) -> int:
     """The EXIF orientation of an opened image, 1 to 8; 1 if it has none, or none that can be read."""
     try:

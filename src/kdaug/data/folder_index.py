@@ -211,7 +211,7 @@ def files_under(
 
     on_folder: called with the path of each folder before the folder is listed.
     """
-    parent = Path(os.path.realpath(folder.parent))
+    parent = Path(os.path.realpath(os.path.dirname(os.path.abspath(folder))))  # of ".", too
     visited = {str(path) for path in (parent, *parent.parents, *Path(os.path.realpath(folder)).parents)}
     pending = [str(folder)]
     while pending:

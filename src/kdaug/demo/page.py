@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from kdaug.config import to_yaml
 from kdaug.demo.result import DemoResult
@@ -16,7 +11,7 @@ from kdaug.networks import count_parameters
 from kdaug.runs import RunDirectory, read_environment
 from kdaug.storage import atomic_write
 from kdaug.study.report.curves import Curve, curves_figure
-from kdaug.study.report.page import data_url, render_template
+from kdaug.study.report.page import data_url, png_url, render_template
 from kdaug.study.report.plotting import to_svg
 from kdaug.supervision import Teacher
 from kdaug.training.context import TrainContext
@@ -60,13 +55,7 @@ def _template_values(prediction: ViewPrediction) -> dict[str, Any]:
     mixed = [] if prediction.mixed_with is None else ["mixed with {} ({:.0%})".format(*prediction.mixed_with)]
     return {
         **vars(prediction),
-        "image": _png_url(prediction.image),
-        "view": _png_url(prediction.view),
+        "image": png_url(prediction.image),
+        "view": png_url(prediction.view),
         "ops": ", ".join([*map(format_op, prediction.ops), *mixed]) or "unchanged",
     }
-
-
-def _png_url(image: NDArray[np.uint8]) -> str:
-    out = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(out, "PNG")
-    return data_url("image/png", out.getvalue())

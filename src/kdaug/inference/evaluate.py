@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -15,9 +15,17 @@ from kdaug import config
 from kdaug.config import ResolvedRecipe, ResolvedRun, ResolvedViews, check
 from kdaug.data import Dataset
 from kdaug.data.datasets import read_dataset, select_images
-from kdaug.data.images import log_passed_over
+from kdaug.data.images import Images, log_passed_over
 from kdaug.errors import InputError
-from kdaug.inference.load import Weights, load_run
+from kdaug.inference.finished_run import Weights, load_run
+from kdaug.inference.predictions import (
+    PredictionRecorder,
+    Predictions,
+    calibration_bins,
+    calibration_error,
+    class_errors,
+    error_interval,
+)
 from kdaug.networks import check_forward, check_published, published_image_size
 from kdaug.runs import read_environment
 from kdaug.supervision import load_teacher
@@ -28,8 +36,47 @@ from kdaug.training.progress import progress_bar
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores on validation images, and what was predicted for each of those that could be read.
+
+    images: the validation images, also the unreadable ones; val_source: where they come from. side: height and width
+    in pixels of what the network got.
+    """
+
+    scores: Scores
+    predictions: Predictions
+    classes: tuple[str, ...]
+    images: Images
+    val_source: str
+    side: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scores, the interval of the error, the calibration error, and the error of each class, for JSON.
+
+        All errors are in percent.
+        """
+        wrong = int(self.predictions.wrong.sum())
+        return {
+            **vars(self.scores),
+            "top1_error_interval": error_interval(wrong, len(self.predictions)),
+            "calibration_error": calibration_error(calibration_bins(self.predictions)),
+            "classes": [
+                {"class": each.name, "images": each.images, "top1_error": each.error}
+                for each in class_errors(self.predictions, self.classes)
+            ],
+        }
+
+
 def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, evaluate_size: int | None) -> Scores:
-    """Scores of a run's weights on the validation images of its recipe, or on other images.
+    """The scores of `evaluation_of_run`."""
+    return evaluation_of_run(run, weights, root, device, evaluate_size).scores
+
+
+def evaluation_of_run(
+    run: Path, weights: Weights, root: str | None, device: str, evaluate_size: int | None
+) -> Evaluation:
+    """Evaluates a run's weights on the validation images of its recipe, or on other images.
 
     root: replaces the recipe's data.root. If the images there are not those of the run, all of them are evaluated, or
     those of the validation split if there is one. device: as run.device. evaluate_size: replaces run.evaluate_size.
@@ -56,8 +103,15 @@ def evaluate_run(run: Path, weights: Weights, root: str | None, device: str, eva
         check_forward(network.eval(), loaded.network_info.network, 1, context.dataset.channels, (size, size))
     network.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _log_evaluated(recipe.data, context.dataset)
+    recorder = PredictionRecorder()
     with progress_bar(context.console) as bar:
-        return evaluate_student(context, network, bar)
+        scores = evaluate_student(context, network, bar, observe=recorder)
+    return _evaluation(scores, recorder, context.dataset, size or context.dataset.size[0])
+
+
+def _evaluation(scores: Scores, recorder: PredictionRecorder, dataset: Dataset, side: int) -> Evaluation:
+    predictions = recorder.predictions()
+    return Evaluation(scores, predictions, dataset.classes, dataset.val, dataset.val_source, side)
 
 
 def _images_to_evaluate(
@@ -90,10 +144,10 @@ def _log_evaluated(data: config.Data, dataset: Dataset) -> None:
     log_passed_over(dataset)
 
 
-def evaluate_published(
+def evaluation_of_published(
     name: str, kind: Literal["folder", "shards", "hub"], root: str | None, device: str, evaluate_size: int | None
-) -> Scores:
-    """Scores of timm's published weights `name` on the images of `kind` at `root`: its validation split, or all.
+) -> Evaluation:
+    """Evaluates timm's published weights `name` on the images of `kind` at `root`: its validation split, or all.
 
     Image size (unless `evaluate_size` is given) and normalization are their own. Raises InputError if one is missing.
     """
@@ -111,5 +165,7 @@ def evaluate_published(
     context = build_context(recipe, Console(stderr=True), dataset=dataset)
     network = load_teacher(config.Teacher(image_size=size), f"timm:{name}", context.dataset).to(context.device)
     _log_evaluated(recipe.data, context.dataset)
+    recorder = PredictionRecorder()
     with progress_bar(context.console) as bar:
-        return evaluate_split(context, network, bar)
+        scores = evaluate_split(context, network, bar, observe=recorder)
+    return _evaluation(scores, recorder, context.dataset, context.dataset.size[0])

@@ -22,7 +22,8 @@ _METADATA_KEY = "kdaug"
 class NetworkInfo:
     """The network, classes and input that weights belong to. Stored in the metadata of a weight file.
 
-    arguments: see `create_network`.
+    arguments: see `create_network`. photos: whether the images were files of any size, of which evaluation uses the
+    central square; else they had `size` and are used whole. evaluate_size: run.evaluate_size of the run.
     """
 
     network: str
@@ -31,6 +32,8 @@ class NetworkInfo:
     std: tuple[float, ...]
     size: tuple[int, int]
     arguments: Arguments = field(default_factory=dict, hash=False)
+    photos: bool = True
+    evaluate_size: int | None = None
 
     @property
     def input_format(self) -> InputFormat:
@@ -40,9 +43,8 @@ class NetworkInfo:
 def save_weights(weights: Mapping[str, Tensor], info: NetworkInfo, path: Path) -> None:
     """Writes `weights` (a state_dict) and `info` to `path` (safetensors), atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    fields = asdict(info)
-    if not info.arguments:
-        del fields["arguments"]
+    defaults = {"arguments": {}, "photos": True, "evaluate_size": None}
+    fields = {name: value for name, value in asdict(info).items() if name not in defaults or value != defaults[name]}
     content = safetensors.torch.save(tensors, {_METADATA_KEY: json.dumps(fields)})
     atomic_write(path, content)
 
@@ -137,6 +139,9 @@ def _parse_network_info(metadata: dict[str, str], path: Path) -> NetworkInfo | N
         arguments = dict(fields.get("arguments", {}))
         if not all(isinstance(value, int | float | str) for value in arguments.values()):
             raise ValueError("a network argument is not a number or text")
-        return NetworkInfo(fields["network"], classes, mean, std, (height, width), arguments)
+        photos, side = fields.get("photos", True), fields.get("evaluate_size")
+        if not isinstance(photos, bool) or not (side is None or (type(side) is int and side > 0)):
+            raise ValueError("photos is not true or false, or evaluate_size is not a size")
+        return NetworkInfo(fields["network"], classes, mean, std, (height, width), arguments, photos, side)
     except (ValueError, TypeError, KeyError):
         raise InputError(f"weight file {path} has kdaug metadata that cannot be read") from None

@@ -47,7 +47,16 @@ class TrainContext:
         dataset, student = self.dataset, self.recipe.student
         published = published_mean_std(student.name) if student.pretrained else None
         mean, std = published if published and len(published[0]) == dataset.channels else (dataset.mean, dataset.std)
-        return NetworkInfo(student.name, dataset.classes, mean, std, dataset.size, student.arguments)
+        return NetworkInfo(
+            student.name,
+            dataset.classes,
+            mean,
+            std,
+            dataset.size,
+            student.arguments,
+            photos=isinstance(dataset.val, EncodedImages),
+            evaluate_size=self.recipe.run.evaluate_size,
+        )
 
     @property
     def steps_per_epoch(self) -> int:

@@ -46,6 +46,19 @@ def explain_evaluation_memory(context: TrainContext, activity: str) -> AbstractC
     return explain_out_of_memory(activity, images, context.device, smaller)
 
 
+Observer = Callable[[Batch, Tensor, Tensor], None]
+"""Gets each batch that is evaluated, its logits float32 [N,C], and the `top_classes` of these."""
+_RANKED = 5
+
+
+def top_classes(logits: Tensor, count: int = _RANKED) -> Tensor:
+    """The classes with the `count` largest logits [N,C], largest first: int64 [N,count], or [N,C] if C is less.
+
+    At least five are always ranked, so that equal logits are ordered in the same way for any count up to five.
+    """
+    return logits.topk(min(max(count, _RANKED), logits.shape[1]), dim=1).indices[:, :count]
+
+
 @dataclass(frozen=True)
 class Scores:
     """top1_error and top5_error in percent, val_loss (mean cross-entropy in nats), over `images` images."""
@@ -61,11 +74,13 @@ def evaluate(
     batches: Iterable[Batch],
     device: torch.device,
     dist: DistContext = SINGLE_PROCESS,
+    observe: Observer | None = None,
 ) -> Scores:
     """Scores of `predict` (views uint8 [N,H,W,C] -> logits [N,classes]) over the `batches` of all ranks.
 
-    The counts are exact, no sample counts twice. All ranks must have the same number of batches, some of which may be
-    empty. With fewer than five classes, top-5 counts all of them. Raises InputError if there are no images.
+    observe: is called for each batch of this rank that has images. The counts are exact, no sample counts twice. All
+    ranks must have the same number of batches, some of which may be empty. With fewer than five classes, top-5 counts
+    all of them. Raises InputError if there are no images.
     """
     totals = torch.zeros(4, dtype=torch.float64)  # images, correct in the top 1, correct in the top 5, loss
     for batch in batches:
@@ -74,7 +89,10 @@ def evaluate(
         images = batch.images if count else np.zeros((1, *batch.images.shape[1:]), np.uint8)
         labels = torch.from_numpy(batch.labels).to(device)
         logits = predict(torch.from_numpy(images).to(device))[:count].float()
-        top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        ranked = top_classes(logits)
+        top = ranked == labels[:, None]
+        if observe is not None and count:
+            observe(batch, logits, ranked)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         totals += torch.stack([loss.new_tensor(count), top[:, 0].sum(), top.sum(), loss]).double().cpu()
     images_seen, top1, top5, loss_sum = dist.sum(totals).tolist()
@@ -91,10 +109,12 @@ def evaluate_split(
     title: str = "evaluating",
     side: int | None = None,
     split: Split = "val",
+    observe: Observer | None = None,
 ) -> Scores:
     """Scores of `predict` (see `evaluate`) on the images of `split`, unaugmented; unreadable ones are left out.
 
-    bar: shows the progress, under `title`. side: of decoded photos, in pixels; None: as in training.
+    bar: shows the progress, under `title`. side: of decoded photos, in pixels; None: as in training. observe: see
+    `evaluate`.
     """
     dataset, dist = context.dataset, context.dist
     images, unreadable = (
@@ -109,7 +129,8 @@ def evaluate_split(
         torch.no_grad(),
         autocast(context.device, context.precision),
     ):
-        return evaluate(predict, track(bar, title, batches, len(images) // dist.world_size), context.device, dist)
+        tracked = track(bar, title, batches, len(images) // dist.world_size)
+        return evaluate(predict, tracked, context.device, dist, observe)
 
 
 def evaluate_student(
@@ -118,10 +139,12 @@ def evaluate_student(
     bar: Progress,
     before_batch: Callable[[], None] = lambda: None,
     split: Split = "val",
+    observe: Observer | None = None,
 ) -> Scores:
     """Scores of `network` in evaluation mode on the images of `split`, at run.evaluate_size if that is set.
 
     bar: shows the progress. before_batch: is called before each forward pass; its exceptions end the evaluation.
+    observe: see `evaluate`.
     """
     side, input_format = context.recipe.run.evaluate_size, context.network_info.input_format
     if side is not None:
@@ -134,7 +157,7 @@ def evaluate_student(
         logits: Tensor = network(input_format.normalize(views))
         return logits
 
-    return evaluate_split(context, predict, bar, side=side, split=split)
+    return evaluate_split(context, predict, bar, side=side, split=split, observe=observe)
 
 
 def unaugmented_label_log_probs(

@@ -33,15 +33,20 @@ def explain_out_of_memory(activity: str, images: int, device: torch.device, devi
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        in_gpu = device.type != "cpu" and not isinstance(error, MemoryError) and "can't allocate" not in str(error)
-        memory = f"the memory of the GPU ({device})" if in_gpu else "the main memory"
         lower = f"set run.device_batch to {device_batch}" if device_batch else "use another student.name"
         raise InputError(
-            f"{memory} is too small for {activity} with {images} images at once{_size(error)}",
+            describe_out_of_memory(error, activity, images, device),
             f"{lower}, or set run.grad_checkpointing or a smaller data.image_size"
             if activity == "training"
             else f"{lower}, or use smaller images",
         ) from None
+
+
+def describe_out_of_memory(error: BaseException, activity: str, images: int, device: torch.device) -> str:
+    """Which memory is too small for what, in one line. See `explain_out_of_memory` for activity and images."""
+    in_gpu = device.type != "cpu" and not isinstance(error, MemoryError) and "can't allocate" not in str(error)
+    memory = f"the memory of the GPU ({device})" if in_gpu else "the main memory"
+    return f"{memory} is too small for {activity} with {images} images at once{_size(error)}"
 
 
 def smaller_batch(share: int, at_once: int) -> int:

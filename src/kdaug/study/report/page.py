@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
 from kdaug.config import read_recipe, to_yaml
 from kdaug.study.report.compare import Group
@@ -45,6 +49,13 @@ def render_template(name: str, **values: Any) -> str:
         loader=jinja2.PackageLoader("kdaug", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(name).render(values)
+
+
+def png_url(pixels: NDArray[np.uint8]) -> str:
+    """A URL that contains an image, uint8 [H,W,C] with C 1 or 3, as PNG."""
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "PNG")
+    return data_url("image/png", out.getvalue())
 
 
 def data_url(media_type: str, content: bytes) -> str:
