@@ -222,12 +222,13 @@ def _adapt_channels(
 
 
 def _misfit(error: InputError, weights: _InitialWeights, settings: config.Network) -> InputError:
-    hint = error.hint
+    problem, hint = error.problem, error.hint
     if weights.network is not None and weights.network != settings.name:
+        problem = problem.removesuffix("; is it of another network?")
         hint = (
             f"they are of {weights.network}: set student.name to it, or teacher.network if the teacher starts from them"
         )
-    return InputError(f"initial weights for {settings.name}: {error.problem}", hint)
+    return InputError(f"initial weights for {settings.name}: {problem}", hint)
 
 
 def _describe_normalization(trained: _TrainedInput, settings: config.Network, info: NetworkInfo) -> str:
