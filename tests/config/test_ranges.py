@@ -20,7 +20,7 @@ ANNOTATIONS = {
     for part, kind in typing.get_type_hints(Recipe).items()
     for name, annotation in typing.get_type_hints(kind, include_extras=True).items()
 }
-WITHOUT_RANGE = {"teacher.mean", "student.arguments", "teacher.arguments"}
+WITHOUT_RANGE = {"student.mean", "teacher.mean", "student.arguments", "teacher.arguments"}
 
 # Hand-picked facts: setting, values in its range, values outside.
 FACTS = [
@@ -47,6 +47,7 @@ FACTS = [
 
 # What a setting needs so that no rule between settings refuses it.
 NEEDS = {
+    "student.std": {"student.mean": (0.5,), "student.weights": "file:w.pth"},
     "teacher.std": {"teacher.mean": (0.5,)},
     "supervision.non_target_weight": {"supervision.divergence": "decoupled"},
     "supervision.label_weight": {"teacher.labels": "labels"},
@@ -98,7 +99,7 @@ def test_known_ranges(name: str, inside: tuple[Any, ...], outside: tuple[Any, ..
 @pytest.mark.parametrize("name", [name for name, annotation in ANNOTATIONS.items() if limits_of(annotation)])
 def test_values_at_the_limits(name: str) -> None:
     annotation = ANNOTATIONS[name]
-    is_tuple = typing.get_origin(annotation) is tuple or name == "teacher.std"
+    is_tuple = typing.get_origin(annotation) is tuple or name in ("student.std", "teacher.std")
     for limit in limits_of(annotation):
         inside, outside = ((value,) if is_tuple else value for value in at_limit(limit))
         check(changed(name, inside))

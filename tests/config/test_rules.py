@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 
 from kdaug import InputError
-from kdaug.config import Adversary, Data, Optimization, Recipe, Run, Supervision, Teacher, Views, check, from_yaml
+from kdaug.config import (
+    Adversary,
+    Data,
+    Network,
+    Optimization,
+    Recipe,
+    Run,
+    Supervision,
+    Teacher,
+    Views,
+    check,
+    from_yaml,
+)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +122,55 @@ def test_each_tracker_is_named_once() -> None:
     with pytest.raises(InputError, match=r"^recipe: run\.trackers is wandb, wandb, but must name each tracker once"):
         from_yaml("run: {trackers: [wandb, wandb]}")
     check(Recipe(run=Run(trackers=("wandb", "mlflow"))))
+
+
+@pytest.mark.parametrize("weights", ["run:runs/a", "file:w.pth", "timm:resnet18", "file:w.pth#0123456789"])
+def test_weights_are_a_run_a_file_or_timms(weights: str) -> None:
+    check(Recipe(student=Network(weights=weights), teacher=Teacher("train", weights=weights)))
+    recipe = from_yaml(f"student: {{weights: '{weights}'}}")
+    assert recipe.student.initial_weights == weights
+
+
+@pytest.mark.parametrize("weights", ["none", "train", "", "runs/a", "file:", "Timm:x", "http://x"])
+@pytest.mark.parametrize("section", ["student", "teacher"])
+def test_other_weights_are_refused(section: str, weights: str) -> None:
+    part = Network(weights=weights) if section == "student" else Teacher("train", weights=weights)
+    with pytest.raises(
+        InputError, match=f"^{section}.weights is '{weights}', but must be run:DIR, file:PATH or timm:NAME$"
+    ):
+        check(Recipe(**{section: part}))
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (
+            Network(pretrained=True, weights="timm:resnet18"),
+            "student.pretrained and student.weights timm:resnet18 are both set; leave out student.pretrained",
+        ),
+        (Network(mean=(0.5,), std=(0.5,)), "student.mean has no effect without student.weights"),
+        (Network(mean=(0.5,), std=(0.5,), pretrained=True), "student.mean has no effect without student.weights"),
+        (Network(weights="file:w", mean=(0.5,)), "only one of student.mean and student.std is set; set both"),
+        (Network(weights="file:w", mean=(0.5,), std=(0.5, 0.5)), r"student.std has 2 value\(s\), but .* has 1"),
+        (Network(weights="file:w", mean=(0.5,) * 3, std=(0.5,) * 3), r"student.mean has 3 .* but .* 1 channel"),
+        (Network(weights="file:w", mean=(), std=()), "student.std has 0"),
+    ],
+)  # fmt: skip
+def test_initial_weights_that_contradict_are_refused(student: Network, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        check(Recipe(student=student))
+    check(Recipe(student=Network(weights="file:w", mean=(0.5,), std=(0.5,))))
+
+
+@pytest.mark.parametrize("source", ["run:x", "file:w.pth", "timm:resnet18"])
+def test_a_teacher_that_is_not_trained_has_no_initial_weights(source: str) -> None:
+    with pytest.raises(
+        InputError, match=f"^teacher.weights is file:w.pth, but has no effect with teacher.source {source}"
+    ):
+        check(Recipe(teacher=Teacher(source, weights="file:w.pth")))
+
+
+def test_a_trained_teacher_has_mean_and_std_only_with_weights() -> None:
+    check(Recipe(teacher=Teacher("train", weights="file:w.pth", mean=(0.5,), std=(0.5,))))
+    with pytest.raises(InputError, match=r"^teacher.mean is \(0.5,\), but has no effect with teacher.source train"):
+        check(Recipe(teacher=Teacher("train", mean=(0.5,), std=(0.5,))))

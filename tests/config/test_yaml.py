@@ -48,11 +48,13 @@ TYPES = {
 }
 SCALARS = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text)
 ARGUMENTS = st.dictionaries(st.from_regex(r"[a-z_][a-z_0-9]{0,9}", fullmatch=True), SCALARS, max_size=3)
+SOURCES = st.builds("{}:{}".format, st.sampled_from(["run", "file", "timm"]), st.text(min_size=1))
 SETTINGS = {
+    "student.weights": st.none() | SOURCES,
+    "teacher.weights": st.none() | SOURCES,
     "student.arguments": ARGUMENTS,
     "teacher.arguments": ARGUMENTS,
-    "teacher.source": st.sampled_from(["none", "train"])
-    | st.builds("{}:{}".format, st.sampled_from(["run", "file", "timm"]), st.text(min_size=1)),
+    "teacher.source": st.sampled_from(["none", "train"]) | SOURCES,
     "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
     "run.dir": st.none() | text.filter(bool),
     "optimization.milestones": st.lists(st.floats(0, 1e300, exclude_min=True), unique=True).map(sorted).map(tuple),
@@ -89,7 +91,10 @@ def numbers(kind: type, *limits: Any) -> st.SearchStrategy[Any]:
 def valid(recipe: Recipe) -> Recipe:
     """`recipe` without the combinations of settings that the rules refuse."""
     recipe = replace(
-        recipe, optimization=valid_optimization(recipe.optimization), teacher=valid_teacher(recipe.teacher)
+        recipe,
+        student=valid_student(recipe.student, recipe.data.channels),
+        optimization=valid_optimization(recipe.optimization),
+        teacher=valid_teacher(recipe.teacher),
     )
     data = recipe.data
     data = replace(data, measure_unused=data.measure_unused and not data.encoded and data.train_images is not None)
@@ -109,6 +114,13 @@ def valid(recipe: Recipe) -> Recipe:
     return replace(recipe, data=data, views=views, supervision=s)
 
 
+def valid_student(student: Network, channels: int) -> Network:
+    student = replace(student, weights=None if student.pretrained else student.weights)
+    if student.weights is None or student.mean is None or student.std is None:
+        return replace(student, mean=None, std=None)
+    return replace(student, mean=(student.mean * 3)[:channels], std=(student.std * 3)[:channels])
+
+
 def valid_teacher(teacher: Teacher) -> Teacher:
     channels = min(len(teacher.mean or ()), len(teacher.std or ()))
     if channels:
@@ -116,7 +128,8 @@ def valid_teacher(teacher: Teacher) -> Teacher:
     else:
         teacher = replace(teacher, mean=None, std=None)
     training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"]
-    unused = {"none": [], "train": ["mean", "std"], "file": training}
+    training.append("weights")
+    unused = {"none": [], "train": [] if teacher.weights else ["mean", "std"], "file": training}
     names = unused.get(teacher.source.partition(":")[0], ["network", *training, "mean", "std"])
     if teacher.source.startswith("run:"):
         names = [*names, "arguments"]

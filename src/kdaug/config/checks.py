@@ -21,6 +21,7 @@ def check(recipe: Recipe) -> Recipe:
     """Returns the recipe. Raises InputError for the first setting that is out of range or has no effect."""
     _check_ranges(recipe)
     _check_data(recipe.data)
+    _check_initial_weights(recipe)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
@@ -40,6 +41,14 @@ def check_source(source: str) -> None:
         raise InputError(
             f"teacher.source is {source!r}, but must be none, train, bundled, run:DIR, file:PATH or timm:NAME"
         )
+
+
+def check_weights(setting: str, weights: str | None) -> None:
+    """Raises InputError unless `weights`, the value of `setting`, is None, run:DIR, file:PATH or timm:NAME."""
+    if weights is not None:
+        kind, _, name = weights.partition(":")
+        if kind not in ("run", "file", "timm") or not name:
+            raise InputError(f"{setting} is {weights!r}, but must be run:DIR, file:PATH or timm:NAME")
 
 
 def describe_range(annotation: Any) -> str:
@@ -129,6 +138,31 @@ def _check_data(d: Data) -> None:
         )
 
 
+def _check_initial_weights(recipe: Recipe) -> None:
+    student, channels = recipe.student, recipe.data.channels
+    check_weights("student.weights", student.weights)
+    check_weights("teacher.weights", recipe.teacher.weights)
+    if student.pretrained and student.weights is not None:
+        raise InputError(
+            f"student.pretrained and student.weights {student.weights} are both set",
+            "leave out student.pretrained, which is short for timm's weights of student.name",
+        )
+    _check_mean_std("student", student.mean, student.std)
+    if student.mean is not None and student.weights is None:
+        raise InputError("student.mean has no effect without student.weights", "leave out student.mean and student.std")
+    if student.mean is not None and len(student.mean) != channels:
+        raise InputError(f"student.mean has {len(student.mean)} value(s), but the images have {channels} channel(s)")
+
+
+def _check_mean_std(section: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if (mean is None) != (std is None):
+        raise InputError(f"only one of {section}.mean and {section}.std is set", "set both or neither")
+    if mean is not None and std is not None and (not std or len(mean) != len(std)):
+        raise InputError(
+            f"{section}.std has {len(std)} value(s), but {section}.mean has {len(mean)}", "give one a channel"
+        )
+
+
 def _check_teacher(t: Teacher) -> None:
     """With source none, all other settings may be set, so that changing only the source turns the teacher off."""
     check_source(t.source)
@@ -138,17 +172,13 @@ def _check_teacher(t: Teacher) -> None:
         **dict.fromkeys(
             ("policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"), ("train",)
         ),
+        "weights": ("train",),
         "arguments": ("train", "file:", "timm:"),
-        **dict.fromkeys(("mean", "std"), ("file:",)),
+        **dict.fromkeys(("mean", "std"), ("file:",) if t.weights is None else ("file:", "train")),
     }
     if t.source != "none":
         _refuse_unused("teacher", t, users, f"teacher.source {t.source}", kind + colon)
-    if (t.mean is None) != (t.std is None):
-        raise InputError("only one of teacher.mean and teacher.std is set", "set both or neither")
-    if t.mean is not None and t.std is not None and (not t.std or len(t.mean) != len(t.std)):
-        raise InputError(
-            f"teacher.std has {len(t.std)} value(s), but teacher.mean has {len(t.mean)}", "give one a channel"
-        )
+    _check_mean_std("teacher", t.mean, t.std)
 
 
 def _check_schedule(o: Optimization) -> None:

@@ -83,6 +83,11 @@ class Data:
         """Height and width in pixels of the images that the networks get."""
         return self.image_size or DEFAULT_IMAGE_SIZE if self.encoded else ARRAY_DATASETS[self.name].side
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images that the networks get: encoded images are converted to RGB."""
+        return 3 if self.encoded else ARRAY_DATASETS[self.name].channels
+
 
 @dataclass(frozen=True)
 class Views:
@@ -118,7 +123,15 @@ class Network:
     name: str = "wide_resnet16_1"
     """Network name in timm's registry, including those of kdaug (wide_resnet28_10, ...)."""
     pretrained: bool = False
-    """Start from timm's pretrained weights (downloaded by timm) with a new classifier."""
+    """Start from timm's own weights of the network: short for weights timm:NAME with the student's name."""
+    weights: str | None = None
+    """Initial weights, with a new classifier if the classes differ: run:DIR, file:PATH (safetensors or torch),
+    timm:NAME; None: random ones, or with pretrained timm's. Read when a run starts, not when it resumes."""
+    mean: tuple[float, ...] | None = None
+    """Per-channel mean of images in 0..1, for weights file:PATH; None: from the file, else timm's for the network, else
+    the dataset's. Weights of a run, of kdaug or of timm come with their own."""
+    std: tuple[Positive, ...] | None = None
+    """Per-channel standard deviation that goes with mean; give both or neither."""
     drop_path: FractionBelow1 = 0.0
     """Stochastic depth: drop rate of the residual branch in the last block, if the network supports it."""
     dropout: FractionBelow1 = 0.0
@@ -127,6 +140,11 @@ class Network:
     """Batch-norm momentum as torch defines it (1 - TensorFlow's decay); None: the network's default."""
     arguments: NetworkArguments = field(default_factory=dict, hash=False)
     """Further arguments of the network, for timm.create_model, such as img_size=64 patch_size=8."""
+
+    @property
+    def initial_weights(self) -> str | None:
+        """Where the initial weights come from, as in `weights`; None: they are random."""
+        return f"timm:{self.name}" if self.pretrained else self.weights
 
 
 @dataclass(frozen=True)
@@ -139,7 +157,10 @@ class Teacher:
     labels: str | None = None
     """Directory of stored labels (kdaug label), used instead of running the teacher; None: run the teacher."""
     network: str | None = None
-    """For train or file:PATH: name of the network; None: the student's, pretrained if the student is."""
+    """For train or file:PATH: name of the network; None: the student's, with its initial weights."""
+    weights: str | None = None
+    """For train: initial weights of the teacher, as student.weights; None: the student's if teacher.network is None,
+    else random ones."""
     policy: str = "none"
     """For train: augmentation policy of the teacher's training."""
     cutout: Pixels = 0
@@ -156,7 +177,8 @@ class Teacher:
     seed: Seed = 0
     """For train: run.seed of the teacher, so that students with different seeds share one teacher."""
     mean: tuple[float, ...] | None = None
-    """Per-channel mean of images in 0..1, for the weights in file:PATH; None: from the file, else the dataset's."""
+    """Per-channel mean of images in 0..1, for the weights in file:PATH; None: from the file, else the dataset's.
+    For train with teacher.weights file:PATH: as student.mean."""
     std: tuple[Positive, ...] | None = None
     """Per-channel standard deviation that goes with mean; give both or neither."""
     image_size: Side | None = None

@@ -10,19 +10,24 @@ from kdaug.config.recipe import Network, Recipe, Run, Supervision, Views
 def teacher_network(recipe: Recipe) -> Network:
     """The network of a teacher that is trained, or loaded from a weight file that does not name its network.
 
-    Without teacher.network it is the student's, with teacher.arguments in place of the student's unless empty.
+    Without teacher.network it is the student's, with teacher.arguments in place of the student's unless empty. Then its
+    initial weights are the student's too, unless teacher.weights names others; with teacher.network they are random.
     """
-    teacher = recipe.teacher
+    teacher, student = recipe.teacher, recipe.student
     if teacher.network:
-        return Network(teacher.network, arguments=teacher.arguments)
-    return replace(recipe.student, arguments=teacher.arguments or recipe.student.arguments)
+        network = Network(teacher.network, arguments=teacher.arguments)
+    else:
+        network = replace(student, arguments=teacher.arguments or student.arguments)
+    if teacher.weights is None:
+        return network
+    return replace(network, pretrained=False, weights=teacher.weights, mean=teacher.mean, std=teacher.std)
 
 
 def derive_teacher_recipe(recipe: Recipe) -> Recipe:
     """The recipe of the teacher that `recipe` trains: the settings in `teacher`, all others as the student's.
 
-    If teacher.network is None, the teacher has the student's network, pretrained if the student's is. run.dir is still
-    the student's: the caller replaces it. Never a ResolvedRecipe, even if `recipe` is one.
+    Its network and initial weights are those of `teacher_network`. run.dir is still the student's: the caller replaces
+    it. Never a ResolvedRecipe, even if `recipe` is one.
     """
     teacher, optimization = recipe.teacher, recipe.optimization
     views, run = Views(**vars(recipe.views)), Run(**vars(recipe.run))

@@ -14,9 +14,11 @@ from kdaug.networks.create import (
     published_mean_std,
     set_batch_norm_momentum,
 )
+from kdaug.networks.initial import load_initial_weights, pin_weights, resolve_initial_weights, split_digest
 from kdaug.networks.weights import (
     NetworkInfo,
     classifier_size,
+    find_weights,
     is_valid_weights_file,
     load_network,
     load_state,
@@ -44,16 +46,21 @@ __all__ = [
     "classifier_size",
     "count_parameters",
     "create_network",
+    "find_weights",
     "is_valid_weights_file",
+    "load_initial_weights",
     "load_network",
     "load_state",
     "match_names",
+    "pin_weights",
     "published_image_size",
     "published_mean_std",
     "pyramidnet",
     "read_weights",
+    "resolve_initial_weights",
     "save_weights",
     "set_batch_norm_momentum",
     "shake_shake",
+    "split_digest",
     "wide_resnet",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdaug.errors import InputError, did_you_mean, one_line
+from kdaug.networks.download import read_published_weights
 
 Arguments = Mapping[str, int | float | str | bool]
 """Arguments of a network beside kdaug's own, by name."""
@@ -54,26 +55,41 @@ def create_network(
     """The network `name` of timm's registry (kdaug's included) with `classes` outputs and `channels` input channels.
 
     drop_path, dropout: timm's drop_path_rate and drop_rate, passed on unless 0. arguments: further arguments of the
-    network, for timm.create_model (img_size of a vision transformer, say). Raises InputError for an unknown name, if
-    published weights are not available, or if the network does not support such a rate or argument.
+    network, for timm.create_model (img_size of a vision transformer, say). pretrained: with timm's published weights,
+    adapted by timm to other classes and channels. Raises InputError for an unknown name, if published weights are not
+    available, or if the network does not support such a rate or argument.
     """
     check_network_name(name)
     check_arguments(arguments)
     rates = {"drop_path_rate": drop_path, "drop_rate": dropout}
     options: dict[str, Any] = {rate: value for rate, value in rates.items() if value} | dict(arguments)
+    tensors = read_published_weights(name) if pretrained else None
+    if tensors is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": tensors}
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)
+        network = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=channels, **options)
     except Exception as error:
         # A wrong value of an argument may raise anything, deep inside the network.
         if not arguments and not isinstance(error, RuntimeError | TypeError | ValueError | OSError):
             raise
-        for setting, rate in (("student.drop_path", "drop_path_rate"), ("student.dropout", "drop_rate")):
-            if isinstance(error, TypeError) and f"'{rate}'" in str(error):
-                raise InputError(f"network {name} does not support {setting}", "leave it at 0") from None
-        for argument in arguments:
-            if isinstance(error, TypeError) and f"'{argument}'" in str(error):
-                raise InputError(f"network {name} has no argument {argument}", _ARGUMENTS_HINT) from None
-        raise InputError(f"network {name} cannot be created: {one_line(error)}") from None
+        raise _creation_error(name, arguments, error) from None
+    if tensors is not None:  # timm keeps them in the network, with which they would be copied
+        vars(network)["pretrained_cfg"].pop("state_dict", None)
+    return network
+
+
+def _creation_error(name: str, arguments: Arguments, error: Exception) -> InputError:
+    """The InputError for `error`, which timm has raised when it created the network `name`."""
+    for setting, rate in (("student.drop_path", "drop_path_rate"), ("student.dropout", "drop_rate")):
+        if isinstance(error, TypeError) and f"'{rate}'" in str(error):
+            return InputError(f"network {name} does not support {setting}", "leave it at 0")
+    for argument in arguments:
+        if isinstance(error, TypeError) and f"'{argument}'" in str(error):
+            return InputError(f"network {name} has no argument {argument}", _ARGUMENTS_HINT)
+    if not arguments:
+        return InputError(f"network {name} cannot be created: {one_line(error)}")
+    given = " ".join(f"{argument}={value}" for argument, value in arguments.items())
+    return InputError(f"network {name} cannot be created with arguments {given}: {one_line(error)}", _ARGUMENTS_HINT)
 
 
 def set_batch_norm_momentum(network: nn.Module, name: str, momentum: float) -> None:
@@ -107,7 +123,7 @@ def check_published(name: str) -> None:
     if not timm.is_model(name):
         raise InputError(f"there is no network {name!r} in timm{did_you_mean(name, timm.list_models())}")
     if not timm.is_model_pretrained(name):
-        raise InputError(f"timm has no published weights for {name}", "use a run, or for a teacher a weight file")
+        raise InputError(f"timm has no published weights for {name}", "use a run or a weight file")
 
 
 def published_mean_std(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

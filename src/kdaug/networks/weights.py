@@ -49,6 +49,32 @@ def save_weights(weights: Mapping[str, Tensor], info: NetworkInfo, path: Path) -
     atomic_write(path, content)
 
 
+def find_weights(source: str, setting: str) -> Path:
+    """The weight file of `source`, run:DIR or file:PATH. Raises InputError, which suggests a value of `setting`."""
+    kind, _, location = source.partition(":")
+    path = Path(location)
+    if kind == "run":
+        if path.is_file():
+            raise InputError(f"{path} is a file, not a run", f"set {setting} to file:{path}")
+        if not (path / "last.safetensors").is_file():
+            raise InputError(f"{path} is not a finished run: it has no last.safetensors")
+        return path / "last.safetensors"
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a weight file", f"set {setting} to run:{path}")
+    if not path.is_file():
+        raise InputError(f"weight file {path} does not exist")
+    return path
+
+
+def read_network_info(path: Path) -> NetworkInfo | None:
+    """The info in a weight file, without its tensors; None if kdaug did not write it. InputError if it is damaged."""
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            return _parse_network_info(file.metadata() or {}, path)
+    except safetensors.SafetensorError:
+        return None
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], NetworkInfo | None]:
     """(tensors by name, info); the info is None if kdaug did not write the file.
 
@@ -97,12 +123,15 @@ def match_names(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Ten
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path) -> None:
-    """Loads `tensors` into `network`, which has `classes` outputs. InputError if names, shapes or dtypes differ."""
+def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, path: Path | str) -> None:
+    """Loads `tensors` into `network`, which has `classes` outputs. path: where they are from, for messages.
+
+    Raises InputError if names, shapes or dtypes differ; nothing is loaded then.
+    """
     own = network.state_dict()
     for name, tensor in tensors.items():
         if name in own and own[name].shape != tensor.shape:
-            is_classifier = own[name].shape[:1] == (classes,) and name in _classifier_names(own)
+            is_classifier = own[name].shape[:1] == (classes,) and name in classifier_names(network)
             if is_classifier and tensor.ndim == own[name].ndim and own[name].shape[1:] == tensor.shape[1:]:
                 raise InputError(f"weight file {path} is for {len(tensor)} classes, but the data have {classes}")
             raise InputError(
@@ -120,13 +149,17 @@ def load_state(network: nn.Module, tensors: dict[str, Tensor], classes: int, pat
 
 def classifier_size(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """The number of classes of `tensors`, weights for `network` with any number of classes; 0 if unknown."""
-    classifier = tensors.get(_classifier_names(network.state_dict())[-1])
+    classifier = tensors.get(classifier_names(network)[-1])
     return 0 if classifier is None or classifier.ndim == 0 else len(classifier)
 
 
-def _classifier_names(own: dict[str, Tensor]) -> list[str]:
-    """The names of the classifier's weight and bias, which come last in a state_dict."""
-    return list(own)[-2:]
+def classifier_names(network: nn.Module) -> list[str]:
+    """The names of the classifier's tensors: those that timm knows, else the last two of the state_dict."""
+    own = list(network.state_dict())
+    layers = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or ()
+    known = {f"{layer}.{kind}" for layer in ([layers] if isinstance(layers, str) else layers)
+             for kind in ("weight", "bias")}  # fmt: skip
+    return [name for name in own if name in known] or own[-2:]
 
 
 def _parse_network_info(metadata: dict[str, str], path: Path) -> NetworkInfo | None:

@@ -36,6 +36,11 @@ class RunDirectory:
             line["kind"] == "end" for line in read_metrics(self.path)
         )
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether training is finished or continues from a checkpoint, so that initial weights are not needed."""
+        return bool(list_checkpoints(self.checkpoints)) or self.is_finished
+
 
 def find_run(recipe: ResolvedRecipe) -> RunDirectory:
     """The directory recipe.run.dir, new or to be resumed. Nothing is written yet.

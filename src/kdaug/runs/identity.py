@@ -7,14 +7,22 @@ import json
 from typing import Any
 
 from kdaug.config import Recipe, to_dict
+from kdaug.networks import split_digest
 
 _DATA_SETTINGS_WITHOUT_EFFECT = frozenset({"data.download", "data.workers", "data.max_unreadable"})
+_WEIGHT_SETTINGS = ("student.weights", "teacher.weights")
 _RUN_SETTINGS_WITH_EFFECT = frozenset({"run.seed", "run.evaluate_size"})
 
 
 def result_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that the result depends on, by dotted name: all but where, on what device and how fast."""
+    """The settings that the result depends on, by dotted name: all but where, on what device and how fast.
+
+    Of initial weights with a digest, only the digest counts: the file may have moved.
+    """
     by_name = {f"{part}.{key}": value for part, settings in to_dict(recipe).items() for key, value in settings.items()}
+    for name in _WEIGHT_SETTINGS:
+        digest = split_digest(by_name[name] or "")[1]
+        by_name[name] = f"#{digest}" if digest else by_name[name]
     ignored = set(_DATA_SETTINGS_WITHOUT_EFFECT)
     if not recipe.data.encoded:
         ignored.add("data.root")  # a named dataset is the same everywhere

@@ -20,6 +20,7 @@ from kdaug.networks import (
     check_published,
     classifier_size,
     create_network,
+    find_weights,
     load_network,
     load_state,
     match_names,
@@ -71,12 +72,13 @@ def load_teacher(
     config.check_source(source)
     kind, _, location = source.partition(":")
     if kind == "bundled":
-        with resources.as_file(resources.files("kdaug.data") / "omniglot" / "teacher.safetensors") as path:
-            teacher = _from_kdaug_file(path, settings, dataset)
+        with resources.as_file(resources.files("kdaug.data") / "omniglot" / "teacher.safetensors") as bundled:
+            teacher = _from_kdaug_file(bundled, settings, dataset)
     elif kind == "run":
-        teacher = _from_run(Path(location), settings, dataset)
+        teacher = _from_kdaug_file(find_weights(source, "teacher.source"), settings, dataset)
     elif kind == "file":
-        teacher = _from_file(Path(location), settings, dataset, assumed or config.Network())
+        path = find_weights(source, "teacher.source")
+        teacher = _from_file(path, settings, dataset, assumed or config.Network())
     else:
         teacher = _from_timm(location, settings, dataset)
     _check_channels(teacher.input_format.mean, dataset)
@@ -86,15 +88,6 @@ def load_teacher(
 def _check_channels(mean: Sequence[float], dataset: Dataset) -> None:
     if len(mean) != dataset.channels:
         raise InputError(f"the teacher takes {len(mean)} channel(s), but the data have {dataset.channels}")
-
-
-def _from_run(directory: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
-    path = directory / "last.safetensors"
-    if directory.is_file():
-        raise InputError(f"teacher {directory} is a file, not a run", f"set teacher.source to file:{directory}")
-    if not path.is_file():
-        raise InputError(f"{directory} is not a finished run: it has no {path.name}")
-    return _from_kdaug_file(path, settings, dataset)
 
 
 def _from_kdaug_file(path: Path, settings: config.Teacher, dataset: Dataset) -> Teacher:
@@ -109,8 +102,6 @@ def _from_kdaug_file(path: Path, settings: config.Teacher, dataset: Dataset) -> 
 
 
 def _from_file(path: Path, settings: config.Teacher, dataset: Dataset, assumed: config.Network) -> Teacher:
-    if path.is_dir():
-        raise InputError(f"teacher {path} is a folder, not a weight file", f"set teacher.source to run:{path}")
     tensors, info = read_weights(path)
     if info is not None:
         for name in ("network", "mean", "std", "arguments"):

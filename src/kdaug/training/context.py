@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -14,12 +16,22 @@ from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.loader import UnreadableImages
 from kdaug.device import available_cores, check_cuda_graphs, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
-from kdaug.networks import NetworkInfo, check_forward, create_network, published_mean_std, set_batch_norm_momentum
+from kdaug.networks import (
+    NetworkInfo,
+    check_forward,
+    create_network,
+    load_initial_weights,
+    published_mean_std,
+    set_batch_norm_momentum,
+)
+from kdaug.runs import RunDirectory
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
 from kdaug.training.parallel import accumulation_steps, check_parallel, prepare_network
 from kdaug.training.resolve import teacher_run_recipe
 from kdaug.views import Policy
 from kdaug.views.policies import policy_from_views
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,8 @@ class TrainContext:
     """A resolved recipe with everything that was built from it once.
 
     policy: crop, flip, augmentation and cutout, for the epochs under the recipe's policy; clean_policy: crop and flip,
-    for the clean epochs. precision: the autocast type. console: where progress bars are drawn.
+    for the clean epochs. precision: the autocast type. console: where progress bars are drawn. resumes: whether the
+    student comes from a checkpoint, so that its initial weights are not read.
     """
 
     recipe: ResolvedRecipe
@@ -40,21 +53,14 @@ class TrainContext:
     console: Console
     unreadable_train: UnreadableImages
     unreadable_val: UnreadableImages
+    resumes: bool = False
 
     @cached_property
     def network_info(self) -> NetworkInfo:
-        """The description stored in the student's weight files. Pretrained weights keep their own mean and std."""
-        dataset, student = self.dataset, self.recipe.student
-        published = published_mean_std(student.name) if student.pretrained else None
-        mean, std = published if published and len(published[0]) == dataset.channels else (dataset.mean, dataset.std)
-        return NetworkInfo(
-            student.name,
-            dataset.classes,
-            mean,
-            std,
-            dataset.size,
-            student.arguments,
-            photos=isinstance(dataset.val, EncodedImages),
+        """The description stored in the student's weight files."""
+        return replace(
+            _describe_network(self.recipe.student, self.dataset),
+            photos=isinstance(self.dataset.val, EncodedImages),
             evaluate_size=self.recipe.run.evaluate_size,
         )
 
@@ -139,15 +145,26 @@ def check_trainable(context: TrainContext) -> None:
             f"supervision.drop_worst is {share:g}, none or all of the {count} image(s) per forward pass",
             "use larger batches (optimization.global_batch, run.device_batch) or another share",
         )
-    networks = {recipe.student}
-    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
-        networks.add(teacher_run_recipe(recipe).student)
-    for settings in networks:
-        network = prepare_network(_create_network(settings, dataset), recipe)
+    for settings, starts in _networks_to_train(context).items():
+        network = _create_network(settings, dataset)
+        if starts and settings.initial_weights is not None:
+            load_initial_weights(network, settings, _describe_network(settings, dataset))
+        network = prepare_network(network, recipe)
         check_forward(network.train(), settings.name, len(example_input(context)), dataset.channels, dataset.size)
         if recipe.run.evaluate_size is not None and settings == recipe.student:
             side = recipe.run.evaluate_size
             check_forward(network.eval(), settings.name, 1, dataset.channels, (side, side))
+
+
+def _networks_to_train(context: TrainContext) -> dict[Network, bool]:
+    """The student's network, and the teacher's if it is trained, each with whether it is trained from the start."""
+    recipe = context.recipe
+    networks = {recipe.student: not context.resumes}
+    if recipe.teacher.source == "train" and recipe.teacher.labels is None:
+        teacher = teacher_run_recipe(recipe, context.dataset.content)
+        starts = context.dist.run_on_rank0(lambda: not RunDirectory(Path(teacher.run.dir or "")).has_begun)
+        networks[teacher.student] = networks.get(teacher.student, False) or starts
+    return networks
 
 
 def _images_at_once(context: TrainContext) -> int:
@@ -162,12 +179,30 @@ def example_input(context: TrainContext) -> Tensor:
 
 
 def create_student(context: TrainContext) -> nn.Module:
-    """The recipe's network in main memory, with weights initialized from run.seed, or timm's pretrained ones."""
+    """The recipe's network in main memory, with random weights from run.seed.
+
+    The recipe's initial weights replace them unless the run resumes; logs which were loaded.
+    """
     torch.manual_seed(context.recipe.run.seed)
-    network = prepare_network(_create_network(context.recipe.student, context.dataset), context.recipe)
+    network = _create_network(context.recipe.student, context.dataset)
+    if context.recipe.student.initial_weights is not None and not context.resumes:
+        _logger.info(load_initial_weights(network, context.recipe.student, context.network_info))
+    network = prepare_network(network, context.recipe)
     if not context.dist.is_rank0:  # the same weights on every rank, but different noise (dropout, say)
         torch.manual_seed((context.recipe.run.seed + (context.dist.rank << 40)) % (1 << 63))
     return network
+
+
+def _describe_network(settings: Network, dataset: Dataset) -> NetworkInfo:
+    """The network of `settings` for `dataset`. Its mean and std are those of its initial weights if they are known for
+    the dataset's number of channels, else the dataset's."""
+    mean, std = dataset.mean, dataset.std
+    if settings.mean is not None and settings.std is not None:
+        mean, std = settings.mean, settings.std
+    elif settings.pretrained:
+        published = published_mean_std(settings.name)
+        mean, std = published if published and len(published[0]) == dataset.channels else (mean, std)
+    return NetworkInfo(settings.name, dataset.classes, mean, std, dataset.size, settings.arguments)
 
 
 def _create_network(settings: Network, dataset: Dataset) -> nn.Module:
@@ -175,10 +210,9 @@ def _create_network(settings: Network, dataset: Dataset) -> nn.Module:
         settings.name,
         len(dataset.classes),
         dataset.channels,
-        settings.pretrained,
-        settings.drop_path,
-        settings.dropout,
-        settings.arguments,
+        drop_path=settings.drop_path,
+        dropout=settings.dropout,
+        arguments=settings.arguments,
     )
     if settings.batch_norm_momentum is not None:
         set_batch_norm_momentum(network, settings.name, settings.batch_norm_momentum)

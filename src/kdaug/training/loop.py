@@ -65,7 +65,8 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
         _logger.info(f"{directory.path} is already finished")
         return _read_result(directory, dist)
     run_settings = dist.run_on_rank0(lambda: keep_threads(resolved.run, directory))
-    context = build_context(replace(resolved, run=run_settings), console, dist)
+    resumes = dist.run_on_rank0(lambda: directory.has_begun)
+    context = replace(build_context(replace(resolved, run=run_settings), console, dist), resumes=resumes)
     check_trainable(context)
     soft_labels = open_soft_labels(context)
     with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, context):

@@ -6,9 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdaug.config import Recipe, ResolvedRecipe, ResolvedRun, ResolvedViews, check, derive_teacher_recipe, read_recipe
+from kdaug.config import (
+    Recipe,
+    ResolvedRecipe,
+    ResolvedRun,
+    ResolvedViews,
+    Teacher,
+    check,
+    derive_teacher_recipe,
+    read_recipe,
+)
 from kdaug.errors import InputError
-from kdaug.networks import check_network_name
+from kdaug.networks import check_network_name, find_weights, pin_weights, resolve_initial_weights, split_digest
 from kdaug.runs import recipe_fingerprint
 from kdaug.runs.trackers import check_trackers
 from kdaug.training.distributed import is_restarted_job
@@ -18,13 +27,16 @@ from kdaug.views.policies import CIFAR_MEAN, create_policy, pin_policy_files, po
 def resolve(recipe: Recipe) -> ResolvedRecipe:
     """The recipe as it is trained and written into the run directory.
 
-    The policy's specification includes the magnitude, policy files are pinned by a fingerprint, views.seed is set, and
-    run.resume is on if torchrun or SLURM restarted the job. Reads no data. Raises InputError for an impossible setting.
+    The policy's specification includes the magnitude, policy files are pinned by a fingerprint, initial weights by a
+    digest of their file, with the mean and std that go with them, views.seed is set, and run.resume is on if torchrun
+    or SLURM restarted the job. Reads no data. Raises InputError for an impossible setting.
     """
     check(recipe)
     if recipe.run.dir is None:
         raise InputError("run.dir is missing", "set it to the directory that the run is written to")
-    teacher, run = recipe.teacher, recipe.run
+    run = ResolvedRun(**{**vars(recipe.run), "resume": recipe.run.resume or is_restarted_job()})
+    recipe = _with_recorded_weights(recipe) if run.resume else recipe
+    teacher = recipe.teacher
     create_policy(teacher.policy, epochs=teacher.epochs or recipe.optimization.epochs)  # created for its errors
     check_network_name(recipe.student.name)
     if teacher.network is not None:
@@ -34,10 +46,43 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     check_trackers(run.trackers)
     resolved: dict[str, Any] = {
         "views": _resolve_views(recipe),
-        "teacher": replace(teacher, policy=pin_policy_files(teacher.policy)),
-        "run": ResolvedRun(**{**vars(run), "resume": run.resume or is_restarted_job()}),
+        "student": resolve_initial_weights(recipe.student, recipe.data.channels),
+        "teacher": replace(_pin_teacher_weights(teacher), policy=pin_policy_files(teacher.policy)),
+        "run": run,
     }
     return ResolvedRecipe(**{**vars(recipe), **resolved})
+
+
+def _with_recorded_weights(recipe: Recipe) -> Recipe:
+    """`recipe` with what the run in run.dir recorded about files of initial weights that are gone."""
+    path = Path(recipe.run.dir or "") / "recipe.yaml"
+    if not path.is_file():
+        return recipe
+    recorded, student, teacher = read_recipe(path), recipe.student, recipe.teacher
+    if _is_gone(student.weights, recorded.student.weights):
+        before = recorded.student
+        student = replace(student, weights=before.weights, mean=before.mean, std=before.std)
+    if _is_gone(teacher.weights, recorded.teacher.weights):
+        teacher = replace(teacher, weights=recorded.teacher.weights)
+    return replace(recipe, student=student, teacher=teacher)
+
+
+def _is_gone(source: str | None, recorded: str | None) -> bool:
+    """Whether `source`, which a run recorded with the digest of its file, has no file any more."""
+    if source is None or recorded is None or split_digest(source)[1]:
+        return False
+    try:
+        find_weights(source, "student.weights")
+    except InputError:
+        return split_digest(recorded)[0] == source
+    return False
+
+
+def _pin_teacher_weights(teacher: Teacher) -> Teacher:
+    """`teacher` with a digest of its weight file, if it is to be trained."""
+    if teacher.weights is None or teacher.source != "train" or teacher.labels is not None:
+        return teacher
+    return replace(teacher, weights=pin_weights(teacher.weights, "teacher.weights"))
 
 
 def _resolve_views(recipe: Recipe) -> ResolvedViews:
