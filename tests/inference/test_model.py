@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import kdaug
 from kdaug import Classifier, InputError
 from kdaug.data import ArrayImages, EncodedImages
-from kdaug.inference import Evaluation, evaluation_of_run
+from kdaug.inference import Evaluation, evaluation_of_run, preprocessing, reading
 
 
 @contextmanager
@@ -212,11 +212,23 @@ def test_predicting_uses_the_evaluation_mode(model: Classifier, mixed_photos: Pa
     assert all(torch.equal(value, statistics[name]) for name, value in model.network.state_dict().items())
 
 
-def test_filters_of_warnings_are_left_as_they_were(model: Classifier, mixed_photos: Path) -> None:
-    """Although decoding changes them, in several threads."""
+def test_filters_of_warnings_are_left_as_they_were(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although threads that decode change them: here the second one begins before the first one has ended."""
+    first_began, second_began, first_ended = (threading.Event() for _ in range(3))
+
+    def decode(path: Path, *_: object, **__: object) -> np.ndarray:
+        if path.name == "second":
+            first_began.wait(20)
+        with warnings.catch_warnings(action="ignore"):
+            (first_began if path.name == "first" else second_began).set()
+            (second_began if path.name == "first" else first_ended).wait(20)
+        first_ended.set()
+        return np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(preprocessing, "decode", decode)
+    monkeypatch.setattr(reading, "available_cores", lambda: 2)
     before = list(warnings.filters)
-    for _ in range(5):
-        model.predict(sorted(mixed_photos.rglob("*.*")), batch=16)
+    model.predict(["first", "second"])
     assert warnings.filters == before
 
 
@@ -295,6 +307,7 @@ def test_numbers_below_one_are_refused(model: Classifier, flags: dict[str, int])
 
 def test_an_error_ends_the_reading_threads(model: Classifier, mixed_photos: Path) -> None:
     before, paths = set(threading.enumerate()), sorted(mixed_photos.rglob("*.*")) * 3
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="not finite") as error:
         replace(model, network=Output([float("inf")] * 3)).predict(paths, batch=4)
-    assert set(threading.enumerate()) <= before
+    assert set(threading.enumerate()) <= before, "also while the traceback keeps all frames"
+    assert error.traceback
