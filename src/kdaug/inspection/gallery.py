@@ -39,8 +39,9 @@ def predict_views(
 ) -> list[ViewPrediction]:
     """`shown` of `candidates` training images as augmented in `epoch`, with the teacher's predictions.
 
-    The candidates are evenly spaced among the training images. Those shown are at evenly spaced ranks of the teacher's probability of the label for the view, in ascending order, so
-    nothing is hand-picked. classes: the length of `ViewPrediction.top`. Unreadable images are left out.
+    The candidates are evenly spaced among the training images. Those shown are at evenly spaced ranks of the teacher's
+    probability of the label for the view, in ascending order, so nothing is hand-picked. classes: the length of
+    `ViewPrediction.top`. Unreadable images are left out.
     """
     names, count = context.dataset.classes, len(context.dataset.train)
     indices = np.linspace(0, count - 1, min(candidates, count)).round().astype(np.int64)

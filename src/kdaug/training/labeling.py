@@ -138,7 +138,7 @@ def _check_request(context: TrainContext, request: LabelRequest, epochs: range) 
     if len(context.dataset.classes) > MAX_CLASSES:
         raise InputError(f"a label store holds at most {MAX_CLASSES} classes")
     if recipe.teacher.source == "none":
-        raise InputError("teacher.source is none", "set it to one of train, run:DIR, file:PATH, timm:NAME")
+        raise InputError("teacher.source is none", "set it to one of train, bundled, run:DIR, file:PATH, timm:NAME")
     if recipe.teacher.labels is not None:
         raise InputError("teacher.labels must not be set when labels are stored", "leave it unset")
 
