@@ -26,6 +26,7 @@ COMMANDS = {
     "reproduce": ("kdaug.cli.reproduce", "train the runs of a table or figure of the paper and compare the errors"),
     "label": ("kdaug.cli.label", "store a teacher's soft labels, for training without the teacher"),
     "eval": ("kdaug.cli.evaluate", "evaluate the weights of a run, or timm's"),
+    "export": ("kdaug.cli.export", "write the network of a run for ONNX, torch.export, timm or the hub"),
     "report": ("kdaug.cli.report", "compare finished runs in tables, figures and an HTML page"),
     "runs": ("kdaug.cli.runs", "list runs with state, errors and the command that resumes each"),
     "views": ("kdaug.cli.views", "list augmentation policies, or show what one does"),
