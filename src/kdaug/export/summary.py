@@ -111,8 +111,9 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
 
 
 def _describe_data(run: LoadedRun, dataset: Dataset | None) -> dict[str, str]:
-    name = f"`{Path(run.recipe.data.root).name}` ({run.recipe.data.name})" if run.recipe.data.encoded else ""
-    data = {"dataset": name or f"`{run.recipe.data.name}`", "classes": f"{len(run.network_info.classes):,}"}
+    settings, root = run.recipe.data, Path(run.recipe.data.root)
+    name = f"{settings.name} `{root.name if root.is_absolute() else root}`" if settings.encoded else f"`{settings.name}`"
+    data = {"dataset": name, "classes": f"{len(run.network_info.classes):,}"}
     if dataset is None:
         return data | {"training images": "not known: the images of the run could not be read for this card"}
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
