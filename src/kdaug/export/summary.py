@@ -112,8 +112,8 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
 
 def _describe_data(run: LoadedRun, dataset: Dataset | None) -> dict[str, str]:
     settings, root = run.recipe.data, Path(run.recipe.data.root)
-    name = f"{settings.name} `{root.name if root.is_absolute() else root}`" if settings.encoded else f"`{settings.name}`"
-    data = {"dataset": name, "classes": f"{len(run.network_info.classes):,}"}
+    place = f" `{root.name if root.is_absolute() else root}`" if settings.encoded else ""
+    data = {"dataset": settings.name + place, "classes": f"{len(run.network_info.classes):,}"}
     if dataset is None:
         return data | {"training images": "not known: the images of the run could not be read for this card"}
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
