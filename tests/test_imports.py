@@ -21,7 +21,7 @@ HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", 
 
 PACKAGES = (
     "errors", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision", "runs",
-    "training", "inference", "inspection", "recipes", "study", "demo", "cli",
+    "training", "inference", "export", "inspection", "recipes", "study", "demo", "cli",
 )  # fmt: skip
 """A package imports only itself and those before it. kdaug/__init__.py imports all of them, when they are used."""
 TOP_LEVEL = ("__init__", "__main__", "_timm_registration")
@@ -62,8 +62,8 @@ def test_every_public_name_exists() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["demo", "data", "inference", "inspection", "networks", "rng", "runs", "storage", "study.paper", "study.report",
-     "study.sweep", "supervision", "training", "views"],
+    ["demo", "data", "export", "inference", "inspection", "networks", "rng", "runs", "storage", "study.paper",
+     "study.report", "study.sweep", "supervision", "training", "views"],
 )  # fmt: skip
 def test_every_package_exports_its_public_names(package: str) -> None:
     module = importlib.import_module(f"kdaug.{package}")

@@ -27,6 +27,7 @@ COMMANDS = {
     "label": ("kdaug.cli.label", "store a teacher's soft labels, for training without the teacher"),
     "eval": ("kdaug.cli.evaluate", "evaluate the weights of a run, or timm's"),
     "predict": ("kdaug.cli.predict", "predict the classes of images with the network of a run"),
+    "export": ("kdaug.cli.export", "write the network of a run for ONNX, torch.export, timm or the hub"),
     "report": ("kdaug.cli.report", "compare finished runs in tables, figures and an HTML page"),
     "runs": ("kdaug.cli.runs", "list runs with state, errors and the command that resumes each"),
     "views": ("kdaug.cli.views", "list augmentation policies, or show what one does"),

@@ -1,8 +1,11 @@
-"""Atomic file writes: after a crash, a kill or with a full disk, a file has either its old or its new content."""
+"""Atomic writes: after a crash, a kill or with a full disk, a file has either its old or its new content."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -30,3 +33,21 @@ def fsync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder NAME.PID.part in the same directory, renamed to `path` at the end of the block.
+
+    If the block raises anything, the folder is removed. The files in it should be written by `atomic_write`, which
+    calls fsync. Raises OSError if `path` is a file or a folder with files.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.mkdir()
+    try:
+        yield partial
+        fsync_directory(partial)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
