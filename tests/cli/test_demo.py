@@ -206,7 +206,7 @@ def test_an_interrupted_demo_is_resumed(
 
 
 def test_class_names_are_escaped(demonstration: DemoResult, tmp_path: Path) -> None:
-    names = tuple(f"<script src='http://x/{n}'>&\"{n}" for n in range(10))
+    names = tuple(f"<script src='http://x/{n}'>&\"{n}" for n in range(242))
     directory = demonstration.with_teacher.directory
     recipe = short_demo()
     context = build_context(
