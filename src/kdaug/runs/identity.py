@@ -21,7 +21,7 @@ def result_settings(recipe: Recipe) -> dict[str, Any]:
     """
     by_name = {f"{part}.{key}": value for part, settings in to_dict(recipe).items() for key, value in settings.items()}
     for name in _WEIGHT_SETTINGS:
-        digest = split_digest(by_name[name] or "")[1]
+        digest = split_digest(str(by_name[name]))[1]
         by_name[name] = f"#{digest}" if digest else by_name[name]
     ignored = set(_DATA_SETTINGS_WITHOUT_EFFECT)
     if not recipe.data.encoded:
