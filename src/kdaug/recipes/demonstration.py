@@ -10,11 +10,11 @@ def demo() -> Recipe:
     """Wide-ResNet-10-1 on ten drawings of each of 242 characters, few enough to over-fit, with the bundled teacher."""
     return Recipe(
         data=Data(name="omniglot"),
-        views=Views(policy="randaugment-n2-m2@paper-geometric", pad=2, flip=False),
+        views=Views(policy="randaugment-n2-m3@paper-geometric", pad=2, flip=False),
         student=Network("wide_resnet10_1"),
         teacher=Teacher(source="bundled"),
         supervision=Supervision(weight=1.0, k=5, temperature=2.0),
-        optimization=Optimization(epochs=40, global_batch=32, learning_rate=0.05, weight_decay=5e-4),
+        optimization=Optimization(epochs=40, global_batch=32, learning_rate=0.1, weight_decay=5e-4),
         run=Run(evaluate_every=4, evaluate_train=True),
     )
 

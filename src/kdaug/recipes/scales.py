@@ -38,7 +38,7 @@ _WEAKER = {"shake_shake26_2x96d": "wide_resnet16_1"}
 _CIFAR = {
     "smoke": _ScaleSettings({"name": "bundled", "train_images": 600}, _WEAKER, "wide_resnet10_1", 2, 1, 32, 0.05),
     "bundled": _ScaleSettings(
-        {"name": "omniglot"}, _WEAKER, "wide_resnet10_1", 40, 8, 32, 0.05, _BETTER_TEACHER,
+        {"name": "omniglot"}, _WEAKER, "wide_resnet10_1", 40, 8, 32, 0.1, _BETTER_TEACHER,
     ),
     "cpu": _ScaleSettings(
         {"train_images": 5000}, {"shake_shake26_2x96d": "wide_resnet16_2"}, "wide_resnet16_1", 60, 8, 64, 0.1,
