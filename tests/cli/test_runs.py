@@ -46,7 +46,7 @@ def test_every_run_is_listed_with_state_and_errors(kdaug: Callable, demo_run: Pa
         "path": str(demo_run),
         "state": "finished",
         "student": "wide_resnet10_1",
-        "policy": "randaugment-n2-m2@paper-geometric",
+        "policy": "randaugment-n2-m3@paper-geometric",
         "epochs_done": 2,
         "epochs": 2,
         "error": errors[-1],

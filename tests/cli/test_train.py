@@ -48,7 +48,7 @@ def test_flags_change_only_their_settings(kdaug: Callable, tmp_path: Path) -> No
     assert written.views.seed == written.run.seed == 4
     assert written.optimization.clip_norm is None
     assert (written.student, written.supervision.temperature) == (named.student, named.supervision.temperature)
-    assert (written.views.pad, written.optimization.learning_rate) == (2, 0.05)
+    assert (written.views.pad, written.optimization.learning_rate) == (2, 0.1)
 
 
 def test_the_default_directory_is_recipe_and_fingerprint(

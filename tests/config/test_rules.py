@@ -43,7 +43,7 @@ def test_unused_supervision_is_refused(settings: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "folder", "train_images": 5}, r"is for datasets in memory \(bundled, cifar-10, .*\), not folder"),
+        ({"name": "folder", "train_images": 5}, r"is for datasets in memory \(bundled, omniglot, .*\), not folder"),
         ({}, "is set, but all training images are trained on; set data.train_images"),
     ],
 )

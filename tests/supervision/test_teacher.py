@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kdaug import config
-from kdaug.data import ArrayImages, Dataset
+from kdaug.data import ArrayImages, Dataset, load_dataset
 from kdaug.errors import InputError
 from kdaug.networks import InputFormat, NetworkInfo, create_network, save_weights
 from kdaug.supervision import Teacher, distillation_loss, load_teacher, soft_labels_from_logits
@@ -315,3 +317,22 @@ def test_source_is_checked_before_other_settings() -> None:
 def test_unknown_source_is_refused(source: str) -> None:
     with pytest.raises(InputError, match=f"teacher.source is '{source}', but must be none, train, bundled, run:DIR, "):
         load(source)
+
+
+def test_the_bundled_teacher_has_the_errors_that_its_description_states() -> None:
+    characters = load_dataset(config.Data("omniglot", train_images=1210, measure_unused=True))
+    teacher = load_teacher(config.Teacher("bundled"), "bundled", characters)
+    text = (resources.files("kdaug.data") / "omniglot" / "TEACHER.md").read_text(encoding="utf-8")
+    for name, images in (("images not trained on", characters.val), ("training images", characters.train)):
+        assert isinstance(images, ArrayImages)
+        parts = np.split(images.images, 10)
+        predicted = torch.cat([teacher(torch.from_numpy(part)).argmax(1) for part in parts]).numpy()
+        stated = re.search(rf"\| {len(images):,} {name} \| ([\d.]+) % \|", text)
+        assert stated is not None
+        error = 100 * (predicted != images.labels).mean()
+        assert error == pytest.approx(float(stated[1]), abs=0.2)  # it was measured in bfloat16
+
+
+def test_the_bundled_teacher_refuses_other_classes() -> None:
+    with pytest.raises(InputError, match=r"omniglot/teacher\.safetensors has 242 classes, but the data have 10"):
+        load_teacher(config.Teacher("bundled"), "bundled", load_dataset(config.Data()))

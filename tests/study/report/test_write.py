@@ -138,7 +138,7 @@ def test_left_out_runs_are_printed_and_noted(
     assert f"left out: {tmp_path}/runs/three failed: out of memory\n" in err
     content = json.loads((tmp_path / "out/report.json").read_text())
     assert f"Left out: {tmp_path}/runs/three failed: out of memory." in content["notes"]
-    assert content["same_in_all"]["student.name"] == "wide_resnet10_1"
+    assert content["same_in_all"]["student.name"] == "wide_resnet16_1"
 
 
 def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable, tmp_path: Path) -> None:

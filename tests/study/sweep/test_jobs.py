@@ -25,7 +25,8 @@ def plan(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[
     """The jobs of a grid over the demo recipe; optimization_epochs=3 sets optimization.epochs."""
     demo = with_settings(
         named_recipe("demo"),
-        {"teacher.source": "train"} | {name.replace("_", ".", 1): v for name, v in settings.items()},
+        {"teacher.source": "train", "data.name": "bundled"}
+        | {name.replace("_", ".", 1): v for name, v in settings.items()},
         "demo",
     )
     runs = expand_grid(axes)
