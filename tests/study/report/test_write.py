@@ -221,7 +221,7 @@ def test_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
         ([str(EVIDENCE / "demo"), "--against", "teacher.source=x"], "no run has teacher.source=x"),
         (
             [str(EVIDENCE / "demo"), "--against", "run.seed=0"],
-            "run.seed does not vary between these runs; settings that vary: teacher.source",
+            "run.seed does not vary between these runs; settings that vary: views.policy, views.magnitude",
         ),
         ([str(EVIDENCE / "demo"), "--against", "teacher.source=none,train"], "--against has several values"),
         (
