@@ -28,13 +28,14 @@ DROPOUT = {"student.name": "softmax_regression_dropout", "run.resume": True}
 """Settings for TINY: its result also depends on torch's generator."""
 
 DEMO_FLAGS = (
-    "--data.name bundled --data.train-images 256 --teacher.source train --optimization.global-batch 64 "
-    "--optimization.epochs 1 --run.evaluate-every 1 --run.device cpu --run.threads 1"
+    "--data.name bundled --data.train-images 256 --data.no-measure-unused --teacher.source train "
+    "--optimization.global-batch 64 --optimization.epochs 1 --run.evaluate-every 1 --run.device cpu --run.threads 1"
 ).split()
 """Makes the demo recipe four steps long, on the bundled clothes and with a teacher that is trained first."""
 
 SHORT_DEMO = (
-    "train demo --teacher.source none --data.name bundled --data.train-images 256 --optimization.global-batch 32 "
+    "train demo --teacher.source none --data.name bundled --data.train-images 256 --data.no-measure-unused "
+    "--optimization.global-batch 32 "
     "--optimization.epochs 2 --run.evaluate-every 2 --run.checkpoint-steps 1 --run.device cpu --run.threads 1"
 ).split()
 """The demo recipe in sixteen steps without teacher, with a checkpoint after each step and one evaluation."""
