@@ -25,7 +25,7 @@ def plan(folder: Path, *axes: str, share: bool = True, **settings: Any) -> list[
     """The jobs of a grid over the demo recipe; optimization_epochs=3 sets optimization.epochs."""
     demo = with_settings(
         named_recipe("demo"),
-        {"teacher.source": "train", "data.name": "bundled"}
+        {"teacher.source": "train", "data.name": "bundled", "data.measure_unused": False}
         | {name.replace("_", ".", 1): v for name, v in settings.items()},
         "demo",
     )
