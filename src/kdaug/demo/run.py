@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
-    """Trains the student of `recipe` without policy and teacher, without the teacher, and as it is, in `out`.
+    """Trains the student of `recipe` without policy and teacher, without the teacher, and with both, in `out`.
 
     Writes summary.json (`DemoResult.summary`) and index.html to `out` and logs the errors to `console`. Finished runs
     are not repeated, interrupted runs are resumed.

@@ -109,7 +109,7 @@ def _read_pixels(images: Images, size: tuple[int, int], channels: int) -> Tensor
 
 
 def _fit(image: NDArray[np.uint8], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """`image` [H,W,C] with `size` and `channels`: as it is, or converted to gray and stretched.
+    """`image` [H,W,C] with `size` and `channels`: unchanged, or converted to gray and stretched.
 
     Stretched images will do: only the difference of two computations on them is measured.
     """

@@ -86,5 +86,5 @@ def _read(image: ImageInput, crop: CenterCrop) -> NDArray[np.uint8]:
 
 
 def _with_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """An RGB image [H,W,3] with 3 channels or with 1. Gray stays exactly as it is: its luminance is its value."""
+    """An RGB image [H,W,3] with 3 channels or with 1. Gray values do not change: they are their luminance."""
     return pixels if channels == 3 else np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
