@@ -20,7 +20,7 @@ from support.steps import before_each_step, train_until
 from torch import Tensor, nn
 
 from kdaug import InputError
-from kdaug.config import Recipe, derive_teacher_recipe, read_recipe
+from kdaug.config import Recipe, derive_teacher_recipe, read_recipe, to_yaml
 from kdaug.inference import evaluate_run
 from kdaug.networks import NetworkInfo, create_network, load_network, save_weights
 from kdaug.runs import RunDirectory, recipe_differences, recipe_fingerprint
@@ -171,6 +171,29 @@ def test_the_content_of_the_weights_identifies_a_run(
     assert recipe_fingerprint(resolve(photos_recipe())) not in fingerprints
     assert recipe_differences(resolved(plain_file), resolved(copy)) == []
     assert str(plain_file) in (resolved(plain_file).student.weights or "")
+
+
+def test_weights_of_a_run_are_known_from_its_recipe(
+    photos_recipe: PhotosRecipe, plain_file: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    """Also when a sweep plans its runs again, without run.resume."""
+    settings = {"student.weights": f"run:{finished_run}", "teacher.source": "train", "run.resume": False,
+                "teacher.weights": f"file:{plain_file}"}  # fmt: skip
+    recipe = photos_recipe(settings)
+    before = resolve(recipe)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(before))
+    plain_file.unlink()
+    shutil.rmtree(finished_run)
+    assert resolve(recipe) == before
+    assert before.student.mean == MEAN
+    elsewhere = with_settings(recipe, {"run.dir": str(tmp_path / "other")})
+    with pytest.raises(InputError, match="base is not a finished run"):
+        resolve(elsewhere)
+    elsewhere = with_settings(elsewhere, {"student.weights": None})
+    with pytest.raises(InputError, match=r"w\.pth does not exist"):
+        resolve(elsewhere)
+    assert resolve(with_settings(elsewhere, {"teacher.labels": "x"})).teacher.weights == f"file:{plain_file}"
 
 
 def test_old_fingerprints_stay(photos_recipe: PhotosRecipe) -> None:

@@ -35,7 +35,7 @@ def resolve(recipe: Recipe) -> ResolvedRecipe:
     if recipe.run.dir is None:
         raise InputError("run.dir is missing", "set it to the directory that the run is written to")
     run = ResolvedRun(**{**vars(recipe.run), "resume": recipe.run.resume or is_restarted_job()})
-    recipe = _with_recorded_weights(recipe) if run.resume else recipe
+    recipe = _with_recorded_weights(recipe)
     teacher = recipe.teacher
     create_policy(teacher.policy, epochs=teacher.epochs or recipe.optimization.epochs)  # created for its errors
     check_network_name(recipe.student.name)
@@ -79,10 +79,15 @@ def _is_gone(source: str | None, recorded: str | None) -> bool:
 
 
 def _pin_teacher_weights(teacher: Teacher) -> Teacher:
-    """`teacher` with a digest of its weight file, if it is to be trained."""
-    if teacher.weights is None or teacher.source != "train" or teacher.labels is not None:
+    """`teacher` with a digest of its weight file, if it is trained. With stored labels the file may be gone."""
+    if teacher.weights is None or teacher.source != "train":
         return teacher
-    return replace(teacher, weights=pin_weights(teacher.weights, "teacher.weights"))
+    try:
+        return replace(teacher, weights=pin_weights(teacher.weights, "teacher.weights"))
+    except InputError:
+        if teacher.labels is None:
+            raise
+        return teacher
 
 
 def _resolve_views(recipe: Recipe) -> ResolvedViews:
