@@ -85,6 +85,7 @@ def assert_valid_and_plain(path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
     assert {"Gather", "Range"}.isdisjoint(node.op_type for node in model.graph.node)
     for file in (torch.__file__, module.__file__, str(path)):
         assert str(Path(file).parent).encode() not in path.read_bytes()

@@ -67,7 +67,7 @@ def _convert(graph_input: GraphInput) -> Any:
         model = exported.model_proto
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField("metadata_props")  # source files by their paths on this machine, among others
+        part.ClearField("metadata_props")  # more than the graph itself in a small network
         part.ClearField("doc_string")
     return model
 
