@@ -140,6 +140,13 @@ def test_an_operator_that_onnx_lacks_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_onnx
+def test_a_file_that_onnx_runtime_cannot_load_is_one_line(source: ExportSource) -> None:
+    with pytest.raises(InputError, match="network wide_resnet10_1 cannot be exported to ONNX: ") as error:
+        module._session(b"damaged", GraphInput(source, False))
+    assert "\n" not in str(error.value)
+
+
 def test_a_network_too_large_for_one_file_is_refused(
     source: ExportSource, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
