@@ -43,9 +43,11 @@ def photo_run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def vit_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The weight file of one of timm's networks, a vision transformer for 64 x 64 pixels; read only."""
+    """The weight file of one of timm's networks, a vision transformer for 32 x 32 pixels; read only."""
     torch.manual_seed(0)
-    info = NetworkInfo("test_vit", ("cat", "dög", "`x`"), (0.5,) * 3, (0.25,) * 3, (64, 64), {"img_size": 64})
+    info = NetworkInfo(
+        "test_vit", ("cat", "dög", "`x`"), (0.5,) * 3, (0.25,) * 3, (32, 32), {"img_size": 32, "patch_size": 8}
+    )
     network = create_network("test_vit", 3, 3, arguments=info.arguments)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -96,6 +96,16 @@ def test_a_network_that_ignores_the_batch_size_is_refused() -> None:
         compare(reference_of(LOGITS), lambda images: lookup(LOGITS)(images[:1]), "")
 
 
+def test_a_network_that_fails_on_a_batch_is_refused() -> None:
+    def predict(images: Tensor) -> Tensor:
+        if len(images) == 2:
+            raise RuntimeError("expected 1,\n got 2")
+        return lookup(LOGITS)(images)
+
+    with pytest.raises(InputError, match=r"the run: it fails on a batch of 2: expected 1, got 2; nothing was written"):
+        compare(reference_of(LOGITS), predict, "")
+
+
 def serialize(metadata: Mapping[str, Any]) -> bytes:
     return json.dumps(metadata).encode()
 

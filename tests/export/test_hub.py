@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -102,6 +103,20 @@ def test_the_card_has_the_figures_of_the_run(folder: Path, photo_run: Path) -> N
     ):
         assert part in text
     assert str(photo_run.parent) not in text
+
+
+@pytest.mark.parametrize(("weights", "error"), [("best", "1.25 %"), ("last", "77.50 %")])
+def test_the_error_is_that_of_the_exported_weights(photo_run: Path, tmp_path: Path, weights: str, error: str) -> None:
+    run = shutil.copytree(photo_run, tmp_path / "run")
+    lines = read_metrics(run)
+    first, *_, last = (line for line in lines if line["kind"] == "eval")
+    first["top1_error"], last["top1_error"] = 1.25, 77.5
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    source = load_source(run, weights)
+    export_hub(source, make_reference(source, None), tmp_path / "out", None)
+    _, text = card_of(tmp_path / "out")
+    assert f"## Error\n\n{error} (top-5" in text
+    assert ("the true error is higher" in text) == (weights == "best")
 
 
 def test_the_recipe_of_the_card_trains_the_same_without_paths_of_this_machine(folder: Path, photo_run: Path) -> None:

@@ -85,6 +85,7 @@ def assert_valid_and_plain(path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
+    assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
     assert {"Gather", "Range"}.isdisjoint(node.op_type for node in model.graph.node)
     for file in (torch.__file__, module.__file__, str(path)):
         assert str(Path(file).parent).encode() not in path.read_bytes()
@@ -137,6 +138,13 @@ def test_an_operator_that_onnx_lacks_is_one_line(
     assert "\x1b" not in str(error.value)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_onnx
+def test_a_file_that_onnx_runtime_cannot_load_is_one_line(source: ExportSource) -> None:
+    with pytest.raises(InputError, match="network wide_resnet10_1 cannot be exported to ONNX: ") as error:
+        module._session(b"damaged", GraphInput(source, False))
+    assert "\n" not in str(error.value)
 
 
 def test_a_network_too_large_for_one_file_is_refused(

@@ -33,7 +33,7 @@ def model_card(source: ExportSource, reference: Reference, comparison: Compariso
     return environment.get_template("model_card.md.j2").render(
         license_line=LICENSE_LINE,
         header=_header(source),
-        title=repository.partition("/")[2] if repository else Path(source.path.name).stem,
+        title=repository.partition("/")[2] if repository else _name(source),
         repository=repository or "OWNER/NAME",
         info=info,
         classes=", ".join(_code(name) for name in info.classes),
@@ -46,6 +46,11 @@ def model_card(source: ExportSource, reference: Reference, comparison: Compariso
         recipe="" if run is None else to_yaml(shareable(run.recipe)),
         comparison=comparison,
     )
+
+
+def _name(source: ExportSource) -> str:
+    path = source.path.absolute()
+    return path.stem if source.run is None else path.name
 
 
 def _header(source: ExportSource) -> str:

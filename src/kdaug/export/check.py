@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdaug.errors import InputError
+from kdaug.errors import InputError, one_line
 from kdaug.export.reference import Reference
 from kdaug.storage import atomic_write
 
@@ -45,17 +45,17 @@ def compare(reference: Reference, predict: Predict, runtime: str) -> Comparison:
     They agree if no logit differs by more than the tolerance. Then the class can only differ for an image whose two
     highest logits differ by at most twice the tolerance.
     """
-    differences, sizes, wrong, dtype = list[Tensor](), dict[int, None](), set[int](), reference.logits.dtype
+    differences, sizes, wrong, allowed = list[Tensor](), list[int](), set[int](), 0.0
     for rows in reference.batches():
-        logits, expected = predict(reference.images[rows]), reference.logits[rows]
+        logits, expected = _predict(predict, reference.images[rows]), reference.logits[rows]
         if logits.shape != expected.shape or logits.dtype not in TOLERANCE:
             got = f"{list(logits.shape)} of {logits.dtype}"
             raise _refusal(f"for {len(rows)} images it returns {got}, not {list(expected.shape)} of {expected.dtype}")
         differences.append((logits.double() - expected.double()).abs().max())
-        sizes[len(rows)], dtype = None, logits.dtype
         wrong.update(rows[logits.argmax(1) != expected.argmax(1)].tolist())
-    largest = torch.stack(differences).max().item()
-    tolerance = TOLERANCE[dtype] * reference.logits.abs().max().item()
+        sizes.append(len(rows))
+        allowed = TOLERANCE[logits.dtype]
+    largest, tolerance = torch.stack(differences).max().item(), allowed * reference.logits.abs().max().item()
     count = len(reference.images)
     same = count - len(wrong)
     if not largest <= tolerance:  # nor if it is NaN
@@ -63,7 +63,14 @@ def compare(reference: Reference, predict: Predict, runtime: str) -> Comparison:
             f"the largest difference of logits is {largest:.2g} (allowed: {tolerance:.2g}), and the class is the same "
             f"for {same} of {count} images"
         )
-    return Comparison(count, reference.description, tuple(sizes), runtime, largest, tolerance, same)
+    return Comparison(count, reference.description, tuple(dict.fromkeys(sizes)), runtime, largest, tolerance, same)
+
+
+def _predict(predict: Predict, images: Tensor) -> Tensor:
+    try:
+        return predict(images)
+    except Exception as error:  # of any type, from the runtime
+        raise _refusal(f"it fails on a batch of {len(images)}: {one_line(error)}") from None
 
 
 def _refusal(reason: str) -> InputError:

@@ -52,13 +52,14 @@ def export_onnx(graph_input: GraphInput, reference: Reference, path: Path) -> Co
 
 def _convert(graph_input: GraphInput) -> Any:
     """The network as an onnx.ModelProto, without the exporter's notes on each node."""
-    program, source = trace(graph_input, "ONNX"), graph_input.source
+    source = graph_input.source
     size = sum(tensor.nbytes for tensor in source.network.state_dict().values())
     if size > _LARGEST_FILE:
         raise InputError(
             f"the weights of network {source.info.network} have {size / 2**30:.1f} GiB, but an ONNX file at most 2 GiB",
             "export with --to torch-export",
         )
+    program = trace(graph_input, "ONNX")
     with explain_failure(source, "ONNX"), quiet():
         exported = torch.onnx.export(
             program, input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=batch_dimension(), external_data=False
@@ -67,7 +68,7 @@ def _convert(graph_input: GraphInput) -> Any:
         model = exported.model_proto
     graph = model.graph
     for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        part.ClearField("metadata_props")  # source files by their paths on this machine, among others
+        part.ClearField("metadata_props")  # more than the graph itself in a small network
         part.ClearField("doc_string")
     return model
 
@@ -77,7 +78,8 @@ def _session(content: bytes, graph_input: GraphInput) -> Predict:
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors only
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    with explain_failure(graph_input.source, "ONNX"):
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def predict(images: Tensor) -> Tensor:
         (logits,) = session.run([OUTPUT], {INPUT: graph_input.prepare(images).numpy()})
