@@ -38,9 +38,10 @@ def split_digest(source: str) -> tuple[str, str]:
 
 
 def pin_weights(source: str, setting: str) -> str:
-    """`source` with a digest of its weight file: `file:w.pth#0123456789`. timm:NAME is not changed, nor is a source that has one.
+    """`source` with a digest of its weight file: `file:w.pth#0123456789`.
 
-    Raises InputError, which names `setting`, if there is no such file.
+    timm:NAME gets none. A source that already has a digest is returned unchanged. Raises InputError, which
+    names `setting`, if there is no such file.
     """
     if source.startswith("timm:") or split_digest(source)[1]:
         return source
@@ -171,7 +172,7 @@ def _read_timm(name: str, settings: config.Network) -> dict[str, Tensor]:
 def load_initial_weights(network: nn.Module, settings: config.Network, info: NetworkInfo) -> str:
     """Loads the initial weights of `settings` into `network`; returns one line that says what was loaded.
 
-    network: created from `settings` for the classes and channels of `info`. Its classifier is not changed if the
+    network: created from `settings` for the classes and channels of `info`. Its classifier keeps its values if the
     weights are for other classes (compared by name if the file has names, else by number) or have none. Weights for one
     or three channels are adapted to another number as timm does. Raises InputError, which names the first tensor that
     does not fit, if they are of another network; nothing is loaded then.
