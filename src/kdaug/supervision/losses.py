@@ -36,7 +36,8 @@ class LossOutput:
 
     cross_entropy, divergence: unweighted. agreement: 1 where student and teacher predict the same class, else 0.
     trust: the label's trust, from 0 to 1 (`kdaug.supervision.adaptive.label_trust`); None unless
-    `supervision.label_trust` is set. The last three are None without a teacher. adversarial: cross-entropy on the adversarial images; None without an adversary.
+    `supervision.label_trust` is set. The last three are None without a teacher. adversarial: cross-entropy on the
+    adversarial images; None without an adversary.
     """
 
     loss: Tensor

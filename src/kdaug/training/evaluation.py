@@ -100,7 +100,8 @@ def evaluate(
             observe(batch, logits, ranked)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         totals += torch.stack([top.sum(), loss]).double().cpu()
-        seen = [np.bincount(each, minlength=logits.shape[1]) for each in (batch.labels, batch.labels[top[:, 0].cpu()])]
+        is_correct, classes = top[:, 0].cpu().numpy(), logits.shape[1]
+        seen = [np.bincount(each, minlength=classes) for each in (batch.labels, batch.labels[is_correct])]
         counted = torch.from_numpy(np.concatenate(seen)).double()
         by_class = by_class + counted if len(by_class) else counted
     top5, loss_sum, *counts = dist.sum(torch.cat([totals, by_class])).tolist()
