@@ -53,7 +53,7 @@ def find_copies(
         similar = unique[similar]
     pairs = np.concatenate([exact, similar], axis=1)
     order = np.lexsort((pairs[1], pairs[0]))
-    return Copies(*pairs[:, order], (np.arange(len(order)) < exact.shape[1])[order])
+    return Copies(pairs[0, order], pairs[1, order], (np.arange(len(order)) < exact.shape[1])[order])
 
 
 def _similar_pairs(
