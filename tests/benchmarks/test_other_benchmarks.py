@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -109,3 +110,17 @@ def test_reproduce_smoke_times_each_study(
     unknown = run_script("reproduce_smoke", "table9")
     assert unknown.exit == 2
     assert "unknown study: table9" in unknown.stderr
+
+
+def test_data_report_measures_reading_and_comparing(
+    run_script: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(photos, tmp_path / "classes" / name)
+    written = tmp_path / "report.json"
+    output = run_script("data_report", tmp_path / "classes", "--pairs-of", "3000", "--json", written)
+    assert output.exit == 0, output.stderr
+    report = json.loads(written.read_text())
+    assert (report["images"], report["compared"]) == (4, 3000)
+    assert all(report[part][kind] > 0 for part in ("report", "compare") for kind in ("clock", "cpu"))
+    assert "report on 4 images: " in output.stdout

@@ -20,7 +20,7 @@ from kdaug.config import read_recipe, to_yaml
 from kdaug.supervision import teacher
 
 CPU = ("--run.device", "cpu")
-METRICS = ("top1_error", "top5_error", "val_loss", "images")
+METRICS = ("top1_error", "top5_error", "val_loss", "images", "balanced_error")
 
 
 def scores_of(result: CommandResult) -> dict:

@@ -106,6 +106,8 @@ def valid(recipe: Recipe) -> Recipe:
         s = replace(s, label_weight=1.0, label_trust=False, drop_worst=0.0)
     if views.mixup or views.cutmix:
         s = replace(s, label_trust=False, drop_worst=0.0, divergence="hard" if s.divergence == "hard" else "top-k")
+    if data.balance == "sample" and (views.mixes or recipe.teacher.labels is not None):
+        data = replace(data, balance="loss")
     if recipe.teacher.source == "none" and recipe.teacher.labels is None:
         s = replace(s, label_weight=s.label_weight or 1.0)
     unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}

@@ -19,7 +19,7 @@ from kdaug import InputError
 from kdaug.config import read_recipe, to_yaml
 from kdaug.inference import evaluate_run, evaluation_of_published
 
-NAMES = ("top1_error", "top5_error", "val_loss", "images")
+NAMES = ("top1_error", "top5_error", "val_loss", "images", "balanced_error")
 
 
 def logged_scores(run: Path) -> list[dict[str, Any]]:

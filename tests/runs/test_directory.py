@@ -156,7 +156,7 @@ SETTINGS = [
 ]
 WITH_EFFECT = {"run.seed", "run.evaluate_size"}
 WITHOUT_EFFECT = {name for name in SETTINGS if name.startswith("run.") and name not in WITH_EFFECT} | {
-    "data.root", "data.download", "data.workers", "data.max_unreadable",
+    "data.root", "data.download", "data.workers", "data.max_unreadable", "data.check",
 }  # fmt: skip
 
 

@@ -57,6 +57,35 @@ def test_loss_is_weighted_cross_entropy_plus_divergence(weight: float, label_wei
     assert_allclose(losses.mean, losses.loss.mean(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_class_weights_are_of_the_cross_entropy_alone(smoothing: float, mixed: bool) -> None:
+    """Each of the two labels of a mixed view has the weight of its own class."""
+    student, teacher = random_logits(4)
+    class_weight = torch.tensor([0.5, 1.0, 3.0, 1.0, 1.0, 0.1], dtype=torch.float64)
+    settings = config.Supervision(0.7, label_smoothing=smoothing, label_weight=2.0)
+    partner, own_weight = torch.tensor([5, 5, 0, 2]), torch.tensor([1.0, 0.25, 0.5, 0.0], dtype=torch.float64)
+    mixed_labels = MixedLabels(partner, own_weight) if mixed else None
+    soft_labels = soft_labels_from_logits(teacher, settings, LABELS)
+    log_probs = np.log(softmax(student))
+
+    def cross_entropy(labels: Tensor) -> NDArray[np.float64]:
+        return -(1 - smoothing) * log_probs[np.arange(4), labels] - smoothing * log_probs.mean(1)
+
+    share = own_weight.numpy() if mixed else np.ones(4)
+    plain = share * cross_entropy(LABELS) + (1 - share) * cross_entropy(partner)
+    weights = class_weight.numpy()
+    weighted = share * weights[LABELS] * cross_entropy(LABELS)
+    weighted += (1 - share) * weights[partner] * cross_entropy(partner)
+    losses = distillation_loss(settings, student, soft_labels, LABELS, None, mixed_labels, class_weight)
+    assert losses.divergence is not None
+    assert_allclose(losses.cross_entropy, plain, rtol=1e-12)
+    assert_allclose(losses.divergence, topk_divergence(student, teacher, 5, 2.0), rtol=1e-12)
+    assert_allclose(losses.loss, 2 * weighted + 0.7 * losses.divergence.numpy(), rtol=1e-12)
+    alone = distillation_loss(settings, student, None, LABELS, None, mixed_labels, class_weight)
+    assert_allclose(alone.loss, weighted, rtol=1e-12)
+
+
 def test_weight_per_view() -> None:
     student, teacher = random_logits(1)
     settings, weight = config.Supervision(weight=9.0), torch.tensor([0.0, 1.0, 2.0, 3.5])

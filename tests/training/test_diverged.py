@@ -53,7 +53,7 @@ def test_the_error_says_if_no_checkpoint_was_kept(tiny_recipe: TinyRecipe) -> No
 def test_a_nan_loss_in_an_evaluation_keeps_the_checkpoint_before(
     tiny_recipe: TinyRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = iter([Scores(50.0, 10.0, 1.0, 2000), Scores(90.0, 50.0, math.nan, 2000)])
+    scores = iter([Scores(50.0, 10.0, 1.0, 2000, 50.0), Scores(90.0, 50.0, math.nan, 2000, 90.0)])
     monkeypatch.setattr(run_module, "evaluate_student", lambda *_: next(scores))
     recipe = tiny_recipe({**DROPOUT, "optimization.epochs": 3})
     message = "loss on the validation images is nan after step 8; training stopped, the previous checkpoint was kept"

@@ -66,6 +66,9 @@ def test_scores_are_counts_over_batches_of_any_size(data: st.DataObject, classes
     assert scores.top1_error == 100 * sum(b >= 1 for b in better) / count
     assert scores.top5_error == 100 * sum(b >= 5 for b in better) / count
     assert scores.val_loss == pytest.approx(sum(losses) / count, rel=1e-5)
+    wrong = {label: [b >= 1 for b, own in zip(better, labels, strict=True) if own == label] for label in labels}
+    of_class = [100 * sum(each) / len(each) for each in wrong.values()]
+    assert scores.balanced_error == pytest.approx(sum(of_class) / len(of_class))
 
 
 def test_an_observer_gets_each_batch_with_logits_and_ranked_classes() -> None:
@@ -107,11 +110,12 @@ def test_an_evaluation_without_images_is_refused() -> None:
 
 
 def test_figures_have_the_names_in_the_log() -> None:
-    assert vars(Scores(images=4, top1_error=50.0, top5_error=25.0, val_loss=1.5)) == {
+    assert vars(Scores(images=4, top1_error=50.0, top5_error=25.0, val_loss=1.5, balanced_error=40.0)) == {
         "top1_error": 50.0,
         "top5_error": 25.0,
         "val_loss": 1.5,
         "images": 4,
+        "balanced_error": 40.0,
     }
 
 

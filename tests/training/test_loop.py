@@ -51,7 +51,7 @@ def test_every_step_is_logged_with_its_losses_and_rate(run_with_teacher: Path, r
 def test_the_end_line_has_the_last_scores_and_the_best_error(run_with_teacher: Path) -> None:
     evaluations, (end,) = read_lines(run_with_teacher, "eval"), read_lines(run_with_teacher, "end")
     assert [(line["step"], line["epoch"]) for line in evaluations] == [(4, 0), (8, 1)]
-    for name in ("step", "epoch", "top1_error", "top5_error", "val_loss", "images"):
+    for name in ("step", "epoch", "top1_error", "top5_error", "val_loss", "images", "balanced_error"):
         assert end[name] == evaluations[-1][name]
     assert end["best_top1_error"] == min(line["top1_error"] for line in evaluations)
 

@@ -21,6 +21,7 @@ from kdaug.errors import InputError, did_you_mean
 # command -> (module, summary); a module is imported only when its command runs
 COMMANDS = {
     "demo": ("kdaug.cli.demo", "train a network plain, augmented and with a teacher on bundled images, in minutes"),
+    "data": ("kdaug.cli.data", "check a folder of images: classes, copies, unreadable files"),
     "train": ("kdaug.cli.train", "train a recipe, given by name or as a YAML file"),
     "sweep": ("kdaug.cli.sweep", "train a recipe with every combination of several settings"),
     "reproduce": ("kdaug.cli.reproduce", "train the runs of a table or figure of the paper and compare the errors"),

@@ -21,6 +21,7 @@ def check(recipe: Recipe) -> Recipe:
     """Returns the recipe. Raises InputError for the first setting that is out of range or has no effect."""
     _check_ranges(recipe)
     _check_data(recipe.data)
+    _check_balance(recipe)
     _check_initial_weights(recipe)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
@@ -29,7 +30,7 @@ def check(recipe: Recipe) -> Recipe:
         raise InputError(f"run.trackers is {', '.join(recipe.run.trackers)}, but must name each tracker once")
     if recipe.adversary.steps:
         _check_adversary(recipe.views, recipe.supervision)
-    if recipe.views.mixup or recipe.views.cutmix:
+    if recipe.views.mixes:
         _check_mixing(recipe.supervision)
     return recipe
 
@@ -136,6 +137,18 @@ def _check_data(d: Data) -> None:
         raise InputError(
             "data.measure_unused is set, but all training images are trained on", "set data.train_images as well"
         )
+
+
+def _check_balance(recipe: Recipe) -> None:
+    """Sampling uses images of small classes several times in an epoch, in different views."""
+    for name, is_set, reason in (
+        ("teacher.labels", recipe.teacher.labels is not None, "which has one view of each image in an epoch"),
+        ("mixup or CutMix", recipe.views.mixes, "which would mix them with images drawn without balance"),
+    ):
+        if recipe.data.balance == "sample" and is_set:
+            raise InputError(
+                f"data.balance sample cannot be combined with {name}, {reason}", "set data.balance to loss"
+            )
 
 
 def _check_initial_weights(recipe: Recipe) -> None:

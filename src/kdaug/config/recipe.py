@@ -37,6 +37,7 @@ DecayOn = Literal["all", "weights"]
 TeacherEpochs = Literal["all", "policy", "clean"]
 Divergence = Literal["top-k", "hard", "decoupled"]
 WeightSchedule = Literal["constant", "rising", "falling"]
+BalanceChoice = Literal["none", "sample", "loss", "auto"]
 TrackerName = Literal["wandb", "mlflow", "trackio"]
 
 
@@ -70,6 +71,14 @@ class Data:
     Images that holdout holds out are then not used at all, so that settings chosen on them are judged on others."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
     """Fraction of the images that may be unreadable before training stops with an error."""
+    check: bool = False
+    """For folder, shards or hub: when a run starts, look for unreadable files, for copies in training and validation
+    images, in two classes or in one, and for small classes. The findings are logged and written to data-report.csv and
+    data-report.json in the run directory."""
+    balance: BalanceChoice = "none"
+    """For classes of unequal size: sample (draw training images with equal class probability), loss (cross-entropy
+    weighted by inverse class frequency), none, auto (if the smallest class has less than a fifth of the training images
+    of the largest: sample, with teacher.labels or mixing loss; else none)."""
     workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
     """Decoding processes per training process for folder, shards or hub; 0: decode in the training process."""
 
@@ -114,6 +123,11 @@ class Views:
     With both mixup and CutMix, each view gets one of the two."""
     seed: Seed | None = None
     """Seed of all views and of the sample order; None: run.seed."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether views are mixed from two images, by mixup or CutMix."""
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def derive_teacher_recipe(recipe: Recipe) -> Recipe:
     teacher, optimization = recipe.teacher, recipe.optimization
     views, run = Views(**vars(recipe.views)), Run(**vars(recipe.run))
     return Recipe(
-        data=recipe.data,
+        data=replace(recipe.data, check=False),  # the student's run checks the same images
         views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
         student=teacher_network(recipe),
         supervision=Supervision(label_smoothing=teacher.label_smoothing),

@@ -64,4 +64,15 @@ def evaluation_fraction(size: int) -> float:
     return max(0.875, size / (size + 32))
 
 
-ImageCrop = RandomResizedCrop | CenterCrop
+@dataclass(frozen=True)
+class WholeImage:
+    """The whole image, whose ratio of width to height is lost."""
+
+    size: int
+
+    def box(self, epoch: int, index: int, width: int, height: int) -> Box:
+        """The box in a `width` x `height` image, the same for each sample in each epoch."""
+        return 0, 0, width, height
+
+
+ImageCrop = RandomResizedCrop | CenterCrop | WholeImage

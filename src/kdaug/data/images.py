@@ -24,12 +24,19 @@ VAL_NAMES = ("val", "valid", "validation", "dev", "eval", "evaluation", "test", 
 TEST_NAMES = ("test", "testing")
 """Those of VAL_NAMES that often have no labels; then validation images are held out of the training images."""
 _CLASSES_NAMED = 5
+_MAX_ID = (1 << 63) - 1
+_FURTHER_USE_SHIFT = 40
+"""Sample IDs of further uses of an image differ from its own in the bits from this one on, modulo 2^63."""
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images in memory: `images` uint8 [N,H,W,C] with C 1 or 3, `labels` int64 [N]."""
+    """Images in memory: `images` uint8 [N,H,W,C] with C 1 or 3, `labels` int64 [N].
+
+    The index of an image is its row, or its row + k N for its use k + 1 in an epoch with balanced classes
+    (`kdaug.data.balance.balanced_order`).
+    """
 
     images: NDArray[np.uint8]
     labels: Labels
@@ -37,13 +44,13 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The `indices` that `Policy.plan` gets for the images at `rows`: the rows themselves."""
-        return rows
+    def sample_ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The `indices` that `Policy.plan` gets for the images at `indices`: these themselves."""
+        return indices
 
-    def name_of(self, row: int) -> str:
-        """The name of the image at `row` for messages."""
-        return f"#{row}"
+    def name_of(self, index: int) -> str:
+        """The name of the image at `index` for messages."""
+        return f"#{index % len(self)}"
 
     def subset(self, rows: NDArray[np.int64]) -> ArrayImages:
         """The images at `rows`."""
@@ -68,7 +75,7 @@ class ImageFiles(Protocol):
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images that are decoded when a batch is loaded: `files` [N], `labels` int64 [N].
+    """Images that are decoded when a batch is loaded: `files` [N], `labels` int64 [N]. Indices: see `ArrayImages`.
 
     ids: int64 [N], non-negative, see `sample_ids`; None: the rows.
     """
@@ -80,13 +87,16 @@ class EncodedImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def sample_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The `indices` that `Policy.plan` and `ImageCrop.box` get for the images at `rows`."""
-        return rows if self.ids is None else self.ids[rows]
+    def sample_ids(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The `indices` that `Policy.plan` and `ImageCrop.box` get for the images at `indices`."""
+        if self.ids is None:
+            return indices
+        further_use, row = np.divmod(indices, len(self))
+        return (self.ids[row] + (further_use << _FURTHER_USE_SHIFT)) & _MAX_ID
 
-    def name_of(self, row: int) -> str:
-        """The name of the image at `row` for messages."""
-        return str(self.files[row])
+    def name_of(self, index: int) -> str:
+        """The name of the image at `index` for messages."""
+        return str(self.files[index % len(self)])
 
     def subset(self, rows: NDArray[np.int64]) -> EncodedImages:
         """The images at `rows`."""

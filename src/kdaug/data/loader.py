@@ -10,10 +10,10 @@ import queue
 import shutil
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,7 +46,7 @@ _SHARED_MEMORY = "/dev/shm"
 class BatchKey:
     """Which images make up a batch of `epoch`, for optimization step `step`.
 
-    indices: the row of each image in the dataset, int64 [N]; views are drawn for their sample ids
+    indices: of each image in the dataset, int64 [N]; see `ArrayImages`. Views are drawn for their sample ids
     (`Images.sample_ids`). view_epoch: the epoch that views are drawn for. It differs from `epoch` if views are reused.
     """
 
@@ -66,16 +66,23 @@ class Batch:
 
 
 def training_keys(
-    count: int, batch: int, epochs: int, seed: int, first_step: int = 0, cycle: int | None = None
+    count: int,
+    batch: int,
+    epochs: int,
+    seed: int,
+    first_step: int = 0,
+    cycle: int | None = None,
+    order_of: Callable[[int], NDArray[np.int64]] | None = None,
 ) -> Iterator[BatchKey]:
     """The batches of a training run on `count` images, from `first_step` on. (seed, epoch) alone determine the order.
 
     An epoch has count // batch steps; it leaves out the remaining images. With `cycle`, the views of epochs
-    0..cycle-1 repeat cyclically: view_epoch is epoch % cycle.
+    0..cycle-1 repeat cyclically: view_epoch is epoch % cycle. order_of: returns the `count` indices of an epoch; None:
+    a permutation of all images.
     """
     per_epoch = count // batch
     for epoch in range(first_step // per_epoch, epochs):
-        order = permutation(seed, epoch, count)
+        order = permutation(seed, epoch, count) if order_of is None else order_of(epoch)
         view_epoch = epoch if cycle is None else epoch % cycle
         for position in range(max(0, first_step - epoch * per_epoch), per_epoch):
             indices = order[position * batch : (position + 1) * batch]
@@ -147,7 +154,7 @@ def load(
     so that every batch is full. Raises InputError if too many images are unreadable, or if a worker dies.
     """
     if isinstance(images, ArrayImages):
-        return (Batch(images.images[key.indices], images.labels[key.indices], key) for key in keys)
+        return (_take(images, key) for key in keys)
     tall_images_rule()  # compiles the kernel, which forked workers inherit
     part = _images_in_part(crop.size, workers)
     decoder = torch.utils.data.DataLoader(
@@ -160,6 +167,11 @@ def load(
         generator=torch.Generator(),  # its own: the global generator is for the network's noise
     )
     return _decoded_batches(decoder, images, unreadable, crop.size)
+
+
+def _take(images: ArrayImages, key: BatchKey) -> Batch:
+    rows = key.indices % len(images)
+    return Batch(images.images[rows], images.labels[rows], key)
 
 
 def _images_in_part(side: int, workers: int) -> int:
@@ -305,7 +317,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _DecodeDataset(torch.utils.data.Dataset[Any]):
-    """Decodes the image of a (key, row), or with `replace_unreadable` the first readable one from there on."""
+    """Decodes the image of a (key, index), or with `replace_unreadable` the first readable one from there on."""
 
     images: EncodedImages
     crop: ImageCrop
@@ -316,18 +328,20 @@ class _DecodeDataset(torch.utils.data.Dataset[Any]):
         for candidate in self._candidates(index):
             try:
                 (sample_id,) = self.images.sample_ids(np.array([candidate]))
-                image = decode(self.images.files[candidate], self.crop, key.view_epoch, int(sample_id))
-                return _Sample(key, candidate, int(self.images.labels[candidate]), image, failures)
+                row = candidate % len(self.images)
+                image = decode(self.images.files[row], self.crop, key.view_epoch, int(sample_id))
+                return _Sample(key, candidate, int(self.images.labels[row]), image, failures)
             except UnreadableImage as error:
                 failures.append((candidate, str(error)))
         return _Sample(key, index, -1, None, failures)
 
     def _candidates(self, index: int) -> Iterable[int]:
-        """The rows to try for the image at row `index`, in order."""
+        """The indices to try for the image at `index`, in order."""
         if index == _NO_IMAGE:
             return ()
         count = len(self.images)
-        return ((index + step) % count for step in range(count)) if self.replace_unreadable else (index,)
+        others = ((index + step) % count for step in range(1, count)) if self.replace_unreadable else ()
+        return chain((index,), others)
 
 
 class _SharedMemoryFull(RuntimeError):

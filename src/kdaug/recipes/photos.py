@@ -9,7 +9,7 @@ from kdaug.recipes.named import NamedRecipe
 def photos() -> Recipe:
     """EfficientNet-B0 at 224 pixels; the teacher is the same network, trained on the same photos without a policy."""
     return Recipe(
-        data=Data(name="folder"),
+        data=Data(name="folder", check=True, balance="auto"),
         views=Views(policy="randaugment-n2-m9@tf-efficientnet", crop="random-resized"),
         student=Network("efficientnet_b0"),
         teacher=Teacher(source="train"),

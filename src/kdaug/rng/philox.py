@@ -31,6 +31,7 @@ class Stream(IntEnum):
     SUBSET = 5
     ERASING = 6
     MIXING = 7
+    SAMPLING = 8
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:

@@ -9,7 +9,7 @@ from typing import Any
 from kdaug.config import Recipe, to_dict
 from kdaug.networks import split_digest
 
-_DATA_SETTINGS_WITHOUT_EFFECT = frozenset({"data.download", "data.workers", "data.max_unreadable"})
+_DATA_SETTINGS_WITHOUT_EFFECT = frozenset({"data.download", "data.workers", "data.max_unreadable", "data.check"})
 _WEIGHT_SETTINGS = ("student.weights", "teacher.weights")
 _RUN_SETTINGS_WITH_EFFECT = frozenset({"run.seed", "run.evaluate_size"})
 

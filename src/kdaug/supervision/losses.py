@@ -34,9 +34,10 @@ class MixedLabels:
 class LossOutput:
     """Loss and its parts for each image, [N] each. The loss of a batch is the mean.
 
-    divergence: unweighted. agreement: 1 where student and teacher predict the same class, else 0. trust: the label's
-    trust, from 0 to 1 (`kdaug.supervision.adaptive.label_trust`); None unless `supervision.label_trust` is set. All
-    three are None without a teacher. adversarial: cross-entropy on the adversarial images; None without an adversary.
+    cross_entropy, divergence: unweighted. agreement: 1 where student and teacher predict the same class, else 0.
+    trust: the label's trust, from 0 to 1 (`kdaug.supervision.adaptive.label_trust`); None unless
+    `supervision.label_trust` is set. The last three are None without a teacher. adversarial: cross-entropy on the
+    adversarial images; None without an adversary.
     """
 
     loss: Tensor
@@ -80,20 +81,26 @@ def distillation_loss(
     labels: Tensor,
     weight: Tensor | None = None,
     mixed_labels: MixedLabels | None = None,
+    class_weight: Tensor | None = None,
 ) -> LossOutput:
-    """The loss of each view: settings.label_weight x cross-entropy + `weight` x divergence.
+    """The loss of each view: settings.label_weight x class weight x cross-entropy + `weight` x divergence.
 
     The cross-entropy is at temperature 1. label_trust and drop_worst change the weights of a view; the terms stay.
 
     student_logits: [N,C]. soft_labels: the teacher's for the same views and settings; None: the cross-entropy alone.
     labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two
-    images.
+    images. class_weight: of the cross-entropy by the class of the label, [C]; None: 1. The divergence has no class
+    weight: its target is the teacher's distribution over all classes, not the label, and a teacher that was trained
+    with class weights is balanced itself.
 
     Raises ValueError if settings.label_trust is set and soft_labels has no unaugmented_label_log_prob.
     """
     cross_entropy = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing)
+    label_loss = cross_entropy
+    if class_weight is not None:
+        label_loss = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing, class_weight)
     if soft_labels is None:
-        return LossOutput(cross_entropy, cross_entropy)
+        return LossOutput(label_loss, cross_entropy)
     divergence = compute_divergence(student_logits, soft_labels, labels, settings)
     weight = torch.full_like(divergence, settings.weight) if weight is None else weight
     label_weight, trust = torch.full_like(divergence, settings.label_weight), None
@@ -102,7 +109,7 @@ def distillation_loss(
             raise ValueError("supervision.label_trust is set, but soft_labels.unaugmented_label_log_prob is None")
         trust = label_trust(soft_labels.label_log_prob, soft_labels.unaugmented_label_log_prob)
         weight, label_weight = weight + (1 - trust) * label_weight, trust * label_weight
-    loss = label_weight * cross_entropy + weight * divergence
+    loss = label_weight * label_loss + weight * divergence
     if settings.drop_worst:
         kept = kept_views_mask(soft_labels.label_log_prob, settings.drop_worst)
         loss = loss * kept / kept.mean()
@@ -110,12 +117,24 @@ def distillation_loss(
     return LossOutput(loss, cross_entropy, divergence, agreement, trust)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, mixed_labels: MixedLabels | None, smoothing: float) -> Tensor:
+def _cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    mixed_labels: MixedLabels | None,
+    smoothing: float,
+    class_weight: Tensor | None = None,
+) -> Tensor:
+    """The cross-entropy of each view [N], times the class weight of its label, or of each of its two labels."""
+
+    def with_label(label: Tensor) -> Tensor:
+        # Not the argument `weight` of cross_entropy: with smoothing, it weights each class of the target.
+        loss = functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        return loss if class_weight is None else class_weight[label] * loss
+
     with torch.autocast(logits.device.type, enabled=False):
         logits = promote_to_float32(logits)
-        own = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        own = with_label(labels)
         if mixed_labels is None:
             return own
-        partner_labels, own_weight = mixed_labels.partner_labels, mixed_labels.own_weight
-        partner = functional.cross_entropy(logits, partner_labels, reduction="none", label_smoothing=smoothing)
-        return own_weight * own + (1 - own_weight) * partner
+        own_weight = mixed_labels.own_weight
+        return own_weight * own + (1 - own_weight) * with_label(mixed_labels.partner_labels)

@@ -68,7 +68,8 @@ class TeacherSoftLabels:
         soft_labels = soft_labels_from_logits(self._teacher(views), self._settings, labels)
         if self._unaugmented is None:
             return soft_labels
-        unaugmented = self._unaugmented[torch.from_numpy(indices)].to(views.device, non_blocking=True)
+        rows = torch.from_numpy(indices % len(self._unaugmented))
+        unaugmented = self._unaugmented[rows].to(views.device, non_blocking=True)
         return replace(soft_labels, unaugmented_label_log_prob=unaugmented)
 
 

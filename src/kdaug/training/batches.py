@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import tee
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdaug.data.balance import balanced_order
 from kdaug.data.crops import CenterCrop, ImageCrop, RandomResizedCrop
 from kdaug.data.images import EncodedImages, digest
 from kdaug.data.loader import Batch, BatchKey, load, training_keys
@@ -26,7 +28,7 @@ from kdaug.views.mixing import mix, partners, plan_mixing
 from kdaug.views.policies import follows_epoch
 
 Indices = NDArray[np.int64]
-"""Positions of images in the training set, [N]."""
+"""Indices of training images, [N]; see `ArrayImages`."""
 _IMAGES_AT_ONCE = 1024
 """Images in memory that are augmented at once. Planning their views takes 0.4 ms whether they are 1 or 128."""
 
@@ -83,9 +85,9 @@ def training_batches(context: TrainContext, first_step: int, view_cycle: int | N
     views repeat cyclically; None: every epoch has its own views. Raises InputError if no image is readable.
     """
     recipe, count = context.recipe, len(context.dataset.train)
-    keys = training_keys(
-        count, recipe.optimization.global_batch, context.epochs, recipe.views.seed, first_step, view_cycle
-    )
+    batch_size, seed = recipe.optimization.global_batch, recipe.views.seed
+    order_of = partial(balanced_order, context.dataset.train.labels, seed) if context.balance == "sample" else None
+    keys = training_keys(count, batch_size, context.epochs, seed, first_step, view_cycle, order_of)
     for batch in make_views(context, (context.dist.shard(key) for key in keys), replace_unreadable=True):
         if len(batch.labels) == 0:
             raise InputError("no training image is readable")

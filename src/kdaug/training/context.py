@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 
 from kdaug.config import Network, ResolvedRecipe
 from kdaug.data import Dataset, EncodedImages, load_dataset
+from kdaug.data.balance import Balance, class_counts, class_weights, is_imbalanced
 from kdaug.data.loader import UnreadableImages
 from kdaug.device import available_cores, check_cuda_graphs, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
@@ -64,6 +67,37 @@ class TrainContext:
             evaluate_size=self.recipe.run.evaluate_size,
         )
 
+    @cached_property
+    def balance(self) -> Balance:
+        """data.balance, with a method in place of auto. It is the same in all processes and after a run is resumed.
+
+        Sampling is preferred: in the comparison of Buda et al. (arXiv 1710.05381) oversampling is the best method in
+        almost all cases.
+        """
+        balance = self.recipe.data.balance
+        if balance != "auto":
+            return balance
+        if not is_imbalanced(self.train_counts):
+            return "none"
+        return "loss" if self.recipe.teacher.labels is not None or self.recipe.views.mixes else "sample"
+
+    @cached_property
+    def train_counts(self) -> NDArray[np.int64]:
+        """The number of training images of each class, int64 [classes]."""
+        return class_counts(self.dataset.train.labels, len(self.dataset.classes))
+
+    @cached_property
+    def val_is_imbalanced(self) -> bool:
+        """Whether the smallest class has less than a fifth of the validation images of the largest."""
+        return is_imbalanced(class_counts(self.dataset.val.labels, len(self.dataset.classes)))
+
+    @cached_property
+    def class_weight(self) -> Tensor | None:
+        """The weight of each class in the cross-entropy, float32 [classes] on the device; None: all have 1."""
+        if self.balance != "loss":
+            return None
+        return torch.tensor(class_weights(self.train_counts), dtype=torch.float32, device=self.device)
+
     @property
     def steps_per_epoch(self) -> int:
         return len(self.dataset.train) // self.recipe.optimization.global_batch
@@ -100,7 +134,7 @@ class TrainContext:
 
     def mixes_images(self, epoch: int) -> bool:
         """Whether the views of `epoch` are mixed from two images (mixup or CutMix)."""
-        return bool(self.recipe.views.mixup or self.recipe.views.cutmix) and not self.is_clean_epoch(epoch)
+        return self.recipe.views.mixes and not self.is_clean_epoch(epoch)
 
 
 def build_context(
@@ -129,6 +163,23 @@ def build_context(
         console=console,
         unreadable_train=UnreadableImages(len(dataset.train), recipe.data.max_unreadable),
         unreadable_val=UnreadableImages(len(dataset.val), recipe.data.max_unreadable),
+    )
+
+
+def log_balance(context: TrainContext) -> None:
+    """Logs how class imbalance is treated, if it is."""
+    if context.balance == "none":
+        return
+    counts, classes = context.train_counts, context.dataset.classes
+    smallest, largest = int(np.where(counts > 0, counts, counts.max()).argmin()), int(counts.argmax())
+    method = {
+        "sample": "training images are drawn with equal class probability",
+        "loss": "the cross-entropy is weighted by inverse class frequency",
+    }[context.balance]
+    chosen = "chosen by auto" if context.recipe.data.balance == "auto" else "as set"
+    _logger.info(
+        f"data.balance {context.balance} ({chosen}): class {classes[smallest]} has {counts[smallest]:,} training "
+        f"image(s), class {classes[largest]} {counts[largest]:,}; {method}"
     )
 
 

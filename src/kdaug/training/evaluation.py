@@ -61,12 +61,16 @@ def top_classes(logits: Tensor, count: int = _RANKED) -> Tensor:
 
 @dataclass(frozen=True)
 class Scores:
-    """top1_error and top5_error in percent, val_loss (mean cross-entropy in nats), over `images` images."""
+    """top1_error and top5_error in percent, val_loss (mean cross-entropy in nats), over `images` images.
+
+    balanced_error: the mean over the classes that have images of the top-1 error of each, in percent.
+    """
 
     top1_error: float
     top5_error: float
     val_loss: float
     images: int
+    balanced_error: float
 
 
 def evaluate(
@@ -82,7 +86,8 @@ def evaluate(
     ranks must have the same number of batches, some of which may be empty. With fewer than five classes, top-5 counts
     all of them. Raises InputError if there are no images.
     """
-    totals = torch.zeros(4, dtype=torch.float64)  # images, correct in the top 1, correct in the top 5, loss
+    totals = torch.zeros(2, dtype=torch.float64)  # correct in the top 5, loss
+    by_class = torch.zeros(0, dtype=torch.float64)  # [classes] images, then [classes] correct ones
     for batch in batches:
         count = len(batch.labels)
         # A sharded network needs all ranks in every forward pass: a rank without images passes a black one.
@@ -94,12 +99,19 @@ def evaluate(
         if observe is not None and count:
             observe(batch, logits, ranked)
         loss = functional.cross_entropy(logits, labels, reduction="sum")
-        totals += torch.stack([loss.new_tensor(count), top[:, 0].sum(), top.sum(), loss]).double().cpu()
-    images_seen, top1, top5, loss_sum = dist.sum(totals).tolist()
+        totals += torch.stack([top.sum(), loss]).double().cpu()
+        is_correct, classes = top[:, 0].cpu().numpy(), logits.shape[1]
+        seen = [np.bincount(each, minlength=classes) for each in (batch.labels, batch.labels[is_correct])]
+        counted = torch.from_numpy(np.concatenate(seen)).double()
+        by_class = by_class + counted if len(by_class) else counted
+    top5, loss_sum, *counts = dist.sum(torch.cat([totals, by_class])).tolist()
+    images, correct = np.reshape(counts, (2, -1))
+    images_seen, top1 = float(images.sum()), float(correct.sum())
     if images_seen == 0:
         raise InputError("there is nothing to evaluate: all validation images are unreadable")
-    top1_error, top5_error = (100 * (images_seen - correct) / images_seen for correct in (top1, top5))
-    return Scores(top1_error, top5_error, loss_sum / images_seen, int(images_seen))
+    top1_error, top5_error = (100 * (images_seen - each) / images_seen for each in (top1, top5))
+    balanced_error = 100 * float(np.mean(1 - correct[images > 0] / images[images > 0]))
+    return Scores(top1_error, top5_error, loss_sum / images_seen, int(images_seen), balanced_error)
 
 
 def evaluate_split(

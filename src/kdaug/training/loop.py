@@ -17,7 +17,8 @@ from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, keep_threads, list_checkpoints, open_run, read_metrics
 from kdaug.supervision import Teacher
-from kdaug.training.context import TrainContext, build_context, check_trainable
+from kdaug.training.context import TrainContext, build_context, check_trainable, log_balance
+from kdaug.training.data_check import check_data
 from kdaug.training.distributed import DistContext, distributed_context, is_lost_connection
 from kdaug.training.interrupt import Interrupted, stop_on_signal
 from kdaug.training.out_of_memory import explain_out_of_memory, smaller_batch
@@ -68,9 +69,11 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
     resumes = dist.run_on_rank0(lambda: directory.has_begun)
     context = replace(build_context(replace(resolved, run=run_settings), console, dist), resumes=resumes)
     check_trainable(context)
+    log_balance(context)
     soft_labels = open_soft_labels(context)
     with ExitStack() as lock, stop_on_signal() as stop, _explain_failure(directory, context):
         dist.run_on_rank0(lambda: open_run(directory, resolved, lock))
+        dist.run_on_rank0(lambda: check_data(context, directory, partial(raise_if_stopped, stop, directory, dist)))
         if soft_labels is None and resolved.teacher.source == "train":
             soft_labels = teacher_soft_labels(context, train_teacher(context, directory.path))
         if soft_labels is not None:

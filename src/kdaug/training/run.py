@@ -204,7 +204,8 @@ class TrainingRun:
             train_error = on_training.top1_error
             measured = {**measured, "train_error": train_error}
         self._log.metrics.write("eval", state.step, epoch, measured)
-        self._progress.log_evaluation(epoch, context.epochs, self._log.epoch_means(), scores, train_error, speed)
+        means, imbalanced = self._log.epoch_means(), context.val_is_imbalanced
+        self._progress.log_evaluation(epoch, context.epochs, means, scores, train_error, speed, imbalanced)
         if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
             state.best_top1_error = scores.top1_error
             self._save_weights(self._directory.best_weights)

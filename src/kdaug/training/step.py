@@ -57,14 +57,15 @@ class TrainStep:
         if self.soft_labels is not None and context.uses_teacher(batch.key.epoch):
             soft_labels = self.soft_labels.soft_labels(batch.pixels, labels, batch.key.view_epoch, batch.key.indices)
         images = input_format.normalize(batch.pixels)
+        class_weight = context.class_weight
         weight = divergence_weight(settings, state.step / context.steps, batch.magnitude)
         if not adversary.steps:
             logits = state.train_model(images)
-            return distillation_loss(settings, logits, soft_labels, labels, weight, batch.mixed_labels)
+            return distillation_loss(settings, logits, soft_labels, labels, weight, batch.mixed_labels, class_weight)
         attacked = pgd_attack(state.network, images, labels, adversary, input_format)
         logits, logits_attacked = state.train_model(torch.cat([images, attacked])).chunk(2)
-        output = distillation_loss(settings, logits, soft_labels, labels, weight)
-        adversarial = distillation_loss(settings, logits_attacked, None, labels).loss
+        output = distillation_loss(settings, logits, soft_labels, labels, weight, class_weight=class_weight)
+        adversarial = distillation_loss(settings, logits_attacked, None, labels, class_weight=class_weight).loss
         return replace(output, loss=output.loss + adversarial, adversarial=adversarial)
 
 

@@ -127,15 +127,19 @@ class RunProgress:
         scores: Scores,
         train_error: float | None,
         speed: float,
+        imbalanced: bool = False,
     ) -> None:
         """Logs the scores after `epoch` (from 0) of `epochs`, trained at `speed` images per second.
 
-        train_error: on the unaugmented training images, in percent; None: not measured.
+        train_error: on the unaugmented training images, in percent; None: not measured. imbalanced: whether the
+        validation images are, so that the balanced error says more than the error.
         """
         training = "" if train_error is None else f"  training error {train_error:.2f} %"
+        balanced = f", balanced error {scores.balanced_error:.2f} %" if imbalanced else ""
         _logger.info(
             f"  epoch {epoch + 1:>3}/{epochs}  {_format_losses(losses)}  "
-            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %){training}  {speed:,.0f} images/s"
+            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %{balanced}){training}  "
+            f"{speed:,.0f} images/s"
         )
         self._measured_from, self._first_step = time.monotonic(), self._done
 

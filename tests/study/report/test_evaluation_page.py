@@ -35,7 +35,7 @@ def evaluation(
     pixels = np.zeros((count, size, size, 3), np.uint8)
     pixels[:] = (np.arange(count) % 256).astype(np.uint8)[:, None, None, None]
     made = Predictions(np.arange(count), np.array(labels), np.array(predicted), np.array(confidence))
-    scores = Scores(made.error, 0.0, 0.5, count)
+    scores = Scores(made.error, 0.0, 0.5, count, made.error)
     return Evaluation(scores, made, names, ArrayImages(pixels, made.labels), "from val/", size)
 
 
@@ -112,7 +112,7 @@ def test_photos_are_shown_as_the_network_gets_them(write, tmp_path: Path) -> Non
     files = EncodedImages(FilePaths.from_bytes(root, names, 3), np.array([0, 0, 1]))
     made = Predictions(np.array([2, 0, 1]), np.array([1, 0, 0]), np.array([0, 1, 1]), np.array([0.5, 0.9, 0.7]))
     (root / "a" / "001.png").unlink()
-    page = write(Evaluation(Scores(100.0, 0.0, 1.0, 3), made, ("a", "b"), files, "from val/", 320))
+    page = write(Evaluation(Scores(100.0, 0.0, 1.0, 3, 100.0), made, ("a", "b"), files, "from val/", 320))
     sizes = [Image.open(io.BytesIO(content)).size for media, content in page.pictures if media == "image/jpeg"]
     assert sizes == [(224, 224)] * 2
     shown = [page.text.index(str(root / name)) for name in ("a/000.png", "a/001.png", "b/000.png")]
