@@ -62,7 +62,7 @@ class ViewsCsv:
 @contextmanager
 def views_csv(path: Path, dataset: Dataset, design: Design) -> Iterator[ViewsCsv]:
     """The file `path`, which appears complete at the end of the block or not at all."""
-    with atomic_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    with atomic_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield ViewsCsv(text, dataset, design)
-        text.flush()
-        text.detach()
+        text.detach()  # flushes it and leaves the file open

@@ -141,7 +141,9 @@ def policy_curve(table: ViewTable, design: Design) -> list[CurvePoint]:
 
 def _curve(table: ViewTable, levels: Sequence[float]) -> list[CurvePoint]:
     return [
-        CurvePoint(level, measure(table[table.magnitude == level])) for level in levels if (table.magnitude == level).any()
+        CurvePoint(level, measure(table[table.magnitude == level]))
+        for level in levels
+        if (table.magnitude == level).any()
     ]
 
 

@@ -22,7 +22,7 @@ from kdaug.supervision import Teacher
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
-from kdaug.training.resolve import read_resolved_recipe, resolve
+from kdaug.training.resolve import resolve
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Inspection:
 
 
 def inspect_recipe(recipe: Recipe, request: InspectionRequest, out: Path, console: Console) -> Inspection:
-    """Inspects the views of `recipe` with its teacher; writes views.csv, recipe.yaml and index.html to the folder `out`.
+    """Inspects the views of `recipe` with its teacher; writes views.csv, recipe.yaml and index.html to `out`.
 
     A teacher with source "train" is trained first, next to `out`. Raises InputError for what the user can fix.
     """
@@ -72,9 +72,9 @@ def check_folder(out: Path) -> None:
     """Raises InputError if `out` cannot be the folder of an inspection."""
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{existing} is not a folder that can be written to", "choose another --out")
+        raise InputError(f"{existing} is not a folder that can be written to", "choose another folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "views.csv").is_file():
-        raise InputError(f"{out} has other files than an inspection", "choose another --out")
+        raise InputError(f"{out} has other files than an inspection", "choose another folder")
 
 
 def predict_to_csv(context: TrainContext, teacher: Teacher, design: Design, path: Path) -> Inspection:
@@ -91,13 +91,6 @@ def predict_to_csv(context: TrainContext, teacher: Teacher, design: Design, path
     table = concat_tables(tables)
     unreadable = len(design.indices) - int((table.kind == Kind.UNAUGMENTED).sum())
     return Inspection(design, table, np.concatenate(probs), unreadable)
-
-
-def open_inspection(folder: Path, console: Console) -> TrainContext:
-    """The recipe and data of the inspection in `folder`, to make its views again. Raises InputError if it has none."""
-    if not (folder / "recipe.yaml").is_file():
-        raise InputError(f"{folder} is not an inspection: it has no recipe.yaml", "name the --out of kdaug inspect")
-    return build_context(read_resolved_recipe(folder / "recipe.yaml"), console)
 
 
 def _with_directory(recipe: Recipe, out: Path) -> Recipe:

@@ -14,9 +14,7 @@ from kdaug.inspection.table import Kind, ViewTable
 _SHARE_OWN = 0.5
 
 
-def select_outliers(
-    table: ViewTable, design: Design, count: int, without: Collection[int] = ()
-) -> NDArray[np.int64]:
+def select_outliers(table: ViewTable, design: Design, count: int, without: Collection[int] = ()) -> NDArray[np.int64]:
     """At most `count` rows with low probabilities of the label: int64 [n], in ascending order of it.
 
     Half of them are views under the recipe's own policy. The others are shared equally among the other magnitudes and

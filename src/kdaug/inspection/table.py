@@ -80,9 +80,7 @@ class ViewTable:
 def concat_tables(tables: Sequence[ViewTable]) -> ViewTable:
     """The rows of all `tables`, such as those of several teachers that predict on parts of the images."""
     return ViewTable(
-        **{
-            field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(ViewTable)
-        }
+        **{field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(ViewTable)}
     )
 
 
