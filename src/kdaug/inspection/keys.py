@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kdaug.errors import InputError
 
 FORMS = "image=N, image=N,epoch=E, image=N,epoch=E,magnitude=M or image=N,op=NAME,level=L"
-_KINDS = {"image": int, "epoch": int, "magnitude": float, "op": str, "level": float}
+_READ: dict[str, Callable[[str], int | float | str]] = {
+    "image": int, "epoch": int, "magnitude": float, "op": str, "level": float,
+}  # fmt: skip
 _ALLOWED = ({"image"}, {"image", "epoch"}, {"image", "epoch", "magnitude"}, {"image", "op", "level"})
 
 
@@ -36,10 +39,10 @@ def parse_key(text: str) -> ViewKey:
     values: dict[str, int | float | str] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
-        if not equals or name not in _KINDS or name in values:
+        if not equals or name not in _READ or name in values:
             raise _wrong(text)
         try:
-            values[name] = _KINDS[name](value)
+            values[name] = _READ[name](value)
         except ValueError:
             raise _wrong(text) from None
     if set(values) not in _ALLOWED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,7 @@ def single_op_views(context: TrainContext, space: Space, batch: Batch, ops: Sequ
     """Each image of an unaugmented batch under one op alone, exactly at `level`. ops: one of `space` for each image."""
     indices, dataset = batch.key.indices, context.dataset
     sample_ids = dataset.train.sample_ids(indices)
-    plan = plan_single_ops(
-        space, ops, level, dataset.fill, context.recipe.views.seed, sample_ids, batch.images.shape[1:3]
-    )
+    plan = plan_single_ops(space, ops, level, dataset.fill, context.recipe.views.seed, sample_ids, dataset.size)
     pixels = apply(batch.images, plan) if len(plan) else batch.images
     return Views(indices, batch.labels, pixels, plan, planned_magnitude(plan))
 
@@ -96,6 +94,8 @@ def make_all(context: TrainContext, keys: Iterable[ViewKey]) -> dict[ViewKey, Vi
 
     Raises InputError for a key that is none of the recipe's views, and if an image cannot be read.
     """
+    data = replace(context.recipe.data, workers=0)  # starting processes takes longer than decoding a few images
+    context = replace(context, recipe=replace(context.recipe, data=data))
     groups: dict[ViewKey, list[ViewKey]] = {}
     for key in dict.fromkeys(keys):
         _check_key(context, key)
@@ -132,16 +132,8 @@ def _check_key(context: TrainContext, key: ViewKey) -> None:
 
 def _row(views: Views, row: int) -> Views:
     rows = slice(row, row + 1)
-    mixed = views.partner_labels is not None and views.own_share is not None
-    return Views(
-        views.indices[rows],
-        views.labels[rows],
-        views.pixels[rows],
-        None if views.plan is None else views.plan[rows],
-        views.planned_magnitude[rows],
-        views.partner_labels[rows] if mixed and views.partner_labels is not None else None,
-        views.own_share[rows] if mixed and views.own_share is not None else None,
-    )
+    columns = {field.name: getattr(views, field.name) for field in fields(views)}
+    return Views(**{name: None if column is None else column[rows] for name, column in columns.items()})
 
 
 def _with_magnitude(context: TrainContext, magnitude: float | None) -> TrainContext:

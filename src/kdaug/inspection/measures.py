@@ -99,7 +99,7 @@ def wilson_interval(share: float, count: float) -> tuple[float, float]:
 def _cluster_sums(values: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:
     """The sum of the values [N] of each image, one for each different image."""
     _, cluster = np.unique(images, return_inverse=True)
-    return np.bincount(cluster, values)
+    return np.bincount(cluster, values).astype(np.float64)
 
 
 def measure(table: ViewTable) -> Measures:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from kdaug.config import Recipe, read_recipe, to_yaml
 from kdaug.errors import InputError, printable
@@ -236,9 +235,10 @@ def _errors_data(
     """The likely label errors for the template, as many as fit."""
     images = inspection.table.image[inspection.table.kind == Kind.UNAUGMENTED]
     budget, shown = PictureBudget(_ERRORS_BYTES), list[dict[str, Any]]()
+    made = make_all(context, [ViewKey(int(images[error.position])) for error in errors[:SHOWN_ERRORS]])
     for error in errors[:SHOWN_ERRORS]:
         image = int(images[error.position])
-        url = picture_url(make_all(context, [ViewKey(image)])[ViewKey(image)].pixels[0], _SIDE)
+        url = picture_url(made[ViewKey(image)].pixels[0], _SIDE)
         if not budget.take(url):
             break
         shown.append(
@@ -285,8 +285,8 @@ def _clear_images(inspection: Inspection, count: int) -> list[int]:
     table = inspection.table[inspection.table.kind == Kind.UNAUGMENTED]
     order = np.argsort(-table.label_prob, kind="stable")
     _, first = np.unique(table.label[order], return_index=True)
-    best: NDArray[np.int64] = table.image[order[np.sort(first)]]
-    return best[:count].tolist()
+    best: list[int] = table.image[order[np.sort(first)]][:count].tolist()
+    return best
 
 
 def _curves_table(curves: Mapping[str, Sequence[CurvePoint]], policy: Sequence[CurvePoint]) -> Table:
