@@ -63,7 +63,9 @@ def write_page(context: TrainContext, teacher: Teacher, inspection: Inspection, 
     table, design, names = inspection.table, inspection.design, _class_names(context)
     errors = _label_errors(inspection)
     images = table.image[table.kind == Kind.UNAUGMENTED]
-    outliers = select_outliers(table, design, SHOWN_VIEWS, images[[error.position for error in errors]].tolist())
+    outliers = select_outliers(
+        table, design, SHOWN_VIEWS, images[[error.position for error in errors[:SHOWN_ERRORS]]].tolist()
+    )
     script = (resources.files("kdaug.inspection") / "page.js").read_text(encoding="utf-8")
     curves, policy_points = op_curves(table, design), policy_curve(table, design)
     classes = class_measures(table, design)
