@@ -132,8 +132,8 @@ def _check_key(context: TrainContext, key: ViewKey) -> None:
 
 def _row(views: Views, row: int) -> Views:
     rows = slice(row, row + 1)
-    columns = {field.name: getattr(views, field.name) for field in fields(views)}
-    return Views(**{name: None if column is None else column[rows] for name, column in columns.items()})
+    columns: dict[str, Any] = {field.name: getattr(views, field.name) for field in fields(views)}
+    return replace(views, **{name: column[rows] for name, column in columns.items() if column is not None})
 
 
 def _with_magnitude(context: TrainContext, magnitude: float | None) -> TrainContext:

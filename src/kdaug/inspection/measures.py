@@ -83,7 +83,7 @@ def share_estimate(values: NDArray[np.bool_], images: NDArray[np.int64]) -> Esti
     of images if all values are equal.
     """
     share, count = float(values.mean()), len(values)
-    sums = _cluster_sums(values - share, images)
+    sums = _cluster_sums(values.astype(np.float64) - share, images)
     variance = float(sums @ sums) / count**2
     effective = min(float(count), share * (1 - share) / variance) if variance > 0 else float(len(sums))
     return Estimate(share, *wilson_interval(share, effective))
