@@ -21,7 +21,7 @@ HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", 
 
 PACKAGES = (
     "errors", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision", "runs",
-    "training", "inference", "export", "inspection", "recipes", "study", "demo", "cli",
+    "training", "inference", "export", "recipes", "study", "inspection", "demo", "cli",
 )  # fmt: skip
 """A package imports only itself and those before it. kdaug/__init__.py imports all of them, when they are used."""
 TOP_LEVEL = ("__init__", "__main__", "_timm_registration")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -14,14 +15,24 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
     Text is encoded as UTF-8. If several processes write a file, the last one wins. An OSError leaves the old content.
     """
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file NAME.PID.part in the same directory, renamed to `path` at the end of the block, after fsync.
+
+    If the block raises anything, the temporary file is removed and the old content left.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(partial, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
 

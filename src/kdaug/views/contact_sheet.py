@@ -59,17 +59,28 @@ def contact_sheet(
     mean: the fill (r, g, b) of spaces that fill with the dataset's mean. Signed arguments are positive, and cutouts are
     at the center. Raises InputError if the file cannot be written.
     """
+    cells = op_level_views(space, ops, levels, images, mean)
+    height, width = cells.shape[2:4]
+    captions = [["", *(format_argument(space, op, level, (height, width)) for level in levels)] for op in ops]
+    _draw(cells, captions, list(ops), ["plain", *(f"{level:g}" for level in levels)], title, path)
+
+
+def op_level_views(
+    space: Space, ops: Sequence[str], levels: Sequence[float], images: Sequence[Pixels], mean: Color
+) -> Pixels:
+    """The cells of a contact sheet: uint8 [ops,1+levels,H,W,C], of which the first column is unchanged.
+
+    images: uint8 [H,W,C], all of one size; the rows use them in turn. Signed arguments are positive, and cutouts are at
+    the center.
+    """
     pairs = [(op, level) for op in ops for level in levels]
     originals = np.stack([images[row % len(images)] for row in range(len(ops))])
-    height, width = originals.shape[1:3]
+    height, width, channels = originals.shape[1:]
     half = np.full((len(pairs), 1), 1 << 31, np.uint32)
     words = RandomWords(sign=np.zeros_like(half), x=half, y=half, resample=half)
     plan = OpTable(space, pairs, mean).plan(np.arange(len(pairs))[:, None], words, (height, width))
     views = apply(np.repeat(originals, len(levels), axis=0), plan)
-    cells = np.concatenate([originals[:, None], views.reshape(len(ops), len(levels), height, width, 3)], axis=1)
-
-    captions = [["", *(format_argument(space, op, level, (height, width)) for level in levels)] for op in ops]
-    _draw(cells, captions, list(ops), ["plain", *(f"{level:g}" for level in levels)], title, path)
+    return np.concatenate([originals[:, None], views.reshape(len(ops), len(levels), height, width, channels)], axis=1)
 
 
 def _draw(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from kdaug.data import ArrayImages
 from kdaug.data.crops import CenterCrop, evaluation_fraction
@@ -32,7 +29,7 @@ from kdaug.study.report.evaluation_figures import (
     reliability_figure,
     to_svg_with_names,
 )
-from kdaug.study.report.page import data_url, png_url, render_template
+from kdaug.study.report.page import data_url, jpeg_url, png_url, render_template
 from kdaug.study.report.tables import Table
 
 SHOWN_MISTAKES, SHOWN_CONFUSIONS = 24, 20
@@ -126,10 +123,4 @@ def _picture(evaluation: Evaluation, row: int) -> str | None:
         pixels = decode(images.files[row], CenterCrop(min(side, _THUMBNAIL), evaluation_fraction(side)), 0, 0)
     except UnreadableImage:
         return None
-    return _jpeg_url(pixels)
-
-
-def _jpeg_url(pixels: NDArray[np.uint8]) -> str:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=85)
-    return data_url("image/jpeg", out.getvalue())
+    return jpeg_url(pixels)

@@ -58,6 +58,13 @@ def png_url(pixels: NDArray[np.uint8]) -> str:
     return data_url("image/png", out.getvalue())
 
 
+def jpeg_url(pixels: NDArray[np.uint8]) -> str:
+    """A URL that contains an image, uint8 [H,W,C] with C 1 or 3, as JPEG."""
+    out = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, "JPEG", quality=85)
+    return data_url("image/jpeg", out.getvalue())
+
+
 def data_url(media_type: str, content: bytes) -> str:
     """A URL that contains `content`, so that the page needs no other file."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
