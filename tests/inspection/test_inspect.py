@@ -402,8 +402,9 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
 def test_the_page_works_in_a_browser(inspect: Callable[..., tuple[Page, Path]]) -> None:
-    """Opens, filters, sorts, shows pictures; no console error, no request leaves the page."""
+    """Opens, filters, sorts, shows pictures; no console error, no request leaves the page, no serious finding of axe."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page_data, out = inspect(RECIPE, replace(REQUEST, images=100))
     views = json.loads(page_data.scripts[0])["views"]
     with sync_api.sync_playwright() as playwright:
@@ -415,7 +416,9 @@ def test_the_page_works_in_a_browser(inspect: Callable[..., tuple[Page, Path]]) 
         page.on("request", lambda request: requests.append(request.url))
         page.goto((out / "index.html").as_uri())
         assert page.locator("#views .card").count() == 24
-        assert page.locator("#views .card img").first.evaluate("image => image.naturalWidth") == 28
+        first_picture = page.locator("#views .card img").first
+        first_picture.scroll_into_view_if_needed()  # pictures are loaded when they come into view
+        assert first_picture.evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 28
         page.get_by_label("Op", exact=True).select_option("cutout")
         matching = [view for view in views if "cutout" in view["ops"]]
         assert f"of {len(matching)} matching views" in page.locator("#status").inner_text()
@@ -427,6 +430,12 @@ def test_the_page_works_in_a_browser(inspect: Callable[..., tuple[Page, Path]]) 
         few = [view for view in views if view["prob"] <= 0.01]
         assert f"of {len(few)} matching views" in page.locator("#status").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("button", name="Reset").press("Enter")
+        for color_scheme in ("dark", "light"):
+            page.emulate_media(color_scheme=color_scheme)
+            violations = axe.Axe().run(page).response["violations"]
+            serious = [each for each in violations if each["impact"] in ("serious", "critical")]
+            assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
         browser.close()
     assert problems == []
     assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
