@@ -402,7 +402,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
 def test_the_page_works_in_a_browser(inspect: Callable[..., tuple[Page, Path]]) -> None:
-    """Opens, filters, sorts, shows pictures; no console error, no request leaves the page, no serious finding of axe."""
+    """Opens, filters, sorts, shows pictures; no console error, no request leaves, no serious finding of axe."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page_data, out = inspect(RECIPE, replace(REQUEST, images=100))
