@@ -231,3 +231,12 @@ def test_the_command_prints_errors_and_page(
     for run in demonstration.runs.values():
         assert f"{run.top1_error:.2f} %" in result.out
     assert f"open {demonstration.page} for curves" in result.out
+
+
+def test_another_seed_needs_another_directory(
+    kdaug: Callable, demonstration: DemoResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
+    result = kdaug("demo", "--out", demonstration.page.parent, "--seed", 1)
+    assert result.code == 2
+    assert "run.seed" in result.err

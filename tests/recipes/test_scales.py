@@ -18,7 +18,7 @@ PAPER_RECIPES = [name for name in RECIPES if name.startswith(("cifar", "imagenet
 # Written by hand: network, training images, image size, epochs, evaluate_every, global batch, learning rate.
 CIFAR = {
     "smoke": ("wide_resnet10_1", 600, None, 2, 1, 32, 0.05),
-    "bundled": ("wide_resnet10_1", None, None, 40, 10, 32, 0.1),
+    "bundled": ("wide_resnet10_1", 1210, None, 64, 16, 32, 0.1),
     "cpu": ("wide_resnet16_1", 5000, None, 60, 15, 64, 0.1),
     "gpu": ("wide_resnet16_4", None, None, 60, 15, 256, 0.2),
 }
@@ -111,7 +111,7 @@ def test_smoke_scale_uses_the_bundled_images() -> None:
 
 def test_characters_are_not_mirrored() -> None:
     recipe = at_scale(RECIPES["cifar100-table1-m1-kd"].make(), "bundled")
-    assert recipe.data == Data(name="omniglot")
+    assert recipe.data == Data(name="omniglot", train_images=1210)
     assert (recipe.views.crop, recipe.views.pad, recipe.views.flip) == ("pad", 2, False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdaug.cli.output import print_error
@@ -17,6 +17,8 @@ class Arguments:
 
     out: str = "runs/demo"
     """Directory for the runs and the page; runs that are finished there are not repeated."""
+    seed: int = 0
+    """Seed of initial weights, views and order of the images."""
 
 
 def run(arguments: list[str]) -> int:
@@ -25,14 +27,18 @@ def run(arguments: list[str]) -> int:
 
     from rich.console import Console
 
+    from kdaug.config import check
     from kdaug.demo import run_demo
     from kdaug.recipes import named_recipe
     from kdaug.training import Interrupted
 
+    recipe = named_recipe("demo")
+    recipe = check(replace(recipe, run=replace(recipe.run, seed=args.seed)))
     try:
-        result = run_demo(named_recipe("demo"), Path(args.out), Console())
+        result = run_demo(recipe, Path(args.out), Console())
     except (Interrupted, KeyboardInterrupt):
-        print_error(f"interrupted; continue with: kdaug demo --out {shlex.quote(args.out)}")
+        seed = f" --seed {args.seed}" if args.seed else ""
+        print_error(f"interrupted; continue with: kdaug demo --out {shlex.quote(args.out)}{seed}")
         return 130
     print(f"open {result.page} for curves, views and the teacher's predictions")
     print("on your own photos: kdaug train photos --data.root FOLDER-WITH-ONE-SUBFOLDER-PER-CLASS")
