@@ -20,7 +20,7 @@ class WorkerOptions:
     """here: this machine; ray: a Ray cluster whose machines share the folder of the runs (pip install 'kdaug[ray]')."""
     jobs: int | None = None
     """Jobs at once; None: with ray as many as fit; else one per GPU, or one without a GPU (kdaug reproduce at
-    scales smoke and cpu: one per core)."""
+    scales smoke, bundled and cpu: one per core)."""
     cpus: int = 1
     """With ray: CPU cores per job."""
     gpus: float | None = None
