@@ -1,9 +1,10 @@
-"""Copies recipe, environment and metrics of finished runs (no weights) into results/, and writes a table.
+"""Copies recipe, environment and metrics of finished runs (no weights) and reports into results/, and writes a table.
 
     python tools/keep_evidence.py FOLDER results/NAME
 
 FOLDER contains run directories at any depth; their relative paths are kept. results/NAME/table.md lists their final
-errors. Of the step lines in metrics.jsonl at most MAX_STEPS evenly spaced ones are kept; all other lines are kept.
+errors. Of the step lines in metrics.jsonl at most MAX_STEPS evenly spaced ones are kept; all other lines are kept. Of
+reports, the page index.html and the PDF figures are left out: report.md and the SVG figures show the same.
 """
 
 import json
@@ -14,7 +15,8 @@ from pathlib import Path
 import yaml
 
 COPIED = ("recipe.yaml", "environment.json")
-MAX_STEPS = 400
+REPORT_FILES = ("report.md", "report.json", "runs.csv", "figures/*.svg")
+MAX_STEPS = 50
 
 
 def end_of(run: Path) -> dict[str, float] | None:
@@ -47,6 +49,15 @@ def row(name: str, run: Path, end: dict[str, float]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def copy_reports(source: Path, target: Path) -> None:
+    """Copies the reports below `source`."""
+    for report in sorted(source.rglob("report.json")):
+        for file in (path for pattern in REPORT_FILES for path in report.parent.glob(pattern)):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
 def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
@@ -66,6 +77,7 @@ def main() -> None:
         rows.append(row(name, run, end))
     if not rows:
         sys.exit(f"{source} contains no finished run")
+    copy_reports(source, target)
     head = "| run | network | views | teacher | seed | epochs | top-1 error % | top-5 error % |\n" + "|---" * 8 + "|"
     (target / "table.md").write_text("\n".join([head, *rows]) + "\n")
     print((target / "table.md").read_text(), end="")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
@@ -247,6 +248,35 @@ def test_extreme_logits_stay_finite(
 def divergence_of(student: Tensor, teacher: Tensor, settings: config.Supervision) -> Tensor:
     labels = torch.arange(4) % student.shape[1]
     return compute_divergence(student, soft_labels_from_logits(teacher, settings, labels), labels, settings)
+
+
+def standardized(logits: Sequence[float]) -> list[float]:
+    """z-scores as in Sun et al. (arXiv 2403.01427), in float64."""
+    values = np.array(logits, np.float64)
+    return list((values - values.mean()) / values.std(ddof=1))
+
+
+@every_reading
+@given(seeds, st.integers(2, 12), st.integers(1, 14), temperatures)
+def test_standardized_logits(reading: Reading, seed: int, classes: int, k: int, temperature: float) -> None:
+    student, teacher = random_logits(seed, classes)
+    assume(min(student.std(1).min(), teacher.std(1).min()) > 0.01)  # below 0.001 it is limited
+    divergence = topk_divergence(student, teacher, k, temperature, reading, scale_by_t2=False, standardize=True)
+    expected = [
+        explicit_sum(standardized(s), standardized(t), k, temperature, reading)
+        for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+    ]
+    assert_allclose(divergence, expected, rtol=1e-9, atol=1e-12)
+    scaled = topk_divergence(3 * student + 5, 0.2 * teacher - 1, k, temperature, reading, False, True)
+    assert_allclose(scaled, divergence, rtol=1e-9, atol=1e-12)
+
+
+def test_standardized_logits_may_be_equal() -> None:
+    student, teacher = torch.zeros(1, 4, requires_grad=True), torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    divergence = topk_divergence(student, teacher, 4, 2.0, standardize=True)
+    (gradient,) = torch.autograd.grad(divergence.sum(), student)
+    assert gradient.isfinite().all()
+    assert topk_divergence(teacher, student, 4, 2.0, standardize=True).isfinite().all()
 
 
 @every_reading

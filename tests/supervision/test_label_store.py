@@ -105,6 +105,37 @@ def test_store_of_all_classes_serves_any_temperature(reading: Reading, k: int, s
     torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize(("k", "stored_k"), [(1, 5), (5, 5), (12, 12)])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("standardized", [True, False])
+def test_standardized_loss_equals_the_teachers(
+    reading: Reading, k: int, stored_k: int, temperature: float, standardized: bool, tmp_path: Path
+) -> None:
+    """A store of all classes serves standardized logits in any case."""
+    supervision = Supervision(1.5, k, temperature, reading, standardize_logits=True)
+    folder = fill(replace(MANIFEST, k=stored_k, temperatures=(1.0, 2.0), standardized=standardized), tmp_path / "labels")
+    if not standardized and stored_k < CLASSES:
+        with pytest.raises(InputError, match="not standardized, but supervision.standardize_logits is set"):
+            open_label_store(folder, DATASET, supervision, range(2))
+        return
+    loss, expected = losses_of(open_label_store(folder, DATASET, supervision, range(2)), supervision, 1)
+    torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
+    if reading != "grouped" or k >= CLASSES:
+        assert torch.equal(loss.loss, expected.loss)
+
+
+def test_standardized_store_serves_other_settings(tmp_path: Path) -> None:
+    folder = fill(replace(MANIFEST, standardized=True), tmp_path / "labels")
+    for supervision in (Supervision(k=5, temperature=1.0), Supervision(k=5, reading="renormalized")):
+        loss, expected = losses_of(open_label_store(folder, DATASET, supervision, range(2)), supervision, 0)
+        torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
+    with pytest.raises(InputError, match="supports temperatures 1, but supervision.temperature is 2"):
+        open_label_store(folder, DATASET, Supervision(k=5), range(2))
+    with pytest.raises(InputError, match="supports temperatures 2, 10, but supervision.temperature is 1"):
+        open_label_store(folder, DATASET, Supervision(k=5, temperature=1.0, standardize_logits=True), range(2))
+
+
 def test_renormalized_store_serves_any_temperature(stores: dict[int, Path]) -> None:
     supervision = Supervision(1.5, 3, 3.3, "renormalized")
     loss, expected = losses_of(open_label_store(stores[5], DATASET, supervision, range(2)), supervision, 0)
@@ -151,10 +182,11 @@ def test_float16_log_probs_have_a_relative_error_of_a_thousandth(tmp_path: Path)
 
 @pytest.mark.parametrize("k", [1, 5, 50])
 @pytest.mark.parametrize("temperatures", [(), (2.0,), (2.0, 10.0)])
-def test_bytes_per_view(k: int, temperatures: tuple[float, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("standardized", [False, True])
+def test_bytes_per_view(k: int, temperatures: tuple[float, ...], standardized: bool, tmp_path: Path) -> None:
     dataset = replace(DATASET, samples=5000, classes=tuple(str(i) for i in range(100)))
-    manifest = Manifest(dataset, "teacher", k, temperatures, "float16")
-    assert manifest.bytes_per_view <= 4 + 4 * k + 4 * (1 + len(temperatures))
+    manifest = Manifest(dataset, "teacher", k, temperatures, "float16", standardized=standardized)
+    assert manifest.bytes_per_view == 4 * k + 2 + 4 * (len(temperatures) + standardized)
     (part,) = epoch_files(manifest, [0])
     labels = torch.zeros(5000, dtype=torch.int64)
     write_records(make_records(logits_of(0, 5000, 100), labels, manifest), part, manifest, tmp_path)

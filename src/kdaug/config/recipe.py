@@ -217,6 +217,9 @@ class Supervision:
     """Normalization of the sum over the top-k classes; see kdaug.topk_divergence."""
     scale_by_t2: bool = True
     """Multiply the divergence by the squared temperature (Hinton et al., arXiv 1503.02531)."""
+    standardize_logits: bool = False
+    """Divide the logits of each view, the teacher's and the student's, by their standard deviation over the classes
+    before the temperature (Sun et al., arXiv 2403.01427). For top-k and decoupled."""
     label_smoothing: FractionBelow1 = 0.0
     """Label smoothing in the cross-entropy."""
     when: TeacherEpochs = "all"

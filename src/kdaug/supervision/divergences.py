@@ -19,10 +19,12 @@ from kdaug.errors import InputError
 from kdaug.supervision.adaptive import nucleus_mask
 from kdaug.supervision.soft_labels import (
     SoftLabels,
+    logit_spread,
     logsumexp_outside,
     promote_to_float32,
     safe_logsumexp,
     soft_labels_from_logits,
+    view_temperature,
 )
 
 
@@ -33,6 +35,7 @@ def topk_divergence(
     temperature: float,
     reading: Reading = "as-written",
     scale_by_t2: bool = True,
+    standardize: bool = False,
 ) -> Tensor:
     """Divergence of the student from the teacher over the teacher's top `k` classes: [N].
 
@@ -46,11 +49,19 @@ def topk_divergence(
     With k >= C all three equal KL(teacher || student). A logit of -inf excludes its class. A class with teacher
     probability 0 adds nothing.
     scale_by_t2: multiply by the temperature squared (Hinton et al., arXiv 1503.02531, Section 2.1).
+    standardize: first divide all logits of a row by their standard deviation (Sun et al., arXiv 2403.01427), which must
+    be finite.
 
     Raises InputError for k < 1, temperature <= 0, an unknown reading, or logits of a different or wrong shape or dtype.
     """
     _check(student_logits, teacher_logits, k, temperature, reading)
-    settings = config.Supervision(k=int(k), temperature=temperature, reading=reading, scale_by_t2=scale_by_t2)
+    settings = config.Supervision(
+        k=int(k),
+        temperature=temperature,
+        reading=reading,
+        scale_by_t2=scale_by_t2,
+        standardize_logits=standardize,
+    )
     unused_labels = torch.zeros(len(teacher_logits), dtype=torch.int64, device=teacher_logits.device)
     with torch.autocast(student_logits.device.type, enabled=False):
         soft_labels = soft_labels_from_logits(teacher_logits, settings, unused_labels)
@@ -66,7 +77,8 @@ def compute_divergence(
     """
     with torch.autocast(student_logits.device.type, enabled=False):
         student = promote_to_float32(student_logits)
-        scaled = student / settings.temperature
+        spread = logit_spread(student) if settings.standardize_logits else None
+        scaled = student / view_temperature(settings.temperature, spread)
         match settings.divergence:
             case "hard":
                 return functional.cross_entropy(student, soft_labels.top1, reduction="none")
@@ -89,7 +101,7 @@ def _topk_divergence(student: Tensor, soft_labels: SoftLabels, settings: config.
         teacher, classes = teacher.sort(dim=1, descending=True)
     mask = torch.ones_like(classes, dtype=torch.bool)
     if settings.mass is not None:
-        mask = nucleus_mask(teacher * settings.temperature, settings.mass)
+        mask = nucleus_mask(teacher * view_temperature(settings.temperature, soft_labels.spread), settings.mass)
     student_top = student.gather(1, classes).masked_fill(~mask, -math.inf)
     teacher_top = teacher.masked_fill(~mask, -math.inf)
     match settings.reading:

@@ -18,7 +18,14 @@ from kdaug import config
 from kdaug.errors import InputError
 from kdaug.supervision.manifest import DatasetFingerprint, Manifest, manifest_differences, read_manifest
 from kdaug.supervision.records import epoch_files, map_records, read_unaugmented_label_log_probs, take_rows
-from kdaug.supervision.soft_labels import SoftLabels, logsumexp_scaled, required_classes, requires_logsumexp
+from kdaug.supervision.soft_labels import (
+    SoftLabels,
+    logit_spread,
+    logsumexp_scaled,
+    required_classes,
+    requires_logsumexp,
+    view_temperature,
+)
 
 
 @dataclass
@@ -55,23 +62,24 @@ class LabelStore:
 
         Raises InputError if the epoch is not stored, a file is damaged, or an image could not be read when labeled.
         """
-        all_classes, temperature = len(self.manifest.dataset.classes), settings.temperature
+        all_classes = len(self.manifest.dataset.classes)
         k, label_log_prob = required_classes(settings, all_classes), self._label_log_prob(epoch, indices)
+        spread = self._spread(epoch, indices) if settings.standardize_logits else None
+        temperature = view_temperature(settings.temperature, spread)
         unaugmented = self.unaugmented_label_log_probs[torch.from_numpy(indices)] if settings.label_trust else None
         classes = torch.from_numpy(self._column("classes", epoch, indices)[:, :k].astype(np.int64))
-        log_probs = torch.from_numpy(self._column("logits", epoch, indices)[:, :k].astype(np.float32))
-        scaled = log_probs / temperature
         if k == all_classes:
-            in_order = torch.empty_like(scaled).scatter_(1, classes, scaled)
-            others = scaled.new_full((len(indices),), -math.inf)
+            in_order = self._all_log_probs(epoch, indices) / temperature
+            others = torch.full((len(indices),), -math.inf)
             total = logsumexp_scaled(in_order, temperature)
-            return SoftLabels(classes[:, 0], None, in_order, others, total, label_log_prob, unaugmented)
+            return SoftLabels(classes[:, 0], None, in_order, others, total, label_log_prob, spread, unaugmented)
+        scaled = torch.from_numpy(self._column("logits", epoch, indices)[:, :k].astype(np.float32)) / temperature
         if requires_logsumexp(settings):
-            total = self._logsumexp_all(epoch, indices, temperature)
+            total = self._logsumexp_all(settings, epoch, indices, temperature)
             others = total + torch.log1p(-(scaled.logsumexp(1) - total).exp().clamp(max=1))
         else:
             others = total = torch.zeros_like(label_log_prob)
-        return SoftLabels(classes[:, 0], classes, scaled, others, total, label_log_prob, unaugmented)
+        return SoftLabels(classes[:, 0], classes, scaled, others, total, label_log_prob, spread, unaugmented)
 
     def _label_log_prob(self, epoch: int, indices: NDArray[np.int64]) -> Tensor:
         label_log_prob = self._column("label", epoch, indices).astype(np.float32)
@@ -84,14 +92,30 @@ class LabelStore:
             )
         return torch.from_numpy(label_log_prob)
 
-    def _logsumexp_all(self, epoch: int, indices: NDArray[np.int64], temperature: float) -> Tensor:
-        if temperature == 1:
+    def _spread(self, epoch: int, indices: NDArray[np.int64]) -> Tensor:
+        if self.manifest.standardized:
+            return torch.from_numpy(self._column("spread", epoch, indices))
+        return logit_spread(self._all_log_probs(epoch, indices))
+
+    def _logsumexp_all(
+        self,
+        settings: config.Supervision,
+        epoch: int,
+        indices: NDArray[np.int64],
+        temperature: Tensor | float,
+    ) -> Tensor:
+        if settings.temperature == 1 and not settings.standardize_logits:
             return torch.zeros(len(indices))
-        if temperature in self.manifest.temperatures:
-            column = self.manifest.temperatures.index(temperature)
+        if settings.temperature in _stored_temperatures(self.manifest, settings):
+            column = self.manifest.temperatures.index(settings.temperature)
             return torch.from_numpy(self._column("log_sum_exp", epoch, indices)[:, column].copy())
-        all_classes = torch.from_numpy(self._column("logits", epoch, indices).astype(np.float32))
-        return (all_classes / temperature).logsumexp(1)
+        return (self._all_log_probs(epoch, indices) / temperature).logsumexp(1)
+
+    def _all_log_probs(self, epoch: int, indices: NDArray[np.int64]) -> Tensor:
+        """Of a store that has all classes, in the dataset's order, float32 [N,C]."""
+        classes = torch.from_numpy(self._column("classes", epoch, indices).astype(np.int64))
+        log_probs = torch.from_numpy(self._column("logits", epoch, indices).astype(np.float32))
+        return torch.empty_like(log_probs).scatter_(1, classes, log_probs)
 
     def _column(self, name: str, epoch: int, indices: NDArray[np.int64]) -> NDArray[Any]:
         if self._mapped[0] != epoch:
@@ -132,14 +156,29 @@ def _check_settings(folder: Path, manifest: Manifest, settings: config.Supervisi
             f"label store {folder} holds the top {manifest.k} classes, but {required}",
             "use no more classes, or run kdaug label again with more classes and another output folder",
         )
-    is_partial = requires_logsumexp(settings) and manifest.k < classes
-    if is_partial and settings.temperature not in (1.0, *manifest.temperatures):
-        stored = ", ".join(f"{t:g}" for t in (1.0, *manifest.temperatures))
+    if manifest.k == classes:
+        return
+    if settings.standardize_logits and not manifest.standardized:
+        raise InputError(
+            f"label store {folder} has labels of logits that are not standardized, but supervision.standardize_logits "
+            "is set",
+            "run kdaug label again with this setting and another output folder",
+        )
+    temperatures = _stored_temperatures(manifest, settings)
+    if not settings.standardize_logits:
+        temperatures = (1.0, *temperatures)  # at 1 the log-sum-exp is 0
+    if requires_logsumexp(settings) and settings.temperature not in temperatures:
+        stored = ", ".join(f"{t:g}" for t in temperatures)
         raise InputError(
             f"label store {folder} supports temperatures {stored}, but supervision.temperature is "
             f"{settings.temperature:g}",
             "use one of them, or run kdaug label again with this temperature and another output folder",
         )
+
+
+def _stored_temperatures(manifest: Manifest, settings: config.Supervision) -> tuple[float, ...]:
+    """The temperatures of the stored log-sum-exps, if they are for `settings`."""
+    return manifest.temperatures if manifest.standardized == settings.standardize_logits else ()
 
 
 def _check_epochs(folder: Path, manifest: Manifest, epochs: Iterable[int]) -> None:

@@ -42,6 +42,7 @@ class Manifest:
     dataset: the images and views. teacher: digest of the teacher. k: stored classes per view. temperatures: of the
     stored log-sum-exps, ascending. precision: of the stored log-probabilities. computed: precision of the teacher's
     forward pass. cycle: number of epochs that repeat cyclically; None: each epoch is used once, and more can be added.
+    standardized: whether the log-sum-exps are of standardized logits (supervision.standardize_logits).
     """
 
     dataset: DatasetFingerprint
@@ -51,12 +52,13 @@ class Manifest:
     precision: StorePrecision
     computed: str = "float32"
     cycle: int | None = None
+    standardized: bool = False
     version: int = _VERSION
 
     @property
     def bytes_per_view(self) -> int:
         """Size of one record."""
-        return bytes_per_view(self.k, len(self.temperatures), self.precision)
+        return bytes_per_view(self.k, len(self.temperatures), self.precision, self.standardized)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,23 +73,26 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """Content of manifest.json."""
         fields = asdict(self)
+        if not self.standardized:  # stores written before this setting existed keep their digest
+            del fields["standardized"]
         return {"subject": fields.pop("dataset"), **fields}
 
     def columns(self, rows: int) -> dict[str, tuple[str, list[int]]]:
         """Safetensors type and shape of each column in a file of `rows` records."""
         dtype = {"float16": "F16", "float32": "F32"}[self.precision]
-        return {
+        columns = {
             "classes": ("U16", [rows, self.k]),
             "logits": (dtype, [rows, self.k]),
             "label": (dtype, [rows]),
             "log_sum_exp": ("F32", [rows, len(self.temperatures)]),
         }
+        return {**columns, "spread": ("F32", [rows])} if self.standardized else columns
 
 
-def bytes_per_view(k: int, temperatures: int, precision: StorePrecision) -> int:
+def bytes_per_view(k: int, temperatures: int, precision: StorePrecision, standardized: bool = False) -> int:
     """Size of a record with the top k classes and log-sum-exps at this number of temperatures."""
     width = 2 if precision == "float16" else 4
-    return (2 + width) * k + width + 4 * temperatures
+    return (2 + width) * k + width + 4 * temperatures + 4 * standardized
 
 
 def manifest_differences(before: Manifest | DatasetFingerprint, after: Manifest | DatasetFingerprint) -> list[str]:

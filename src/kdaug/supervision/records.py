@@ -7,6 +7,8 @@ record for each training image, in the dataset's order:
   logits       float16 or float32 [N,K]   their log-probabilities at temperature 1
   label        as logits [N]  the log-probability of the image's label
   log_sum_exp  float32 [N,T]  of all classes' log-probabilities divided by each of the manifest's temperatures
+  spread       float32 [N]    only for standardized logits: the standard deviation of the logits over all classes, by
+                              which the log-probabilities in log_sum_exp are divided, too
 
 Log-probabilities are close to 0 for the probable classes, where float16 is most exact. The record of an image that
 could not be read is NaN. clean.safetensors has `label`, float32 [N], for the unaugmented images.
@@ -31,7 +33,7 @@ from torch import Tensor
 from kdaug.errors import InputError
 from kdaug.storage import atomic_write
 from kdaug.supervision.manifest import RUN_LABEL_AGAIN, Manifest
-from kdaug.supervision.soft_labels import logsumexp_scaled, top_classes
+from kdaug.supervision.soft_labels import logit_spread, logsumexp_scaled, top_classes, view_temperature
 
 ROWS_PER_FILE = 1 << 17
 _UNAUGMENTED_FILE = "clean.safetensors"
@@ -86,24 +88,29 @@ def make_records(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str
     """Records for a teacher's `logits` [N,C] and the labels int64 [N], in main memory; classes as int32."""
     log_probs = logits.float().log_softmax(1)
     top = top_classes(log_probs, manifest.k)
-    sums = [logsumexp_scaled(log_probs / temperature, temperature) for temperature in manifest.temperatures]
+    spread = logit_spread(log_probs) if manifest.standardized else None
+    divisors = [view_temperature(temperature, spread) for temperature in manifest.temperatures]
+    sums = [logsumexp_scaled(log_probs / divisor, divisor) for divisor in divisors]
     records = {
         "classes": top.to(torch.int32),  # few operations support uint16
         "logits": log_probs.gather(1, top).to(manifest.dtype),
         "label": log_probs.gather(1, labels[:, None])[:, 0].to(manifest.dtype),
         "log_sum_exp": torch.stack(sums, 1) if sums else log_probs.new_empty(len(log_probs), 0),
     }
+    if spread is not None:
+        records["spread"] = spread
     return {name: value.cpu() for name, value in records.items()}
 
 
 def empty_records(rows: int, manifest: Manifest) -> dict[str, Tensor]:
     """Records of `rows` images that could not be read."""
-    return {
+    records = {
         "classes": torch.zeros(rows, manifest.k, dtype=torch.int32),
         "logits": torch.full((rows, manifest.k), math.nan, dtype=manifest.dtype),
         "label": torch.full((rows,), math.nan, dtype=manifest.dtype),
         "log_sum_exp": torch.full((rows, len(manifest.temperatures)), math.nan),
     }
+    return {**records, "spread": torch.full((rows,), math.nan)} if manifest.standardized else records
 
 
 def write_records(records: dict[str, Tensor], part: LabelFile, manifest: Manifest, folder: Path) -> None:

@@ -17,7 +17,7 @@ class SoftLabels:
     """The soft labels of N views, with what the losses need besides them. With `classes` None they have all C classes.
 
     Log-probabilities are at temperature 1, as in a label store. Divided by T they are logits: their softmax is the
-    teacher's at temperature T.
+    teacher's at temperature T. With supervision.standardize_logits, T is the temperature times `spread`.
 
     top1: the most probable class, int64 [N].
     classes: the K most probable classes in descending order, int64 [N,K]; None: all C classes in the dataset's order.
@@ -25,6 +25,7 @@ class SoftLabels:
     logsumexp_others: log-sum-exp of the log-probabilities of all other classes divided by T, [N].
     logsumexp_all: log-sum-exp of the log-probabilities of all C classes divided by T, [N].
     label_log_prob: log-probability of each image's label, [N].
+    spread: standard deviation of the teacher's logits, [N]; None unless supervision.standardize_logits is set.
     unaugmented_label_log_prob: of the label on the unaugmented image, [N]; None unless supervision.label_trust is set.
     """
 
@@ -34,6 +35,7 @@ class SoftLabels:
     logsumexp_others: Tensor
     logsumexp_all: Tensor
     label_log_prob: Tensor
+    spread: Tensor | None = None
     unaugmented_label_log_prob: Tensor | None = None
 
     def to(self, device: torch.device) -> SoftLabels:
@@ -73,14 +75,18 @@ def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels
     Computed in float32 or float64. No gradient flows back to `logits`.
     """
     log_probs = promote_to_float32(logits.detach()).log_softmax(1)
-    scaled, k = log_probs / settings.temperature, required_classes(settings, logits.shape[1])
+    spread = logit_spread(log_probs) if settings.standardize_logits else None
+    k = required_classes(settings, logits.shape[1])
+    temperature = view_temperature(settings.temperature, spread)
+    scaled = log_probs / temperature
     label_log_prob = log_probs.gather(1, labels[:, None])[:, 0]
-    total = logsumexp_scaled(scaled, settings.temperature)
+    total = logsumexp_scaled(scaled, temperature)
     if k >= logits.shape[1]:
         none = torch.full_like(total, -math.inf)
-        return SoftLabels(_top1(log_probs), None, scaled, none, total, label_log_prob)
+        return SoftLabels(_top1(log_probs), None, scaled, none, total, label_log_prob, spread)
     top = top_classes(log_probs, k)
-    return SoftLabels(top[:, 0], top, scaled.gather(1, top), logsumexp_outside(scaled, top), total, label_log_prob)
+    others = logsumexp_outside(scaled, top)
+    return SoftLabels(top[:, 0], top, scaled.gather(1, top), others, total, label_log_prob, spread)
 
 
 def top_classes(log_probs: Tensor, k: int) -> Tensor:
@@ -98,9 +104,24 @@ def _top1(log_probs: Tensor) -> Tensor:
     return torch.where(is_best, classes, is_best.shape[1]).amin(1).clamp(max=is_best.shape[1] - 1)
 
 
-def logsumexp_scaled(scaled: Tensor, temperature: float) -> Tensor:
+def logit_spread(logits: Tensor) -> Tensor:
+    """What supervision.standardize_logits divides the logits [N,C] of each view by, [N].
+
+    It is their standard deviation over the classes with C - 1, as in the code of Sun et al. (arXiv 2403.01427), but at
+    least 1e-3 (there 1e-7 is added). They also subtract the mean, which does not change the softmax.
+    """
+    return logits.var(1).clamp(min=1e-6).sqrt()  # the gradient of std(1) would be nan for equal logits
+
+
+def view_temperature(temperature: float, spread: Tensor | None) -> Tensor | float:
+    """What the logits of each view are divided by: `temperature`, times their `spread` [N] if it is given, [N,1]."""
+    return temperature if spread is None else temperature * spread[:, None]
+
+
+def logsumexp_scaled(scaled: Tensor, temperature: Tensor | float) -> Tensor:
     """log-sum-exp [N] of log-probabilities [N,C] divided by `temperature`; exactly 0 at temperature 1."""
-    return scaled.new_zeros(len(scaled)) if temperature == 1 else scaled.logsumexp(1)
+    is_one = not isinstance(temperature, Tensor) and temperature == 1
+    return scaled.new_zeros(len(scaled)) if is_one else scaled.logsumexp(1)
 
 
 def logsumexp_outside(logits: Tensor, classes: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -103,11 +103,14 @@ def _compare(stored: dict[str, Tensor], computed: dict[str, Tensor], manifest: M
     all_classes = last.expand(-1, len(manifest.dataset.classes)).scatter(
         1, computed["classes"].long(), computed["logits"].float()
     )
-    return {
+    errors = {
         "log-probability": _errors(stored["logits"], all_classes.gather(1, stored["classes"]), manifest),
         "label": _errors(stored["label"], computed["label"], manifest),
         "log-sum-exp": _errors(stored["log_sum_exp"], computed["log_sum_exp"], manifest),
     }
+    if manifest.standardized:
+        errors["spread"] = _errors(stored["spread"], computed["spread"], manifest)
+    return errors
 
 
 def _errors(stored: Tensor, computed: Tensor, manifest: Manifest) -> Errors:

@@ -108,14 +108,16 @@ def build_manifest(context: TrainContext, teacher: str, request: LabelRequest) -
     """The manifest of a store of soft labels for the views of `context`, by the teacher with this digest."""
     supervision, classes = context.recipe.supervision, len(context.dataset.classes)
     temperatures = request.temperatures or (supervision.temperature,)
+    standardized = supervision.standardize_logits  # else the log-sum-exp at temperature 1 is 0
     return Manifest(
         dataset=dataset_fingerprint(context),
         teacher=teacher,
         k=min(request.k or required_classes(supervision, classes), classes),
-        temperatures=tuple(sorted({float(t) for t in temperatures if t != 1})),  # at 1 the log-sum-exp is 0
+        temperatures=tuple(sorted({float(t) for t in temperatures if t != 1 or standardized})),
         precision=request.precision,
         computed=str(context.precision).removeprefix("torch."),
         cycle=request.cycle,
+        standardized=standardized,
     )
 
 

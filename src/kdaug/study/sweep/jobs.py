@@ -178,6 +178,8 @@ def _labels_fingerprint(run: _PlannedRun) -> str:
         for name, value in settings.items()
         if name.startswith(("data.", "views.", "teacher.")) or name.endswith(("epochs", ".precision"))
     }
+    if run.recipe.supervision.standardize_logits:
+        relevant["supervision.standardize_logits"] = True
     return hashlib.sha256(json.dumps([relevant, run.teacher_job], sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -192,6 +194,6 @@ def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> 
     options = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
     arguments = ("label", str(_write_recipe(name, recipe, folder)), "--out", str(store), *options)
     views = len(dataset.train) * first.recipe.optimization.total_epochs
-    total_bytes = bytes_per_view(k, len(temperatures), "float32") * views
+    total_bytes = bytes_per_view(k, len(temperatures), "float32", first.recipe.supervision.standardize_logits) * views
     written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
     return Job(name, store, arguments, first.teacher_job), max(0, total_bytes - written_bytes)
