@@ -114,9 +114,10 @@ def test_standardized_loss_equals_the_teachers(
 ) -> None:
     """A store of all classes serves standardized logits in any case."""
     supervision = Supervision(1.5, k, temperature, reading, standardize_logits=True)
-    folder = fill(replace(MANIFEST, k=stored_k, temperatures=(1.0, 2.0), standardized=standardized), tmp_path / "labels")
+    manifest = replace(MANIFEST, k=stored_k, temperatures=(1.0, 2.0), standardized=standardized)
+    folder = fill(manifest, tmp_path / "labels")
     if not standardized and stored_k < CLASSES:
-        with pytest.raises(InputError, match="not standardized, but supervision.standardize_logits is set"):
+        with pytest.raises(InputError, match=r"not standardized, but supervision\.standardize_logits is set"):
             open_label_store(folder, DATASET, supervision, range(2))
         return
     loss, expected = losses_of(open_label_store(folder, DATASET, supervision, range(2)), supervision, 1)
@@ -130,9 +131,9 @@ def test_standardized_store_serves_other_settings(tmp_path: Path) -> None:
     for supervision in (Supervision(k=5, temperature=1.0), Supervision(k=5, reading="renormalized")):
         loss, expected = losses_of(open_label_store(folder, DATASET, supervision, range(2)), supervision, 0)
         torch.testing.assert_close(loss.loss, expected.loss, rtol=1e-6, atol=1e-6)
-    with pytest.raises(InputError, match="supports temperatures 1, but supervision.temperature is 2"):
+    with pytest.raises(InputError, match=r"supports temperatures 1, but supervision\.temperature is 2"):
         open_label_store(folder, DATASET, Supervision(k=5), range(2))
-    with pytest.raises(InputError, match="supports temperatures 2, 10, but supervision.temperature is 1"):
+    with pytest.raises(InputError, match=r"supports temperatures 2, 10, but supervision\.temperature is 1"):
         open_label_store(folder, DATASET, Supervision(k=5, temperature=1.0, standardize_logits=True), range(2))
 
 

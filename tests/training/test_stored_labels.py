@@ -15,7 +15,9 @@ from support.runs import read_lines, store_content, weight_bytes, without_second
 
 from kdaug import InputError
 from kdaug.config import Recipe
+from kdaug.supervision.manifest import read_manifest
 from kdaug.training import train
+from kdaug.training.label_verification import verify_labels
 from kdaug.training.labeling import LabelRequest, label_views
 
 StudentRecipe = Callable[..., Recipe]
@@ -105,6 +107,26 @@ def test_clean_epochs_are_labeled_unaugmented(recipe_with_teacher: Recipe, teach
     stored = with_settings(recipe, {"teacher.labels": str(tmp_path / "store"), "run.dir": str(tmp_path / "stored")})
     with_teacher, with_labels = train(recipe).directory, train(stored).directory
     assert without_seconds(read_lines(with_labels)) == without_seconds(read_lines(with_teacher))
+
+
+def test_standardized_labels(recipe_with_teacher: Recipe, teacher_run: Path, tmp_path: Path) -> None:
+    """They train as the teacher does, are verified, and a wrong standard deviation is found."""
+    settings = {
+        "optimization.epochs": 1, "teacher.source": f"run:{teacher_run}", "supervision.standardize_logits": True,
+        "run.dir": str(tmp_path / "online"),
+    }  # fmt: skip
+    recipe, store = with_settings(recipe_with_teacher, settings), tmp_path / "store"
+    label_views(recipe, store, EXACT)
+    stored = with_settings(recipe, {"teacher.labels": str(store), "run.dir": str(tmp_path / "stored")})
+    assert weight_bytes(train(stored).directory) == weight_bytes(train(recipe).directory)
+    result = verify_labels(store, 32, None, "cpu", seed=0)
+    assert result.wrong == 0
+    assert result.errors["spread"] < 1e-5
+    (path,) = store.glob("epoch-*")
+    columns = safetensors.torch.load_file(path)
+    columns["spread"] += 0.5
+    path.write_bytes(safetensors.torch.save(columns, {"store": read_manifest(store).digest}))
+    assert verify_labels(store, 32, None, "cpu", seed=0).wrong == 32
 
 
 def test_a_cycle_of_epochs_is_used_in_turn(recipe_with_teacher: Recipe, student: StudentRecipe, tmp_path: Path) -> None:

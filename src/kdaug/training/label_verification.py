@@ -71,7 +71,7 @@ def verify_labels(folder: Path, views: int, root: str | None, device: str, seed:
     indices = _draw_views(manifest, folder, views, seed)
     unaugmented = unaugmented_label_log_probs(context, teacher, np.unique(np.concatenate(list(indices.values()))))
     store = LabelStore(folder, manifest)
-    errors = dict.fromkeys(("log-probability", "label", "log-sum-exp", "label without augmentation"), 0.0)
+    errors = dict[str, float]()
     compared, wrong = 0, 0
     for epoch, rows in indices.items():
         batches = split_into_batches(context, epoch, rows)
@@ -81,7 +81,7 @@ def verify_labels(folder: Path, views: int, root: str | None, device: str, seed:
             batch_errors["label without augmentation"] = _errors(stored, unaugmented[batch], manifest)
             compared += len(batch)
             wrong += int(torch.stack([is_wrong for _, is_wrong in batch_errors.values()]).any(0).sum())
-            errors = {name: max(errors[name], float(error.max())) for name, (error, _) in batch_errors.items()}
+            errors = {name: max(errors.get(name, 0.0), float(error.max())) for name, (error, _) in batch_errors.items()}
     return Verification(compared, len(indices), errors, wrong, changed)
 
 
