@@ -46,6 +46,7 @@ SUPERVISIONS: dict[str, Supervision | None] = {
     "hard": replace(TOP_K, divergence="hard", label_weight=0.5, weight=0.5),
     "decoupled": DECOUPLED,
     "decoupled-trust": replace(DECOUPLED, label_trust=True),
+    "dist": replace(TOP_K, divergence="dist", temperature=4.0, weight=2.0),
     "decoupled-standardized": replace(DECOUPLED, standardize_logits=True),
     "smoothing": Supervision(label_smoothing=0.1),
 }

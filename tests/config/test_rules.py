@@ -31,6 +31,7 @@ from kdaug.config import (
         ({"divergence": "hard", "scale_by_t2": False}, "scale_by_t2 is False"),
         ({"divergence": "hard", "standardize_logits": True}, "standardize_logits is True"),
         ({"divergence": "decoupled", "reading": "grouped"}, "reading is grouped"),
+        ({"divergence": "dist", "mass": 0.5}, "mass is 0.5, but has no effect with supervision.divergence dist"),
         ({"non_target_weight": 2.0}, "non_target_weight is 2.0, but has no effect with .* top-k, only with decoupled"),
         ({"when": "clean"}, "when is clean, but there are no clean epochs"),
     ],

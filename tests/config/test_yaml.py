@@ -110,7 +110,11 @@ def valid(recipe: Recipe) -> Recipe:
         data = replace(data, balance="loss")
     if recipe.teacher.source == "none" and recipe.teacher.labels is None:
         s = replace(s, label_weight=s.label_weight or 1.0)
-    unused = {"hard": ("mass", "reading", "scale_by_t2", "non_target_weight"), "decoupled": ("mass", "reading")}
+    unused = {
+        "hard": ("mass", "reading", "scale_by_t2", "standardize_logits", "non_target_weight"),
+        "decoupled": ("mass", "reading"),
+        "dist": ("mass", "reading", "non_target_weight"),
+    }
     s = replace(s, **{name: getattr(default, name) for name in unused.get(s.divergence, ("non_target_weight",))})
     s = replace(s, label_trust=s.label_trust and s.label_weight > 0)
     return replace(recipe, data=data, views=views, supervision=s)

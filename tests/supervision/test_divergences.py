@@ -344,8 +344,28 @@ def test_decoupled_parts_recombine_to_kl(seed: int, classes: int, temperature: f
     assert_allclose(target + weight * others, expected, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("divergence", ["hard", "decoupled"])
-def test_hard_and_decoupled_gradients(divergence: Divergence) -> None:
+@given(seeds, st.integers(2, 12), temperatures)
+def test_dist_equals_correlations_by_numpy(seed: int, classes: int, temperature: float) -> None:
+    student, teacher = random_logits(seed, classes)
+    settings = config.Supervision(divergence="dist", temperature=temperature, scale_by_t2=False)
+    p, q = ([softmax(row, temperature) for row in logits.tolist()] for logits in (teacher, student))
+    assume(min(np.std(each, axis).min() for each in (p, q) for axis in (0, 1)) > 1e-4)
+    over_classes = [1 - np.corrcoef(*rows)[0, 1] for rows in zip(p, q, strict=True)]
+    over_views = [1 - np.corrcoef(*columns)[0, 1] for columns in zip(np.transpose(p), np.transpose(q), strict=True)]
+    expected = np.array(over_classes) + np.mean(over_views)
+    assert_allclose(divergence_of(student, teacher, settings), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_dist_of_constant_probabilities_is_finite() -> None:
+    student, settings = torch.zeros(4, 3, requires_grad=True), config.Supervision(divergence="dist")
+    divergence = divergence_of(student, random_logits(0, 3)[1].float(), settings)
+    assert_allclose(divergence.detach(), [8.0] * 4)  # T squared times one for views, one for classes
+    (gradient,) = torch.autograd.grad(divergence.sum(), student)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("divergence", ["hard", "decoupled", "dist"])
+def test_gradients_of_other_divergences(divergence: Divergence) -> None:
     student, teacher = random_logits(4, 5)
     student.requires_grad_()
     settings = config.Supervision(divergence=divergence)

@@ -58,6 +58,8 @@ def soft_labels_of(source: SoftLabelSource) -> SoftLabels:
         Supervision(k=CLASSES, label_trust=True),
         Supervision(divergence="hard"),
         Supervision(divergence="decoupled", temperature=4.0),
+        Supervision(divergence="dist"),
+        Supervision(k=CLASSES, standardize_logits=True),
     ],
 )
 def test_teacher_and_store_give_equal_soft_labels(settings: Supervision, teacher: Teacher, store: LabelStore) -> None:

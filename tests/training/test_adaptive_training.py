@@ -37,6 +37,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "soft labels alone": {"label_weight": 0.0, "k": 10},
     "hard": {"divergence": "hard"},
     "decoupled": {"divergence": "decoupled", "temperature": 4.0},
+    "dist": {"divergence": "dist"},
+    "standardized": {"standardize_logits": True, "k": 10},
 }
 
 

@@ -226,7 +226,7 @@ def _check_supervision(recipe: Recipe) -> None:
         raise InputError("supervision.when is clean, but there are no clean epochs", "set optimization.clean_epochs")
     users = {
         **dict.fromkeys(("mass", "reading"), ("top-k",)),
-        **dict.fromkeys(("scale_by_t2", "standardize_logits"), ("top-k", "decoupled")),
+        **dict.fromkeys(("scale_by_t2", "standardize_logits"), ("top-k", "decoupled", "dist")),
         "non_target_weight": ("decoupled",),
     }
     _refuse_unused("supervision", s, users, f"supervision.divergence {s.divergence}", s.divergence)

@@ -35,7 +35,7 @@ Optimizer = Literal["sgd", "rmsprop-tf", "adamw"]
 Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
 TeacherEpochs = Literal["all", "policy", "clean"]
-Divergence = Literal["top-k", "hard", "decoupled"]
+Divergence = Literal["top-k", "hard", "decoupled", "dist"]
 WeightSchedule = Literal["constant", "rising", "falling"]
 BalanceChoice = Literal["none", "sample", "loss", "auto"]
 TrackerName = Literal["wandb", "mlflow", "trackio"]
@@ -219,13 +219,14 @@ class Supervision:
     """Multiply the divergence by the squared temperature (Hinton et al., arXiv 1503.02531)."""
     standardize_logits: bool = False
     """Divide the logits of each view, the teacher's and the student's, by their standard deviation over the classes
-    before the temperature (Sun et al., arXiv 2403.01427). For top-k and decoupled."""
+    before the temperature (Sun et al., arXiv 2403.01427). Not for hard."""
     label_smoothing: FractionBelow1 = 0.0
     """Label smoothing in the cross-entropy."""
     when: TeacherEpochs = "all"
     """Epochs that use the teacher: all, policy (not the clean epochs at the end), clean (only the clean epochs)."""
     divergence: Divergence = "top-k"
-    """top-k (the paper's), hard (cross-entropy with the teacher's top class), decoupled (DKD, arXiv 2203.08679)."""
+    """top-k (the paper's), hard (cross-entropy with the teacher's top class), decoupled (DKD, arXiv 2203.08679), dist
+    (correlations over classes and over images, arXiv 2205.10536)."""
     non_target_weight: NonNegative = 8.0
     """For decoupled: weight of the non-target-class part (beta in DKD); the target-class part has weight 1."""
     mass: FractionAbove0 | None = None

@@ -1,4 +1,4 @@
-"""Divergences of a student from its teacher: top K classes (the paper's), hard, and decoupled.
+"""Divergences of a student from its teacher: top K classes (the paper's), hard, decoupled, and correlations.
 
 Paper (arXiv 2003.11342) Eq. 3, with the missing minus sign restored: D = sum of p ln(p / q) over the teacher's top K
 classes, where p and q are the softmax at temperature T of the teacher and of the student.
@@ -85,6 +85,8 @@ def compute_divergence(
             case "decoupled":
                 teacher, weight = soft_labels.scaled_log_probs, settings.non_target_weight
                 divergence = decoupled_divergence(scaled, teacher, labels, weight)
+            case "dist":
+                divergence = correlation_divergence(scaled, soft_labels.scaled_log_probs)
             case "top-k":
                 divergence = _topk_divergence(scaled, soft_labels, settings)
             case _:
@@ -140,6 +142,22 @@ def decoupled_divergence(student: Tensor, teacher: Tensor, labels: Tensor, non_t
     teacher_binary, teacher_others = binary_and_others(teacher)
     binary = _sum_p_log_ratio(student_binary, teacher_binary)
     return binary + non_target_weight * _sum_p_log_ratio(student_others, teacher_others)
+
+
+def correlation_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """DIST (Huang et al., arXiv 2205.10536, Eqs. 9 to 11, both weights 1): [N].
+
+    1 - Pearson's correlation of student and teacher over the classes of each view, plus the mean over the classes of
+    1 - their correlation over the N views, which is the same for all views. Both are correlations of probabilities.
+    student, teacher: logits [N,C] divided by the temperature. Not multiplied by T squared.
+    """
+    p, q = teacher.softmax(1), student.softmax(1)
+    return (1 - _correlation(p, q, 1)) + (1 - _correlation(p, q, 0)).mean()
+
+
+def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
+    """Pearson's correlation along `dim`; 0 where one of the two is constant."""
+    return functional.cosine_similarity(a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True), dim)
 
 
 def _sum_p_log_ratio(student: Tensor, teacher: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def required_classes(settings: config.Supervision, classes: int) -> int:
             return min(settings.k, classes)
         case "hard":
             return 1
-        case "decoupled":
+        case "decoupled" | "dist":
             return classes
         case _:
             assert_never(settings.divergence)
@@ -63,7 +63,7 @@ def requires_logsumexp(settings: config.Supervision) -> bool:
     match settings.divergence:
         case "top-k":
             return settings.reading != "renormalized"
-        case "hard" | "decoupled":
+        case "hard" | "decoupled" | "dist":
             return False
         case _:
             assert_never(settings.divergence)
