@@ -22,6 +22,7 @@ from kdaug.study.report.notes import describe_machines, describe_teachers, repor
 from kdaug.training.resolve import teacher_run_name
 
 EVIDENCE = Path(__file__).parents[3] / "results"
+DEMO = EVIDENCE / "demo/seed-0"
 SMALL = RECIPES["cifar100-table1-small"].make()
 
 
@@ -225,14 +226,14 @@ def test_same_runs_give_the_same_files(report: Path, tmp_path: Path) -> None:
         ([], "no runs to report on"),
         (["nothing"], "folder nothing does not exist"),
         (["."], "there is no finished run below ."),
-        ([str(EVIDENCE / "demo"), "--against", "teacher.source=x"], "no run has teacher.source=x"),
+        ([str(DEMO), "--against", "teacher.source=x"], "no run has teacher.source=x"),
         (
-            [str(EVIDENCE / "demo"), "--against", "run.seed=0"],
+            [str(DEMO), "--against", "run.seed=0"],
             "run.seed does not vary between these runs; settings that vary: views.policy, views.magnitude",
         ),
-        ([str(EVIDENCE / "demo"), "--against", "teacher.source=none,train"], "--against has several values"),
+        ([str(DEMO), "--against", "teacher.source=none,train"], "--against has several values"),
         (
-            [str(EVIDENCE / "demo"), str(EVIDENCE / "demo/../demo"), "--against", "x"],
+            [str(DEMO), str(DEMO / "../seed-0"), "--against", "x"],
             "'x' is not a setting with values",
         ),
     ],
