@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 
 from kdaug.config import Teacher
 from kdaug.errors import InputError
-from kdaug.inspection.evidence import Evidence, EvidenceRequest, measure_magnitudes
+from kdaug.inspection.evidence import Evidence, EvidenceRequest, MeasuredViews, measure_magnitudes
 from kdaug.inspection.recommendation import LEAST_TRUST, choose_magnitude
 from kdaug.study.report.finished import SEEDS, FinishedRun, find_finished_runs, is_teacher_setting
 from kdaug.study.report.tables import Table
@@ -66,7 +66,8 @@ class Judgement:
     """A sweep against the evidence of its teacher.
 
     correlations: Spearman's, of each measure with the error. recommended, best: magnitudes. lost: points that the error
-    at the recommended magnitude is above the lowest one; by_threshold: the same for each of THRESHOLDS.
+    at the recommended magnitude is above the lowest one; by_threshold: the same for each of THRESHOLDS of the label
+    trust, whether the teacher over-fits or not. overfitting: see `MeasuredViews`.
     """
 
     sweep: str
@@ -74,6 +75,7 @@ class Judgement:
     seeds: int
     errors: dict[float, float]
     evidence: list[dict[str, Any]]
+    overfitting: float | None
     correlations: dict[str, float]
     recommended: float
     best: float
@@ -113,8 +115,8 @@ def recipe_source(sweep: Sweep, sweeps: Sequence[Sweep]) -> FinishedRun:
     return _first_run(sweep)
 
 
-def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Namespace) -> tuple[Evidence, ...]:
-    """The evidence of the teacher of `run` at `magnitudes`."""
+def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Namespace) -> MeasuredViews:
+    """What the teacher of `run` predicts at `magnitudes`."""
     recipe = read_resolved_recipe(run.path / "recipe.yaml")
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run.path), threads=args.threads))
     if args.root is not None:
@@ -128,27 +130,28 @@ def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Name
     if source == "train":
         source = f"run:{teacher_run_recipe(recipe, context.dataset.content).run.dir}"
     teacher = load_checked_teacher(context, source)
-    return measure_magnitudes(context, teacher, EvidenceRequest(args.images, args.draws, magnitudes)).evidence
+    return measure_magnitudes(context, teacher, EvidenceRequest(args.images, args.draws, magnitudes))
 
 
-def judge(sweep: Sweep, evidence: Sequence[Evidence]) -> Judgement:
+def judge(sweep: Sweep, views: MeasuredViews) -> Judgement:
     """Compares the errors of `sweep` with the evidence at the same magnitudes."""
     errors = sweep.errors()
-    evidence = [each for each in evidence if each.magnitude in errors]
+    evidence = [each for each in views.evidence if each.magnitude in errors]
     lowest = min(errors.values())
     measured = [errors[each.magnitude] for each in evidence]
-    recommended = choose_magnitude(evidence)[0].magnitude
+    recommended = choose_magnitude(evidence, views.overfitting)[0].magnitude
     return Judgement(
         sweep.name,
         sweep.with_teacher,
         min(len(runs) for runs in sweep.runs.values()),
         errors,
         [asdict(each) for each in evidence],
+        views.overfitting,
         {name: float(spearmanr([read(e) for e in evidence], measured).statistic) for name, read in MEASURES.items()},
         recommended,
         min(errors, key=lambda magnitude: errors[magnitude]),
         errors[recommended] - lowest,
-        {t: errors[choose_magnitude(evidence, t)[0].magnitude] - lowest for t in THRESHOLDS},
+        {t: errors[choose_magnitude(evidence, least_trust=t)[0].magnitude] - lowest for t in THRESHOLDS},
     )
 
 
@@ -158,16 +161,16 @@ def tables(judgements: Sequence[Judgement]) -> list[Table]:
     first = Table(
         "Recommended magnitudes",
         ("sweep", "teacher", *(f"{name}, rank correlation with the error" for name in MEASURES), "recommended M",
-         "best M", "points lost", "seeds"),
+         "best M", "points lost", "teacher's over-fitting", "seeds"),
         2,
         tuple(
             (*name, *(f"{each.correlations[m]:+.2f}" for m in MEASURES), f"{each.recommended:g}", f"{each.best:g}",
-             f"{each.lost:.2f}", str(each.seeds))
+             f"{each.lost:.2f}", "unknown" if each.overfitting is None else f"{each.overfitting:.2f}", str(each.seeds))
             for name, each in zip(names, judgements, strict=True)
         ),
     )  # fmt: skip
     second = Table(
-        f"Points lost with another least label trust (the default is {LEAST_TRUST:g})",
+        f"Points lost with another least label trust than {LEAST_TRUST:g}, whether the teacher over-fits or not",
         ("sweep", "teacher", *(f"{threshold:g}" for threshold in THRESHOLDS)),
         2,
         tuple(
@@ -205,15 +208,15 @@ def main() -> None:
             sweeps = find_sweeps(folder)
             if not sweeps:
                 _logger.warning("%s has no runs that differ in the magnitude", folder)
-            evidence: dict[Path, tuple[Evidence, ...]] = {}
+            views: dict[Path, MeasuredViews] = {}
             magnitudes = tuple(sorted({magnitude for sweep in sweeps for magnitude in sweep.runs}))
             for sweep in sweeps:
                 run = recipe_source(sweep, sweeps)
-                if run.path not in evidence:
-                    evidence[run.path] = measure(run, magnitudes, args)
-                judgements.append(judge(sweep, evidence[run.path]))
+                if run.path not in views:
+                    views[run.path] = measure(run, magnitudes, args)
+                judgements.append(judge(sweep, views[run.path]))
     text = "\n".join(f"{table.title}:\n\n{table.markdown()}" for table in tables(judgements))
-    print(text)
+    print(text, end="")
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "table.md").write_text(text, encoding="utf-8")

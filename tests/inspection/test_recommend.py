@@ -17,14 +17,14 @@ from support.images import write_noise
 from kdaug import InputError, apply
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views, from_yaml, to_yaml
 from kdaug.config import Teacher as TeacherSettings
-from kdaug.data.images import balanced_subset
+from kdaug.data.images import ArrayImages, balanced_subset
 from kdaug.inspection import Evidence, EvidenceRequest, recommend
 from kdaug.inspection.evidence import MeasuredViews, forward_operations, measure_magnitudes
 from kdaug.inspection.measures import Estimate
 from kdaug.inspection.recommendation import choose_magnitude
 from kdaug.inspection.teacher_data import trained_on_training_images, trained_on_validation_images
 from kdaug.networks import create_network, save_weights
-from kdaug.supervision import Teacher
+from kdaug.supervision import Teacher, load_teacher
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.resolve import resolve
 from kdaug.views.policies import create_policy
@@ -131,17 +131,43 @@ def test_without_a_trusted_magnitude_the_mildest_is_chosen_and_the_reason_given(
     assert "the label trust is 0.70 at best" in reason
 
 
-def test_a_policy_that_shows_nothing_is_not_recommended(context: TrainContext) -> None:
-    """All views are gray: nothing has a lower T. stddev, but the labels are not trusted."""
-    gray = replace(context, recipe=replace(context.recipe, views=replace(context.recipe.views, cutout=56)))
-    policy = create_policy("cutout-56", mean=context.dataset.fill)
-    teacher, request = tiny_teacher(context), EvidenceRequest(images=IMAGES, draws=1, magnitudes=())
-    with pytest.raises(InputError, match="magnitudes is empty"):
-        measure_magnitudes(gray, teacher, request)
-    (hidden,) = measure_magnitudes(replace(gray, policy=policy), teacher, replace(request, magnitudes=(5,))).evidence
-    assert hidden.t_stddev < 1e-6
-    mild = measure_magnitudes(context, teacher, replace(request, magnitudes=(0,))).evidence[0]
-    assert choose_magnitude([mild, replace(hidden, magnitude=9)])[0].magnitude == 0
+def test_a_policy_that_shows_nothing_is_not_recommended() -> None:
+    """All views are gray: nothing has a lower T. stddev, but the bundled teacher does not recognize them."""
+    recipe = replace(RECIPE, data=Data(name="omniglot"), teacher=TeacherSettings(source="bundled"))
+    context = build_context(resolve(recipe), Console(quiet=True))
+    teacher = load_teacher(recipe.teacher, "bundled", context.dataset)
+    gray = replace(context, policy=create_policy("cutout-56", mean=context.dataset.fill))
+    hidden, mild = (
+        measure_magnitudes(each, teacher, EvidenceRequest(20, 1, magnitudes)).evidence
+        for each, magnitudes in ((gray, (5,)), (context, (0,)))
+    )
+    assert hidden[0].t_stddev < 1e-6 < mild[0].t_stddev
+    assert choose_magnitude([mild[0], replace(hidden[0], magnitude=9)])[0].magnitude == 0
+
+
+def test_without_overfitting_the_mildest_magnitude_is_recommended() -> None:
+    several = [evidence(0, 0.95, 4.0), evidence(1, 1.0, 3.5), evidence(2, 0.9, 2.0)]
+    best, reason = choose_magnitude(several, overfitting=0.02)
+    assert best.magnitude == 1
+    assert "hardly better than validation images" in reason
+    assert choose_magnitude(several, overfitting=0.06) == (several[2], "")
+
+
+def test_overfitting_is_measured_if_the_teacher_was_trained_on_these_images(measured: MeasuredViews) -> None:
+    assert measured.overfitting is None  # RECIPE has no teacher: unknown
+    recipe = replace(RECIPE, data=Data(name="omniglot"), teacher=TeacherSettings(source="bundled"))
+    context = build_context(resolve(recipe), Console(quiet=True))
+    teacher = load_teacher(recipe.teacher, "bundled", context.dataset)
+    found = measure_magnitudes(context, teacher, EvidenceRequest(40, 1, (0,))).overfitting
+
+    def certainty(images: ArrayImages) -> float:
+        rows = balanced_subset(images.labels, 40)
+        probs = teacher(torch.from_numpy(images.images[rows])).double().softmax(1).numpy()
+        return probs[np.arange(40), images.labels[rows]].mean()
+
+    training, validation = certainty(context.dataset.train), certainty(context.dataset.val)
+    assert found == pytest.approx(1 - (1 - training) / (1 - validation), abs=1e-3)
+    assert found > 0.1
 
 
 def test_the_default_number_of_views_depends_on_the_teacher(context: TrainContext) -> None:
@@ -197,19 +223,19 @@ def test_the_command_prints_evidence_and_flags_and_writes_a_page(kdaug: Callable
     command = ["recommend", str(tmp_path / "recipe.yaml"), "--teacher.source", source, "--images", "20", "--draws", "1"]
     result = kdaug(*command, "--magnitudes", "0", "9", "--out", str(tmp_path / "out"))
     assert result.code == 0
-    assert "recommended: --views.magnitude 0 --supervision.k" in result.out
     assert f"page written to {tmp_path / 'out' / 'index.html'}" in result.out
     rows = [line.split(" | ")[0] for line in result.out.splitlines() if line.startswith("| ")]
     assert rows == ["| magnitude", "| ---", "| 0", "| 5", "| 9"]
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "train with magnitude 0 and K = " in page
     assert "default-src 'none'" in page
     assert "<script" not in page
     again = kdaug(*command, "--magnitudes", "0", "9", "--json")
     printed = json.loads(again.out)
-    assert (printed["magnitude"], set(printed)) == (0, {"magnitude", "k", "evidence", "warnings"})
+    assert set(printed) == {"magnitude", "k", "evidence", "overfitting", "warnings"}
     assert [each["magnitude"] for each in printed["evidence"]] == [0, 5, 9]
-    assert f"--supervision.k {printed['k']}" in result.out
+    magnitude, k = printed["magnitude"], printed["k"]
+    assert f"recommended: --views.magnitude {magnitude:g} --supervision.k {k}\n" in result.out
+    assert f"train with magnitude {magnitude:g} and K = {k}" in page
 
 
 def test_the_recommended_settings_are_flags_of_train(tmp_path: Path, source: str) -> None:
@@ -252,7 +278,7 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
         ({"teacher": TeacherSettings()}, {}, "needs a teacher, but teacher.source is none"),
         ({"views": Views(policy="none")}, {}, "policy none has no magnitude"),
         ({"views": Views(policy="autoaugment-cifar10")}, {}, "policy autoaugment-cifar10 has no magnitude"),
-        ({}, {"images": 0}, "images is 0"),
+        ({}, {"images": 1}, "images is 1, but must be at least 2"),
         ({}, {"draws": 7}, "must be from 1 to 6"),
         ({}, {"magnitudes": (11,)}, "must be from 0 to 10"),
     ],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import Progress, TaskID
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdaug.data.images import balanced_subset
@@ -17,6 +18,7 @@ from kdaug.inspection.design import inspected_space, policy_magnitude
 from kdaug.inspection.making import policy_views
 from kdaug.inspection.measures import Estimate, mean_estimate, share_estimate
 from kdaug.inspection.table import Kind, PredictedBatch, Predictor, split_batches, unaugmented_of
+from kdaug.inspection.teacher_data import trained_on_training_images
 from kdaug.supervision import Teacher
 from kdaug.supervision.adaptive import label_trust
 from kdaug.training.batches import Indices
@@ -33,6 +35,8 @@ _OPERATIONS = 4e12
 """What the default number of images takes at most: about two minutes on two cores."""
 _MOST_VIEWS, _LEAST_VIEWS, _MOST_DRAWS = 2_000, 200, 4
 """Of the default number of views at each magnitude and of views of one image."""
+_LEAST_IMAGES = 2
+"""One has no standard deviation."""
 _FRACTIONS = 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9
 _FRACTIONS_WITHOUT_LIMIT = 0, 0.2, 0.4, 0.6, 0.9, 1.2, 1.5, 2, 2.8
 """Default magnitudes as fractions of the full level. Without a limit they go on to the paper's M = 28."""
@@ -72,13 +76,15 @@ class Evidence:
 class MeasuredViews:
     """The evidence for each magnitude in ascending order, from `draws` views of each of `images` images.
 
-    unreadable: how many images were left out.
+    unreadable: how many images were left out. overfitting: see `relative_overfitting`; None if it is not known that the
+    teacher was trained on the training images.
     """
 
     evidence: tuple[Evidence, ...]
     images: int
     draws: int
     unreadable: int
+    overfitting: float | None = None
 
 
 def on_validation_images(context: TrainContext) -> TrainContext:
@@ -118,34 +124,57 @@ def _default_magnitudes(space: Space) -> list[float]:
 def measure_magnitudes(context: TrainContext, teacher: Teacher, request: EvidenceRequest) -> MeasuredViews:
     """The measures of views of the validation images of `context` at each magnitude.
 
-    Raises InputError for a number out of range, and if no image is readable.
+    Raises InputError for a number out of range, and if fewer than two images are readable.
     """
     magnitudes = recommended_magnitudes(context, request.magnitudes)
-    context = on_validation_images(context)
-    indices, epochs = _choose_views(context, teacher, request, len(magnitudes))
-    predictor, total = Predictor(context, teacher), len(indices) * (1 + len(magnitudes) * len(epochs))
-    with (
-        progress_bar(context.console) as bar,
-        explain_evaluation_memory(context, "measuring the views"),
-    ):
-        task = bar.add_task("measuring", total=total, speed="", metrics="")
-
-        def counted(batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch]:
-            for batch in batches:
-                yield batch
-                bar.advance(task, len(batch.rows))
-
-        unaugmented = np.full(len(context.dataset.train), np.nan)
-        for batch in counted(predictor.run(unaugmented_of(context, indices), Kind.UNAUGMENTED)):
-            unaugmented[batch.rows.image] = batch.rows.label_prob
+    on_val = on_validation_images(context)
+    indices, epochs = _choose_views(on_val, teacher, request, len(magnitudes))
+    knows_training_images = trained_on_training_images(context.recipe) is True
+    passes = 1 + knows_training_images + len(magnitudes) * len(epochs)
+    with progress_bar(context.console) as bar, explain_evaluation_memory(context, "measuring the views"):
+        count = partial(_count, bar, bar.add_task("measuring", total=len(indices) * passes, speed="", metrics=""))
+        predictor = Predictor(on_val, teacher)
+        unaugmented = _label_probs(on_val, count(predictor.run(unaugmented_of(on_val, indices), Kind.UNAUGMENTED)))
         readable = predictor.readable
-        if not len(readable):
-            raise InputError("none of the validation images is readable")
+        if len(readable) < _LEAST_IMAGES:
+            raise InputError(
+                f"{len(readable)} of the validation images can be read, but at least {_LEAST_IMAGES} are needed"
+            )
+        overfitting = None
+        if knows_training_images:
+            rows = balanced_subset(context.dataset.train.labels, min(len(indices), len(context.dataset.train)))
+            of_training = Predictor(context, teacher).run(unaugmented_of(context, rows), Kind.UNAUGMENTED)
+            overfitting = relative_overfitting(
+                float(np.nanmean(_label_probs(context, count(of_training)))), float(np.nanmean(unaugmented))
+            )
         evidence = tuple(
-            summarize(magnitude, counted(_predict(predictor, magnitude, epochs, readable)), unaugmented)
+            summarize(magnitude, count(_predict(predictor, magnitude, epochs, readable)), unaugmented)
             for magnitude in magnitudes
         )
-    return MeasuredViews(evidence, len(readable), len(epochs), len(indices) - len(readable))
+    return MeasuredViews(evidence, len(readable), len(epochs), len(indices) - len(readable), overfitting)
+
+
+def _count(bar: Progress, task: TaskID, batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch]:
+    """Yields `batches` and counts their views on `bar`."""
+    for batch in batches:
+        yield batch
+        bar.advance(task, len(batch.rows))
+
+
+def _label_probs(context: TrainContext, batches: Iterable[PredictedBatch]) -> NDArray[np.float64]:
+    """The probability of the label for each training image of `context`, float64 [N]; NaN without a prediction."""
+    probs = np.full(len(context.dataset.train), np.nan)
+    for batch in batches:
+        probs[batch.rows.image] = batch.rows.label_prob
+    return probs
+
+
+def relative_overfitting(training: float, validation: float) -> float:
+    """How much of a teacher's uncertainty about validation images it does not have about its training images.
+
+    training, validation: its mean probability of the label. 0: none (it does not over-fit); 1: all of it.
+    """
+    return 1 - (1 - training) / max(1 - validation, 1e-9)
 
 
 def _predict(
@@ -165,8 +194,8 @@ def _choose_views(
     affordable = int(_OPERATIONS / (magnitudes + 1) / forward_operations(context, teacher))
     views = min(max(affordable, _LEAST_VIEWS), _MOST_VIEWS)
     images = views if request.images is None else request.images
-    if images < 1:
-        raise InputError(f"images is {images}, but must be at least 1")
+    if images < _LEAST_IMAGES:
+        raise InputError(f"images is {images}, but must be at least {_LEAST_IMAGES}")
     images = min(images, len(labels))
     draws = min(_MOST_DRAWS, epochs, max(1, views // images)) if request.draws is None else request.draws
     if not 1 <= draws <= epochs:
@@ -241,10 +270,8 @@ class _Moments:
 
         A draw is VIEWS_PER_DRAW views of different images; the standard deviation over draws of their mean probability
         of a class is averaged over the classes. The authors draw repeatedly. This is the expected result of that, from
-        the standard deviation over single views. NaN for one view.
+        the standard deviation over single views.
         """
-        if self.views == 1:
-            return math.nan
         variance = (self.squares - self.total**2 / self.views) / (self.views - 1)
         return float(np.sqrt(np.maximum(variance, 0) / VIEWS_PER_DRAW).mean())
 
