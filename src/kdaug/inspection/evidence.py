@@ -32,7 +32,7 @@ VIEWS_PER_DRAW = 640
 MASS = 0.95
 """Share of the teacher's probability that the K most probable classes are to hold, on average over the views."""
 _OPERATIONS = 4e12
-"""What the default number of images takes at most: about two minutes on two cores."""
+"""Of the teacher, for the default number of images: meant to take minutes on two cores. More with _LEAST_VIEWS only."""
 _MOST_VIEWS, _LEAST_VIEWS, _MOST_DRAWS = 2_000, 200, 4
 """Of the default number of views at each magnitude and of views of one image."""
 _LEAST_IMAGES = 2

@@ -29,10 +29,10 @@ from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve
 
 _logger = logging.getLogger(__name__)
-LEAST_TRUST = 0.8
-"""Mean label trust that the views of the recommended magnitude have at least."""
+LEAST_TRUST = 0.75
+"""Mean label trust that the views of the recommended magnitude have at least; fitted, see docs/inspection.md."""
 LEAST_OVERFITTING = 0.05
-"""`relative_overfitting` of the teacher below which the mildest magnitude is recommended."""
+"""`relative_overfitting` of the teacher below which the mildest magnitude is recommended. Seen in one sweep only."""
 _RUNS = Path("runs")
 
 
