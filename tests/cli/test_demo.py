@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,13 @@ from rich.console import Console
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+import kdaug.inspection
+from kdaug import InputError
+from kdaug.cli.main import main
 from kdaug.config import Recipe
 from kdaug.data import load_dataset
 from kdaug.demo import DemoResult, run_demo
-from kdaug.demo.page import write_page
+from kdaug.demo.page import inspect_command, write_page
 from kdaug.networks.wide_resnet import WideResNet
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.runs import read_metrics
@@ -46,6 +50,11 @@ def short_demo() -> Recipe:
         optimization=replace(DEMO.optimization, epochs=1, global_batch=64),
         run=replace(DEMO.run, device="cpu", threads=1),
     )
+
+
+def short_demo_in(folder: Path) -> Recipe:
+    recipe = short_demo()
+    return replace(recipe, run=replace(recipe.run, dir=str(folder)))
 
 
 @dataclass
@@ -100,6 +109,26 @@ def test_three_finished_runs_a_summary_and_a_page(demonstration: DemoResult) -> 
         assert run.top1_error == summary[name]
         seconds += end["seconds"]
     assert summary["seconds"] == pytest.approx(seconds, abs=0.06)
+
+
+def test_the_page_has_the_command_that_inspects_its_views(
+    demonstration: DemoResult, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is run up to the inspection itself, which gets the demonstration's views and teacher."""
+    (command,) = re.findall(r"kdaug (inspect demo .*)", "".join(page.words))
+    calls: list[tuple[Recipe, Path]] = []
+
+    def inspect(recipe: Recipe, request: object, out: Path, console: object) -> None:
+        calls.append((recipe, out))
+        raise InputError("enough")
+
+    monkeypatch.setattr(kdaug.inspection, "inspect_recipe", inspect)
+    assert main(shlex.split(command)) == 2
+    ((recipe, out),) = calls
+    assert out == Path(f"{demonstration.page.parent}-inspection")
+    shown, trained = resolve(replace(recipe, run=replace(recipe.run, dir="x"))), resolve(short_demo_in(out))
+    assert (shown.views, shown.teacher) == (trained.views, trained.teacher)
+    assert inspect_command(Path("a b"), seed=3) == "kdaug inspect demo --out 'a b-inspection' --run.seed 3"
 
 
 @pytest.mark.parametrize(

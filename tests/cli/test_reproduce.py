@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from kdaug.config import Data
+from kdaug.study.paper import paper_study, study_recipes
+from kdaug.training.resolve import teacher_run_name
 
 
 def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -> None:
@@ -29,6 +34,30 @@ def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -
     assert (tmp_path / "again/report.json").read_bytes() == before
 
 
+def test_figures_1_and_3_are_inspections_with_the_teacher_of_the_tables(kdaug: Callable, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    command = ("--dir", folder, "--device", "cpu")
+    first = kdaug("reproduce", "figure1", *command)
+    assert first.code == 0
+    page = folder / "figure1-inspection" / "index.html"
+    assert f"Figure 1: views, and the teacher's soft labels for them: open {page}#outliers\n" in first.out
+    assert 'id="outliers"' in page.read_text()
+    (teacher,) = (folder / "teachers").iterdir()
+    third = kdaug("reproduce", "figure3", *command, "--out", tmp_path / "third")
+    assert third.code == 0
+    assert f"{teacher} is already finished" in third.out
+    assert 'id="by-magnitude"' in (tmp_path / "third" / "index.html").read_text()
+    magnitudes = [magnitudes_of(out / "views.csv") for out in (folder / "figure1-inspection", tmp_path / "third")]
+    assert magnitudes == [{"5"}, {"0", "1", "2", "3", "5", "7", "9"}]
+    of_table = study_recipes(paper_study("table1", "smoke"), [0], Data(), "cpu")["cifar100-table1-m7-kd_seed=0"]
+    assert teacher.name == teacher_run_name(of_table)
+
+
+def magnitudes_of(file: Path) -> set[str]:
+    with file.open(newline="") as text:
+        return {row["magnitude"] for row in csv.DictReader(text) if row["kind"] == "policy"}
+
+
 def test_cells_are_listed_in_the_order_of_only_without_training(
     kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +75,10 @@ def test_cells_are_listed_in_the_order_of_only_without_training(
     ("arguments", "problem"),
     [
         (["tabel1"], "there is no study 'tabel1'; did you mean table1?"),
-        (["figure1"], "the paper's figure1 shows images"),
+        (["figure1", "--only", "x"], "figure1 is one inspection, which trains a teacher only; leave out --only"),
+        (["figure3", "--seeds", "0", "1"], "figure3 is one inspection"),
+        (["figure3", "--jobs", "2"], "figure3 is one inspection"),
+        (["figure1", "--scale", "cpu", "--root", "nowhere"], "--root"),
         (["table1", "--only"], "no cell matches --only; --list prints all cells"),
         (["table1", "--only", "x*"], "no cell matches --only x*; --list prints all cells"),
         (["table1", "--seeds", "0", "0"], "--seeds must be different whole numbers of at least 0"),

@@ -26,6 +26,7 @@ COMMANDS = {
     "sweep": ("kdaug.cli.sweep", "train a recipe with every combination of several settings"),
     "reproduce": ("kdaug.cli.reproduce", "train the runs of a table or figure of the paper and compare the errors"),
     "inspect": ("kdaug.cli.inspect", "show what augmentation does to a teacher's predictions"),
+    "recommend": ("kdaug.cli.recommend", "recommend a magnitude and K from a teacher's predictions"),
     "label": ("kdaug.cli.label", "store a teacher's soft labels, for training without the teacher"),
     "eval": ("kdaug.cli.evaluate", "evaluate the weights of a run, or timm's"),
     "predict": ("kdaug.cli.predict", "predict the classes of images with the network of a run"),

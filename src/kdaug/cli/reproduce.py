@@ -12,13 +12,15 @@ import tyro
 from kdaug.cli.output import print_error, print_report
 from kdaug.cli.parsing import parse
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
-from kdaug.config import Data
+from kdaug.config import Data, Recipe
 from kdaug.errors import InputError
 from kdaug.recipes.scales import Scale
 
 if TYPE_CHECKING:
-    from kdaug.study.paper.studies import PaperStudy
+    from kdaug.study.paper import PaperFigure, PaperStudy
 
+SMOKE_IMAGES = 100
+"""Images that figure1 and figure3 show at scale smoke, which only checks that everything works."""
 SETTING_FLAGS = {"data.root": "--root", "data.download": "--download", "run.dir": "--dir", "run.device": "--device"}
 """Settings whose flag has another name in this command, for error messages."""
 
@@ -32,6 +34,7 @@ class Arguments:
     kdaug reproduce table1 --scale cpu --root data         on 5,000 images of CIFAR, hours on two cores
     kdaug reproduce section3.4 --scale gpu --root data     on all of CIFAR-100, up to an hour on one GPU
     kdaug reproduce table3 --scale paper --root imagenet   as published, weeks on many GPUs
+    kdaug reproduce figure1                                views with the teacher's soft labels; trains only the teacher
 
     The same command again skips finished runs, resumes stopped ones and rewrites the report. Studies of one scale share
     one folder and in it runs, teachers and stored labels.
@@ -39,7 +42,7 @@ class Arguments:
 
     workers: Annotated[WorkerOptions, tyro.conf.arg(name="")]
     study: tyro.conf.Positional[str] = ""
-    """table1, table2, table3, figure2, figure4 or section3.4."""
+    """table1, table2, table3, figure1, figure2, figure3, figure4 or section3.4."""
     scale: Scale = "smoke"
     """smoke, bundled: bundled images; cpu, gpu: CIFAR or photos, smaller networks; paper: as published."""
     root: str = "data"
@@ -49,7 +52,7 @@ class Arguments:
     dir: str | None = None
     """Folder for all runs; None: runs/reproduce-SCALE."""
     out: str | None = None
-    """Directory for the report; None: STUDY-report in the folder of the runs."""
+    """Directory for the report; None: STUDY-report (figure1, figure3: STUDY-inspection) in the folder of the runs."""
     seeds: tuple[int, ...] | None = None
     """Seeds, with one run of every cell for each; None: 0 for smoke, else 0, 1 and 2."""
     only: tuple[str, ...] | None = None
@@ -67,10 +70,12 @@ def run(arguments: list[str]) -> int:
     args = parse(Arguments, arguments, "kdaug reproduce", default=Arguments(WorkerOptions()))
     seeds = _seeds(args)
 
-    from kdaug.study.paper.studies import STUDIES, paper_study
+    from kdaug.study.paper import FIGURES, STUDIES, paper_study
 
     if not args.study:
-        raise InputError("a table or figure is missing", f"choose one of {', '.join(STUDIES)}")
+        raise InputError("a table or figure is missing", f"choose one of {', '.join([*STUDIES, *FIGURES])}")
+    if args.study in FIGURES:
+        return _inspect(args, FIGURES[args.study])
     study = paper_study(args.study, args.scale)
     selected = _select_cells(study, args.only)
     if args.list:
@@ -102,6 +107,48 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
         return code
     print_report(table, left_out, out)
     return code
+
+
+def _inspect(args: Arguments, figure: PaperFigure) -> int:
+    """Writes the inspection that shows a figure; its teacher is shared with the studies of the same folder."""
+    if args.only is not None or args.list or args.workers != WorkerOptions() or len(args.seeds or (0,)) > 1:
+        raise InputError(
+            f"{args.study} is one inspection, which trains a teacher only",
+            "leave out --only, --list, --on, --jobs, --cpus and --gpus, and give one seed",
+        )
+
+    from rich.console import Console
+
+    from kdaug.inspection import InspectionRequest, inspect_recipe
+    from kdaug.training import Interrupted
+
+    folder = Path(args.dir or f"runs/reproduce-{args.scale}")
+    out = Path(args.out) if args.out else folder / f"{args.study}-inspection"
+    recipe = figure.recipe(args.scale)
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, root=args.root, download=args.download),
+        run=replace(recipe.run, seed=(args.seeds or (0,))[0], device=args.device, dir=str(folder / args.study)),
+    )
+    magnitudes = None if figure.all_magnitudes else (_own_magnitude(recipe),)
+    images = SMOKE_IMAGES if args.scale == "smoke" else InspectionRequest.images
+    request = InspectionRequest(images, magnitudes=magnitudes)
+    try:
+        inspect_recipe(recipe, request, out, Console())
+    except Interrupted as stop:
+        print_error(f"{stop.reason}; the same command resumes the teacher's training")
+        return 130
+    print(f"{figure.title}: open {out / 'index.html'}#{figure.section}")
+    return 0
+
+
+def _own_magnitude(recipe: Recipe) -> float:
+    """The magnitude of the recipe's policy, which has one."""
+    from kdaug.inspection.design import policy_magnitude
+
+    magnitude = policy_magnitude(recipe.views.policy, recipe.optimization.epochs)
+    assert magnitude is not None
+    return magnitude
 
 
 def _seeds(args: Arguments) -> tuple[int, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import Any
 
 from kdaug.config import to_yaml
 from kdaug.demo.result import DemoResult
+from kdaug.errors import printable
 from kdaug.inspection import ViewPrediction, predict_views
 from kdaug.networks import count_parameters
 from kdaug.runs import RunDirectory, read_environment
@@ -47,8 +50,15 @@ def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> N
         views=[_template_values(prediction) for prediction in predictions],
         candidates=CANDIDATE_VIEWS,
         environment=read_environment(RunDirectory(result.with_teacher.directory)),
+        inspect_command=inspect_command(result.page.parent, context.recipe.run.seed),
     )
     atomic_write(result.page, text)
+
+
+def inspect_command(out: Path, seed: int) -> str:
+    """The command that inspects the views of the demonstration in `out`, into a folder next to it."""
+    flags = f" --run.seed {seed}" if seed else ""
+    return printable(f"kdaug inspect demo --out {shlex.quote(f'{out}-inspection')}{flags}")
 
 
 def _template_values(prediction: ViewPrediction) -> dict[str, Any]:

@@ -29,10 +29,11 @@ def curve_figure(title: str, points: Sequence[CurvePoint], classes: int, x_label
     """
     figure = Figure(figsize=(6.4, 3.4) if wide else (3.4, 2.5), layout="constrained")
     axes = figure.subplots()
+    levels, largest = [point.level for point in points], math.log(max(classes, 2))
     for label, (read, color, style) in LINES.items():
-        _draw(axes, points, read, 1, color, style, label)
-    largest = math.log(max(classes, 2))
-    _draw(axes, points, lambda measures: measures.entropy, largest, ENTROPY_COLOR, ":", ENTROPY_LABEL)
+        draw_estimates(axes, levels, [read(point.measures) for point in points], color, style, label)
+    entropies = [point.measures.entropy for point in points]
+    draw_estimates(axes, levels, entropies, ENTROPY_COLOR, ":", ENTROPY_LABEL, largest)
     axes.set_ylim(-0.03, 1.03)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x_label, fontsize=9)
@@ -43,11 +44,16 @@ def curve_figure(title: str, points: Sequence[CurvePoint], classes: int, x_label
     return figure
 
 
-def _draw(
-    axes: Axes, points: Sequence[CurvePoint], read: Read, unit: float, color: str, style: str, label: str
+def draw_estimates(
+    axes: Axes,
+    x: Sequence[float],
+    estimates: Sequence[Estimate],
+    color: str,
+    style: str,
+    label: str,
+    unit: float = 1,
 ) -> None:
-    estimates = [read(point.measures) for point in points]
-    x = [point.level for point in points]
+    """Draws a line of estimates / `unit` with the band of their intervals."""
     axes.plot(x, [each.value / unit for each in estimates], color=color, ls=style, marker="o", ms=2.5, label=label)
     low, high = [each.low / unit for each in estimates], [each.high / unit for each in estimates]
     axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdaug.config import Recipe, read_recipe, to_yaml
-from kdaug.errors import InputError, printable
+from kdaug.config import to_yaml
+from kdaug.errors import printable
 from kdaug.inspection.figures import curve_figure
 from kdaug.inspection.keys import ViewKey
 from kdaug.inspection.label_errors import LabelError, find_label_errors
@@ -35,6 +35,7 @@ from kdaug.inspection.pictures import PictureBudget, picture_url
 from kdaug.inspection.selection import select_outliers
 from kdaug.inspection.shown_soft_labels import soft_label_probs
 from kdaug.inspection.table import Kind, recognition_k, teacher_logits
+from kdaug.inspection.teacher_data import trained_on_training_images
 from kdaug.storage import atomic_write
 from kdaug.study.report.evaluation_figures import to_svg_with_names
 from kdaug.study.report.page import data_url, render_template
@@ -86,14 +87,14 @@ def write_page(context: TrainContext, teacher: Teacher, inspection: Inspection, 
         own=measure(table[own_views(table, design)]),
         unaugmented=measure(table[table.kind == Kind.UNAUGMENTED]),
         k=recognition_k(context),
-        policy_figure=_svg(curve_figure("", policy_points, len(names), _policy_axis(design.magnitudes), wide=True)),
-        op_figures={op: _svg(curve_figure(op, points, len(names), "level")) for op, points in curves.items()},
+        policy_figure=svg_url(curve_figure("", policy_points, len(names), _policy_axis(design.magnitudes), wide=True)),
+        op_figures={op: svg_url(curve_figure(op, points, len(names), "level")) for op, points in curves.items()},
         curves_table=_curves_table(curves, policy_points),
         classes_table=_classes_table(classes, names),
         sheet=_contact_sheet(context, inspection, curves),
         errors=_errors_data(context, inspection, errors, names),
         errors_found=len(errors),
-        trained_on_these=trained_on_these_images(context.recipe),
+        trained_on_these=trained_on_training_images(context.recipe),
         small=max(context.dataset.size) <= _SHEET_SIDE,
         recipe_yaml=printable_lines(to_yaml(context.recipe)),
         command=_show_command(out, ViewKey(int(images[0]), design.epochs[0], design.magnitude)),
@@ -106,26 +107,6 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def trained_on_these_images(recipe: Recipe) -> bool | None:
-    """Whether the recipe's teacher was trained on images of this dataset; None: unknown."""
-    kind, _, location = recipe.teacher.source.partition(":")
-    if kind in ("train", "bundled"):
-        return True
-    if kind != "run":
-        return None
-    path = Path(location)
-    try:
-        data = read_recipe(path if path.name == "recipe.yaml" else path / "recipe.yaml").data
-    except InputError:
-        return None
-    same = data.name == recipe.data.name and (not data.encoded or Path(data.root).resolve() == _root(recipe))
-    return True if same else None
-
-
-def _root(recipe: Recipe) -> Path:
-    return Path(recipe.data.root).resolve()
-
-
 def _class_names(context: TrainContext) -> list[str]:
     return [printable(name) for name in context.dataset.classes]
 
@@ -134,7 +115,8 @@ def _policy_axis(magnitudes: Sequence[float]) -> str:
     return "magnitude of the policy" if magnitudes else "mean planned magnitude of the views"
 
 
-def _svg(figure: Figure) -> str:
+def svg_url(figure: Figure) -> str:
+    """A URL that contains the figure as SVG."""
     return data_url("image/svg+xml", to_svg_with_names(figure))
 
 

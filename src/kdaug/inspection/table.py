@@ -110,7 +110,7 @@ def predict_design(context: TrainContext, teacher: Teacher, design: Design) -> I
 
     Unreadable images are left out. Raises InputError if none is readable, or the teacher's outputs are not finite.
     """
-    predictor = _Predictor(context, teacher)
+    predictor = Predictor(context, teacher)
     with explain_evaluation_memory(context, "inspecting"):
         yield from predictor.run(unaugmented_of(context, design.indices), Kind.UNAUGMENTED)
         readable = predictor.readable
@@ -134,7 +134,7 @@ def unaugmented_of(context: TrainContext, indices: Indices) -> Iterator[Views]:
     return map(unaugmented_views, unaugmented_batches(context, split_batches(context, indices)))
 
 
-def _predict_ops(predictor: _Predictor, design: Design, indices: Indices) -> Iterator[PredictedBatch]:
+def _predict_ops(predictor: Predictor, design: Design, indices: Indices) -> Iterator[PredictedBatch]:
     """Each image under some ops alone, at every level; an image is decoded once."""
     context = predictor.context
     with closing(prefetch(unaugmented_batches(context, split_batches(context, indices)))) as batches:
@@ -148,7 +148,7 @@ def _predict_ops(predictor: _Predictor, design: Design, indices: Indices) -> Ite
                     yield predictor(views, Kind.OP, op=op, magnitude=level)
 
 
-class _Predictor:
+class Predictor:
     """Predicts batches of views. It keeps the top-1 class of each unaugmented image, to compare the views with it."""
 
     def __init__(self, context: TrainContext, teacher: Teacher) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdaug.config import Recipe, with_settings
-from kdaug.errors import InputError, unknown_choice
+from kdaug.errors import unknown_choice
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.runs import result_settings
+from kdaug.study.paper.figures import FIGURES
 from kdaug.study.paper.verdicts import Comparison, Statement, all_of, every_gain, gain_grows, is_best
 from kdaug.study.report.finished import is_teacher_setting
 from kdaug.study.sweep.grid import Settings
@@ -48,14 +49,12 @@ LABEL_ONLY, WITH_TEACHER = "label only", "with the teacher"
 
 
 def paper_study(name: str, scale: Scale) -> PaperStudy:
-    """The study called `name` (in STUDIES) at `scale`. Raises InputError if there is none."""
-    if name in ("figure1", "figure3"):
-        raise InputError(
-            f"the paper's {name} shows images and needs no study",
-            "kdaug views show draws the views of a policy, and the page of kdaug demo shows a teacher's predictions",
-        )
+    """The study called `name` (in STUDIES) at `scale`. Raises InputError if there is none.
+
+    Figures 1 and 3 need no study: see `kdaug.study.paper.figures`.
+    """
     if name not in STUDIES:
-        raise unknown_choice("study", name, STUDIES)
+        raise unknown_choice("study", name, [*STUDIES, *FIGURES])
     return STUDIES[name](scale)
 
 
