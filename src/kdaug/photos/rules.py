@@ -145,7 +145,7 @@ def schedule_settings(recipe: Recipe, facts: Facts, epochs: int) -> dict[str, An
     return {
         "optimization.epochs": epochs,
         **({"teacher.epochs": epochs} if trains_teacher else {}),
-        "optimization.warmup_epochs": min(_WARMUP_SHARE * shortest, _MOST_WARMUP_EPOCHS),
+        "optimization.warmup_epochs": round(min(_WARMUP_SHARE * shortest, _MOST_WARMUP_EPOCHS), 2),
         "optimization.ema_decay": fitting[0] if fitting else None,
         "run.evaluate_every": -(-epochs // MOST_EVALUATIONS),
     }
