@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 from support.hub import refusing_address, use_hub
 from support.images import draw_shapes
-from support.recipes import with_settings
+from support.recipes import SMALL_PHOTOS, with_settings
 
 from kdaug.photos import Request
 from kdaug.recipes import named_recipe
-
-SMALL = {
-    "student.name": "wide_resnet10_1", "data.image_size": 16, "data.workers": 0, "run.device": "cpu", "run.threads": 1,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +32,7 @@ def request_for(shapes: Path, tmp_path: Path) -> Callable[..., Request]:
     """The request to train a small network on `shapes` with some settings given."""
 
     def make(settings: dict[str, Any] | None = None, minutes: float | None = None) -> Request:
-        given = {**SMALL, "data.root": str(shapes), "run.dir": str(tmp_path / "run"), **(settings or {})}
+        given = {**SMALL_PHOTOS, "data.root": str(shapes), "run.dir": str(tmp_path / "run"), **(settings or {})}
         given = {name: value for name, value in given.items() if value != "not given"}
         return Request(with_settings(named_recipe("photos"), given), frozenset(given), minutes, started=0.0)
 

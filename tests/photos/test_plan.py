@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 from support.hub import fill_cache, published_weights
-from support.recipes import with_settings
+from support.ranks import plan_rank, start_ranks
+from support.recipes import SMALL_PHOTOS, with_settings
 
-from kdaug.config import Recipe, to_dict, to_yaml
+from kdaug.config import Recipe, from_yaml, to_dict, to_yaml
 from kdaug.errors import InputError
 from kdaug.photos import Request, plan_recipe
 from kdaug.photos.budget import NetworkSeconds, RunSeconds
@@ -201,3 +202,12 @@ def test_impossible_settings_are_found_before_anything_is_measured(request_for: 
         plan_recipe(request_for({"student.name": "wide_resnet10_x"}), console)
     with pytest.raises(InputError, match=r"warmup_epochs is 20.0, but must be below optimization.epochs, which is 4"):
         plan_recipe(request_for({"optimization.warmup_epochs": 20.0, "optimization.epochs": 4}), console)
+
+
+def test_all_ranks_choose_the_same(shapes: Path, tmp_path: Path) -> None:
+    """Each has measured other times; the batch is for both."""
+    settings = {**SMALL_PHOTOS, "data.root": str(shapes), "run.dir": str(tmp_path / "run"), "teacher.source": "none"}
+    assert start_ranks(2, plan_rank, settings, 10.0, tmp_path).wait() == [0, 0]
+    texts = [(tmp_path / f"{rank}.yaml").read_text() for rank in range(2)]
+    assert texts[0] == texts[1]
+    assert from_yaml(texts[0]).optimization.global_batch == 8

@@ -43,6 +43,16 @@ def test_from_scratch_rates_are_the_published_ones(optimizer: str, batch: int, r
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "batch", "rate"),
+    [("sgd", 256, 0.01), ("adamw", 256, 5e-4), ("adamw", 16, 1.25e-4), ("rmsprop-tf", 256, 1.6e-3)],
+)
+def test_fine_tuning_rates(optimizer: str, batch: int, rate: float) -> None:
+    settings = {"optimization.optimizer": optimizer, "optimization.global_batch": batch}
+    chosen = optimizer_settings(with_settings(PHOTOS, settings), FACTS)
+    assert chosen["optimization.learning_rate"] == pytest.approx(rate, rel=0.05)
+
+
+@pytest.mark.parametrize(
     ("images", "fine_tunes", "on_gpu", "epochs"),
     [
         (20_000, True, True, 13),  # BiT: 500 steps of 512 images

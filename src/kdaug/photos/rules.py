@@ -66,18 +66,17 @@ _LENGTHS = {
     (False, True): _Length(2_560_000, 100, 300),
     (False, False): _Length(256_000, 10, 100),
 }
-# Learning rates from scratch for 256 images. A batch of another size changes them as in timm's train.py
-# (--lr-base-scale): by the square root of its ratio for adaptive optimizers, else by the ratio.
+# Learning rates for a batch of 256 images. Another size changes them as in timm's train.py (--lr-base-scale): by the
+# square root of its ratio for adaptive optimizers, else by the ratio. Fine-tuning: sgd as Kornblith et al. (arXiv
+# 1805.08974) and BiT (0.003 for 512 images). adamw is ours: more than ConvNeXt's 5e-5 for 512 images, because the new
+# classifier begins with random weights and has few steps.
 _RATES = {
-    # optimizer: learning rate, power of the ratio, weight decay
-    "adamw": (1e-3, 0.5, 0.05),  # ConvNeXt (arXiv 2201.03545): 4e-3 for 4,096 images; weight decay also DeiT's
-    "sgd": (0.1, 1.0, 1e-4),  # torchvision's references/classification: 0.1 for 256 images
-    "rmsprop-tf": (0.016, 1.0, 1e-5),  # the EfficientNet code (tensorflow/tpu 9397f99)
+    # optimizer: learning rate from scratch, for fine-tuning, power of the ratio, weight decay
+    "adamw": (1e-3, 5e-4, 0.5, 0.05),  # ConvNeXt (arXiv 2201.03545): 4e-3 for 4,096 images; weight decay also DeiT's
+    "sgd": (0.1, 0.01, 1.0, 1e-4),  # torchvision's references/classification: 0.1 for 256 images
+    "rmsprop-tf": (0.016, 0.0016, 1.0, 1e-5),  # the EfficientNet code (tensorflow/tpu 9397f99)
 }
 _BASE_BATCH = 256
-_FINE_TUNING_RATE = 0.1
-"""Of the rate from scratch: about what BiT (SGD, 0.003 for 512 images) and ConvNeXt (AdamW, 5e-5 for 512) fine-tune at,
-whose networks are larger."""
 _LARGEST_BATCH = {True: 64, False: 32}
 """Images per GPU, or per process on a CPU."""
 _SMALLEST_BATCH = 8
@@ -108,9 +107,9 @@ def size_settings(facts: Facts) -> dict[str, Any]:
 
 def optimizer_settings(recipe: Recipe, facts: Facts) -> dict[str, Any]:
     """Learning rate and weight decay for the optimizer and the batch of `recipe`."""
-    rate, power, weight_decay = _RATES[recipe.optimization.optimizer]
+    from_scratch, fine_tuning, power, weight_decay = _RATES[recipe.optimization.optimizer]
+    rate = fine_tuning if facts.fine_tunes else from_scratch
     rate *= (recipe.optimization.global_batch / _BASE_BATCH) ** power
-    rate *= _FINE_TUNING_RATE if facts.fine_tunes else 1.0
     return {
         "optimization.learning_rate": float(f"{rate:.2g}"),
         "optimization.weight_decay": weight_decay,
