@@ -176,14 +176,23 @@ def test_the_values_of_an_existing_run_are_taken(
     assert console.file.getvalue() == ""
 
 
+def test_images_in_memory_keep_the_recipe(request_for: MakeRequest, console: Console) -> None:
+    request = request_for({"data.name": "bundled", "views.crop": "pad"})
+    assert plan_recipe(request, console) == request.recipe
+
+
+def test_stored_labels_keep_their_image_size_and_epochs(request_for: MakeRequest, console: Console) -> None:
+    recipe = plan_recipe(request_for({"teacher.labels": "labels", "data.image_size": "not given"}), console)
+    assert (recipe.data.image_size, recipe.optimization.epochs, recipe.teacher.epochs) == (None, 50, None)
+    assert (recipe.optimization.optimizer, recipe.optimization.global_batch) == ("adamw", 8)
+
+
 @pytest.mark.parametrize("settings", [{"teacher.labels": "labels"}, {"data.name": "bundled", "views.crop": "pad"}])
-def test_stored_labels_and_images_in_memory_keep_the_recipe(
+def test_minutes_need_epochs_that_can_be_chosen(
     request_for: MakeRequest, console: Console, settings: dict[str, Any]
 ) -> None:
-    request = request_for(settings)
-    assert plan_recipe(request, console) == request.recipe
     with pytest.raises(InputError, match="--minutes chooses the number of epochs for image files"):
-        plan_recipe(replace(request, minutes=3.0), console)
+        plan_recipe(request_for(settings, minutes=3.0), console)
 
 
 @pytest.mark.usefixtures("_measured")

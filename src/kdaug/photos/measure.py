@@ -16,8 +16,9 @@ from torch import nn
 from kdaug.config import Recipe, derive_teacher_recipe, teacher_network
 from kdaug.data import Dataset, EncodedImages
 from kdaug.data.fingerprints import fingerprint_images
-from kdaug.data.loader import prefetch
+from kdaug.data.loader import UnreadableImages, prefetch
 from kdaug.photos.budget import NetworkSeconds, RunSeconds
+from kdaug.photos.rules import trains_teacher
 from kdaug.supervision import SoftLabelSource, load_teacher
 from kdaug.training.batches import training_batches
 from kdaug.training.context import TrainContext, build_context, check_trainable
@@ -41,17 +42,25 @@ def measure_run(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Co
 
     A teacher that has yet to be trained has random weights here. Raises InputError if the recipe cannot be trained.
     """
-    context = build_context(resolve(recipe), console, dist, dataset)
+    context = _lenient(build_context(resolve(recipe), console, dist, dataset))
     check_trainable(context)
     _compile_kernels(context)
     student = _measure_network(context, with_teacher=True)
     teacher = None
-    if recipe.teacher.source == "train":
+    if trains_teacher(recipe):
         teacher_context = build_context(resolve(derive_teacher_recipe(context.recipe)), console, dist, dataset)
-        teacher = _measure_network(teacher_context, with_teacher=False)
-    evaluations = student.evaluation + (0.0 if recipe.teacher.source == "none" else 2 * (teacher or student).evaluation)
+        teacher = _measure_network(_lenient(teacher_context), with_teacher=False)
+    has_teacher = recipe.teacher.source != "none" and recipe.teacher.labels is None
+    evaluations = student.evaluation + (2 * (teacher or student).evaluation if has_teacher else 0.0)
     measured = RunSeconds(context.steps_per_epoch, student, teacher, evaluations + _check_seconds(context))
     return dist.run_on_rank0(lambda: measured)
+
+
+def _lenient(context: TrainContext) -> TrainContext:
+    """`context` without a limit of unreadable images: training names them all and stops at the limit."""
+    counts = len(context.dataset.train), len(context.dataset.val)
+    train, val = (UnreadableImages(count, 1.0) for count in counts)
+    return replace(context, unreadable_train=train, unreadable_val=val)
 
 
 def _compile_kernels(context: TrainContext) -> None:
@@ -101,7 +110,10 @@ def _now(context: TrainContext) -> float:
 
 
 def _soft_labels(context: TrainContext) -> SoftLabelSource | None:
+    """Those of the recipe's teacher. None with stored labels too, which hardly take time."""
     source = context.recipe.teacher.source
+    if context.recipe.teacher.labels is not None:
+        return None
     if source in ("none", "train"):
         return untrained_soft_labels(context)
     teacher = load_teacher(context.recipe.teacher, source, context.dataset, teacher_network(context.recipe))

@@ -28,6 +28,7 @@ from kdaug.photos.rules import (
     optimizer_settings,
     schedule_settings,
     size_settings,
+    trains_teacher,
 )
 from kdaug.photos.start import choose_start
 from kdaug.runs import RunDirectory
@@ -36,6 +37,8 @@ from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve, teacher_run_recipe
 
 _logger = logging.getLogger(__name__)
+_OF_LABELS = frozenset({"data.image_size", "optimization.epochs"})
+"""Settings that stored labels are made for: they stay those of the recipe, as `kdaug label photos` uses them."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,15 @@ def plan_recipe(request: Request, console: Console) -> Recipe:
         recorded = dist.run_on_rank0(lambda: _recorded(request.recipe))
         if recorded is not None:
             return _choose(request, request.recipe, _chosen_values(recorded))
-        if not request.recipe.data.encoded or request.recipe.teacher.labels is not None:
-            return _without_choices(request)
+        stored = request.recipe.teacher.labels is not None
+        if request.minutes is not None and (stored or not request.recipe.data.encoded):
+            raise InputError(
+                "--minutes chooses the number of epochs for image files (folder, shards, hub) without stored labels",
+                "set optimization.epochs instead",
+            )
+        if not request.recipe.data.encoded:
+            return request.recipe
+        request = replace(request, given=request.given | _OF_LABELS) if stored else request
         return _plan_new(request, dist, console if dist.is_rank0 else Console(quiet=True))
 
 
@@ -76,16 +86,6 @@ def _recorded(recipe: Recipe) -> Recipe | None:
 def _chosen_values(recipe: Recipe) -> dict[str, Any]:
     tree = to_dict(recipe)
     return {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in CHOSEN}
-
-
-def _without_choices(request: Request) -> Recipe:
-    """Images in memory and stored labels determine image size and epochs themselves."""
-    if request.minutes is not None:
-        raise InputError(
-            "--minutes chooses the number of epochs for image files (folder, shards, hub) without stored labels",
-            "set optimization.epochs instead",
-        )
-    return request.recipe
 
 
 def _choose(request: Request, recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -149,7 +149,7 @@ def _describe(request: Request, recipe: Recipe, facts: Facts) -> str:
         f"{name} {value}"
         for name, value in values.items()
         if name not in request.given and not name.endswith(("pretrained", "weights"))
-        if name != "teacher.epochs" or recipe.teacher.source == "train"
+        if name != "teacher.epochs" or trains_teacher(recipe)
     ]
     start = "start from weights" if facts.fine_tunes else "from scratch"
     device = "GPU" if facts.on_gpu else "CPU"
@@ -158,7 +158,7 @@ def _describe(request: Request, recipe: Recipe, facts: Facts) -> str:
 
 def _teacher_exists(recipe: Recipe, dataset: Dataset) -> bool:
     """Whether the teacher to be trained is already there, from another run."""
-    if recipe.teacher.source != "train":
+    if not trains_teacher(recipe):
         return False
     directory = teacher_run_recipe(resolve(recipe), dataset.content).run.dir
     return RunDirectory(Path(directory or "")).is_finished

@@ -132,18 +132,23 @@ def _on_gpu(facts: Facts) -> Facts:
     return Facts(**{**vars(facts), "on_gpu": True})
 
 
+def trains_teacher(recipe: Recipe) -> bool:
+    """Whether a run of `recipe` trains its teacher first, unless another run has."""
+    return recipe.teacher.source == "train" and recipe.teacher.labels is None
+
+
 def schedule_settings(recipe: Recipe, facts: Facts, epochs: int) -> dict[str, Any]:
     """The settings that follow from the number of epochs.
 
     A teacher that is trained has as many, so that its error is that of plain training and the two can be compared.
     """
-    trains_teacher = recipe.teacher.source == "train"
+    has_teacher = trains_teacher(recipe)
     steps = epochs * (facts.images // recipe.optimization.global_batch)
     fitting = [decay for decay in _EMA_DECAYS if 1 / (1 - decay) <= _EMA_SHARE * steps * (1 + 1e-9)]
-    shortest = min(epochs, recipe.teacher.epochs or epochs) if trains_teacher else epochs
+    shortest = min(epochs, recipe.teacher.epochs or epochs) if has_teacher else epochs
     return {
         "optimization.epochs": epochs,
-        **({"teacher.epochs": epochs} if trains_teacher else {}),
+        **({"teacher.epochs": epochs} if has_teacher else {}),
         "optimization.warmup_epochs": round(min(_WARMUP_SHARE * shortest, _MOST_WARMUP_EPOCHS), 2),
         "optimization.ema_decay": fitting[0] if fitting else None,
         "run.evaluate_every": -(-epochs // MOST_EVALUATIONS),
