@@ -20,8 +20,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", "tensorboard", "safetensors", "numba")
 
 PACKAGES = (
-    "errors", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision", "runs",
-    "training", "inference", "export", "recipes", "study", "inspection", "demo", "cli",
+    "errors", "intervals", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision",
+    "runs", "training", "inference", "export", "recipes", "study", "photos", "inspection", "demo", "cli",
 )  # fmt: skip
 """A package imports only itself and those before it. kdaug/__init__.py imports all of them, when they are used."""
 TOP_LEVEL = ("__init__", "__main__", "_timm_registration")
@@ -62,7 +62,7 @@ def test_every_public_name_exists() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["demo", "data", "export", "inference", "inspection", "networks", "rng", "runs", "storage", "study.paper",
+    ["demo", "data", "export", "inference", "inspection", "networks", "photos", "rng", "runs", "storage", "study.paper",
      "study.report", "study.sweep", "supervision", "training", "views"],
 )  # fmt: skip
 def test_every_package_exports_its_public_names(package: str) -> None:

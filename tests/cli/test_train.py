@@ -86,7 +86,7 @@ def test_resuming_a_finished_run_changes_nothing(kdaug: Callable, demo_run: Path
 
 def test_photos_are_trained_with_a_teacher(photos_run: Path) -> None:
     (teacher,) = (photos_run.parent / "teachers").iterdir()
-    for run, report in ((photos_run, {"data-report.csv", "data-report.json"}), (teacher, set())):
+    for run, report in ((photos_run, {"data-report.csv", "data-report.json", "index.html"}), (teacher, set())):
         assert {p.name for p in run.iterdir()} == FILES | report
         steps = read_lines(run, "step")
         assert [line["step"] for line in steps] == [1, 2, 3, 4]  # 33 of 36 images to train on, in batches of 8
@@ -113,6 +113,7 @@ def test_a_moved_image_folder_is_the_same_data(kdaug: Callable, photos_run: Path
 def test_timm_networks_can_be_the_student(kdaug: Callable, shapes: Path, tmp_path: Path, network: str) -> None:
     size = "160" if network == "test_vit" else "64"
     flags = ["--student.name", network, "--data.image-size", size, "--teacher.source", "none", "--data.root", shapes]
+    flags += ["--no-student.pretrained"]
     assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--run.dir", tmp_path / "run").code == 0
     assert kdaug("eval", tmp_path / "run").code == 0
 

@@ -75,9 +75,10 @@ def test_the_example_of_the_card_runs(
     name, probability = capsys.readouterr().out.split()
     assert name in ("cross", "disc", "square")
     assert 1 / 3 < float(probability) <= 1
-    names: dict[str, Any] = {}
-    exec(kdaug_example, names)
-    assert names["info"].classes == ("cross", "disc", "square")
+    exec(kdaug_example.replace("FOLDER", str(folder)), {})
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert sorted(name for name, _ in printed) == ["cross", "disc", "square"]
+    assert sum(float(value) for _, value in printed) == pytest.approx(1)
 
 
 def test_the_card_has_the_figures_of_the_run(folder: Path, photo_run: Path) -> None:
@@ -175,13 +176,26 @@ def test_training_in_words() -> None:
         "",
     )  # fmt: skip
     assert describe_training(recipe) == {
-        "start": "timm's published weights, with a new classifier",
+        "start": "timm's published weights `wide_resnet16_1`",
         "optimization": "200 epoch(s) and 5 without the policy in batches of 128, sgd with learning rate 0.1 (cosine), "
         "weight decay 0.0005, average of the weights (EMA) with decay 0.99",
         "views": "policy `none`, crop pad, horizontal flip, cutout of 16 pixels, mixup with alpha 0.2",
         "loss": "cross-entropy with label smoothing 0.1",
         "seed": "3",
     }
+
+
+@pytest.mark.parametrize(
+    ("weights", "start"),
+    [
+        (None, "random weights"),
+        ("timm:resnet18.a1_in1k", "timm's published weights `resnet18.a1_in1k`"),
+        ("file:/home/me/w.pth#0123456789", "the weights of the file `w.pth`"),
+        ("run:/home/me/runs/a#0123456789", "the weights of the run `a`"),
+    ],
+)
+def test_initial_weights_in_words(weights: str | None, start: str) -> None:
+    assert describe_training(with_settings(Recipe(), {"student.weights": weights}, ""))["start"] == start
 
 
 def test_images_that_changed_since_training_are_not_counted(photo_run: Path, photos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binomtest
 
 from kdaug.inspection.label_errors import class_thresholds, find_label_errors
-from kdaug.inspection.measures import mean_estimate, share_estimate, wilson_interval
+from kdaug.inspection.measures import mean_estimate, share_estimate
+from kdaug.intervals import wilson_interval
 
 
 @pytest.mark.parametrize(("true", "count"), [(0, 5), (3, 10), (10, 10), (499, 1000)])

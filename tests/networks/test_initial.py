@@ -22,6 +22,7 @@ from kdaug.networks import (
     NetworkInfo,
     create_network,
     load_initial_weights,
+    native_image_size,
     pin_weights,
     resolve_initial_weights,
     save_weights,
@@ -319,3 +320,26 @@ def test_weights_that_cannot_be_found_are_an_error(source: str, problem: str, tm
     torch.save(trained(), tmp_path / "w.pth")
     with pytest.raises(InputError, match=problem):
         resolve_initial_weights(config.Network(NAME, weights=source.format(tmp_path)), 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (config.Network("efficientnet_b0"), (224, False)),
+        (config.Network("test_resnet", pretrained=True), (160, False)),
+        (config.Network("vit_tiny_patch16_224"), (224, True)),
+        (config.Network("vit_tiny_patch16_224", arguments={"img_size": 96}), (96, True)),
+        (config.Network("test_vit", weights="timm:vit_small_patch16_384.augreg_in21k_ft_in1k"), (384, True)),
+        (config.Network("wide_resnet10_1"), (None, False)),
+    ],
+)
+def test_native_image_size(settings: config.Network, expected: tuple[int | None, bool]) -> None:
+    assert native_image_size(settings) == expected
+
+
+def test_the_size_of_a_runs_weights_is_known(tmp_path: Path) -> None:
+    save_weights(trained("wide_resnet10_1"), info_of(config.Network("wide_resnet10_1"), 5, side=48), tmp_path / "w")
+    settings = config.Network("wide_resnet10_1", weights=f"file:{tmp_path}/w")
+    assert native_image_size(settings) == (48, False)
+    with pytest.raises(InputError, match="does not exist"):
+        native_image_size(replace(settings, weights=f"file:{tmp_path}/gone"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image, ImageDraw
+
+from kdaug.data.datasets import load_bundled
 
 
 def draw_shapes(folder: Path, count: int = 12) -> Path:
@@ -39,4 +42,30 @@ def write_noise(folder: Path, counts: Mapping[str, int], size: tuple[int, int] =
             pixels = random.integers(0, 120, (size[1], size[0], 3), dtype=np.uint8)
             pixels[..., label % 3] += 100
             Image.fromarray(pixels).save(folder / name / f"{number:03}.{suffix}")
+    return folder
+
+
+def write_phone_photos(folder: Path) -> Path:
+    """The bundled images of 7 classes as a phone and its owner leave them, 64 files in one sub-folder per class.
+
+    JPEGs of 96 x 128 pixels, the first of each class stored on its side with the EXIF orientation; a PNG with
+    transparency, a truncated file, a copy under another name, and one class with 2 images only.
+    """
+    train = load_bundled().train
+    for label, count in enumerate((14, 12, 10, 10, 8, 6, 2)):
+        own = folder / load_bundled().classes[label].replace("/", " or ")
+        own.mkdir(parents=True)
+        for number, row in enumerate(np.flatnonzero(train.labels == label)[:count]):
+            photo = Image.fromarray(train.images[row][..., 0]).resize((96, 128), Image.Resampling.BICUBIC)
+            exif = Image.Exif()
+            if number == 0:
+                photo, exif[ExifTags.Base.Orientation] = photo.transpose(Image.Transpose.ROTATE_90), 6
+            photo.convert("RGB").save(own / f"IMG_{number:04}.jpg", quality=92, exif=exif)
+    first, second, *_ = sorted(folder.iterdir())
+    with Image.open(first / "IMG_0001.jpg") as photo:
+        photo.putalpha(200)
+        photo.save(first / "IMG_0001.png")
+    (first / "IMG_0001.jpg").unlink()
+    (second / "IMG_0002 broken.jpg").write_bytes((second / "IMG_0002.jpg").read_bytes()[:500])
+    shutil.copy(second / "IMG_0003.jpg", second / "IMG_0003 (copy).jpg")
     return folder

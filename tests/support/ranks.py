@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
@@ -15,9 +16,13 @@ from typing import Any
 
 import support.networks  # noqa: F401  (registers the networks)
 import torch
+from rich.console import Console
 from support.forkserver import start_process
 from support.recipes import TINY, with_settings
 
+from kdaug.config import to_yaml
+from kdaug.photos import Request, plan_recipe
+from kdaug.recipes import named_recipe
 from kdaug.training import Interrupted, run, train
 from kdaug.training.distributed import SyncFlags, distributed_context
 
@@ -83,6 +88,14 @@ def train_rank(settings: dict[str, Any], record: Path | None = None) -> None:
     if record is not None:
         record.mkdir(parents=True, exist_ok=True)
         (record / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(batches))
+
+
+def plan_rank(settings: dict[str, Any], minutes: float, record: Path) -> None:
+    """For `start_ranks`: plans the recipe photos with settings given; the rank's result goes to record/RANK.yaml."""
+    request = Request(
+        with_settings(named_recipe("photos"), settings), frozenset(settings), minutes, started=time.monotonic()
+    )
+    (record / f"{os.environ['RANK']}.yaml").write_text(to_yaml(plan_recipe(request, Console(quiet=True))))
 
 
 def batches_in(record: Path, rank: int = 0) -> list[dict[str, list[Any]]]:

@@ -47,6 +47,12 @@ PHOTOS_FLAGS = (
 """Makes the photos recipe a few steps of a small network."""
 
 
+SMALL_PHOTOS = {
+    "student.name": "wide_resnet10_1", "data.image_size": 16, "data.workers": 0, "run.device": "cpu", "run.threads": 1,
+}  # fmt: skip
+"""Settings that make the photos recipe small, and leave the rest to be chosen."""
+
+
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     """`recipe` with some settings changed, by dotted name."""
     for name, value in settings.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def find_recipe(name_or_path: str) -> Recipe:
 def apply_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:
     """`recipe` with the settings in `flags`. Raises InputError for an unknown flag or an invalid value."""
     return check(parse(Recipe, flags, program, default=recipe, description=description))
+
+
+def settings_in_flags(flags: list[str]) -> frozenset[str]:
+    """The dotted names of the settings that `flags` set, also to their default: --no-a.b, --a.no-b and --a.b=V too."""
+    names = (flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--"))
+    return frozenset(re.sub(r"\.no_", ".", name.removeprefix("no_")) for name in names)
 
 
 def recipe_stem(name_or_path: str) -> str:

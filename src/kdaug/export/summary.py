@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug.config import Optimization, Recipe, Supervision, Views, teacher_network
+from kdaug.config import Network, Optimization, Recipe, Supervision, Views, teacher_network
 from kdaug.data import Dataset
 from kdaug.export.source import ExportSource
 from kdaug.inference import LoadedRun
+from kdaug.networks import split_digest
 from kdaug.runs import RunDirectory, read_environment, read_metrics
 from kdaug.training.resolve import teacher_run_name
 
@@ -48,14 +49,24 @@ def has_teacher(recipe: Recipe) -> bool:
 
 def describe_training(recipe: Recipe) -> dict[str, str]:
     """What `recipe` does, in words."""
-    start = "timm's published weights, with a new classifier" if recipe.student.pretrained else "random weights"
     return {
-        "start": start,
+        "start": _describe_start(recipe.student),
         "optimization": _describe_optimization(recipe.optimization),
         "views": _describe_views(recipe.views),
         "loss": _describe_loss(recipe.supervision, has_teacher(recipe)),
         "seed": str(recipe.run.seed),
     }
+
+
+def _describe_start(student: Network) -> str:
+    """The initial weights, without the folders and the digest of their file."""
+    source = student.initial_weights
+    if source is None:
+        return "random weights"
+    kind, _, location = split_digest(source)[0].partition(":")
+    if kind == "timm":
+        return f"timm's published weights `{location}`"
+    return f"the weights of the {kind} `{Path(location).name}`"
 
 
 def _describe_optimization(o: Optimization) -> str:

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from kdaug.data.loader import Batch
 from kdaug.errors import InputError
+from kdaug.intervals import Interval, wilson_interval
 
-CONFIDENCE_LEVEL = 0.95
 BINS = 15
 """Bins of the reliability curve, as in Guo et al. 2017 (arXiv 1706.04599)."""
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,8 @@ class PredictionRecorder:
 
 def error_interval(errors: int, images: int) -> Interval:
     """The 95 % confidence interval (Wilson's) of an error, in percent."""
-    from scipy.stats import binomtest  # slow to import
-
-    interval = binomtest(errors, images).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return 100 * float(interval.low), 100 * float(interval.high)
+    low, high = wilson_interval(errors / images, images)
+    return 100 * low, 100 * high
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from kdaug.inspection.design import Design
 from kdaug.inspection.table import Kind, ViewTable
+from kdaug.intervals import Z, wilson_interval
 
-_Z = 1.959963984540054
-"""The 97.5 % quantile of the normal distribution."""
 _STRENGTH_BINS = 7
 
 
@@ -72,7 +71,7 @@ def mean_estimate(values: NDArray[np.float64], images: NDArray[np.int64]) -> Est
     if len(sums) == 1:
         return Estimate(mean, math.nan, math.nan)
     error = math.sqrt(len(sums) / (len(sums) - 1) * float(sums @ sums)) / len(values)
-    return Estimate(mean, mean - _Z * error, mean + _Z * error)
+    return Estimate(mean, mean - Z * error, mean + Z * error)
 
 
 def share_estimate(values: NDArray[np.bool_], images: NDArray[np.int64]) -> Estimate:
@@ -87,13 +86,6 @@ def share_estimate(values: NDArray[np.bool_], images: NDArray[np.int64]) -> Esti
     variance = float(sums @ sums) / count**2
     effective = min(float(count), share * (1 - share) / variance) if variance > 0 else float(len(sums))
     return Estimate(share, *wilson_interval(share, effective))
-
-
-def wilson_interval(share: float, count: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share among `count` independent values (E. B. Wilson, JASA 1927)."""
-    center = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    half = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return max(0.0, center - half), min(1.0, center + half)
 
 
 def _cluster_sums(values: NDArray[np.float64], images: NDArray[np.int64]) -> NDArray[np.float64]:

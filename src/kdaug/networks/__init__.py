@@ -14,7 +14,13 @@ from kdaug.networks.create import (
     published_mean_std,
     set_batch_norm_momentum,
 )
-from kdaug.networks.initial import load_initial_weights, pin_weights, resolve_initial_weights, split_digest
+from kdaug.networks.initial import (
+    load_initial_weights,
+    native_image_size,
+    pin_weights,
+    resolve_initial_weights,
+    split_digest,
+)
 from kdaug.networks.weights import (
     NetworkInfo,
     classifier_size,
@@ -52,6 +58,7 @@ __all__ = [
     "load_network",
     "load_state",
     "match_names",
+    "native_image_size",
     "pin_weights",
     "published_image_size",
     "published_mean_std",

@@ -114,6 +114,24 @@ def _trained_input(settings: config.Network, path: Path | None) -> _TrainedInput
     return _TrainedInput(mean, std, None, f"timm's for {settings.name}", is_certain=False)
 
 
+def native_image_size(settings: config.Network) -> tuple[int | None, bool]:
+    """Side in pixels of the images that the initial weights of `settings`, else its network, are made for.
+
+    None: unknown. Also whether the network takes no other images. Raises InputError if the weights cannot be found.
+    """
+    source, side = settings.initial_weights, settings.arguments.get("img_size")
+    own_name = _timm_name(source) if source is not None and source.startswith("timm:") else settings.name
+    published = timm.get_pretrained_cfg(own_name)
+    is_fixed = published is not None and bool(published.fixed_input_size)
+    if isinstance(side, int):
+        return side, True
+    if source is not None and not source.startswith("timm:"):
+        info = read_network_info(_find_pinned(source))
+        if info is not None:
+            return info.size[0], is_fixed
+    return (None if published is None else int(published.input_size[1])), is_fixed
+
+
 def _timm_name(source: str | None) -> str:
     return (source or "").removeprefix("timm:")
 

@@ -23,8 +23,8 @@ PHOTOS = (
         "photos",
         "Getting started",
         "EfficientNet-B0 on an image folder at 224 pixels, RandAugment N=2 M=9 (the paper's for B0), with teacher",
-        "Set data.root to the folder; student.pretrained starts from timm's ImageNet weights. For hundreds to tens of\n"
-        "thousands of photos. Epochs and learning rate are our choice.",
+        "Set data.root to the folder. kdaug train photos chooses initial weights, image size, batch, optimizer and\n"
+        "epochs for the photos and the machine, unless flags set them. The values here are for other uses; our choice.",
         photos,
         classes=10,
         images=None,

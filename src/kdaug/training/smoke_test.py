@@ -20,24 +20,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from kdaug.config import Recipe, derive_teacher_recipe, teacher_network
+from kdaug.config import Recipe, derive_teacher_recipe
 from kdaug.config.datasets import ARRAY_DATASETS
 from kdaug.data import ArrayImages, Dataset, EncodedImages
 from kdaug.data.folder_index import FilePaths
 from kdaug.data.images import encoded_dataset
 from kdaug.device import available_cores
 from kdaug.errors import InputError, one_line
-from kdaug.networks import InputFormat, create_network
 from kdaug.rng import Stream, random_words
-from kdaug.supervision import SoftLabelSource, Teacher
 from kdaug.training.batches import training_batches
-from kdaug.training.context import TrainContext, build_context, check_trainable
+from kdaug.training.context import build_context, check_trainable
 from kdaug.training.evaluation import evaluate_student
 from kdaug.training.progress import progress_bar
 from kdaug.training.resolve import resolve
 from kdaug.training.state import init_state
 from kdaug.training.step import TrainStep
-from kdaug.training.teacher import teacher_soft_labels
+from kdaug.training.teacher import untrained_soft_labels
 
 STEPS = 2
 
@@ -77,7 +75,7 @@ def smoke_test(recipe: Recipe, classes: int, teacher: tuple[str, int] | None = N
 def _run_steps(recipe: Recipe, dataset: Dataset, teacher: tuple[str, int] | None) -> SmokeTestResult:
     context = build_context(resolve(recipe), Console(quiet=True), dataset=dataset)
     check_trainable(context)
-    soft_labels = _untrained_teacher(context, teacher)
+    soft_labels = untrained_soft_labels(context, teacher)
     if soft_labels is not None:
         soft_labels.prepare()
     state = init_state(context)
@@ -93,19 +91,6 @@ def _run_steps(recipe: Recipe, dataset: Dataset, teacher: tuple[str, int] | None
     if not (math.isfinite(loss) and math.isfinite(scores.val_loss)):
         raise InputError(f"the loss is {loss} after {STEPS} steps, {scores.val_loss} in evaluation")
     return SmokeTestResult(seconds, time.perf_counter() - started, _peak_bytes(context.device), loss)
-
-
-def _untrained_teacher(context: TrainContext, teacher: tuple[str, int] | None) -> SoftLabelSource | None:
-    """A teacher with untrained weights, of the network and image size that the recipe's teacher has."""
-    recipe, dataset = context.recipe, context.dataset
-    if recipe.teacher.source == "none":
-        return None
-    default = teacher_network(recipe)
-    name, side = teacher or (default.name, None)
-    arguments = {} if teacher else default.arguments
-    network = create_network(name, len(dataset.classes), dataset.channels, arguments=arguments)
-    input_format = InputFormat(dataset.mean, dataset.std, None if side is None else (side, side))
-    return teacher_soft_labels(context, Teacher(network, input_format).to(context.device))
 
 
 def _noise_dataset(recipe: Recipe, classes: int, folder: Path) -> Dataset:

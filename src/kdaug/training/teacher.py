@@ -9,7 +9,7 @@ from pathlib import Path
 from kdaug.config import teacher_network
 from kdaug.device import compile_if_set
 from kdaug.errors import InputError
-from kdaug.networks import check_forward
+from kdaug.networks import InputFormat, check_forward, create_network
 from kdaug.supervision import (
     SoftLabelSource,
     StoredSoftLabels,
@@ -48,6 +48,21 @@ def teacher_soft_labels(context: TrainContext, teacher: Teacher) -> TeacherSoftL
         context.recipe.supervision,
         lambda before_batch: unaugmented_label_log_probs(context, teacher, before_batch=before_batch),
     )
+
+
+def untrained_soft_labels(context: TrainContext, network: tuple[str, int] | None = None) -> TeacherSoftLabels | None:
+    """The soft labels of a teacher with random weights, for tests and measurements; None if the recipe has no teacher.
+
+    network: (name, image size) of the teacher; None: as the teacher that the recipe trains.
+    """
+    if context.recipe.teacher.source == "none":
+        return None
+    default, dataset = teacher_network(context.recipe), context.dataset
+    name, side = network or (default.name, None)
+    arguments = {} if network else default.arguments
+    teacher = create_network(name, len(dataset.classes), dataset.channels, arguments=arguments)
+    input_format = InputFormat(dataset.mean, dataset.std, None if side is None else (side, side))
+    return teacher_soft_labels(context, Teacher(teacher, input_format).to(context.device))
 
 
 def load_checked_teacher(context: TrainContext, source: str) -> Teacher:

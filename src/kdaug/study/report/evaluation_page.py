@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,27 +51,30 @@ class Mistake:
 
 def write_evaluation_page(evaluation: Evaluation, title: str, path: Path) -> None:
     """Writes the page to `path`. title: what was evaluated. All names are escaped."""
+    atomic_write(path, render_template("study/report/evaluation.html.j2", **evaluation_values(evaluation, title)))
+
+
+def evaluation_values(evaluation: Evaluation, title: str) -> dict[str, Any]:
+    """The values of the template evaluation.html.j2, for the page and for pages that extend it. title: see above."""
     predictions, names = evaluation.predictions, [printable(name) for name in evaluation.classes]
     bins = calibration_bins(predictions)
     figures = {"reliability": reliability_figure(bins)}
     if len(names) <= MAX_CLASSES:
         figures["confusion"] = confusion_figure(confusion_matrix(predictions, len(names)), names)
-    text = render_template(
-        "study/report/evaluation.html.j2",
-        title=printable(title),
-        error=predictions.error,
-        interval=error_interval(int(predictions.wrong.sum()), len(predictions)),
-        scores=evaluation.scores,
-        unreadable=len(evaluation.images) - len(predictions),
-        val_source=printable(evaluation.val_source),
-        calibration_error=calibration_error(bins),
-        figures={name: data_url("image/svg+xml", to_svg_with_names(figure)) for name, figure in figures.items()},
-        confusions=confusions_table(evaluation, names),
-        classes=classes_table(evaluation, names),
-        small=evaluation.side < _THUMBNAIL // 2,
-        mistakes=[_mistake(evaluation, names, row) for row in confident_mistakes(predictions, SHOWN_MISTAKES)],
-    )
-    atomic_write(path, text)
+    return {
+        "title": printable(title),
+        "error": predictions.error,
+        "interval": error_interval(int(predictions.wrong.sum()), len(predictions)),
+        "scores": evaluation.scores,
+        "unreadable": len(evaluation.images) - len(predictions),
+        "val_source": printable(evaluation.val_source),
+        "calibration_error": calibration_error(bins),
+        "figures": {name: data_url("image/svg+xml", to_svg_with_names(figure)) for name, figure in figures.items()},
+        "confusions": confusions_table(evaluation, names),
+        "classes": classes_table(evaluation, names),
+        "small": evaluation.side < _THUMBNAIL // 2,
+        "mistakes": [_mistake(evaluation, names, row) for row in confident_mistakes(predictions, SHOWN_MISTAKES)],
+    }
 
 
 def classes_table(evaluation: Evaluation, names: Sequence[str]) -> Table:

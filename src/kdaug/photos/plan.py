@@ -1,0 +1,178 @@
+"""From a recipe for photos to a concrete one: chooses what the user has not set, and estimates the time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from kdaug.config import Recipe, read_recipe, to_dict, with_settings
+from kdaug.data import Dataset
+from kdaug.data.datasets import read_dataset, select_images
+from kdaug.device import find_device
+from kdaug.errors import InputError
+from kdaug.networks import native_image_size
+from kdaug.photos.budget import RunSeconds, epochs_within, estimate
+from kdaug.photos.measure import measure_run
+from kdaug.photos.rules import (
+    CHOSEN,
+    Facts,
+    epochs_by_rule,
+    most_epochs,
+    optimizer_settings,
+    schedule_settings,
+    size_settings,
+    trains_teacher,
+)
+from kdaug.photos.start import choose_start
+from kdaug.runs import RunDirectory
+from kdaug.training.distributed import DistContext, distributed_context
+from kdaug.training.progress import console_logging
+from kdaug.training.resolve import resolve, teacher_run_recipe
+
+_logger = logging.getLogger(__name__)
+_OF_LABELS = frozenset({"data.image_size", "optimization.epochs"})
+"""Settings that stored labels are made for: they stay those of the recipe, as `kdaug label photos` uses them."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. recipe: with run.dir set. given: the settings that are kept, by dotted name.
+
+    minutes: limit of the whole command; None: no limit. started: when the command started, by time.monotonic().
+    """
+
+    recipe: Recipe
+    given: frozenset[str]
+    minutes: float | None
+    started: float
+
+
+def plan_recipe(request: Request, console: Console) -> Recipe:
+    """The recipe to train: with a value for each setting in `CHOSEN` that the user has not set.
+
+    If the run exists already, its values are taken. Otherwise they follow from rules, and the number of epochs also
+    from `request.minutes`; training steps are measured, and the estimated time is logged. Raises InputError if a
+    setting is impossible or the time is too short.
+    """
+    with distributed_context() as dist, console_logging(console if dist.is_rank0 else Console(quiet=True)):
+        recorded = dist.run_on_rank0(lambda: _recorded(request.recipe))
+        if recorded is not None:
+            return _choose(request, request.recipe, _chosen_values(recorded))
+        stored = request.recipe.teacher.labels is not None
+        if request.minutes is not None and (stored or not request.recipe.data.encoded):
+            raise InputError(
+                "--minutes chooses the number of epochs for image files (folder, shards, hub) without stored labels",
+                "set optimization.epochs instead",
+            )
+        if not request.recipe.data.encoded:
+            return request.recipe
+        request = replace(request, given=request.given | _OF_LABELS) if stored else request
+        return _plan_new(request, dist, console if dist.is_rank0 else Console(quiet=True))
+
+
+def _recorded(recipe: Recipe) -> Recipe | None:
+    """The recipe of the run in run.dir, if it was started before."""
+    path = RunDirectory(Path(recipe.run.dir or "")).recipe
+    return read_recipe(path) if path.is_file() else None
+
+
+def _chosen_values(recipe: Recipe) -> dict[str, Any]:
+    tree = to_dict(recipe)
+    return {name: tree[name.partition(".")[0]][name.partition(".")[2]] for name in CHOSEN}
+
+
+def _choose(request: Request, recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """`recipe` with `values` for the settings that the user has not set."""
+    own = {name: value for name, value in values.items() if name not in request.given}
+    return with_settings(recipe, own, "settings chosen for the photos")
+
+
+def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
+    recipe = request.recipe
+    resolve(recipe)  # for its errors, before anything is downloaded or measured
+    dataset = select_images(read_dataset(recipe.data, recipe.data.val_fraction), recipe.data)
+    start = dist.run_on_rank0(lambda: choose_start(recipe, request.given))
+    recipe = _choose(request, recipe, start.settings)
+    facts = _facts(recipe, dataset, dist)
+    recipe = _choose(request, recipe, size_settings(facts))
+    recipe = _choose(request, recipe, optimizer_settings(recipe, facts))
+    for reason in start.reasons:
+        _logger.info(reason)
+    with _warnings_off():
+        seconds = measure_run(recipe, dataset, dist, console)
+    recipe = _choose(request, recipe, schedule_settings(recipe, facts, _epochs(request, recipe, facts, seconds, dist)))
+    _logger.info(_describe(request, recipe, facts))
+    exists = dist.run_on_rank0(lambda: _teacher_exists(recipe, dataset))
+    _logger.info(_describe_time(recipe, replace(seconds, teacher=None) if exists else seconds))
+    return recipe
+
+
+def _facts(recipe: Recipe, dataset: Dataset, dist: DistContext) -> Facts:
+    on_gpu = find_device(recipe.run.device, dist.local_rank).type != "cpu"
+    fine_tunes = recipe.student.initial_weights is not None
+    return Facts(len(dataset.train), on_gpu, dist.world_size, fine_tunes, *native_image_size(recipe.student))
+
+
+@contextmanager
+def _warnings_off() -> Iterator[None]:
+    """Unreadable images are named when they are met in training."""
+    logger = logging.getLogger("kdaug")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _epochs(request: Request, recipe: Recipe, facts: Facts, seconds: RunSeconds, dist: DistContext) -> int:
+    if "optimization.epochs" in request.given:
+        return recipe.optimization.epochs
+    if request.minutes is None:
+        return epochs_by_rule(facts)
+    elapsed = dist.run_on_rank0(lambda: time.monotonic() - request.started)
+    clean_epochs, most = recipe.optimization.clean_epochs, most_epochs(facts)
+    return epochs_within(seconds, request.minutes, elapsed, most, recipe.teacher.epochs, clean_epochs)
+
+
+def _describe(request: Request, recipe: Recipe, facts: Facts) -> str:
+    """One line: what was chosen."""
+    values = _chosen_values(recipe)
+    chosen = [
+        f"{name} {value}"
+        for name, value in values.items()
+        if name not in request.given and not name.endswith(("pretrained", "weights"))
+        if name != "teacher.epochs" or trains_teacher(recipe)
+    ]
+    start = "start from weights" if facts.fine_tunes else "from scratch"
+    device = "GPU" if facts.on_gpu else "CPU"
+    return f"chosen for {facts.images:,} training images, {start}, {device}: {', '.join(chosen)}"
+
+
+def _teacher_exists(recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether the teacher to be trained is already there, from another run."""
+    if not trains_teacher(recipe):
+        return False
+    directory = teacher_run_recipe(resolve(recipe), dataset.content).run.dir
+    return RunDirectory(Path(directory or "")).is_finished
+
+
+def _describe_time(recipe: Recipe, seconds: RunSeconds) -> str:
+    epochs = recipe.optimization.epochs
+    parts = estimate(seconds, epochs, recipe.teacher.epochs or epochs, recipe.optimization.clean_epochs)
+    teacher = "" if seconds.teacher is None else f"teacher {_minutes(parts.teacher)}, "
+    return (
+        f"estimated time: {_minutes(parts.total)} minutes ({teacher}student {_minutes(parts.student)}, checks and last "
+        f"evaluations {_minutes(parts.other)}), from {seconds.student.step:.3g} s per training step of the student"
+    )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"

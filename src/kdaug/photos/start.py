@@ -1,0 +1,61 @@
+"""Which weights the networks of a run on photos start from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdaug.config import Network, Recipe, teacher_network
+from kdaug.errors import InputError
+from kdaug.networks import check_published, create_network
+
+_CLASSES, _CHANNELS = 2, 3
+"""Any number of classes will do: the classifier is replaced."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Settings of initial weights by dotted name, and lines that say what was chosen and why."""
+
+    settings: dict[str, Any]
+    reasons: list[str]
+
+
+def choose_start(recipe: Recipe, given: Collection[str]) -> Start:
+    """timm's weights of student.name if they can be had, else random ones; and likewise of teacher.network.
+
+    given: the settings that the user has set, which stay. Downloads weights that are not in the cache. Raises
+    InputError for an unknown network.
+    """
+    settings, reasons = dict[str, Any](), list[str]()
+    if not {"student.pretrained", "student.weights"} & set(given):
+        problem = _problem(recipe.student)
+        settings["student.pretrained"] = problem is None
+        reasons.append(_describe("the student", recipe.student.name, problem))
+    trains_other = recipe.teacher.source == "train" and recipe.teacher.network is not None
+    if trains_other and "teacher.weights" not in given:
+        network = teacher_network(recipe)
+        problem = _problem(network)
+        settings["teacher.weights"] = f"timm:{network.name}" if problem is None else None
+        reasons.append(_describe("the teacher", network.name, problem))
+    return Start(settings, reasons)
+
+
+def _describe(who: str, name: str, problem: str | None) -> str:
+    if problem is None:
+        return f"{who} starts from timm's pretrained weights of {name}"
+    return f"{who} starts from random weights: {problem}"
+
+
+def _problem(network: Network) -> str | None:
+    """Why timm's weights of `network` cannot be used; None if they can."""
+    try:
+        check_published(network.name)
+        with torch.random.fork_rng(devices=[]):
+            create_network(network.name, _CLASSES, _CHANNELS, pretrained=True, arguments=network.arguments)
+    except InputError as error:
+        return error.problem
+    return None
