@@ -180,6 +180,7 @@ def test_the_page_has_the_teachers_error(page: Page) -> None:
     predicted = np.concatenate([teacher(torch.from_numpy(part)).argmax(1).numpy() for part in np.split(val.images, 4)])
     error = float(re.search(r"its error is ([\d.]+) %", text)[1])
     assert error == pytest.approx(100 * (predicted != val.labels).mean(), abs=0.2)  # bfloat16
+    assert "The teacher (287,074 parameters) comes with kdaug" in text
 
 
 def test_the_page_has_twelve_images_with_their_views(page: Page) -> None:

@@ -10,7 +10,6 @@ from kdaug.config import to_yaml
 from kdaug.demo.result import DemoResult
 from kdaug.errors import printable
 from kdaug.inspection import ViewPrediction, predict_views
-from kdaug.networks import count_parameters
 from kdaug.runs import RunDirectory, read_environment
 from kdaug.storage import atomic_write
 from kdaug.study.report.curves import Curve, curves_figure
@@ -42,7 +41,7 @@ def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> N
         "demo/page.html.j2",
         result=result,
         teacher_error=teacher_error,
-        teacher_parameters=count_parameters(teacher.network),
+        teacher_parameters=sum(each.numel() for each in teacher.network.parameters()),  # frozen
         recipe=context.recipe,
         recipe_yaml=to_yaml(context.recipe),
         dataset=context.dataset,
