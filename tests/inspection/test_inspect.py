@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 from support.browser import needs_chromium, open_on_phone
 from support.images import write_noise
+from support.teachers import tiny_teacher
 
 from kdaug import InputError, apply, plan_of
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views
@@ -33,8 +34,7 @@ from kdaug.inspection.run import Inspection, predict_to_csv
 from kdaug.inspection.selection import select_outliers
 from kdaug.inspection.shown_soft_labels import soft_label_probs
 from kdaug.inspection.table import Kind
-from kdaug.networks import NetworkInfo, create_network, save_weights
-from kdaug.supervision import Teacher
+from kdaug.networks import NetworkInfo, save_weights
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.resolve import resolve
 
@@ -48,16 +48,6 @@ RECIPE = Recipe(
 )
 REQUEST = InspectionRequest(images=40, views_per_image=2, magnitudes=(0, 2, 9))
 HOSTILE = ("<script>alert(1)<", "a\"quoted' & more", "\u202eright to left", "</script><b>", "$\\frac{1}{0}$")
-
-
-def tiny_teacher(context: TrainContext) -> Teacher:
-    """An untrained network whose most probable classes differ from image to image."""
-    torch.manual_seed(3)
-    network = create_network("wide_resnet10_1", len(context.dataset.classes), context.dataset.channels)
-    with torch.no_grad():
-        network.fc.weight -= network.fc.weight.mean(1, keepdim=True)  # features are positive
-        network.fc.weight *= 30
-    return Teacher(network, context.network_info.input_format)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from support.browser import needs_chromium, open_on_phone
 from support.images import write_noise
+from support.teachers import tiny_teacher
 
 from kdaug import InputError, apply
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views, from_yaml, to_yaml
@@ -39,16 +40,6 @@ RECIPE = Recipe(
 )
 IMAGES, DRAWS = 60, 2
 REQUEST = EvidenceRequest(images=IMAGES, draws=DRAWS, magnitudes=(0, 2))
-
-
-def tiny_teacher(context: TrainContext) -> Teacher:
-    """An untrained network whose most probable classes differ from image to image."""
-    torch.manual_seed(3)
-    network = create_network("wide_resnet10_1", len(context.dataset.classes), context.dataset.channels)
-    with torch.no_grad():
-        network.fc.weight -= network.fc.weight.mean(1, keepdim=True)  # features are positive
-        network.fc.weight *= 30
-    return Teacher(network, context.network_info.input_format)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def policy_views(
 ) -> Iterator[Views]:
     """The views of `epoch` for each of `batches`, as the student gets them if the policy has this magnitude.
 
-    magnitude: None: the recipe's policy as it is. Unreadable images are left out.
+    magnitude: None: that of the recipe. Unreadable images are left out.
     """
     at_magnitude = _with_magnitude(context, magnitude)
     keys = (BatchKey(step, epoch, indices, epoch) for step, indices in enumerate(batches))
