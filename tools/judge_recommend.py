@@ -35,7 +35,7 @@ from kdaug.study.report.finished import SEEDS, FinishedRun, find_finished_runs, 
 from kdaug.study.report.tables import Table
 from kdaug.training.context import build_context
 from kdaug.training.progress import console_logging
-from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
+from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipes
 from kdaug.training.teacher import load_checked_teacher
 
 _logger = logging.getLogger("kdaug.judge_recommend")
@@ -128,7 +128,7 @@ def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Name
     if source == "none":
         raise InputError(f"{run.path} has no teacher, and no run like it has one", "name one with --teacher")
     if source == "train":
-        source = f"run:{teacher_run_recipe(recipe, context.dataset.content).run.dir}"
+        source = f"run:{teacher_run_recipes(recipe, context.dataset.content)[0].run.dir}"
     teacher = load_checked_teacher(context, source)
     return measure_magnitudes(context, teacher, EvidenceRequest(args.images, args.draws, magnitudes))
 

@@ -11,7 +11,7 @@ from kdaug.config import from_yaml
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.training import smoke_test as smoke_test_module
 
-SOME = ["demo", "photos", "cifar100-table1-small", "cifar10-shake_shake26_2x96d-kd", "imagenet-efficientnet_b8-kd-800"]
+SOME = ["demo", "photos", "table1-small", "cifar10-shake_shake26_2x96d-kd", "imagenet-efficientnet_b8-kd-800"]
 
 
 def test_the_list_has_every_recipe_with_error_and_batch(kdaug: Callable) -> None:

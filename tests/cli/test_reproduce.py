@@ -10,7 +10,7 @@ import pytest
 
 from kdaug.config import Data
 from kdaug.study.paper import paper_study, study_recipes
-from kdaug.training.resolve import teacher_run_name
+from kdaug.training.resolve import teacher_run_names
 
 
 def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_figures_1_and_3_are_inspections_with_the_teacher_of_the_tables(kdaug: C
     magnitudes = [magnitudes_of(out / "views.csv") for out in (folder / "figure1-inspection", tmp_path / "third")]
     assert magnitudes == [{"5"}, {"0", "1", "2", "3", "5", "7", "9"}]
     of_table = study_recipes(paper_study("table1", "smoke"), [0], Data(), "cpu")["cifar100-table1-m7-kd_seed=0"]
-    assert teacher.name == teacher_run_name(of_table)
+    assert [teacher.name] == teacher_run_names(of_table)
 
 
 def magnitudes_of(file: Path) -> set[str]:

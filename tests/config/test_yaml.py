@@ -56,6 +56,7 @@ SETTINGS = {
     "teacher.arguments": ARGUMENTS,
     "teacher.source": st.sampled_from(["none", "train"]) | SOURCES,
     "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
+    "data.omit_fold": st.none() | st.sampled_from(["0/2", "99/100"]),
     "run.dir": st.none() | text.filter(bool),
     "optimization.milestones": st.lists(st.floats(0, 1e300, exclude_min=True), unique=True).map(sorted).map(tuple),
 }
@@ -96,6 +97,8 @@ def valid(recipe: Recipe) -> Recipe:
         optimization=valid_optimization(recipe.optimization),
         teacher=valid_teacher(recipe.teacher),
     )
+    if recipe.views.mixes:
+        recipe = replace(recipe, teacher=replace(recipe.teacher, folds=None))
     data = recipe.data
     data = replace(data, measure_unused=data.measure_unused and not data.encoded and data.train_images is not None)
     s, default = recipe.supervision, Supervision()
@@ -133,7 +136,7 @@ def valid_teacher(teacher: Teacher) -> Teacher:
         teacher = replace(teacher, mean=teacher.mean[:channels], std=teacher.std[:channels])
     else:
         teacher = replace(teacher, mean=None, std=None)
-    training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"]
+    training = ["policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed", "folds"]
     training.append("weights")
     unused = {"none": [], "train": [] if teacher.weights else ["mean", "std"], "file": training}
     names = unused.get(teacher.source.partition(":")[0], ["network", *training, "mean", "std"])

@@ -25,7 +25,7 @@ from kdaug.training.batches import training_batches
 from kdaug.training.checkpoints import load_newest_checkpoint, save_checkpoint
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.labeling import LabelRequest, label_views
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 from kdaug.training.run import TrainingRun
 from kdaug.training.state import TrainState, init_state
 from kdaug.training.step import TrainStep
@@ -127,7 +127,7 @@ def test_training_in_float16(recipe: DeviceRecipe) -> None:
 
 
 def test_stored_labels_equal_those_of_the_teacher(recipe: DeviceRecipe, finished: Path, tmp_path: Path) -> None:
-    teacher = teacher_run_recipe(resolve(recipe(finished.name))).run.dir
+    teacher = teacher_run_recipes(resolve(recipe(finished.name)))[0].run.dir
     online = recipe("online", {"teacher.source": f"run:{teacher}"})
     label_views(online, tmp_path / "store", LabelRequest(precision="float32"))
     stored = recipe("stored", {"teacher.source": "none", "teacher.labels": str(tmp_path / "store")})

@@ -27,7 +27,7 @@ from kdaug.runs import RunDirectory, recipe_differences, recipe_fingerprint
 from kdaug.supervision import load_teacher
 from kdaug.training import train
 from kdaug.training.context import build_context, create_student
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.3, 0.25)
 NAME = "small_convnet"
@@ -264,8 +264,8 @@ def test_a_teacher_starts_from_its_own_weights(
     assert [path.name for path in (run.parent / "teachers").iterdir()] == [teacher.name]
     assert weight_bytes(teacher) == before
     torch.save(trained_state(classes=4), plain_file)
-    other = teacher_run_recipe(resolve(photos_recipe(settings)))
-    assert other.run.dir != teacher_run_recipe(resolve(pinned)).run.dir
+    (other,) = teacher_run_recipes(resolve(photos_recipe(settings)))
+    assert other.run.dir != teacher_run_recipes(resolve(pinned))[0].run.dir
 
 
 def test_a_finished_teacher_without_checkpoints_needs_no_weights(tmp_path: Path, tiny_run: Path) -> None:

@@ -26,7 +26,7 @@ from kdaug.training.batches import epoch_order, make_views, training_batches
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.distributed import DistContext
 from kdaug.training.labeling import LabelRequest, label_views
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 from kdaug.views.mixing import mix, partners, plan_mixing
 
 MIXED = {"views.mixup": 0.4, "views.cutmix": 1.0}
@@ -159,7 +159,7 @@ def test_stored_labels_are_of_the_mixed_views(recipe_with_teacher: Recipe, teach
 
 
 def test_a_trained_teacher_gets_unmixed_views(recipe_with_teacher: Recipe) -> None:
-    views = teacher_run_recipe(resolve(with_settings(recipe_with_teacher, MIXED))).views
+    views = teacher_run_recipes(resolve(with_settings(recipe_with_teacher, MIXED)))[0].views
     assert (views.mixup, views.cutmix) == (0, 0)
 
 

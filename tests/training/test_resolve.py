@@ -11,7 +11,7 @@ from support.recipes import TINY, with_settings
 
 from kdaug import InputError
 from kdaug.config import Recipe, ResolvedRecipe, Run, Supervision, Teacher, to_dict, to_yaml
-from kdaug.training.resolve import read_resolved_recipe, resolve, teacher_run_recipe
+from kdaug.training.resolve import read_resolved_recipe, resolve, teacher_run_recipes
 
 TinyRecipe = Callable[..., Recipe]
 
@@ -71,7 +71,7 @@ def test_invalid_settings_of_the_teachers_training_are_refused(tiny_recipe: Tiny
 
 def test_clean_epochs_are_the_students_alone(tiny_recipe: TinyRecipe) -> None:
     clean = {"optimization.clean_epochs": 2, "optimization.clean_learning_rate": 0.01, "teacher.source": "train"}
-    teacher = teacher_run_recipe(resolve(tiny_recipe(clean))).optimization
+    teacher = teacher_run_recipes(resolve(tiny_recipe(clean)))[0].optimization
     assert (teacher.clean_epochs, teacher.clean_learning_rate) == (0, None)
 
 
@@ -108,7 +108,8 @@ WITH_EFFECT = {
 def test_settings_of_the_student_alone_keep_the_teacher(tiny_recipe: TinyRecipe, tmp_path: Path, setting: str) -> None:
     value = str(tmp_path / "other") if setting == "run.dir" else WITHOUT_EFFECT[setting]
     one, other = (
-        teacher_run_recipe(resolve(tiny_recipe({"teacher.source": "train", **more}))) for more in ({}, {setting: value})
+        teacher_run_recipes(resolve(tiny_recipe({"teacher.source": "train", **more})))[0]
+        for more in ({}, {setting: value})
     )
     assert one.run.dir == other.run.dir
     assert (one.views, one.student, one.optimization) == (other.views, other.student, other.optimization)
@@ -118,7 +119,8 @@ def test_settings_of_the_student_alone_keep_the_teacher(tiny_recipe: TinyRecipe,
 def test_settings_of_the_teacher_give_another_teacher(tiny_recipe: TinyRecipe, setting: str) -> None:
     settings = {"teacher.source": "train"}
     one, other = (
-        teacher_run_recipe(resolve(tiny_recipe({**settings, **more}))) for more in ({}, {setting: WITH_EFFECT[setting]})
+        teacher_run_recipes(resolve(tiny_recipe({**settings, **more})))[0]
+        for more in ({}, {setting: WITH_EFFECT[setting]})
     )
     assert one.run.dir != other.run.dir
 
@@ -126,19 +128,19 @@ def test_settings_of_the_teacher_give_another_teacher(tiny_recipe: TinyRecipe, s
 def test_other_image_folders_give_another_teacher(tiny_recipe: TinyRecipe) -> None:
     settings = {"teacher.source": "train", "data.name": "folder"}
     one, other = (
-        teacher_run_recipe(resolve(tiny_recipe({**settings, "data.root": root}))) for root in ("cats", "dogs")
+        teacher_run_recipes(resolve(tiny_recipe({**settings, "data.root": root})))[0] for root in ("cats", "dogs")
     )
     assert one.run.dir != other.run.dir
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_a_teacher_with_the_students_network_starts_from_it(tiny_recipe: TinyRecipe, pretrained: bool) -> None:
-    recipe = teacher_run_recipe(resolve(tiny_recipe({"teacher.source": "train", "student.pretrained": pretrained})))
+    (recipe,) = teacher_run_recipes(resolve(tiny_recipe({"teacher.source": "train", "student.pretrained": pretrained})))
     assert recipe.student.pretrained is pretrained
 
 
 def test_the_teachers_recipe_has_its_own_settings(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
-    recipe = teacher_run_recipe(
+    (recipe,) = teacher_run_recipes(
         resolve(
             tiny_recipe(
                 {

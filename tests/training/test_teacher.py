@@ -21,7 +21,7 @@ from kdaug.supervision import Teacher
 from kdaug.training import teacher as teacher_module
 from kdaug.training import train
 from kdaug.training.evaluation import Scores
-from kdaug.training.resolve import teacher_run_name
+from kdaug.training.resolve import teacher_run_names
 
 TinyRecipe = Callable[..., Recipe]
 
@@ -54,7 +54,7 @@ def test_a_trained_teacher_has_its_own_label_smoothing(tiny_recipe: TinyRecipe) 
     )
     own = tiny_recipe(smoothed | {"teacher.label_smoothing": 0.1})
     assert derive_teacher_recipe(own).supervision.label_smoothing == 0.1
-    assert teacher_run_name(own) != teacher_run_name(plain)
+    assert teacher_run_names(own) != teacher_run_names(plain)
 
 
 @pytest.mark.parametrize(("error", "warns"), [(80.5, False), (81.5, True)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,7 @@ Shows what the augmentation of RECIPE does to the predictions of a teacher, befo
 DIR/index.html (curves, classes, outliers, likely label errors, contact sheet) and DIR/views.csv (a row per view):
   kdaug inspect cifar100-table1 --data.root data --teacher.source run:runs/teacher --out runs/inspection
   kdaug inspect photos --data.root my-photos --teacher.source train --out runs/inspection
+  kdaug inspect photos --data.root my-photos --folds 5 --out runs/inspection
   kdaug inspect show runs/inspection image=3,epoch=0,magnitude=5
 
 show makes one view again from its key in views.csv. kdaug inspect RECIPE --help lists all settings."""
@@ -38,6 +39,9 @@ class Inspecting:
     """Number of training images, balanced over the classes; all if there are fewer."""
     views_per_image: int | None = None
     """Views of each image under the recipe's own policy; None: 4, or fewer if the recipe has fewer epochs."""
+    folds: int | None = None
+    """Cross-fitting: train this many teachers, each without one part of the images, and judge every image by the one
+    that was not trained on it. Short for --teacher.source train --teacher.folds FOLDS."""
     magnitudes: tuple[float, ...] | None = None
     """Magnitudes of the policy and levels of single ops; None: seven, from 0 to 0.9 of the full level."""
 
@@ -73,7 +77,7 @@ def _inspect(name: str, flags: list[str]) -> int:
         default=Inspecting(out=tyro.MISSING, recipe=find_recipe(name)),
         description="Show what augmentation does to a teacher's predictions. Flags change the recipe's settings.",
     )
-    recipe, out = check(args.recipe), Path(args.out)
+    recipe, out = check(_with_folds(args.recipe, args.folds)), Path(args.out)
 
     from rich.console import Console
 
@@ -88,6 +92,17 @@ def _inspect(name: str, flags: list[str]) -> int:
         return 130
     print(f"{len(inspection.table):,} views written to {out / 'views.csv'}; open {out / 'index.html'}")
     return 0
+
+
+def _with_folds(recipe: Recipe, folds: int | None) -> Recipe:
+    if folds is None:
+        return recipe
+    if recipe.teacher.source not in ("none", "train"):
+        raise InputError(
+            f"--folds {folds} trains teachers, but teacher.source is {recipe.teacher.source}",
+            "leave out one of the two",
+        )
+    return replace(recipe, teacher=replace(recipe.teacher, source="train", folds=folds))
 
 
 def _show(args: Show) -> int:

@@ -21,8 +21,8 @@ HELP = """usage: kdaug label RECIPE --out FOLDER [--k K] [--temperatures T ...] 
        kdaug label verify FOLDER [--views N] [--seed SEED] [--data.root DIR]
 
 Runs the teacher of RECIPE once on every view of its training and stores the top classes, for training without it:
-  kdaug label cifar100-table1-small --data.root data --teacher.source run:runs/teacher --out labels
-  kdaug train cifar100-table1-small --data.root data --teacher.labels labels
+  kdaug label table1-small --data.root data --teacher.source run:runs/teacher --out labels
+  kdaug train table1-small --data.root data --teacher.labels labels
 The same command again resumes. Under torchrun the processes share the work. Students may have any run.seed, network and
 supervision.weight, and the stored k and temperatures; views.seed, the policy and the images must be the same.
 

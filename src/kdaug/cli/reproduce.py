@@ -31,7 +31,7 @@ class Arguments:
 
     kdaug reproduce table1                                 on the bundled images, in minutes
     kdaug reproduce table1 --scale bundled                 on bundled characters, to over-fitting, in an hour
-    kdaug reproduce table1 --scale cpu --root data         on 5,000 images of CIFAR, hours on two cores
+    kdaug reproduce table1 --scale cpu --root data         on 4,000 images of CIFAR-10, hours on two cores
     kdaug reproduce section3.4 --scale gpu --root data     on all of CIFAR-100, up to an hour on one GPU
     kdaug reproduce table3 --scale paper --root imagenet   as published, weeks on many GPUs
     kdaug reproduce figure1                                views with the teacher's soft labels; trains only the teacher

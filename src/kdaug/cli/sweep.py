@@ -19,7 +19,7 @@ HELP = """usage: kdaug sweep RECIPE SETTING=VALUES ... [--dir FOLDER] [--jobs N]
                    [--section.setting VALUE ...]
 
 Trains one run for every combination of the values, each in its own directory below FOLDER (default: runs/RECIPE-sweep):
-  kdaug sweep cifar100-table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
+  kdaug sweep table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
   kdaug sweep photos supervision.weight=0.5,1,2 supervision.k=3,5,10 --data.root my-photos
   kdaug sweep demo --list runs.txt          one run per line, such as: views.magnitude=5 run.seed=1
 A teacher that several runs use is trained once. If several runs use the same views, its soft labels are stored once.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HELP = """usage: kdaug train RECIPE [--section.setting VALUE ...]
 
 Trains a recipe, which is a name (kdaug recipes lists them), a YAML file or a run directory. Every setting is a flag:
-  kdaug train cifar100-table1-small --data.root data --views.magnitude 4
+  kdaug train table1-small --data.root data --views.magnitude 4
   kdaug train photos --data.root my-photos --minutes 30
   kdaug train runs/x --run.resume
 kdaug train RECIPE --help lists all settings with the recipe's values."""

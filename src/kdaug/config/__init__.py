@@ -1,6 +1,6 @@
 """The recipe of a training run: its settings as frozen dataclasses, their ranges, reading and writing YAML."""
 
-from kdaug.config.checks import check, check_source, describe_range
+from kdaug.config.checks import check, check_source, describe_range, split_source
 from kdaug.config.recipe import (
     Adversary,
     Crop,
@@ -55,6 +55,7 @@ __all__ = [
     "from_yaml",
     "parse_plain_yaml",
     "read_recipe",
+    "split_source",
     "teacher_network",
     "to_dict",
     "to_yaml",

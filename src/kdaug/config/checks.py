@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Union
@@ -13,7 +15,7 @@ from typing import Annotated, Any, Union
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from kdaug.config.datasets import ARRAY_DATASETS
-from kdaug.config.recipe import Data, Optimization, Recipe, Supervision, Teacher, Views
+from kdaug.config.recipe import MAX_FOLDS, Data, Optimization, Recipe, Supervision, Teacher, Views
 from kdaug.errors import InputError
 
 
@@ -31,17 +33,26 @@ def check(recipe: Recipe) -> Recipe:
     if recipe.adversary.steps:
         _check_adversary(recipe.views, recipe.supervision)
     if recipe.views.mixes:
-        _check_mixing(recipe.supervision)
+        _check_mixing(recipe.supervision, recipe.teacher)
     return recipe
 
 
 def check_source(source: str) -> None:
-    """Raises InputError unless `source`, a teacher.source, is none, train, bundled, run:DIR, file:PATH or timm:NAME."""
-    kind, _, name = source.partition(":")
-    if source not in ("none", "train", "bundled") and not (kind in ("run", "file", "timm") and name):
-        raise InputError(
-            f"teacher.source is {source!r}, but must be none, train, bundled, run:DIR, file:PATH or timm:NAME"
-        )
+    """Raises InputError unless `source`, a teacher.source, is none, train, or names one or several teachers."""
+    if source in ("none", "train"):
+        return
+    for each in split_source(source):
+        kind, _, name = each.partition(":")
+        if each != "bundled" and not (kind in ("run", "file", "timm") and name):
+            raise InputError(
+                f"teacher.source is {source!r}, but must be none, train, bundled, run:DIR, file:PATH or timm:NAME, or "
+                "several of the last four with commas between them"
+            )
+
+
+def split_source(source: str) -> list[str]:
+    """The teachers that `source`, a teacher.source, names: one, or several with commas between them."""
+    return re.split(r",(?=run:|file:|timm:|bundled|none|train)", source)
 
 
 def check_weights(setting: str, weights: str | None) -> None:
@@ -126,6 +137,7 @@ def _limit(limit: Any) -> tuple[Callable[[Any], bool], str]:
 
 
 def _check_data(d: Data) -> None:
+    _check_omitted_fold(d)
     if not d.measure_unused:
         return
     if d.encoded:
@@ -137,6 +149,19 @@ def _check_data(d: Data) -> None:
         raise InputError(
             "data.measure_unused is set, but all training images are trained on", "set data.train_images as well"
         )
+
+
+def _check_omitted_fold(d: Data) -> None:
+    with suppress(ValueError):
+        if d.omitted_fold is None:
+            return
+        fold, folds = d.omitted_fold
+        if 0 <= fold < folds and 2 <= folds <= MAX_FOLDS:
+            return
+    raise InputError(
+        f"data.omit_fold is {d.omit_fold!r}, but must be FOLD/FOLDS, such as 0/5 for the first of five",
+        f"count folds from 0; there may be 2 to {MAX_FOLDS}",
+    )
 
 
 def _check_balance(recipe: Recipe) -> None:
@@ -179,18 +204,19 @@ def _check_mean_std(section: str, mean: Sequence[float] | None, std: Sequence[fl
 def _check_teacher(t: Teacher) -> None:
     """With source none, all other settings may be set, so that changing only the source turns the teacher off."""
     check_source(t.source)
-    kind, colon, _ = t.source.partition(":")
+    kinds = ["".join(each.partition(":")[:2]) for each in split_source(t.source)]
     users = {
         "network": ("train", "file:"),
         **dict.fromkeys(
-            ("policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed"), ("train",)
+            ("policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed", "folds"),
+            ("train",),
         ),
         "weights": ("train",),
         "arguments": ("train", "file:", "timm:"),
         **dict.fromkeys(("mean", "std"), ("file:",) if t.weights is None else ("file:", "train")),
     }
     if t.source != "none":
-        _refuse_unused("teacher", t, users, f"teacher.source {t.source}", kind + colon)
+        _refuse_unused("teacher", t, users, f"teacher.source {t.source}", *kinds)
     _check_mean_std("teacher", t.mean, t.std)
 
 
@@ -240,14 +266,14 @@ def _check_supervision(recipe: Recipe) -> None:
         )
 
 
-def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]], choice: str, chosen: str) -> None:
+def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]], choice: str, *chosen: str) -> None:
     """Raises InputError for a setting of `section` that is not at its default and has no effect.
 
-    users: for each such setting, the values of `chosen` with which it has an effect. choice: the same as text.
+    users: for each such setting, what has to be among `chosen` for it to have an effect. choice: `chosen` as text.
     """
     for name, values in users.items():
         value, default = getattr(settings, name), getattr(type(settings)(), name)
-        if value != default and chosen not in values:
+        if value != default and not set(chosen) & set(values):
             raise InputError(
                 f"{section}.{name} is {value}, but has no effect with {choice}, only with {' or '.join(values)}",
                 f"leave it at {default}",
@@ -270,8 +296,14 @@ def _check_adversary(v: Views, s: Supervision) -> None:
             )
 
 
-def _check_mixing(s: Supervision) -> None:
+def _check_mixing(s: Supervision, t: Teacher) -> None:
     """Mixtures have two labels, so settings that use the teacher's probability of one label exclude them."""
+    if t.folds is not None:
+        raise InputError(
+            "teacher.folds cannot be combined with mixup or CutMix: a mixture of images of two folds has no teacher "
+            "that was trained on neither",
+            "leave views.mixup and views.cutmix at 0",
+        )
     for name, uses_label in (
         ("label_trust", s.label_trust),
         ("drop_worst", s.drop_worst > 0),

@@ -11,6 +11,7 @@ from kdaug.config.datasets import ARRAY_DATASETS, DEFAULT_IMAGE_SIZE, DatasetNam
 
 MAX_PROCESSES = 1 << 10
 MAX_SIDE = 1 << 14
+MAX_FOLDS = 100
 
 Count = Annotated[int, Ge(1)]
 Positive = Annotated[float, Gt(0)]
@@ -69,6 +70,9 @@ class Data:
     measure_unused: bool = False
     """Measure errors also on the training images that train_images leaves out: more images, a smaller standard error.
     Images that holdout holds out are then not used at all, so that settings chosen on them are judged on others."""
+    omit_fold: str | None = None
+    """Train without one part of each class's training images: 0/5 is the first of five parts, split at random, always
+    in the same way. Set for the teachers of teacher.folds; None: train on all."""
     max_unreadable: Annotated[float, Ge(0), Le(1)] = 0.01
     """Fraction of the images that may be unreadable before training stops with an error."""
     check: bool = False
@@ -81,6 +85,14 @@ class Data:
     of the largest: sample, with teacher.labels or mixing loss; else none)."""
     workers: Annotated[int, Ge(0), Le(MAX_PROCESSES)] = 2
     """Decoding processes per training process for folder, shards or hub; 0: decode in the training process."""
+
+    @property
+    def omitted_fold(self) -> tuple[int, int] | None:
+        """omit_fold as (fold that is left out, number of folds); None: none is. ValueError if it has another form."""
+        if self.omit_fold is None:
+            return None
+        fold, folds = map(int, self.omit_fold.split("/"))
+        return fold, folds
 
     @property
     def encoded(self) -> bool:
@@ -167,7 +179,8 @@ class Teacher:
 
     source: str = "none"
     """none, train (train it first, with the settings below), run:DIR, file:PATH (safetensors or torch), timm:NAME,
-    bundled (the teacher of the omniglot images that comes with kdaug)."""
+    bundled (the teacher of the omniglot images that comes with kdaug). Several, as run:A,run:B: their probabilities are
+    averaged."""
     labels: str | None = None
     """Directory of stored labels (kdaug label), used instead of running the teacher; None: run the teacher."""
     network: str | None = None
@@ -190,6 +203,9 @@ class Teacher:
     student's."""
     seed: Seed = 0
     """For train: run.seed of the teacher, so that students with different seeds share one teacher."""
+    folds: Annotated[int, Ge(2), Le(MAX_FOLDS)] | None = None
+    """For train: cross-fitting. Train this many teachers, each without one part of the training images; the views of an
+    image are judged by the teacher that was not trained on it. None: one teacher, trained on all."""
     mean: tuple[float, ...] | None = None
     """Per-channel mean of images in 0..1, for the weights in file:PATH; None: from the file, else the dataset's.
     For train with teacher.weights file:PATH: as student.mean."""

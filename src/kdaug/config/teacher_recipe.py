@@ -23,16 +23,18 @@ def teacher_network(recipe: Recipe) -> Network:
     return replace(network, pretrained=False, weights=teacher.weights, mean=teacher.mean, std=teacher.std)
 
 
-def derive_teacher_recipe(recipe: Recipe) -> Recipe:
+def derive_teacher_recipe(recipe: Recipe, fold: int = 0) -> Recipe:
     """The recipe of the teacher that `recipe` trains: the settings in `teacher`, all others as the student's.
 
-    Its network and initial weights are those of `teacher_network`. run.dir is still the student's: the caller replaces
-    it. Never a ResolvedRecipe, even if `recipe` is one.
+    fold: which of its teachers if teacher.folds is set; they differ only in the images that are left out. The network
+    and initial weights are those of `teacher_network`. run.dir is still the student's: the caller replaces it. Never a
+    ResolvedRecipe, even if `recipe` is one.
     """
     teacher, optimization = recipe.teacher, recipe.optimization
     views, run = Views(**vars(recipe.views)), Run(**vars(recipe.run))
+    omit_fold = recipe.data.omit_fold if teacher.folds is None else f"{fold}/{teacher.folds}"
     return Recipe(
-        data=replace(recipe.data, check=False),  # the student's run checks the same images
+        data=replace(recipe.data, check=False, omit_fold=omit_fold),  # the student's run checks the same images
         views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
         student=teacher_network(recipe),
         supervision=Supervision(label_smoothing=teacher.label_smoothing),

@@ -15,7 +15,16 @@ from kdaug import config
 from kdaug.config.datasets import ARRAY_DATASETS, DatasetName
 from kdaug.data.folders import load_folder
 from kdaug.data.hub import load_hub
-from kdaug.data.images import ArrayImages, Dataset, Images, array_dataset, balanced_subset, log_dataset, stratified_rows
+from kdaug.data.images import (
+    ArrayImages,
+    Dataset,
+    Images,
+    array_dataset,
+    balanced_subset,
+    fold_of_images,
+    log_dataset,
+    stratified_rows,
+)
 from kdaug.data.named import SOURCES, class_names, load_named
 from kdaug.data.shards import load_shards
 from kdaug.errors import InputError, unknown_choice
@@ -37,7 +46,7 @@ _LOADERS: dict[DatasetName, Callable[[config.Data, float | None], Dataset]] = {
 
 
 def load_dataset(settings: config.Data) -> Dataset:
-    """The dataset `settings.name`. settings.holdout, then settings.train_images select from its training images.
+    """The dataset `settings.name`, with the training images that `select_images` selects.
 
     A dataset in memory keeps the mean and std of all its training images. Logs the classes, where the validation images
     come from, and what was passed over, unless the dataset has one fixed split. Raises InputError if it cannot be
@@ -50,16 +59,25 @@ def load_dataset(settings: config.Data) -> Dataset:
 
 
 def select_images(dataset: Dataset, settings: config.Data) -> Dataset:
-    """`dataset` with the images that settings.holdout, then settings.train_images select from its training images.
+    """`dataset` with the images that settings.holdout, then .train_images, then .omit_fold leave for training.
 
     With settings.measure_unused, its validation images are its own and those that settings.train_images leaves out.
     """
     own_val = dataset.val
     if settings.holdout:
         dataset = _use_holdout(dataset, settings.holdout)
-    if settings.train_images is None:
+    if settings.train_images is not None:
+        dataset = _use_subset(dataset, settings, own_val)
+    if settings.omitted_fold is None:
         return dataset
+    fold, folds = settings.omitted_fold
+    kept = np.flatnonzero(fold_of_images(dataset.train.labels, folds) != fold)
+    return replace(dataset, train=dataset.train.subset(kept))
+
+
+def _use_subset(dataset: Dataset, settings: config.Data, own_val: Images) -> Dataset:
     whole = dataset.train
+    assert settings.train_images is not None
     if settings.train_images > len(whole):
         raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(whole)}")
     rows = balanced_subset(whole.labels, settings.train_images)
@@ -82,7 +100,7 @@ def _describe_unused(count: int) -> str:
 
 
 def read_dataset(settings: config.Data, val_fraction: float | None) -> Dataset:
-    """The dataset `settings.name` as it is stored, without settings.holdout and settings.train_images.
+    """The dataset `settings.name` as it is stored, with all its training images.
 
     val_fraction: the fraction of each class used for validation if the dataset has no validation images; None: all its
     images are validation images then, as for an evaluation. Logs nothing. Raises InputError if it cannot be loaded.

@@ -213,6 +213,18 @@ def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:
     return np.sort(by_class[np.argsort(rank_in_class, kind="stable")[:count]])
 
 
+def fold_of_images(labels: Labels, folds: int) -> NDArray[np.int64]:
+    """The fold of each image, int64 [N] in 0..folds-1: each class is split at random as evenly as possible.
+
+    The folds are always the same for the same labels [N], and differ in size by at most one image.
+    """
+    order = permutation(0, 0, len(labels), Stream.SUBSET)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    fold = np.empty(len(labels), np.int64)
+    fold[by_class] = np.arange(len(labels)) % folds
+    return fold
+
+
 def split_off_validation(
     labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float | None, source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

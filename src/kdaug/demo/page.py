@@ -15,7 +15,7 @@ from kdaug.storage import atomic_write
 from kdaug.study.report.curves import Curve, curves_figure
 from kdaug.study.report.page import data_url, png_url, render_template
 from kdaug.study.report.plotting import to_svg
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext
 from kdaug.training.evaluation import evaluate_split
 from kdaug.training.progress import progress_bar
@@ -26,7 +26,7 @@ COLORS = "#57534e", "#c2410c", "#1d4ed8"
 """Of the curves: plain, with strong augmentation, with the teacher in addition."""
 
 
-def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> None:
+def write_page(result: DemoResult, context: TrainContext, teacher: AnyTeacher) -> None:
     """Writes the page about `result` to `result.page`. context: that of the run with the teacher."""
     figure = curves_figure(
         [
@@ -41,7 +41,7 @@ def write_page(result: DemoResult, context: TrainContext, teacher: Teacher) -> N
         "demo/page.html.j2",
         result=result,
         teacher_error=teacher_error,
-        teacher_parameters=sum(each.numel() for each in teacher.network.parameters()),  # frozen
+        teacher_parameters=sum(each.numel() for each in teacher.parameters()),  # frozen
         recipe=context.recipe,
         recipe_yaml=to_yaml(context.recipe),
         dataset=context.dataset,

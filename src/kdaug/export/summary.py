@@ -12,8 +12,8 @@ from kdaug.data import Dataset
 from kdaug.export.source import ExportSource
 from kdaug.inference import LoadedRun
 from kdaug.networks import split_digest
-from kdaug.runs import RunDirectory, read_environment, read_metrics
-from kdaug.training.resolve import teacher_run_name
+from kdaug.runs import read_environment, read_metrics
+from kdaug.training.resolve import teacher_run_names
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,14 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
     if kind in ("run", "file"):
         return f"The network of the {kind} `{Path(location).name}`, on the same views."
     epochs = recipe.teacher.epochs or recipe.optimization.epochs
-    directory = RunDirectory(run.directory.path.parent / "teachers" / teacher_run_name(recipe, content))
-    end = next((line for line in read_metrics(directory.path) if line["kind"] == "end"), None)
-    error = "" if end is None else f" Its error on the same validation images is {end['top1_error']:.2f} %."
+    folder, names = run.directory.path.parent / "teachers", teacher_run_names(recipe, content)
+    ends = [line for name in names for line in read_metrics(folder / name) if line["kind"] == "end"]
+    errors = ", ".join(f"{end['top1_error']:.2f} %" for end in ends)
+    error = f" Error on the same validation images: {errors}." if len(ends) == len(names) else ""
+    folds = "" if len(names) == 1 else f" {len(names)} times, each without one part of the images,"
     return (
-        f"`{teacher_network(recipe).name}`, trained first on the same images for {epochs:,} epoch(s) with policy "
-        f"`{recipe.teacher.policy}`, then applied to the same views as the student.{error}"
+        f"`{teacher_network(recipe).name}`, trained first on the same images{folds} for {epochs:,} epoch(s) with "
+        f"policy `{recipe.teacher.policy}`, then applied to the same views as the student.{error}"
     )
 
 

@@ -19,8 +19,9 @@ from kdaug.inspection.making import policy_views
 from kdaug.inspection.measures import Estimate, mean_estimate, share_estimate
 from kdaug.inspection.table import Kind, PredictedBatch, Predictor, split_batches, unaugmented_of
 from kdaug.inspection.teacher_data import trained_on_training_images
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.supervision.adaptive import label_trust
+from kdaug.supervision.teacher import average_of
 from kdaug.training.batches import Indices
 from kdaug.training.context import TrainContext
 from kdaug.training.evaluation import explain_evaluation_memory
@@ -121,7 +122,7 @@ def _default_magnitudes(space: Space) -> list[float]:
     return [float(round(level)) if space.integer_levels else level for level in levels]
 
 
-def measure_magnitudes(context: TrainContext, teacher: Teacher, request: EvidenceRequest) -> MeasuredViews:
+def measure_magnitudes(context: TrainContext, teacher: AnyTeacher, request: EvidenceRequest) -> MeasuredViews:
     """The measures of views of the validation images of `context` at each magnitude.
 
     Raises InputError for a number out of range, and if fewer than two images are readable.
@@ -133,7 +134,7 @@ def measure_magnitudes(context: TrainContext, teacher: Teacher, request: Evidenc
     passes = 1 + knows_training_images + len(magnitudes) * len(epochs)
     with progress_bar(context.console) as bar, explain_evaluation_memory(context, "measuring the views"):
         count = partial(_count, bar, bar.add_task("measuring", total=len(indices) * passes, speed="", metrics=""))
-        predictor = Predictor(on_val, teacher)
+        predictor = Predictor(on_val, average_of(teacher))
         unaugmented = _label_probs(on_val, count(predictor.run(unaugmented_of(on_val, indices), Kind.UNAUGMENTED)))
         readable = predictor.readable
         if len(readable) < _LEAST_IMAGES:
@@ -187,7 +188,7 @@ def _predict(
 
 
 def _choose_views(
-    context: TrainContext, teacher: Teacher, request: EvidenceRequest, magnitudes: int
+    context: TrainContext, teacher: AnyTeacher, request: EvidenceRequest, magnitudes: int
 ) -> tuple[Indices, tuple[int, ...]]:
     """Which images are measured, and in which epochs their views are made."""
     labels, epochs = context.dataset.train.labels, context.recipe.optimization.epochs
@@ -208,12 +209,13 @@ def _choose_views(
     return balanced_subset(labels, images), tuple(spaced)
 
 
-def forward_operations(context: TrainContext, teacher: Teacher) -> int:
+def forward_operations(context: TrainContext, teacher: AnyTeacher) -> int:
     """The teacher's operations for one view: a multiplication and an addition are two, at least 1."""
     dataset = context.dataset
     image = torch.zeros(1, *dataset.size, dataset.channels, dtype=torch.uint8, device=context.device)
     with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        teacher.network(teacher.input_format.normalize(image))
+        for member in teacher.members:
+            member.network(member.input_format.normalize(image))
     return max(1, int(counter.get_total_flops()))
 
 

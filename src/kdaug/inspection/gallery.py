@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdaug.data.loader import BatchKey
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.batches import make_views, plan_views, unaugmented_batches
 from kdaug.training.context import TrainContext
 
@@ -35,7 +35,7 @@ class ViewPrediction:
 
 
 def predict_views(
-    context: TrainContext, teacher: Teacher, epoch: int, candidates: int, shown: int, classes: int = 3
+    context: TrainContext, teacher: AnyTeacher, epoch: int, candidates: int, shown: int, classes: int = 3
 ) -> list[ViewPrediction]:
     """`shown` of `candidates` training images as augmented in `epoch`, with the teacher's predictions.
 
@@ -49,7 +49,9 @@ def predict_views(
     (unaugmented,) = unaugmented_batches(context, [indices])
     plan = plan_views(context, epoch, batch.key.indices)
     views, labels, rows = batch.pixels.numpy(), batch.labels.numpy(), np.arange(len(batch.labels))
-    probs, unaugmented_probs = _predict(context, teacher, views), _predict(context, teacher, unaugmented.images)
+    probs, unaugmented_probs = (
+        _predict(context, teacher, images, batch.key.indices) for images in (views, unaugmented.images)
+    )
     label_probs, unaugmented_label_probs = probs[rows, labels], unaugmented_probs[rows, labels]
     ranks = np.linspace(0, len(rows) - 1, shown).round().astype(int)
     return [
@@ -69,8 +71,10 @@ def predict_views(
     ]
 
 
-def _predict(context: TrainContext, teacher: Teacher, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The teacher's probabilities [N,C] for images uint8 [N,H,W,C]."""
-    logits = teacher(torch.from_numpy(images).to(context.device))
+def _predict(
+    context: TrainContext, teacher: AnyTeacher, pixels: NDArray[np.uint8], indices: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The teacher's probabilities [N,C] for views uint8 [N,H,W,C] of the training images `indices`."""
+    logits = teacher(torch.from_numpy(pixels).to(context.device), indices)
     probs: NDArray[np.float64] = logits.double().softmax(1).cpu().numpy()
     return probs

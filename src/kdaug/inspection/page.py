@@ -40,7 +40,7 @@ from kdaug.storage import atomic_write
 from kdaug.study.report.evaluation_figures import to_svg_with_names
 from kdaug.study.report.page import data_url, render_template
 from kdaug.study.report.tables import Table
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext
 from kdaug.views.contact_sheet import op_level_views
 from kdaug.views.description import format_argument, format_op
@@ -59,7 +59,7 @@ _AT_ONCE = 64
 """Views that are made again at once: at 600 pixels, 70 MB."""
 
 
-def write_page(context: TrainContext, teacher: Teacher, inspection: Inspection, out: Path) -> None:
+def write_page(context: TrainContext, teacher: AnyTeacher, inspection: Inspection, out: Path) -> None:
     """Writes index.html to the folder `out`. All names from disk are escaped."""
     table, design, names = inspection.table, inspection.design, _class_names(context)
     errors = _label_errors(inspection)
@@ -132,7 +132,7 @@ def _show_command(out: Path, key: ViewKey) -> str:
 
 def _views_data(
     context: TrainContext,
-    teacher: Teacher,
+    teacher: AnyTeacher,
     inspection: Inspection,
     keys: Sequence[ViewKey],
     names: Sequence[str],
@@ -172,13 +172,14 @@ def _setting(inspection: Inspection, key: ViewKey) -> str:
 
 
 def _bars(
-    context: TrainContext, teacher: Teacher, views: Sequence[Views], names: Sequence[str]
+    context: TrainContext, teacher: AnyTeacher, views: Sequence[Views], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The teacher's probability of the label of each view, and its most probable classes with their soft labels."""
     import torch
 
     labels = np.concatenate([view.labels for view in views])
-    logits = teacher_logits(context, teacher, np.concatenate([view.pixels for view in views]))
+    pixels, indices = np.concatenate([view.pixels for view in views]), np.concatenate([view.indices for view in views])
+    logits = teacher_logits(context, teacher, pixels, indices)
     probs = logits.double().softmax(1).cpu().numpy()
     on_device = torch.from_numpy(labels).to(logits.device)
     soft = soft_label_probs(logits, context.recipe.supervision, on_device).cpu().numpy()

@@ -18,7 +18,7 @@ from kdaug.inspection.csv_file import views_csv
 from kdaug.inspection.design import Design, InspectionRequest, create_design
 from kdaug.inspection.table import Kind, ViewTable, concat_tables, predict_design
 from kdaug.storage import atomic_write
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging, progress_bar
@@ -77,7 +77,7 @@ def check_folder(out: Path) -> None:
         raise InputError(f"{out} has other files than an inspection", "choose another folder")
 
 
-def predict_to_csv(context: TrainContext, teacher: Teacher, design: Design, path: Path) -> Inspection:
+def predict_to_csv(context: TrainContext, teacher: AnyTeacher, design: Design, path: Path) -> Inspection:
     """The teacher's predictions for all views of `design`, also written to the CSV file `path` meanwhile."""
     tables, probs = list[ViewTable](), list[NDArray[np.float32]]()
     with progress_bar(context.console) as bar, views_csv(path, context.dataset, design) as file:

@@ -19,7 +19,7 @@ from kdaug.inference.predictions import class_probabilities
 from kdaug.inspection.design import Design
 from kdaug.inspection.keys import ViewKey
 from kdaug.inspection.making import Views, policy_views, single_op_views, unaugmented_views
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.supervision.soft_labels import top_classes
 from kdaug.training.batches import Indices, unaugmented_batches
 from kdaug.training.context import TrainContext
@@ -98,14 +98,14 @@ def recognition_k(context: TrainContext) -> int:
     return max(1, min(context.recipe.supervision.k, len(context.dataset.classes) - 1))
 
 
-def teacher_logits(context: TrainContext, teacher: Teacher, pixels: NDArray[np.uint8]) -> Tensor:
-    """The teacher's logits float32 [N,C] for views uint8 [N,H,W,C], computed as in training."""
+def teacher_logits(context: TrainContext, teacher: AnyTeacher, pixels: NDArray[np.uint8], indices: Indices) -> Tensor:
+    """The teacher's logits float32 [N,C] for views uint8 [N,H,W,C] of the images `indices`, computed as in training."""
     with torch.no_grad(), autocast(context.device, context.precision):
-        logits: Tensor = teacher(torch.from_numpy(pixels).to(context.device))
+        logits: Tensor = teacher(torch.from_numpy(pixels).to(context.device), indices)
     return logits.float()
 
 
-def predict_design(context: TrainContext, teacher: Teacher, design: Design) -> Iterator[PredictedBatch]:
+def predict_design(context: TrainContext, teacher: AnyTeacher, design: Design) -> Iterator[PredictedBatch]:
     """The teacher's predictions for all views of `design`, the unaugmented images first. Little is kept in memory.
 
     Unreadable images are left out. Raises InputError if none is readable, or the teacher's outputs are not finite.
@@ -151,7 +151,7 @@ def _predict_ops(predictor: Predictor, design: Design, indices: Indices) -> Iter
 class Predictor:
     """Predicts batches of views. It keeps the top-1 class of each unaugmented image, to compare the views with it."""
 
-    def __init__(self, context: TrainContext, teacher: Teacher) -> None:
+    def __init__(self, context: TrainContext, teacher: AnyTeacher) -> None:
         self.context, self._teacher, self._k = context, teacher, recognition_k(context)
         self._unaugmented_top1 = np.full(len(context.dataset.train), -1, np.int32)
 
@@ -179,7 +179,7 @@ class Predictor:
     ) -> PredictedBatch:
         """The predictions for one batch."""
         count, labels = len(views), torch.from_numpy(views.labels)
-        probs = class_probabilities(teacher_logits(self.context, self._teacher, views.pixels))
+        probs = class_probabilities(teacher_logits(self.context, self._teacher, views.pixels, views.indices))
         top = top_classes(probs, self._k)
         top1 = top[:, 0].numpy().astype(np.int32)
         if kind == Kind.UNAUGMENTED:

@@ -1,17 +1,21 @@
-"""Which images a teacher was trained on, as far as that is known."""
+"""Which images the teachers were trained on, as far as that is known."""
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
 
-from kdaug.config import Data, Recipe, read_recipe
+from kdaug.config import Data, Recipe, read_recipe, split_source
 from kdaug.errors import InputError
 
 
-def teacher_data(recipe: Recipe) -> Data | None:
-    """The settings of the data that the recipe's teacher was trained on; None if they are not known."""
-    kind, _, location = recipe.teacher.source.partition(":")
+def teacher_data(recipe: Recipe) -> list[Data | None]:
+    """The settings of the data that each of the recipe's teachers was trained on; None if they are not known."""
+    return [_source_data(source, recipe) for source in split_source(recipe.teacher.source)]
+
+
+def _source_data(source: str, recipe: Recipe) -> Data | None:
+    kind, _, location = source.partition(":")
     if kind == "train":
         return recipe.data
     if kind == "bundled":
@@ -27,9 +31,14 @@ def teacher_data(recipe: Recipe) -> Data | None:
 
 
 def trained_on_training_images(recipe: Recipe) -> bool | None:
-    """Whether the recipe's teacher was trained on training images of this dataset; None: unknown."""
-    data = teacher_data(recipe)
-    return True if data is not None and _is_same_dataset(data, recipe.data) else None
+    """Whether the recipe's teacher was trained on the training images of this dataset that it is shown; None: unknown.
+
+    Cross-fitted teachers were not: each image is shown to the one that was trained without it.
+    """
+    if recipe.teacher.source == "train" and recipe.teacher.folds is not None:
+        return False
+    known = [data for data in teacher_data(recipe) if data is not None]
+    return True if any(_is_same_dataset(data, recipe.data) for data in known) else None
 
 
 def trained_on_validation_images(recipe: Recipe) -> bool | None:
@@ -37,7 +46,11 @@ def trained_on_validation_images(recipe: Recipe) -> bool | None:
 
     With another subset or hold-out split of the same dataset it may.
     """
-    data, own = teacher_data(recipe), recipe.data
+    answers = [_may_overlap(data, recipe.data) for data in teacher_data(recipe)]
+    return True if True in answers else None if None in answers else False
+
+
+def _may_overlap(data: Data | None, own: Data) -> bool | None:
     if data is None or not _is_same_dataset(data, own):
         return None
     same_fraction = data.val_fraction == own.val_fraction or not own.encoded

@@ -12,7 +12,7 @@ from kdaug.inference import Evaluation, evaluation_of_run
 from kdaug.inference.predictions import Predictions, error_interval
 from kdaug.intervals import Interval, paired_interval
 from kdaug.runs import RunDirectory, read_environment
-from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
+from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipes
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def find_plain_training(run: Path, root: str, device: str) -> PlainTraining | No
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run)))
     content = read_environment(RunDirectory(run)).get("data")
     kind, _, location = recipe.teacher.source.partition(":")
-    if recipe.teacher.labels is not None or kind not in ("train", "run"):
+    if recipe.teacher.labels is not None or recipe.teacher.folds is not None or kind not in ("train", "run"):
         return None
-    directory = Path(location if kind == "run" else teacher_run_recipe(recipe, content).run.dir or "")
+    directory = Path(location if kind == "run" else teacher_run_recipes(recipe, content)[0].run.dir or "")
     directory = directory.parent if directory.name == "recipe.yaml" else directory
     teacher = RunDirectory(directory)
     if not teacher.recipe.is_file() or not teacher.last_weights.is_file():

@@ -49,7 +49,7 @@ def measure_run(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Co
     teacher = None
     if trains_teacher(recipe):
         teacher_context = build_context(resolve(derive_teacher_recipe(context.recipe)), console, dist, dataset)
-        teacher = _measure_network(_lenient(teacher_context), with_teacher=False)
+        teacher = _of_all_folds(_measure_network(_lenient(teacher_context), with_teacher=False), recipe.teacher.folds)
     has_teacher = recipe.teacher.source != "none" and recipe.teacher.labels is None
     evaluations = student.evaluation + (2 * (teacher or student).evaluation if has_teacher else 0.0)
     measured = RunSeconds(context.steps_per_epoch, student, teacher, evaluations + _check_seconds(context))
@@ -69,6 +69,13 @@ def _compile_kernels(context: TrainContext) -> None:
     next(training_batches(replace(context, recipe=in_process), 0))
     if isinstance(context.dataset.train, EncodedImages):
         fingerprint_images(context.dataset.train.subset(np.zeros(1, np.int64)))
+
+
+def _of_all_folds(one: NetworkSeconds, folds: int | None) -> NetworkSeconds:
+    """The seconds of teacher.folds teachers together: each is trained on all images except one part."""
+    if folds is None:
+        return one
+    return NetworkSeconds(folds * one.start, (folds - 1) * one.step, folds * one.evaluation)
 
 
 def _measure_network(context: TrainContext, with_teacher: bool) -> NetworkSeconds:

@@ -34,7 +34,7 @@ from kdaug.photos.start import choose_start
 from kdaug.runs import RunDirectory
 from kdaug.training.distributed import DistContext, distributed_context
 from kdaug.training.progress import console_logging
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 
 _logger = logging.getLogger(__name__)
 _OF_LABELS = frozenset({"data.image_size", "optimization.epochs"})
@@ -160,8 +160,8 @@ def _teacher_exists(recipe: Recipe, dataset: Dataset) -> bool:
     """Whether the teacher to be trained is already there, from another run."""
     if not trains_teacher(recipe):
         return False
-    directory = teacher_run_recipe(resolve(recipe), dataset.content).run.dir
-    return RunDirectory(Path(directory or "")).is_finished
+    teachers = teacher_run_recipes(resolve(recipe), dataset.content)
+    return all(RunDirectory(Path(teacher.run.dir or "")).is_finished for teacher in teachers)
 
 
 def _describe_time(recipe: Recipe, seconds: RunSeconds) -> str:

@@ -54,5 +54,7 @@ def estimate_cost(
     }  # fmt: skip
     operations += float(forward(name, size)) * images * epochs_by_when[recipe.supervision.when]
     if recipe.teacher.source == "train":
-        operations += estimate_cost(derive_teacher_recipe(recipe), images, image_size, forward).operations
+        folds = recipe.teacher.folds
+        trained_images = images if folds is None else (folds - 1) * images  # of all its networks
+        operations += estimate_cost(derive_teacher_recipe(recipe), trained_images, image_size, forward).operations
     return Cost(operations)

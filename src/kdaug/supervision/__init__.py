@@ -6,9 +6,10 @@ from kdaug.supervision.label_store import LabelStore, open_label_store
 from kdaug.supervision.losses import LossOutput, MixedLabels, concat_losses, distillation_loss
 from kdaug.supervision.soft_labels import SoftLabels, soft_labels_from_logits
 from kdaug.supervision.source import SoftLabelSource, StoredSoftLabels, TeacherSoftLabels
-from kdaug.supervision.teacher import Teacher, load_teacher
+from kdaug.supervision.teacher import AnyTeacher, Teacher, TeacherEnsemble, load_teacher
 
 __all__ = [
+    "AnyTeacher",
     "LabelStore",
     "LossOutput",
     "MixedLabels",
@@ -16,6 +17,7 @@ __all__ = [
     "SoftLabels",
     "StoredSoftLabels",
     "Teacher",
+    "TeacherEnsemble",
     "TeacherSoftLabels",
     "concat_losses",
     "distillation_loss",

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdaug import config
 from kdaug.supervision.label_store import LabelStore
 from kdaug.supervision.soft_labels import SoftLabels, soft_labels_from_logits
-from kdaug.supervision.teacher import Teacher
+from kdaug.supervision.teacher import AnyTeacher
 
 
 class SoftLabelSource(Protocol):
@@ -51,7 +51,7 @@ class TeacherSoftLabels:
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: AnyTeacher,
         settings: config.Supervision,
         unaugmented_label_log_probs: Callable[[Callable[[], None]], Tensor],
     ) -> None:
@@ -65,7 +65,7 @@ class TeacherSoftLabels:
 
     def soft_labels(self, views: Tensor, labels: Tensor, epoch: int, indices: NDArray[np.int64]) -> SoftLabels:
         """See SoftLabelSource; `epoch` is not used."""
-        soft_labels = soft_labels_from_logits(self._teacher(views), self._settings, labels)
+        soft_labels = soft_labels_from_logits(self._teacher(views, indices), self._settings, labels)
         if self._unaugmented is None:
             return soft_labels
         rows = torch.from_numpy(indices % len(self._unaugmented))

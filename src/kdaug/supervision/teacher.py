@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
@@ -51,17 +54,68 @@ class Teacher(nn.Module):
         super().train(False)
         return self
 
-    def forward(self, views: Tensor) -> Tensor:
-        """Logits [N,C] for views uint8 [N,H,W,channels], without gradient; not inference tensors."""
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """Itself, as a teacher of one network."""
+        return (self,)
+
+    def forward(self, views: Tensor, indices: NDArray[np.int64] | None = None) -> Tensor:
+        """Logits [N,C] for views uint8 [N,H,W,channels], without gradient; not inference tensors.
+
+        indices: not used, see `TeacherEnsemble`.
+        """
         with torch.inference_mode():
             logits: Tensor = self.network(self.input_format.normalize(views))
         return logits.clone() if self.class_indices is None else logits[:, self.class_indices].clone()
 
 
+class TeacherEnsemble(nn.Module):
+    """Several teachers for the same classes as one.
+
+    Their probabilities are averaged, as in Faghri et al. (arXiv 2303.08983, "reinforced" datasets). With `fold`, they
+    are cross-fitted instead: the views of a training image are judged by the teacher that was not trained on it, as
+    predictions are made out of sample in stacking (Wolpert, 1992) and in double machine learning (Chernozhukov et al.,
+    2018, arXiv 1608.00060).
+
+    fold: int64 [training images], the teacher for each; None: all of them for each.
+    """
+
+    def __init__(self, members: Sequence[Teacher], fold: NDArray[np.int64] | None = None) -> None:
+        super().__init__()
+        self._members, self.fold = nn.ModuleList(members), fold
+
+    @property
+    def members(self) -> tuple[Teacher, ...]:
+        """The teachers."""
+        return tuple(self._members)  # type: ignore[arg-type]
+
+    def forward(self, views: Tensor, indices: NDArray[np.int64] | None = None) -> Tensor:
+        """Logits [N,C] for views uint8 [N,H,W,channels], without gradient. Those of an average are log-probabilities.
+
+        indices: the training image of each view, [N]; None: images that no teacher was trained on, such as validation
+        images, for which also cross-fitted teachers are averaged.
+        """
+        if self.fold is None or indices is None:
+            log_probs = torch.stack([member(views).float().log_softmax(1) for member in self.members])
+            return log_probs.logsumexp(0) - math.log(len(self.members))
+        fold = self.fold[indices % len(self.fold)]
+        rows = [torch.from_numpy(np.flatnonzero(fold == each)).to(views.device) for each in range(len(self.members))]
+        logits = [member(views[own]) for member, own in zip(self.members, rows, strict=True) if len(own)]
+        return torch.cat(logits)[torch.cat(rows).argsort()]
+
+
+AnyTeacher = Teacher | TeacherEnsemble
+
+
+def average_of(teacher: AnyTeacher) -> AnyTeacher:
+    """`teacher` for images that it was not trained on: cross-fitted teachers are averaged."""
+    return teacher if isinstance(teacher, Teacher) else TeacherEnsemble(teacher.members)
+
+
 def load_teacher(
     settings: config.Teacher, source: str, dataset: Dataset, assumed: config.Network | None = None
 ) -> Teacher:
-    """Loads the teacher from `source`: bundled, run:DIR, file:PATH or timm:NAME.
+    """Loads one teacher from `source`: bundled, run:DIR, file:PATH or timm:NAME.
 
     assumed: the network of a weight file that does not name it, see `config.teacher_network`. A teacher with more
     classes than the dataset predicts the dataset's classes only, matched by name. For ImageNet weights this needs the

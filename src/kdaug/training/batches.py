@@ -233,6 +233,9 @@ def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
     views["size"] = list(dataset.size)
     views["optimization.epochs"] = recipe.optimization.epochs if follows_epoch(recipe.views.policy) else None
     views["clean epochs from"] = recipe.optimization.epochs if recipe.optimization.clean_epochs else None
-    subset = (recipe.data.train_images, recipe.data.holdout)  # dataset.content is a digest of all images
+    subset: tuple[object, ...] = (recipe.data.train_images, recipe.data.holdout)
+    if recipe.data.omit_fold is not None:
+        subset += (recipe.data.omit_fold,)
+    # dataset.content is a digest of all images
     data = digest(f"{dataset.content} {subset}".encode(), dataset.train.labels)
     return DatasetFingerprint(len(dataset.train), dataset.classes, data, views)

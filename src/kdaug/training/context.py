@@ -30,7 +30,7 @@ from kdaug.networks import (
 from kdaug.runs import RunDirectory
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
 from kdaug.training.parallel import accumulation_steps, check_parallel, prepare_network
-from kdaug.training.resolve import teacher_run_recipe
+from kdaug.training.resolve import teacher_run_recipes
 from kdaug.views import Policy
 from kdaug.views.policies import policy_from_views
 
@@ -212,9 +212,10 @@ def _networks_to_train(context: TrainContext) -> dict[Network, bool]:
     recipe = context.recipe
     networks = {recipe.student: not context.resumes}
     if recipe.teacher.source == "train" and recipe.teacher.labels is None:
-        teacher = teacher_run_recipe(recipe, context.dataset.content)
-        starts = context.dist.run_on_rank0(lambda: not RunDirectory(Path(teacher.run.dir or "")).has_begun)
-        networks[teacher.student] = networks.get(teacher.student, False) or starts
+        teachers = teacher_run_recipes(recipe, context.dataset.content)
+        directories = [RunDirectory(Path(teacher.run.dir or "")) for teacher in teachers]
+        starts = context.dist.run_on_rank0(lambda: not all(directory.has_begun for directory in directories))
+        networks[teachers[0].student] = networks.get(teachers[0].student, False) or starts
     return networks
 
 

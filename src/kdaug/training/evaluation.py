@@ -17,7 +17,7 @@ from kdaug.data.crops import CenterCrop
 from kdaug.data.loader import Batch, evaluation_keys, load, prefetch
 from kdaug.device import autocast
 from kdaug.errors import InputError
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.batches import Indices, unaugmented_batches
 from kdaug.training.context import TrainContext
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
@@ -174,7 +174,7 @@ def evaluate_student(
 
 def unaugmented_label_log_probs(
     context: TrainContext,
-    teacher: Teacher,
+    teacher: AnyTeacher,
     indices: Indices | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Tensor:
@@ -196,7 +196,8 @@ def unaugmented_label_log_probs(
         images = unaugmented_batches(context, batches)
         for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
             before_batch()
-            all_classes = teacher(torch.from_numpy(batch.images).to(context.device)).float().log_softmax(1).cpu()
+            images_on_device = torch.from_numpy(batch.images).to(context.device)
+            all_classes = teacher(images_on_device, batch.key.indices).float().log_softmax(1).cpu()
             label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
             results.append((torch.from_numpy(batch.key.indices), label))
     log_probs = torch.full((count,), torch.nan)

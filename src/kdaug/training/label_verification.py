@@ -23,7 +23,7 @@ from kdaug.training.context import TrainContext, build_context
 from kdaug.training.evaluation import unaugmented_label_log_probs
 from kdaug.training.labeling import compute_records, split_into_batches, teacher_digest
 from kdaug.training.loop import get_or_train_teacher
-from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipe
+from kdaug.training.resolve import read_resolved_recipe, teacher_run_recipes
 
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5, "float16": 0.1}
 """Largest difference of a recomputed log-probability, by the teacher's autocast type; plus 0.001 of its value."""
@@ -124,6 +124,7 @@ def _errors(stored: Tensor, computed: Tensor, manifest: Manifest) -> Errors:
 def _require_teacher(context: TrainContext) -> None:
     """Raises InputError if the teacher would have to be trained again: a verification does not train."""
     if context.recipe.teacher.source == "train":
-        path = teacher_run_recipe(context.recipe, context.dataset.content).run.dir
-        if path is None or not RunDirectory(Path(path)).is_finished:
-            raise InputError(f"the teacher of this store was trained in {path}, which is missing", "restore it")
+        for teacher in teacher_run_recipes(context.recipe, context.dataset.content):
+            path = Path(teacher.run.dir or "")
+            if not RunDirectory(path).is_finished:
+                raise InputError(f"the teacher of this store was trained in {path}, which is missing", "restore it")

@@ -24,7 +24,7 @@ from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.device import autocast
 from kdaug.errors import InputError
 from kdaug.storage import atomic_write, lock_directory
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher, TeacherEnsemble
 from kdaug.supervision.manifest import (
     MAX_CLASSES,
     Manifest,
@@ -95,12 +95,16 @@ def label_views(recipe: Recipe, folder: Path, request: LabelRequest) -> None:
             _fill(context, teacher, manifest, missing, folder)
 
 
-def teacher_digest(teacher: Teacher) -> str:
+def teacher_digest(teacher: AnyTeacher) -> str:
     """16 hexadecimal digits that differ if the teacher's weights or its preprocessing differ."""
-    class_indices = None if teacher.class_indices is None else teacher.class_indices.tolist()  # the same on any device
-    sha256 = hashlib.sha256(repr((teacher.input_format, class_indices)).encode())
-    for name, tensor in sorted(teacher.network.state_dict().items()):
-        sha256.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    sha256 = hashlib.sha256()
+    for member in teacher.members:
+        class_indices = None if member.class_indices is None else member.class_indices.tolist()  # same on any device
+        sha256.update(repr((member.input_format, class_indices)).encode())
+        for name, tensor in sorted(member.network.state_dict().items()):
+            sha256.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+    if isinstance(teacher, TeacherEnsemble) and teacher.fold is not None:
+        sha256.update(teacher.fold.tobytes())
     return sha256.hexdigest()[:16]
 
 
@@ -194,7 +198,7 @@ def _open_store(
 
 
 def _fill(
-    context: TrainContext, teacher: Teacher, manifest: Manifest, missing: Sequence[LabelFile], folder: Path
+    context: TrainContext, teacher: AnyTeacher, manifest: Manifest, missing: Sequence[LabelFile], folder: Path
 ) -> None:
     """Writes the `missing` files, and clean.safetensors if it is missing. The ranks share each file."""
     dist = context.dist
@@ -210,7 +214,7 @@ def _fill(
 
 
 def _compute_file(
-    context: TrainContext, teacher: Teacher, manifest: Manifest, file: LabelFile, advance: Callable[[int], None]
+    context: TrainContext, teacher: AnyTeacher, manifest: Manifest, file: LabelFile, advance: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """The records of a file. The batches do not depend on the number of ranks; each rank computes a share of them."""
     dist, computed = context.dist, list[tuple[Indices, dict[str, Tensor]]]()
@@ -235,7 +239,7 @@ def split_into_batches(context: TrainContext, epoch: int, indices: Indices) -> l
 
 
 def compute_records(
-    context: TrainContext, teacher: Teacher, manifest: Manifest, epoch: int, batches: Iterable[Indices]
+    context: TrainContext, teacher: AnyTeacher, manifest: Manifest, epoch: int, batches: Iterable[Indices]
 ) -> Iterator[tuple[Indices, dict[str, Tensor]]]:
     """The records of the views of `epoch`, batch by batch, each with its images; unreadable images are left out."""
     keys = (BatchKey(step, epoch, indices, epoch) for step, indices in enumerate(batches))
@@ -243,5 +247,5 @@ def compute_records(
         for batch in view_batches:
             on_device = batch.to(context.device)
             with torch.no_grad(), autocast(context.device, context.precision):
-                logits = teacher(on_device.pixels)
+                logits = teacher(on_device.pixels, on_device.key.indices)
             yield on_device.key.indices, make_records(logits, on_device.labels, manifest)

@@ -16,18 +16,18 @@ from kdaug.config import Recipe
 from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, keep_threads, list_checkpoints, open_run, read_metrics
-from kdaug.supervision import Teacher
+from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext, build_context, check_trainable, log_balance
 from kdaug.training.data_check import check_data
 from kdaug.training.distributed import DistContext, distributed_context, is_lost_connection
 from kdaug.training.interrupt import Interrupted, stop_on_signal
 from kdaug.training.out_of_memory import explain_out_of_memory, smaller_batch
 from kdaug.training.progress import console_logging
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 from kdaug.training.run import raise_if_stopped, start_or_resume
 from kdaug.training.state import Diverged, init_state
 from kdaug.training.step import TrainStep
-from kdaug.training.teacher import load_checked_teacher, open_soft_labels, teacher_soft_labels
+from kdaug.training.teacher import cross_fitted_teacher, load_checked_teacher, open_soft_labels, teacher_soft_labels
 
 _logger = logging.getLogger(__name__)
 
@@ -112,23 +112,27 @@ def _explain_failure(directory: RunDirectory, context: TrainContext) -> Iterator
         raise Interrupted(directory.path, "another process of this run was lost") from error
 
 
-def get_or_train_teacher(context: TrainContext, directory: Path) -> Teacher:
+def get_or_train_teacher(context: TrainContext, directory: Path) -> AnyTeacher:
     """The teacher, trained first if necessary. Interrupted names `directory` as the run to resume."""
     source = context.recipe.teacher.source
     return train_teacher(context, directory) if source == "train" else load_checked_teacher(context, source)
 
 
-def train_teacher(context: TrainContext, directory: Path) -> Teacher:
+def train_teacher(context: TrainContext, directory: Path) -> AnyTeacher:
     """The teacher of source "train", trained unless an earlier run did so. Interrupted names `directory`."""
-    recipe = teacher_run_recipe(context.recipe, context.dataset.content)
-    _logger.info(f"training the teacher first: {recipe.run.dir}")
+    recipes, runs = teacher_run_recipes(context.recipe, context.dataset.content), list[Path]()
     threads = torch.get_num_threads()
-    try:
-        result = train_run(recipe, context.dist, context.console)
-    except Interrupted as interrupted:
-        raise Interrupted(directory, interrupted.reason) from None
+    for position, recipe in enumerate(recipes, 1):
+        which = "" if len(recipes) == 1 else f" ({position} of {len(recipes)}, each without one part of the images)"
+        _logger.info(f"training the teacher first{which}: {recipe.run.dir}")
+        try:
+            runs.append(train_run(recipe, context.dist, context.console).directory)
+        except Interrupted as interrupted:
+            raise Interrupted(directory, interrupted.reason) from None
     torch.set_num_threads(threads)  # a teacher that was resumed keeps its own
-    return load_checked_teacher(context, f"run:{result.directory}")
+    if context.recipe.teacher.folds is not None:
+        return cross_fitted_teacher(context, runs)
+    return load_checked_teacher(context, f"run:{runs[0]}")
 
 
 def _read_result(directory: RunDirectory, dist: DistContext) -> TrainResult:

@@ -108,20 +108,32 @@ def _check_teacher_training(recipe: Recipe) -> None:
         raise InputError(f"the teacher's training: {error.problem}", error.hint) from None
 
 
-def teacher_run_name(recipe: Recipe, images: str | None = None) -> str:
-    """The name of the teacher's run, from all that its result depends on. images: see `recipe_fingerprint`."""
-    teacher = derive_teacher_recipe(recipe)
-    return f"{teacher.data.name}-{teacher.student.name}-{recipe_fingerprint(teacher, images)}"
+def teacher_run_names(recipe: Recipe, images: str | None = None) -> list[str]:
+    """The names of the runs of the teacher, one or teacher.folds, from all that their results depend on.
 
-
-def teacher_run_recipe(recipe: ResolvedRecipe, images: str | None = None) -> Recipe:
-    """The recipe by which the teacher of `recipe` is trained. images: see `recipe_fingerprint`.
-
-    Its run.dir is teachers/NAME next to the student's directory, so all students that need the same teacher share it.
+    images: see `recipe_fingerprint`.
     """
-    teacher = derive_teacher_recipe(recipe)
-    directory = Path(recipe.run.dir).parent / "teachers" / teacher_run_name(recipe, images)
-    return replace(teacher, run=replace(teacher.run, dir=str(directory)))
+    return [_teacher_run_name(teacher, images) for teacher in _teacher_recipes(recipe)]
+
+
+def teacher_run_recipes(recipe: ResolvedRecipe, images: str | None = None) -> list[Recipe]:
+    """The recipes by which the teacher of `recipe` is trained: one, or teacher.folds. images: see `recipe_fingerprint`.
+
+    run.dir is teachers/NAME next to the student's directory, so all students that need the same teacher share it.
+    """
+    folder = Path(recipe.run.dir).parent / "teachers"
+    return [
+        replace(teacher, run=replace(teacher.run, dir=str(folder / _teacher_run_name(teacher, images))))
+        for teacher in _teacher_recipes(recipe)
+    ]
+
+
+def _teacher_recipes(recipe: Recipe) -> list[Recipe]:
+    return [derive_teacher_recipe(recipe, fold) for fold in range(recipe.teacher.folds or 1)]
+
+
+def _teacher_run_name(teacher: Recipe, images: str | None) -> str:
+    return f"{teacher.data.name}-{teacher.student.name}-{recipe_fingerprint(teacher, images)}"
 
 
 def read_resolved_recipe(path: Path) -> ResolvedRecipe:

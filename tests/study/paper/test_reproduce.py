@@ -68,7 +68,7 @@ def test_missing_seeds_are_listed(study: PaperStudy, runs: Path) -> None:
 
 
 def test_runs_of_another_scale_are_refused(study: PaperStudy, runs: Path) -> None:
-    with pytest.raises(InputError, match=r"no run of Table 1 is finished in .*data\.name: bundled -> cifar-100"):
+    with pytest.raises(InputError, match=r"no run of Table 1 is finished in .*data\.name: bundled -> cifar-10"):
         cell_results(paper_study("table1", "cpu"), runs)
 
 

@@ -23,7 +23,7 @@ def groups(tmp_path: Path, write_run_files: Callable[..., None]) -> WriteGroups:
     """groups(settings): groups of finished runs, one for each of `settings`, with errors of 50, 51 and so on."""
 
     def write(settings: Sequence[Mapping[str, Any]]) -> list[Group]:
-        recipe = RECIPES["cifar100-table1-small"].make()
+        recipe = RECIPES["table1-small"].make()
         for index, each in enumerate(settings):
             write_run_files(tmp_path / f"{index}", with_settings(recipe, each, "test"), 50.0 + index)
         return group_runs(find_finished_runs([tmp_path])[0])

@@ -19,11 +19,11 @@ from kdaug.recipes import RECIPES
 from kdaug.study.report.compare import group_runs
 from kdaug.study.report.finished import find_finished_runs
 from kdaug.study.report.notes import describe_machines, describe_teachers, report_notes
-from kdaug.training.resolve import teacher_run_name
+from kdaug.training.resolve import teacher_run_names
 
 EVIDENCE = Path(__file__).parents[3] / "results"
 DEMO = EVIDENCE / "demo/seed-0"
-SMALL = RECIPES["cifar100-table1-small"].make()
+SMALL = RECIPES["table1-small"].make()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_the_note_on_images_counts_unused_training_images(write_run_files: Calla
 
 def test_notes_have_the_error_of_the_teacher(write_run_files: Callable, tmp_path: Path) -> None:
     write_run_files(tmp_path / "run", SMALL, 50.0)
-    teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
+    teacher = tmp_path / "teachers" / teacher_run_names(read_recipe(tmp_path / "run/recipe.yaml"))[0]
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == []
     write_run_files(teacher, SMALL, 33.3)
     assert describe_teachers(find_finished_runs([tmp_path])[0]) == [f"Teacher {teacher.name} has an error of 33.30 %."]
@@ -146,7 +146,7 @@ def test_left_out_runs_are_printed_and_noted(
     assert f"left out: {tmp_path}/runs/three failed: out of memory\n" in err
     content = json.loads((tmp_path / "out/report.json").read_text())
     assert f"Left out: {tmp_path}/runs/three failed: out of memory." in content["notes"]
-    assert content["same_in_all"]["student.name"] == "wide_resnet16_1"
+    assert content["same_in_all"]["student.name"] == "wide_resnet10_1"
 
 
 def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_run_that_failed_and_then_finished_is_included(write_run_files: Callable
 
 def test_damaged_teacher_is_a_note(write_run_files: Callable, tmp_path: Path) -> None:
     write_run_files(tmp_path / "run", SMALL, 50.0)
-    teacher = tmp_path / "teachers" / teacher_run_name(read_recipe(tmp_path / "run/recipe.yaml"))
+    teacher = tmp_path / "teachers" / teacher_run_names(read_recipe(tmp_path / "run/recipe.yaml"))[0]
     teacher.mkdir(parents=True)
     (teacher / "recipe.yaml").write_text("views: [")
     (teacher / "metrics.jsonl").write_text('{"kind": "end"}\n{"kind": "end"}\n')

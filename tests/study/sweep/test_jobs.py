@@ -50,8 +50,8 @@ def test_teacher_and_labels_are_shared(tmp_path: Path) -> None:
     assert kinds(jobs)[:3] == ["teacher", "labels", "labels"]
     teacher, first, second, *runs = jobs
     assert len(runs) == 8
-    assert (teacher.depends_on, first.depends_on, second.depends_on) == (None, teacher.name, teacher.name)
-    assert [run.depends_on for run in runs] == [first.name] * 4 + [second.name] * 4
+    assert (teacher.depends_on, first.depends_on, second.depends_on) == ((), (teacher.name,), (teacher.name,))
+    assert [run.depends_on for run in runs] == [(first.name,)] * 4 + [(second.name,)] * 4
     assert ("--k", "4") in zip(first.arguments, first.arguments[1:], strict=False)
     assert recipe_of(first).run.seed == 0
     assert recipe_of(second).views.seed == 1
@@ -61,16 +61,25 @@ def test_teacher_and_labels_are_shared(tmp_path: Path) -> None:
         assert recipe.run.dir == str(run.path) == str(tmp_path / run.name)
 
 
+def test_cross_fitted_teachers_are_jobs_of_their_own(tmp_path: Path) -> None:
+    """They can be trained at the same time; the labels wait for all of them."""
+    *teachers, labels, first, second = plan(tmp_path, "supervision.k=2,4", teacher_folds=3)
+    assert [job.depends_on for job in teachers] == [()] * 3
+    assert sorted(recipe_of(job).data.omit_fold or "" for job in teachers) == ["0/3", "1/3", "2/3"]
+    assert labels.depends_on == tuple(job.name for job in teachers)
+    assert first.depends_on == second.depends_on == (labels.name,)
+
+
 def test_labels_are_stored_only_if_shared(tmp_path: Path) -> None:
     jobs = plan(tmp_path / "a", "views.magnitude=2,5", "teacher.source=none,train")
     assert kinds(jobs)[0] == "teacher"
     assert [(recipe_of(job).teacher.labels, job.depends_on) for job in jobs[1:]] == [
-        (None, None), (None, jobs[0].name), (None, None), (None, jobs[0].name),
+        (None, ()), (None, (jobs[0].name,)), (None, ()), (None, (jobs[0].name,)),
     ]  # fmt: skip
     assert kinds(plan(tmp_path / "b", "supervision.k=2,4", share=False)) == ["teacher", "k=2", "k=4"]
     different = plan(tmp_path / "c", "teacher.policy=none,autoaugment-cifar10")
     assert kinds(different)[:2] == ["teacher", "teacher"]
-    assert [job.depends_on for job in different[2:]] == [job.name for job in different[:2]]
+    assert [job.depends_on for job in different[2:]] == [(job.name,) for job in different[:2]]
     by_precision = plan(tmp_path / "e", "optimization.precision=float32,bfloat16", teacher_source="timm:resnet18")
     assert "labels" not in kinds(by_precision), "a teacher's predictions depend on the precision"
     clean = {"supervision_when": "policy", "optimization_clean_epochs": 1}
@@ -142,14 +151,14 @@ def test_existing_run_keeps_its_labels(tmp_path: Path) -> None:
     shutil.copy(job.arguments[1], job.path / "recipe.yaml")
     jobs = {job.name: job for job in plan(tmp_path, "supervision.k=2,4,6")}
     assert recipe_of(jobs["k=2"]).teacher.labels is None
-    assert jobs["k=2"].depends_on.startswith("teacher-")
+    assert jobs["k=2"].depends_on[0].startswith("teacher-")
     assert jobs["k=4"].depends_on == jobs["k=6"].depends_on
-    assert jobs["k=4"].depends_on.startswith("labels-")
+    assert jobs["k=4"].depends_on[0].startswith("labels-")
     (tmp_path / "k=4").mkdir()
     shutil.copy(jobs["k=4"].arguments[1], tmp_path / "k=4/recipe.yaml")
     again = {job.name: job for job in plan(tmp_path, "supervision.k=2,4,6")}
-    assert recipe_of(again["k=4"]).teacher.labels == str(jobs[jobs["k=4"].depends_on].path)
-    assert again["k=4"].depends_on is None
+    assert recipe_of(again["k=4"]).teacher.labels == str(jobs[jobs["k=4"].depends_on[0]].path)
+    assert again["k=4"].depends_on == ()
     assert again["k=6"].depends_on == jobs["k=6"].depends_on
     assert kinds(plan(tmp_path, "supervision.k=4")) == ["k=4"], "its labels are stored, so no teacher is trained"
 

@@ -46,7 +46,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
     """A teacher, labels that depend on it, two runs that depend on the labels, and an independent one."""
-    depends_on = {"teacher": None, "labels": "teacher", "a": "labels", "b": "labels", "c": None}
+    depends_on = {"teacher": (), "labels": ("teacher",), "a": ("labels",), "b": ("labels",), "c": ()}
     return [
         Job(name, tmp_path / name, ("label" if name == "labels" else "train",), depends_on[name]) for name in depends_on
     ]

@@ -11,7 +11,7 @@ from kdaug.errors import InputError
 from kdaug.study.report.compare import Group, common_settings
 from kdaug.study.report.finished import HELD_OUT, FinishedRun, read_finished_run
 from kdaug.study.report.tables import format_settings
-from kdaug.training.resolve import teacher_run_name
+from kdaug.training.resolve import teacher_run_names
 
 _MAIN_SETTINGS = (
     "data.name", "data.train_images", "student.name", "optimization.epochs", "optimization.clean_epochs",
@@ -57,8 +57,9 @@ def describe_teachers(runs: Sequence[FinishedRun]) -> list[str]:
     directories = dict[Path, None]()
     for run in runs:
         if run.settings["teacher.source"] == "train":
-            name = teacher_run_name(read_recipe(run.path / "recipe.yaml"), run.settings["data.content"])
-            directories[run.path.parent / "teachers" / name] = None
+            recipe = read_recipe(run.path / "recipe.yaml")
+            for name in teacher_run_names(recipe, run.settings["data.content"]):
+                directories[run.path.parent / "teachers" / name] = None
     return [_describe_teacher(directory) for directory in directories if (directory / "recipe.yaml").is_file()]
 
 

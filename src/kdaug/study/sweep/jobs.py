@@ -17,7 +17,7 @@ from kdaug.runs import RunDirectory, find_run, read_environment, result_settings
 from kdaug.storage import atomic_write
 from kdaug.supervision.manifest import bytes_per_view
 from kdaug.supervision.soft_labels import required_classes
-from kdaug.training.resolve import resolve, teacher_run_recipe
+from kdaug.training.resolve import resolve, teacher_run_recipes
 
 _LABEL_FOLDER = "labels"
 """Folder of the label stores, inside the sweep's folder."""
@@ -32,13 +32,13 @@ class Job:
     """One kdaug command of a sweep: it trains a run or a teacher, or stores labels for several runs.
 
     name: identifies the job in tables and file names. path: the run directory or label store that it writes. arguments:
-    the command line after `kdaug`. depends_on: name of the job that must finish first, or None.
+    the command line after `kdaug`. depends_on: names of the jobs that must finish first.
     """
 
     name: str
     path: Path
     arguments: tuple[str, ...]
-    depends_on: str | None = None
+    depends_on: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -50,19 +50,19 @@ class Job:
 class _PlannedRun:
     """A run of the sweep.
 
-    teacher: recipe of the teacher that has to be trained for it, or None. existing: the recipe in its run directory if
-    the run has begun, or None.
+    teachers: recipes of the teachers that have to be trained for it: none, one or teacher.folds. existing: the recipe
+    in its run directory if the run has begun, or None.
     """
 
     name: str
     recipe: ResolvedRecipe
-    teacher: ResolvedRecipe | None
+    teachers: tuple[ResolvedRecipe, ...]
     existing: Recipe | None
 
     @property
-    def teacher_job(self) -> str | None:
-        """Name of the job that trains its teacher."""
-        return None if self.teacher is None else _teacher_job_name(self.teacher)
+    def teacher_jobs(self) -> tuple[str, ...]:
+        """Names of the jobs that train its teachers."""
+        return tuple(map(_teacher_job_name, self.teachers))
 
 
 def _teacher_job_name(teacher: ResolvedRecipe) -> str:
@@ -85,9 +85,9 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
     label_jobs = _plan_label_jobs(runs, folder) if share_labels else {}
     run_jobs = [_run_job(run, folder, label_jobs.get(run.name)) for run in runs]
     shared = {job.name: job for job in label_jobs.values()}.values()
-    needed = {job.depends_on for job in (*run_jobs, *shared)}
-    teachers = {_teacher_job_name(run.teacher): run.teacher for run in runs if run.teacher is not None}
-    teacher_jobs = [_training_job(name, recipe, folder, None) for name, recipe in teachers.items() if name in needed]
+    needed = {name for job in (*run_jobs, *shared) for name in job.depends_on}
+    teachers = {_teacher_job_name(teacher): teacher for run in runs for teacher in run.teachers}
+    teacher_jobs = [_training_job(name, recipe, folder, ()) for name, recipe in teachers.items() if name in needed]
     return [*teacher_jobs, *shared, *run_jobs]
 
 
@@ -98,13 +98,13 @@ def _plan_run(name: str, recipe: Recipe, folder: Path) -> _PlannedRun:
         resolved = resolve(replace(recipe, run=replace(recipe.run, dir=str(directory.path), resume=False)))
     except InputError as error:
         raise InputError(f"run {name}: {error.problem}", error.hint) from None
-    teacher = None
+    teachers = tuple[ResolvedRecipe, ...]()
     if resolved.teacher.source == "train" and resolved.teacher.labels is None:
         images = _load_dataset(resolved.data).content if resolved.data.encoded else None
-        teacher = resolve(teacher_run_recipe(resolved, images))
+        teachers = tuple(map(resolve, teacher_run_recipes(resolved, images)))
     if existing is not None:
         resolved = with_shared_labels(resolved, existing)
-    return _PlannedRun(name, resolved, teacher, existing)
+    return _PlannedRun(name, resolved, teachers, existing)
 
 
 def with_shared_labels(recipe: ResolvedRecipe, existing: Recipe) -> ResolvedRecipe:
@@ -136,11 +136,11 @@ def _run_job(run: _PlannedRun, folder: Path, label_job: Job | None) -> Job:
     recipe = run.recipe
     if label_job is not None:
         recipe = replace(recipe, teacher=replace(recipe.teacher, labels=str(label_job.path)))
-        return _training_job(run.name, recipe, folder, label_job.name)
-    return _training_job(run.name, recipe, folder, run.teacher_job if recipe.teacher.labels is None else None)
+        return _training_job(run.name, recipe, folder, (label_job.name,))
+    return _training_job(run.name, recipe, folder, run.teacher_jobs if recipe.teacher.labels is None else ())
 
 
-def _training_job(name: str, recipe: ResolvedRecipe, folder: Path, depends_on: str | None) -> Job:
+def _training_job(name: str, recipe: ResolvedRecipe, folder: Path, depends_on: tuple[str, ...]) -> Job:
     file = _write_recipe(name, recipe, folder)
     return Job(name, Path(recipe.run.dir), ("train", str(file), "--run.resume"), depends_on)
 
@@ -180,7 +180,7 @@ def _labels_fingerprint(run: _PlannedRun) -> str:
     }
     if run.recipe.supervision.standardize_logits:
         relevant["supervision.standardize_logits"] = True
-    return hashlib.sha256(json.dumps([relevant, run.teacher_job], sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps([relevant, run.teacher_jobs], sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Job, int]:
@@ -196,4 +196,4 @@ def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> 
     views = len(dataset.train) * first.recipe.optimization.total_epochs
     total_bytes = bytes_per_view(k, len(temperatures), "float32", first.recipe.supervision.standardize_logits) * views
     written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
-    return Job(name, store, arguments, first.teacher_job), max(0, total_bytes - written_bytes)
+    return Job(name, store, arguments, first.teacher_jobs), max(0, total_bytes - written_bytes)

@@ -78,8 +78,8 @@ def _sigterm_as_keyboard_interrupt(*signals: signal.Signals) -> Iterator[None]:
 def _initial_statuses(jobs: Sequence[Job], failures: Mapping[str, str]) -> dict[str, JobStatus]:
     """A teacher or labeling job counts as finished if no job that still has to run depends on it."""
     statuses = {job.name: JobStatus(job) for job in jobs}
-    dependencies = {job.depends_on for job in jobs}
-    needed = set[str | None]()
+    dependencies = {name for job in jobs for name in job.depends_on}
+    needed = set[str]()
     for job in reversed(jobs):
         status = statuses[job.name]
         if _is_finished(job):
@@ -89,7 +89,7 @@ def _initial_statuses(jobs: Sequence[Job], failures: Mapping[str, str]) -> dict[
         elif job.name in dependencies and job.name not in needed:
             status.state = "finished"
         else:
-            needed.add(job.depends_on)
+            needed.update(job.depends_on)
     return statuses
 
 
@@ -98,13 +98,14 @@ def _is_finished(job: Job) -> bool:
 
 
 def _update_waiting(status: JobStatus, statuses: Mapping[str, JobStatus], workers: Workers, logs: Path) -> None:
-    """Starts a waiting job if its dependency is finished, its directory is not locked, and a worker is free."""
+    """Starts a waiting job if its dependencies are finished, its directory is not locked, and a worker is free."""
     job = status.job
-    dependency = statuses[job.depends_on] if job.depends_on is not None else None
-    if dependency is not None and dependency.state != "finished":
-        if dependency.state in ("failed", "stopped"):
-            reason = "failed" if dependency.state == "failed" else "was interrupted"
-            status.state, status.message = dependency.state, f"it depends on {dependency.job.name}, which {reason}"
+    missing = [statuses[name] for name in job.depends_on if statuses[name].state != "finished"]
+    if missing:
+        ended = next((each for each in missing if each.state in ("failed", "stopped")), None)
+        if ended is not None:
+            reason = "failed" if ended.state == "failed" else "was interrupted"
+            status.state, status.message = ended.state, f"it depends on {ended.job.name}, which {reason}"
     elif is_locked(job.path):
         status.state = "locked"
     elif _is_finished(job):
