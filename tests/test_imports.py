@@ -20,8 +20,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "tyro", "PIL", "jinja2", "tensorboard", "safetensors", "numba")
 
 PACKAGES = (
-    "errors", "intervals", "jit", "config", "rng", "storage", "device", "data", "views", "networks", "supervision",
-    "runs", "training", "inference", "export", "recipes", "study", "photos", "inspection", "demo", "cli",
+    "errors", "intervals", "calibration", "jit", "config", "rng", "storage", "device", "data", "views", "networks",
+    "supervision", "runs", "training", "inference", "export", "recipes", "study", "photos", "inspection", "demo", "cli",
 )  # fmt: skip
 """A package imports only itself and those before it. kdaug/__init__.py imports all of them, when they are used."""
 TOP_LEVEL = ("__init__", "__main__", "_timm_registration")

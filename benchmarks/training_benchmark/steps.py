@@ -62,7 +62,8 @@ class TrainLoop:
         directory.path.mkdir()
         state = init_state(context)
         self._step = TrainStep(context, state, soft_labels)
-        self._run = workload.resources.enter_context(start_or_resume(context, state, directory, Event()))
+        run = start_or_resume(context, state, directory, Event(), soft_labels)
+        self._run = workload.resources.enter_context(run)
         self._view_cycle = soft_labels.view_cycle if soft_labels is not None else None
 
     @contextmanager

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdaug import InputError
+from kdaug.calibration import calibration_error
 from kdaug.data.loader import Batch, BatchKey
 from kdaug.inference.predictions import (
     PredictionRecorder,
     Predictions,
-    calibration_bins,
-    calibration_error,
     class_errors,
     confident_mistakes,
     confusion_matrix,
@@ -61,7 +60,7 @@ def test_confusions_and_errors_are_counts(made: Predictions) -> None:
 @given(predictions())
 def test_calibration_is_that_of_guo_et_al(made: Predictions) -> None:
     """Section 2: bin m has the samples with confidence in ((m - 1) / M, m / M], M = 15."""
-    bins, error = calibration_bins(made), 0.0
+    bins, error = made.calibration, 0.0
     rows = list(zip(made.confidence.tolist(), (~made.wrong).tolist(), strict=True))
     for number in range(1, 16):
         # The edges m / 15 are not exact in binary: a confidence belongs to the bin whose product with 15 says so.

@@ -141,7 +141,7 @@ def test_label_trust_uses_the_unaugmented_image_of_each_use(context_of: Callable
     context = context_of({**SAMPLE, "supervision.label_trust": True})
     log_probs = torch.arange(32, dtype=torch.float32)
     logits = torch.zeros(4, 3)
-    source = TeacherSoftLabels(lambda views: logits, context.recipe.supervision, lambda _: log_probs)  # type: ignore[arg-type]
+    source = TeacherSoftLabels(lambda views, indices: logits, context.recipe.supervision, lambda _: log_probs)  # type: ignore[arg-type]
     source.prepare()
     soft = source.soft_labels(torch.zeros(4, 1), torch.zeros(4, dtype=torch.int64), 0, np.array([3, 35, 31, 95]))
     assert soft.unaugmented_label_log_prob is not None

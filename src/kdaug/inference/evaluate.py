@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from kdaug import config
+from kdaug.calibration import calibration_error
 from kdaug.config import ResolvedRecipe, ResolvedRun, ResolvedViews, check
 from kdaug.data import Dataset
 from kdaug.data.datasets import read_dataset, select_images
@@ -21,8 +22,6 @@ from kdaug.inference.finished_run import Weights, load_run
 from kdaug.inference.predictions import (
     PredictionRecorder,
     Predictions,
-    calibration_bins,
-    calibration_error,
     class_errors,
     error_interval,
 )
@@ -60,7 +59,7 @@ class Evaluation:
         return {
             **vars(self.scores),
             "top1_error_interval": error_interval(wrong, len(self.predictions)),
-            "calibration_error": calibration_error(calibration_bins(self.predictions)),
+            "calibration_error": calibration_error(self.predictions.calibration),
             "classes": [
                 {"class": each.name, "images": each.images, "top1_error": each.error}
                 for each in class_errors(self.predictions, self.classes)

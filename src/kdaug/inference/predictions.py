@@ -1,4 +1,4 @@
-"""What a network predicts for each validation image, and the statistics of it: errors, confusions, calibration."""
+"""What a network predicts for each validation image, and the statistics of it: errors and confusions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdaug.calibration import CalibrationBin, calibration_bins
 from kdaug.data.loader import Batch
 from kdaug.errors import InputError
 from kdaug.intervals import Interval, wilson_interval
-
-BINS = 15
-"""Bins of the reliability curve, as in Guo et al. 2017 (arXiv 1706.04599)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def calibration(self) -> list[CalibrationBin]:
+        """The bins of the reliability curve."""
+        return calibration_bins(self.confidence, ~self.wrong)
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
@@ -118,37 +121,6 @@ def confusion_matrix(predictions: Predictions, classes: int) -> NDArray[np.int64
     """The number of images by label (row) and predicted class (column), int64 [classes,classes]."""
     cells = predictions.labels * classes + predictions.predicted
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """The images whose confidence is above `lower` and at most `upper`: their number, mean confidence and accuracy.
-
-    All but `images` are in 0..1; the means of a bin without images are 0.
-    """
-
-    lower: float
-    upper: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
-def calibration_bins(predictions: Predictions) -> list[CalibrationBin]:
-    """The 15 bins of equal width of the reliability curve (Guo et al. 2017, Section 2)."""
-    index = np.clip(np.ceil(predictions.confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    images = np.bincount(index, minlength=BINS)
-    divisor = np.maximum(images, 1)
-    confidence = np.bincount(index, predictions.confidence, BINS) / divisor
-    accuracy = np.bincount(index, ~predictions.wrong, BINS) / divisor
-    rows = zip(images.tolist(), confidence.tolist(), accuracy.tolist(), strict=True)
-    return [CalibrationBin(number / BINS, (number + 1) / BINS, *row) for number, row in enumerate(rows)]
-
-
-def calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """The expected calibration error in percent: the mean difference of confidence and accuracy (Guo et al. 2017)."""
-    images = sum(each.images for each in bins)
-    return 100 * sum(each.images * abs(each.accuracy - each.confidence) for each in bins) / images
 
 
 def confident_mistakes(predictions: Predictions, count: int) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ from kdaug.inspection.measures import (
 from kdaug.inspection.pictures import PictureBudget, picture_url
 from kdaug.inspection.selection import select_outliers
 from kdaug.inspection.shown_soft_labels import soft_label_probs
-from kdaug.inspection.table import Kind, recognition_k, teacher_logits
+from kdaug.inspection.table import Kind, teacher_logits
 from kdaug.inspection.teacher_data import trained_on_training_images
 from kdaug.storage import atomic_write
 from kdaug.study.report.evaluation_figures import to_svg_with_names
@@ -42,6 +42,7 @@ from kdaug.study.report.page import data_url, render_template
 from kdaug.study.report.tables import Table
 from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext
+from kdaug.training.view_measures import recognition_k
 from kdaug.views.contact_sheet import op_level_views
 from kdaug.views.description import format_argument, format_op
 

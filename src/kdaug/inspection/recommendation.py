@@ -20,13 +20,13 @@ from kdaug.inspection.evidence import (
     measure_magnitudes,
     recommended_magnitudes,
 )
-from kdaug.inspection.table import recognition_k
 from kdaug.inspection.teacher_data import trained_on_validation_images
 from kdaug.study.report.tables import Table
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve
+from kdaug.training.view_measures import recognition_k
 
 _logger = logging.getLogger(__name__)
 LEAST_TRUST = 0.75

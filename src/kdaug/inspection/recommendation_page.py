@@ -13,10 +13,10 @@ from kdaug.inspection.figures import draw_estimates
 from kdaug.inspection.measures import Estimate
 from kdaug.inspection.page import printable_lines, svg_url
 from kdaug.inspection.recommendation import LEAST_OVERFITTING, LEAST_TRUST, Recommendation, evidence_table
-from kdaug.inspection.table import recognition_k
 from kdaug.storage import atomic_write
 from kdaug.study.report.page import render_template
 from kdaug.study.report.plotting import style_axes
+from kdaug.training.view_measures import recognition_k
 
 
 def write_recommendation_page(recommendation: Recommendation, out: Path) -> None:

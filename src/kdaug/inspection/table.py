@@ -24,6 +24,7 @@ from kdaug.supervision.soft_labels import top_classes
 from kdaug.training.batches import Indices, unaugmented_batches
 from kdaug.training.context import TrainContext
 from kdaug.training.evaluation import evaluation_batch, explain_evaluation_memory
+from kdaug.training.view_measures import recognition_k
 
 
 class Kind(IntEnum):
@@ -91,11 +92,6 @@ class PredictedBatch:
     views: Views
     rows: ViewTable
     probs: NDArray[np.float64]
-
-
-def recognition_k(context: TrainContext) -> int:
-    """K of "the label is not in the teacher's top K": supervision.k, but fewer than there are classes."""
-    return max(1, min(context.recipe.supervision.k, len(context.dataset.classes) - 1))
 
 
 def teacher_logits(context: TrainContext, teacher: AnyTeacher, pixels: NDArray[np.uint8], indices: Indices) -> Tensor:

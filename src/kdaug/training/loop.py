@@ -80,7 +80,7 @@ def train_run(recipe: Recipe, dist: DistContext, console: Console) -> TrainResul
             soft_labels.prepare(partial(raise_if_stopped, stop, directory, dist))
         state = init_state(context)
         step = TrainStep(context, state, soft_labels)
-        with start_or_resume(context, state, directory, stop) as run:
+        with start_or_resume(context, state, directory, stop, soft_labels) as run:
             run.evaluate_if_due()  # repeats an evaluation that was interrupted
             with closing(run.batches(soft_labels.view_cycle if soft_labels is not None else None)) as batches:
                 for batch in batches:

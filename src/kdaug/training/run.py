@@ -25,7 +25,7 @@ from kdaug.runs import (
     truncate_metrics,
 )
 from kdaug.runs.trackers import TensorBoard, Tracker, open_trackers
-from kdaug.supervision import LossOutput
+from kdaug.supervision import LossOutput, SoftLabelSource
 from kdaug.training.adversarial import drop_auxiliary_norms
 from kdaug.training.batches import ViewBatch, training_batches
 from kdaug.training.checkpoints import (
@@ -42,17 +42,23 @@ from kdaug.training.interrupt import Interrupted
 from kdaug.training.progress import progress_bar
 from kdaug.training.state import Diverged, TrainState
 from kdaug.training.step_log import RunProgress, StepLog
+from kdaug.training.view_measures import choose_views, measure_views
 
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def start_or_resume(
-    context: TrainContext, state: TrainState, directory: RunDirectory, stop: Event
+    context: TrainContext,
+    state: TrainState,
+    directory: RunDirectory,
+    stop: Event,
+    soft_labels: SoftLabelSource | None,
 ) -> Iterator[TrainingRun]:
     """The run in `directory`, from its newest checkpoint (then loaded into `state`) or from the first step.
 
-    stop: is set when the user asks the run to stop. Raises InputError if files of the run are missing or damaged.
+    soft_labels: for the fixed views that the run is measured on. stop: is set when the user asks the run to stop.
+    Raises InputError if files of the run are missing or damaged.
     """
     resumed = load_newest_checkpoint(state, directory.checkpoints, context.dist)
     context.dist.run_on_rank0(lambda: _prepare_files(context, directory, state.step, resumed))
@@ -67,7 +73,7 @@ def start_or_resume(
         log = StepLog(metrics, context.dist, context.dataset.train.name_of)
         batch = recipe.optimization.global_batch
         progress = RunProgress(bar, directory.path.name, context.steps, state.step, batch)
-        yield TrainingRun(context, state, directory, stop, log, progress)
+        yield TrainingRun(context, state, directory, stop, log, progress, soft_labels)
 
 
 def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, resumed: bool) -> None:
@@ -115,10 +121,12 @@ class TrainingRun:
         stop: Event,
         log: StepLog,
         progress: RunProgress,
+        soft_labels: SoftLabelSource | None,
     ) -> None:
         self._context, self._state, self._directory, self._stop = context, state, directory, stop
         self._log, self._progress = log, progress
         self._flags = SyncFlags(context.dist)
+        self._views = choose_views(context, soft_labels)
         self._saved_at, self._saved_step = time.monotonic(), state.step
         self._started_at = time.monotonic() - state.seconds  # as if the run had never been stopped
 
@@ -203,6 +211,7 @@ class TrainingRun:
             on_training = evaluate_student(context, state.eval_model, self._progress.bar, check_stop, "train")
             train_error = on_training.top1_error
             measured = {**measured, "train_error": train_error}
+        measured = {**measured, **measure_views(context, state.eval_model, self._views)}
         self._log.metrics.write("eval", state.step, epoch, measured)
         means, imbalanced = self._log.epoch_means(), context.val_is_imbalanced
         self._progress.log_evaluation(epoch, context.epochs, means, scores, train_error, speed, imbalanced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from kdaug.config import with_settings
 from kdaug.recipes import RECIPES
 from kdaug.study.report.compare import Group, group_runs
+from kdaug.study.report.curves import Curve, curves_figure, views_figure
 from kdaug.study.report.figures import comparison_figures, error_by_setting, group_curves
 from kdaug.study.report.finished import find_finished_runs
 
@@ -47,7 +49,7 @@ def lines_with_points(axes: Axes) -> list[tuple[str, list[float], list[float]]]:
 
 
 def test_color_of_curves_is_the_magnitude(groups: WriteGroups) -> None:
-    figure = group_curves(groups(TABLE1))
+    figure = curves_figure(group_curves(groups(TABLE1)))
     lines = figure.axes[1].get_lines()
     assert [line.get_ydata()[0] for line in lines] == [50.0 + index for index in range(16)]
     styles = [(line.get_color(), line.get_linestyle()) for line in lines]
@@ -60,12 +62,14 @@ def test_color_of_curves_is_the_magnitude(groups: WriteGroups) -> None:
 
 def test_all_lines_look_different(groups: WriteGroups) -> None:
     with_teacher = [{"supervision.weight": 0.5, "supervision.k": k} for k in (2, 5, 10, 25, 50)]
-    figure = group_curves(groups([*with_teacher, {"supervision.weight": 1.0}, {"teacher.source": "none"}]))
+    figure = curves_figure(
+        group_curves(groups([*with_teacher, {"supervision.weight": 1.0}, {"teacher.source": "none"}]))
+    )
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[1].get_lines()}) == 7
 
 
 def test_many_lines_are_drawn_without_legend(groups: WriteGroups) -> None:
-    figure = group_curves(groups([{"views.magnitude": index / 10} for index in range(25)]))
+    figure = curves_figure(group_curves(groups([{"views.magnitude": index / 10} for index in range(25)])))
     assert len(figure.axes[1].get_lines()) == 25
     assert not figure.legends
     assert figure.get_suptitle() == "25 lines; the tables name them"
@@ -102,3 +106,31 @@ def test_close_numbers_have_a_linear_axis(groups: WriteGroups) -> None:
     axes = error_by_setting("views.magnitude", groups([{"views.magnitude": 1.0}, {"views.magnitude": 2.0}])).axes[0]
     assert [(x, y) for _, x, y in lines_with_points(axes)] == [([1.0, 2.0], [50.0, 51.0])]
     assert axes.get_xscale() == "linear"
+
+
+def write_views(run: Path, **thirds: list[float]) -> Path:
+    """A run directory with the agreement of each third at each evaluation, and an error on the views of 40 %."""
+    run.mkdir()
+    lines = [
+        {"kind": "eval", "step": epoch, "epoch": epoch, "top1_error": 50.0, "view_error": 40.0}
+        | {f"view_agreement_{third}": values[epoch] for third, values in thirds.items()}
+        for epoch in range(2)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_agreement_on_weak_and_strong_views_is_drawn(tmp_path: Path) -> None:
+    runs = [write_views(tmp_path / f"{seed}", strong=[10.0 + seed, 30.0], weak=[60.0, 80.0 + seed]) for seed in (0, 2)]
+    plain = write_views(tmp_path / "plain")
+    figure = views_figure([Curve("taught", runs, {"color": "C0"}), Curve("plain", [plain], {"color": "C1"})])
+    assert figure is not None
+    error, agreement = figure.axes
+    assert [list(line.get_ydata()) for line in error.get_lines()] == [[40.0, 40.0]] * 2
+    drawn = [list(line.get_ydata()) for line in agreement.get_lines() if len(line.get_xdata())]
+    assert drawn == [[11.0, 30.0], [60.0, 81.0]]
+    assert [str(text.get_text()) for text in figure.legends[0].get_texts()] == ["taught", "plain"]
+
+
+def test_runs_without_a_teacher_have_no_figure_of_views(tmp_path: Path) -> None:
+    assert views_figure([Curve("plain", [write_views(tmp_path / "plain")], {})]) is None

@@ -1,4 +1,4 @@
-"""Training curves: the cross-entropy and the errors of runs over epochs."""
+"""Training curves: the cross-entropy, the errors and the measures on fixed views of runs over epochs."""
 
 from __future__ import annotations
 
@@ -49,6 +49,34 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     return figure
 
 
+def views_figure(curves: Sequence[Curve]) -> Figure | None:
+    """Of the fixed views: the student's error (left) and its agreement with the teacher (right) over epochs.
+
+    Right, solid: the third of the views that is augmented most; dotted: the third that is augmented least. None if no
+    run has a teacher's judgment of both thirds. See `kdaug.training.view_measures`.
+    """
+    strong, weak = (
+        [_mean([errors_by_epoch(run, f"view_agreement_{strength}") for run in curve.runs]) for curve in curves]
+        for strength in ("strong", "weak")
+    )
+    if not any(epochs for epochs, _ in strong):
+        return None
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    error, agreement = figure.subplots(1, 2)
+    for curve, (epochs, values), (weak_epochs, weak_values) in zip(curves, strong, weak, strict=True):
+        error.plot(*_mean([errors_by_epoch(run, "view_error") for run in curve.runs]), label=curve.label, **curve.style)
+        agreement.plot(epochs, values, **curve.style)
+        agreement.plot(weak_epochs, weak_values, **{**curve.style, "ls": ":"})
+    error.set_ylabel("error on the fixed views, %")
+    agreement.set_ylabel("agreement with the teacher, % (dotted: weak views)")
+    for axes in (error, agreement):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style_axes(axes)
+    add_legend(figure, len(curves))
+    return figure
+
+
 def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
     """The epochs that all runs have, and the mean over the runs at each."""
     epochs = sorted(set.intersection(*(set(run) for run in runs)))
@@ -56,7 +84,7 @@ def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:
 
 
 def errors_by_epoch(run: Path, name: str = "top1_error") -> dict[int, float]:
-    """The error called `name`, in percent, at each evaluation of a run that measured it, by epoch from 1."""
+    """The error or measure called `name`, in percent, at each evaluation that has it, by epoch from 1."""
     return {line["epoch"] + 1: line[name] for line in read_metrics(run) if line["kind"] == "eval" and name in line}
 
 

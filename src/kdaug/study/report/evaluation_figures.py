@@ -12,7 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdaug.inference.predictions import CalibrationBin
+from kdaug.calibration import CalibrationBin
 from kdaug.study.report.plotting import style_axes, to_svg
 
 MAX_CLASSES = 1_000

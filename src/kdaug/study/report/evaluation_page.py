@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from kdaug.calibration import calibration_error
 from kdaug.data import ArrayImages
 from kdaug.data.crops import CenterCrop, evaluation_fraction
 from kdaug.data.decode import UnreadableImage, decode
 from kdaug.errors import printable
 from kdaug.inference import Evaluation
 from kdaug.inference.predictions import (
-    calibration_bins,
-    calibration_error,
     class_errors,
     confident_mistakes,
     confusion_matrix,
@@ -57,7 +56,7 @@ def write_evaluation_page(evaluation: Evaluation, title: str, path: Path) -> Non
 def evaluation_values(evaluation: Evaluation, title: str) -> dict[str, Any]:
     """The values of the template evaluation.html.j2, for the page and for pages that extend it. title: see above."""
     predictions, names = evaluation.predictions, [printable(name) for name in evaluation.classes]
-    bins = calibration_bins(predictions)
+    bins = predictions.calibration
     figures = {"reliability": reliability_figure(bins)}
     if len(names) <= MAX_CLASSES:
         figures["confusion"] = confusion_figure(confusion_matrix(predictions, len(names)), names)

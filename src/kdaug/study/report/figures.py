@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdaug.study.report.compare import Group, is_number
-from kdaug.study.report.curves import Curve, curves_figure
+from kdaug.study.report.curves import Curve, curves_figure, views_figure
 from kdaug.study.report.plotting import add_legend, style_axes
 from kdaug.study.report.tables import format_settings
 
@@ -20,21 +20,24 @@ _LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def comparison_figures(groups: Sequence[Group]) -> Iterator[tuple[str, Figure]]:
-    """(name, figure): the training curves, then one figure per numeric setting that varies while others are equal."""
-    yield "curves", group_curves(groups)
+    """(name, figure): the training curves, those on the fixed views if the runs have teachers, then one figure per
+    numeric setting that varies while others are equal."""
+    curves = group_curves(groups)
+    yield "curves", curves_figure(curves)
+    on_views = views_figure(curves)
+    if on_views is not None:
+        yield "views", on_views
     for name in groups[0].varied:
         if _lines(name, groups):
             yield f"error-{name}", error_by_setting(name, groups)
 
 
-def group_curves(groups: Sequence[Group]) -> Figure:
-    """The training curves of each group, means over its seeds."""
-    return curves_figure(
-        [
-            Curve(_wrap(format_settings(group.varied)) or "all", [run.path for run in group.runs], style)
-            for group, style in zip(groups, _styles(groups), strict=True)
-        ]
-    )
+def group_curves(groups: Sequence[Group]) -> list[Curve]:
+    """A curve for each group: means over its seeds."""
+    return [
+        Curve(_wrap(format_settings(group.varied)) or "all", [run.path for run in group.runs], style)
+        for group, style in zip(groups, _styles(groups), strict=True)
+    ]
 
 
 def _styles(groups: Sequence[Group]) -> list[dict[str, Any]]:
