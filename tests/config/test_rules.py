@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.recipes import with_settings
 
 from kdaug import InputError
 from kdaug.config import (
@@ -40,6 +41,20 @@ from kdaug.config import (
 def test_unused_supervision_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^supervision.{message}"):
         check(Recipe(supervision=Supervision(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"views.crop": "none"}, "is set, but views.crop none leaves nothing of the image outside"),
+        ({"views.mixup": 0.2}, "cannot be combined with mixup or CutMix"),
+        ({"supervision.label_smoothing": 0.1}, "cannot be combined with supervision.label_smoothing"),
+        ({"adversary.steps": 1}, "cannot be combined with an adversary"),
+    ],
+)
+def test_the_label_is_softened_in_one_way_only(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=rf"^supervision\.visible_power {message}"):
+        check(with_settings(Recipe(), {"supervision.visible_power": 2.0, **settings}))
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def valid(recipe: Recipe) -> Recipe:
     }
     s = replace(s, **{name: getattr(default, name) for name in unused.get(s.divergence, ("non_target_weight",))})
     s = replace(s, label_trust=s.label_trust and s.label_weight > 0)
+    if views.crop not in ("pad", "soft") or views.mixes or s.label_smoothing or recipe.adversary.steps:
+        s = replace(s, visible_power=None)
     return replace(recipe, data=data, views=views, supervision=s)
 
 
@@ -209,7 +211,7 @@ def test_a_whole_number_becomes_a_float() -> None:
         ("teacher: {sorce: train}", "teacher.sorce is not a setting; did you mean teacher.source?"),
         ("vews: {policy: none}", "vews is not a setting; did you mean views?"),
         ("data: {name: fashion-minst}", "data.name is 'fashion-minst' (str); did you mean fashion-mnist?"),
-        ("views: {crop: all}", "views.crop is 'all' (str); choose one of none, pad, random-resized"),
+        ("views: {crop: all}", "views.crop is 'all' (str); choose one of none, pad, soft, random-resized"),
     ],
 )  # fmt: skip
 def test_a_misspelling_is_named_with_file_and_suggestion(yaml: str, message: str, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from kdaug.supervision import (
     soft_labels_from_logits,
     topk_divergence,
 )
+from kdaug.supervision.adaptive import visible_label_prob
 
 LABELS = torch.tensor([0, 5, 2, 2])
 UNAUGMENTED_LABEL_LOG_PROB = torch.tensor([0.9, 0.2, 0.5, 1e-30], dtype=torch.float64).log()
@@ -188,3 +189,33 @@ def test_concat_losses_of_parts_equals_the_whole(with_teacher: bool) -> None:
     assert parts.keys() == whole.keys()
     for name, value in whole.items():
         assert_allclose(parts[name], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0, 4.0])
+def test_softened_label_is_that_of_soft_augmentation(power: float) -> None:
+    """Liu et al., CVPR 2023, Eq. 3, against NumPy: chance if nothing is visible, 1 if all is."""
+    student, _ = random_logits(5)
+    visible = torch.tensor([0.0, 0.3, 0.9, 1.0], dtype=torch.float64)
+    prob = visible_label_prob(visible, power, 6)
+    expected = 1 - (1 - 1 / 6) * (1 - visible.numpy()) ** power
+    assert_allclose(prob, expected, rtol=1e-12)
+    assert (prob[0].item(), prob[3].item()) == (pytest.approx(1 / 6), 1.0)
+    target = np.repeat((1 - expected[:, None]) / 5, 6, axis=1)
+    target[np.arange(4), LABELS.numpy()] = expected
+    losses = distillation_loss(config.Supervision(), student, None, LABELS, label_prob=prob)
+    assert_allclose(losses.loss, -(target * np.log(softmax(student))).sum(1), rtol=1e-9)
+
+
+def test_softened_label_with_teacher_and_class_weights() -> None:
+    """Only the cross-entropy is softened; the class weight is that of the label."""
+    student, teacher = random_logits(6)
+    settings = config.Supervision()
+    prob, class_weight = torch.full((4,), 0.5, dtype=torch.float64), torch.arange(1.0, 7.0, dtype=torch.float64)
+    soft_labels = soft_labels_from_logits(teacher, settings, LABELS)
+    losses = distillation_loss(settings, student, soft_labels, LABELS, label_prob=prob, class_weight=class_weight)
+    plain = distillation_loss(settings, student, soft_labels, LABELS)
+    assert losses.divergence is not None
+    assert plain.divergence is not None
+    assert_allclose(losses.divergence, plain.divergence)
+    assert_allclose(losses.loss, class_weight[LABELS] * losses.cross_entropy + settings.weight * losses.divergence)
+    assert not torch.allclose(losses.cross_entropy, plain.cross_entropy)

@@ -29,6 +29,7 @@ from kdaug.training.context import build_context
 from kdaug.training.resolve import resolve
 from kdaug.training.state import init_state
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential
+from kdaug.views.policies.standard import SoftCrop
 
 TinyRecipe = Callable[..., Recipe]
 SEEDS = {"run.seed": 3, "views.seed": 7, "views.cutout": 6, "data.train_images": 250}
@@ -221,3 +222,30 @@ def test_half_precision_gives_nearly_the_same_losses(
     half = losses(train(tiny_recipe({**CONVNET, "optimization.precision": precision})).directory)
     assert half != float32_losses
     assert half == pytest.approx(float32_losses, rel=0.02)
+
+
+def test_the_label_is_softened_by_the_visible_share(tiny_recipe: TinyRecipe) -> None:
+    """The first cross-entropy of a run with soft crops, from its first weights and views planned by the test."""
+    settings = {**SEEDS, "views.cutout": 0, "views.crop": "soft", "supervision.visible_power": 2.0}
+    recipe, first = tiny_recipe(settings), {}
+    with before_each_step(lambda step, student, x: first or first.update(copy_state(student))):
+        run = train(recipe).directory
+    dataset = load_dataset(recipe.data)
+    indices = permutation(7, 0, len(dataset.train))[:64]
+    parts = [create_policy(recipe.views.policy, mean=dataset.fill), SoftCrop(0.3, dataset.fill), Flip()]
+    plan = Sequential(parts).plan(7, 0, indices, dataset.size)
+    x = normalize(apply(dataset.train.images[indices], plan), dataset).reshape(64, 784)
+    probs = softmax(x @ first["fc.weight"].double().numpy().T + first["fc.bias"].double().numpy())
+    height, width = dataset.size
+    crops = np.array([crop_of(steps) for steps in map(plan.steps, range(64))])
+    visible = (1 - np.abs(crops[:, 0]) / width) * (1 - np.abs(crops[:, 1]) / height)
+    own = 1 - 0.9 * (1 - visible) ** 2
+    target = np.repeat((1 - own[:, None]) / 9, 10, axis=1)
+    target[np.arange(64), dataset.train.labels[indices]] = own
+    assert own.min() < 0.5
+    assert losses(run)[0] == pytest.approx(-(target * np.log(probs)).sum(1).mean(), rel=1e-5)
+
+
+def crop_of(steps: list[tuple[Any, ...]]) -> tuple[float, ...]:
+    (crop,) = [arguments for name, *arguments in steps if name == "crop"]
+    return tuple(crop[0])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdaug import create_policy, plan_of
-from kdaug.views.magnitude import planned_magnitude
+from kdaug import apply, create_policy, plan_of
+from kdaug.views.magnitude import planned_magnitude, visible_share
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,12 @@ def test_in_paper_geometric_it_is_the_drawn_level(op: str) -> None:
     assert len(magnitudes) > 600
     assert 0 < magnitudes.min() < magnitudes.max() <= 0.6005, "at most M / 10, a cutout rounded to a pixel"
     assert np.quantile(magnitudes, [0.25, 0.5, 0.75]) == pytest.approx([0.15, 0.3, 0.45], abs=0.03), "uniform"
+
+
+@pytest.mark.parametrize("left", [-50, -7, 0, 13, 40])
+@pytest.mark.parametrize("top", [-20, -5, 0, 19])
+def test_visible_share_is_that_of_the_pixels(left: int, top: int) -> None:
+    """Counted in a crop of a white image with black around it."""
+    plan = plan_of([[("flip",), ("crop", (left, top, 40, 20))], [("flip",)]], size=(20, 40))
+    white = apply(np.full((2, 20, 40, 1), 255, np.uint8), plan) == 255
+    assert visible_share(plan).tolist() == white.mean(axis=(1, 2, 3)).tolist()

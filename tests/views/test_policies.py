@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
-from support.chi_square import assert_uniform
+from support.chi_square import assert_frequencies, assert_uniform
 
 from kdaug import InputError, Policy, ViewPlan, apply, create_policy, plan_of
 from kdaug.config import Views
 from kdaug.views.policies import Cutout, Flip, PadCrop, Sequential, policy_from_views, spec_with_magnitude
+from kdaug.views.policies.standard import SoftCrop
 
 SIZE = (9, 12)
 MEAN = (10, 20, 30)
@@ -145,6 +147,30 @@ def test_pad_crop_draws_all_windows_uniformly(pad: int, size: tuple[int, int]) -
     assert_uniform([counts[window] / multiplicity[window] for window in multiplicity])
 
 
+@pytest.mark.parametrize(("deviation", "size"), [(0.3, (32, 32)), (1.0, (20, 40))])
+def test_soft_crop_has_truncated_normal_offsets(deviation: float, size: tuple[int, int]) -> None:
+    plan = SoftCrop(deviation, MEAN).plan(3, 1, np.arange(20_000), size)
+    for axis, side in ((0, size[1]), (1, size[0])):
+        offset = plan.argument[:, 0, axis]
+        assert np.abs(offset).max() < side
+        normal = scipy.stats.truncnorm(-1 / deviation, 1 / deviation, scale=deviation * side)
+        inner = np.arange(-side + 1, side)
+        # Rounded towards zero: 0 holds all offsets from -1 to 1.
+        chance = normal.cdf(np.where(inner >= 0, inner + 1, inner)) - normal.cdf(np.where(inner > 0, inner, inner - 1))
+        counts = np.array([np.sum(offset == each) for each in inner])
+        frequent = chance * len(offset) > 20
+        assert_frequencies(counts[frequent], chance[frequent])
+    assert set(map(tuple, plan.argument[:, 0, 2:].tolist())) == {(size[1], size[0])}
+
+
+def test_soft_crop_shifts_the_image() -> None:
+    image = np.arange(1, 49, dtype=np.uint8).reshape(1, 6, 8, 1)
+    plan = SoftCrop(0.3, (0, 0, 0)).plan(0, 0, np.arange(40), (6, 8))
+    for view, (left, top) in zip(apply(image.repeat(40, 0), plan), plan.argument[:, 0, :2].astype(int), strict=True):
+        padded = np.pad(image[0], ((6, 6), (8, 8), (0, 0)))
+        assert np.array_equal(view, padded[6 + top : 12 + top, 8 + left : 16 + left])
+
+
 def test_pad_crop_fills_with_its_color() -> None:
     views = apply(np.zeros((50, 4, 4, 3), np.uint8), PadCrop(4, MEAN).plan(0, 0, np.arange(50), (4, 4)))
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(0, 0, 0), MEAN}
@@ -190,6 +216,7 @@ def test_crop_flip_and_cutout_are_independent() -> None:
         (Views(policy=TPU, crop="pad", cutout=16), False, ["?", "?", "crop", "flip", "cutout"]),
         (Views(policy=TPU, crop="pad"), False, ["?", "?", "crop", "flip"]),
         (Views(policy=TPU, crop="pad", flip=False, cutout=16), False, ["?", "?", "crop", "cutout"]),
+        (Views(policy=TPU, crop="soft", cutout=16), False, ["?", "?", "crop", "flip", "cutout"]),
         (Views(policy=TPU, crop="none", cutout=16), False, ["flip", "?", "?", "cutout"]),
         (Views(policy=TPU, crop="random-resized"), True, ["flip", "?", "?"]),
         (Views(policy="none", crop="none", flip=False), False, []),
@@ -211,6 +238,14 @@ def test_policy_from_views_uses_all_settings() -> None:
     assert set(plan.argument[:, 1, 2]) == {6}
     views = apply(np.full((500, 8, 8, 3), 255, np.uint8), plan)
     assert {tuple(color) for color in views.reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
+
+
+def test_soft_crop_uses_the_deviation_and_the_mean() -> None:
+    views = Views(policy="none", crop="soft", soft_crop_deviation=0.1, flip=False)
+    plan = policy_from_views(views, MEAN, crops_while_decoding=False).plan(0, 0, np.arange(5_000), (32, 32))
+    assert plan.argument[:, 0, :2].std() == pytest.approx(3.2, abs=0.5)
+    made = apply(np.full((5_000, 32, 32, 3), 255, np.uint8), plan)
+    assert {tuple(color) for color in made[:50].reshape(-1, 3).tolist()} == {(255, 255, 255), MEAN}
 
 
 def test_policy_from_views_uses_the_mean() -> None:

@@ -256,6 +256,8 @@ def _check_supervision(recipe: Recipe) -> None:
         "non_target_weight": ("decoupled",),
     }
     _refuse_unused("supervision", s, users, f"supervision.divergence {s.divergence}", s.divergence)
+    if s.visible_power is not None:
+        _check_visible_power(recipe)
     if s.label_trust and s.label_weight == 0:
         raise InputError(
             "supervision.label_trust has no effect if supervision.label_weight is 0", "change one of the two settings"
@@ -264,6 +266,22 @@ def _check_supervision(recipe: Recipe) -> None:
         raise InputError(
             "supervision.label_weight is 0, but there is no teacher", "set teacher.source or supervision.label_weight"
         )
+
+
+def _check_visible_power(recipe: Recipe) -> None:
+    v, s = recipe.views, recipe.supervision
+    if v.crop not in ("pad", "soft"):
+        raise InputError(
+            f"supervision.visible_power is set, but views.crop {v.crop} leaves nothing of the image outside",
+            "set views.crop to soft or pad",
+        )
+    for name, is_set in (
+        ("mixup or CutMix", v.mixes),
+        ("supervision.label_smoothing", s.label_smoothing > 0),
+        ("an adversary", recipe.adversary.steps > 0),
+    ):
+        if is_set:
+            raise InputError(f"supervision.visible_power cannot be combined with {name}", "leave one of them out")
 
 
 def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str]], choice: str, *chosen: str) -> None:

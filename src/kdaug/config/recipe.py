@@ -29,7 +29,7 @@ Directory = Annotated[str, MinLen(1)]
 NetworkArguments = dict[str, int | float | str | bool]
 """Arguments of a network by name. Not part of a settings class's hash, as dicts have none."""
 
-Crop = Literal["none", "pad", "random-resized"]
+Crop = Literal["none", "pad", "soft", "random-resized"]
 Reading = Literal["as-written", "renormalized", "grouped"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Optimizer = Literal["sgd", "rmsprop-tf", "adamw"]
@@ -119,9 +119,13 @@ class Views:
     magnitude: NonNegative | None = None
     """Shorthand: replaces the magnitude in the policy specification."""
     crop: Crop = "pad"
-    """Random crop: none, pad (with the mean, then crop), random-resized (area and ratio; for folder, shards, hub)."""
+    """Random crop: none, pad (with the mean, then crop), soft (shift by a normal offset; Soft Augmentation, arXiv
+    2211.04625), random-resized (area and ratio; for folder, shards, hub)."""
     pad: Pixels = 4
     """Pixels added on each side before a pad crop."""
+    soft_crop_deviation: Annotated[float, Gt(0), Le(1)] = 0.3
+    """For a soft crop: standard deviation of the offset, as a fraction of the image's side. The offset is less than the
+    side."""
     min_area: FractionAbove0 = 0.08
     """Smallest fraction of the image area that a random-resized crop may take."""
     flip: bool = True
@@ -238,6 +242,9 @@ class Supervision:
     before the temperature (Sun et al., arXiv 2403.01427). Not for hard."""
     label_smoothing: FractionBelow1 = 0.0
     """Label smoothing in the cross-entropy."""
+    visible_power: Positive | None = None
+    """Soften the label by what is visible of the image in its crop (pad or soft): the label's target probability is
+    1 - (1 - 1/classes) x (1 - visible share)^power (Soft Augmentation, arXiv 2211.04625, Eq. 3); None: it is 1."""
     when: TeacherEpochs = "all"
     """Epochs that use the teacher: all, policy (not the clean epochs at the end), clean (only the clean epochs)."""
     divergence: Divergence = "top-k"

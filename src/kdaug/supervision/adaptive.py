@@ -1,4 +1,4 @@
-"""Supervision that adapts to each view: top classes by mass, label trust, dropped views, divergence weight.
+"""Supervision that adapts to each view: top classes by mass, label trust, dropped views, weights, softened labels.
 
 The paper (arXiv 2003.11342) uses the same K and the same weights for all views.
 """
@@ -49,3 +49,12 @@ def divergence_weight(settings: config.Supervision, progress: float, magnitude: 
     scheduled = {"constant": 1.0, "rising": progress, "falling": 1 - progress}[settings.weight_schedule]
     weight = torch.full_like(magnitude, settings.weight * scheduled)
     return weight * magnitude if settings.weight_by_magnitude else weight
+
+
+def visible_label_prob(visible: Tensor, power: float, classes: int) -> Tensor:
+    """The label's target probability for views that show a share `visible` [N] of their image, 0..1: [N].
+
+    Soft Augmentation (Liu et al., CVPR 2023, arXiv 2211.04625, Eq. 3): 1 - (1 - chance) (1 - visible)^power, where
+    chance is 1 / classes: from 1 for the whole image to chance for nothing of it.
+    """
+    return 1 - (1 - 1 / classes) * (1 - visible) ** power

@@ -82,6 +82,7 @@ def distillation_loss(
     weight: Tensor | None = None,
     mixed_labels: MixedLabels | None = None,
     class_weight: Tensor | None = None,
+    label_prob: Tensor | None = None,
 ) -> LossOutput:
     """The loss of each view: settings.label_weight x class weight x cross-entropy + `weight` x divergence.
 
@@ -91,14 +92,14 @@ def distillation_loss(
     labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two
     images. class_weight: of the cross-entropy by the class of the label, [C]; None: 1. The divergence has no class
     weight: its target is the teacher's distribution over all classes, not the label, and a teacher that was trained
-    with class weights is balanced itself.
+    with class weights is balanced itself. label_prob: the label's target probability in the cross-entropy, [N]; the
+    rest is spread evenly over the other classes; None: 1.
 
     Raises ValueError if settings.label_trust is set and soft_labels has no unaugmented_label_log_prob.
     """
-    cross_entropy = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing)
-    label_loss = cross_entropy
-    if class_weight is not None:
-        label_loss = _cross_entropy(student_logits, labels, mixed_labels, settings.label_smoothing, class_weight)
+    target = (labels, mixed_labels, label_prob, settings.label_smoothing)
+    cross_entropy = _cross_entropy(student_logits, *target)
+    label_loss = cross_entropy if class_weight is None else _cross_entropy(student_logits, *target, class_weight)
     if soft_labels is None:
         return LossOutput(label_loss, cross_entropy)
     divergence = compute_divergence(student_logits, soft_labels, labels, settings)
@@ -121,14 +122,18 @@ def _cross_entropy(
     logits: Tensor,
     labels: Tensor,
     mixed_labels: MixedLabels | None,
+    label_prob: Tensor | None,
     smoothing: float,
     class_weight: Tensor | None = None,
 ) -> Tensor:
     """The cross-entropy of each view [N], times the class weight of its label, or of each of its two labels."""
 
     def with_label(label: Tensor) -> Tensor:
-        # Not the argument `weight` of cross_entropy: with smoothing, it weights each class of the target.
-        loss = functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        if label_prob is None:
+            # Not the argument `weight` of cross_entropy: with smoothing, it weights each class of the target.
+            loss = functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+        else:
+            loss = _softened_cross_entropy(logits, label, label_prob)
         return loss if class_weight is None else class_weight[label] * loss
 
     with torch.autocast(logits.device.type, enabled=False):
@@ -138,3 +143,11 @@ def _cross_entropy(
             return own
         own_weight = mixed_labels.own_weight
         return own_weight * own + (1 - own_weight) * with_label(mixed_labels.partner_labels)
+
+
+def _softened_cross_entropy(logits: Tensor, labels: Tensor, label_prob: Tensor) -> Tensor:
+    """The cross-entropy of each view [N] with a target of `label_prob` [N] for the label, the rest spread evenly."""
+    log_probs = logits.log_softmax(1)
+    own = log_probs.gather(1, labels[:, None])[:, 0]
+    others = (log_probs.sum(1) - own) / (logits.shape[1] - 1)
+    return -label_prob * own - (1 - label_prob) * others

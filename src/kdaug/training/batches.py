@@ -23,7 +23,7 @@ from kdaug.supervision import MixedLabels
 from kdaug.supervision.manifest import DatasetFingerprint
 from kdaug.training.context import TrainContext
 from kdaug.views import ViewPlan, apply
-from kdaug.views.magnitude import planned_magnitude
+from kdaug.views.magnitude import planned_magnitude, visible_share
 from kdaug.views.mixing import mix, partners, plan_mixing
 from kdaug.views.policies import follows_epoch
 
@@ -37,7 +37,8 @@ _IMAGES_AT_ONCE = 1024
 class ViewBatch:
     """A batch of views: which images, their augmented pixels and labels, and how strongly they were augmented.
 
-    pixels: uint8 [N,H,W,C]. labels: int64 [N]. magnitude: the planned magnitude of each view, float32 [N].
+    pixels: uint8 [N,H,W,C]. labels: int64 [N]. magnitude: the planned magnitude of each view, float32 [N]. visible: the
+    share of the image in its crop, float32 [N] in 0..1 (see `visible_share`).
     mixed_labels: the second labels of mixed views (mixup, CutMix); None if each view shows one image.
     """
 
@@ -45,6 +46,7 @@ class ViewBatch:
     pixels: Tensor
     labels: Tensor
     magnitude: Tensor
+    visible: Tensor
     mixed_labels: MixedLabels | None = None
 
     def to(self, device: torch.device) -> ViewBatch:
@@ -71,11 +73,11 @@ class ViewBatch:
     def _columns(self) -> list[Tensor]:
         mixed = self.mixed_labels
         optional = [] if mixed is None else [mixed.partner_labels, mixed.own_weight]
-        return [self.pixels, self.labels, self.magnitude, *optional]
+        return [self.pixels, self.labels, self.magnitude, self.visible, *optional]
 
     def _with_columns(self, key: BatchKey, columns: Sequence[Tensor]) -> ViewBatch:
-        pixels, labels, magnitude, *mixed = columns
-        return ViewBatch(key, pixels, labels, magnitude, MixedLabels(*mixed) if mixed else None)
+        pixels, labels, magnitude, visible, *mixed = columns
+        return ViewBatch(key, pixels, labels, magnitude, visible, MixedLabels(*mixed) if mixed else None)
 
 
 def training_batches(context: TrainContext, first_step: int, view_cycle: int | None = None) -> Iterator[ViewBatch]:
@@ -156,8 +158,8 @@ def _augment(context: TrainContext, batch: Batch) -> ViewBatch:
     threads = max(1, available_cores() // context.dist.local_world_size) if context.device.type == "cuda" else 1
     plan = plan_views(context, batch.key.view_epoch, batch.key.indices)
     pixels = apply(batch.images, plan, threads) if len(plan) else batch.images
-    magnitude = torch.from_numpy(planned_magnitude(plan)).float()
-    return ViewBatch(batch.key, torch.from_numpy(pixels), torch.from_numpy(batch.labels), magnitude)
+    magnitude, visible = (torch.from_numpy(measure(plan)).float() for measure in (planned_magnitude, visible_share))
+    return ViewBatch(batch.key, torch.from_numpy(pixels), torch.from_numpy(batch.labels), magnitude, visible)
 
 
 def _partners(context: TrainContext, epoch: int) -> Indices:
@@ -199,6 +201,7 @@ def _mix(context: TrainContext, views: ViewBatch, own: Indices) -> ViewBatch:
         torch.from_numpy(pixels),
         views.labels[own],
         views.magnitude[own],
+        views.visible[own],
         MixedLabels(pool.labels[partner], torch.from_numpy(plan.own_weight(size))),
     )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from kdaug.device import autocast
 from kdaug.supervision import LossOutput, SoftLabelSource, concat_losses, distillation_loss, divergence_weight
+from kdaug.supervision.adaptive import visible_label_prob
 from kdaug.training.adversarial import pgd_attack
 from kdaug.training.batches import ViewBatch
 from kdaug.training.context import TrainContext
@@ -60,8 +61,12 @@ class TrainStep:
         class_weight = context.class_weight
         weight = divergence_weight(settings, state.step / context.steps, batch.magnitude)
         if not adversary.steps:
-            logits = state.train_model(images)
-            return distillation_loss(settings, logits, soft_labels, labels, weight, batch.mixed_labels, class_weight)
+            logits, label_prob = state.train_model(images), None
+            if settings.visible_power is not None:
+                label_prob = visible_label_prob(batch.visible, settings.visible_power, logits.shape[1])
+            return distillation_loss(
+                settings, logits, soft_labels, labels, weight, batch.mixed_labels, class_weight, label_prob
+            )
         attacked = pgd_attack(state.network, images, labels, adversary, input_format)
         logits, logits_attacked = state.train_model(torch.cat([images, attacked])).chunk(2)
         output = distillation_loss(settings, logits, soft_labels, labels, weight, class_weight=class_weight)

@@ -1,4 +1,4 @@
-"""The strength of each planned view as one number, for plans of any policy."""
+"""The strength of each planned view as one number, and how much of its image it shows, for plans of any policy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kdaug.views.ops import NAMES
+from kdaug.views.ops import CODES, NAMES
 from kdaug.views.plan import Size, ViewPlan
 
 Floats = NDArray[np.float64]
@@ -64,3 +64,20 @@ def planned_magnitude(plan: ViewPlan) -> Floats:
         fractions[:, mix.first : mix.stop] *= mix.view_weights().repeat(mix.depth, axis=1)
     magnitude: Floats = fractions.sum(1)
     return magnitude
+
+
+def visible_share(plan: ViewPlan) -> Floats:
+    """The share of each image that is visible in its crop of the same size: float64 [N] in 0..1; 1 without a crop.
+
+    Only crops count: other ops may move parts of the image out of view as well, but change it otherwise, too. A crop
+    after other ops counts as a crop of the image.
+    """
+    visible, is_crop = np.ones(len(plan)), plan.op == CODES["crop"]
+    height, width = plan.size
+    for step in np.flatnonzero(is_crop.any(axis=0)):
+        rows = is_crop[:, step]
+        left, top, crop_width, crop_height = plan.argument[rows, step].T
+        columns = (np.minimum(width, left + crop_width) - np.maximum(0, left)).clip(0)
+        lines = (np.minimum(height, top + crop_height) - np.maximum(0, top)).clip(0)
+        visible[rows] *= columns * lines / (width * height)
+    return visible

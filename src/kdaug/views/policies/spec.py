@@ -17,7 +17,7 @@ from kdaug.views.policies.files import policy_fingerprint, read_policy_file
 from kdaug.views.policies.pba import NAMES as PBA_NAMES
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
-from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing
+from kdaug.views.policies.standard import CIFAR_MEAN, Cutout, Flip, NoPolicy, PadCrop, RandomErasing, SoftCrop
 from kdaug.views.policies.sub_policies import PUBLISHED, SubPolicies, published_policy
 from kdaug.views.policies.timm_randaugment import TimmRandAugment, timm_randaugment
 from kdaug.views.policies.trivialaugment import TrivialAugment
@@ -82,7 +82,7 @@ def pin_policy_files(spec: str) -> str:
 def policy_from_views(views: Views, mean: Color, crops_while_decoding: bool, epochs: int | None = None) -> Policy:
     """The policy of a recipe: augmentation, crop, flip and cutout in the usual order.
 
-    With views.crop pad the order is that of the AutoAugment release for CIFAR (arXiv 1805.09501): policy, pad-crop,
+    With views.crop pad or soft the order is that of the AutoAugment release for CIFAR (arXiv 1805.09501): policy, crop,
     flip, cutout. Otherwise it is that of tensorflow/tpu for ImageNet: flip, policy, cutout, after a random resized crop
     if images are decoded for each epoch (`crops_while_decoding`).
 
@@ -96,9 +96,12 @@ def policy_from_views(views: Views, mean: Color, crops_while_decoding: bool, epo
     policy = create_policy(views.policy, mean=mean, epochs=epochs)
     flip: list[Policy] = [Flip()] if views.flip else []
     cutout: list[Policy] = [Cutout(views.cutout, mean)] if views.cutout else []
-    cifar_order = [policy, PadCrop(views.pad, mean), *flip, *cutout]
+    crops: dict[str, Policy] = {
+        "pad": PadCrop(views.pad, mean), "soft": SoftCrop(views.soft_crop_deviation, mean),
+    }  # fmt: skip
+    crop = crops.get(views.crop)
     try:
-        return Sequential(cifar_order if views.crop == "pad" else [*flip, policy, *cutout])
+        return Sequential([*flip, policy, *cutout] if crop is None else [policy, crop, *flip, *cutout])
     except InputError as error:
         raise InputError(
             f"views.policy {views.policy} with views.crop, views.flip and views.cutout: {error.problem}", error.hint

@@ -1,4 +1,4 @@
-"""The standard augmentations: pad-crop, flip, cutout, random erasing; and no augmentation."""
+"""The standard augmentations: pad-crop, soft crop, flip, cutout, random erasing; and no augmentation."""
 
 from __future__ import annotations
 
@@ -40,6 +40,32 @@ class PadCrop:
         plan.op[:] = CODES["crop"]
         plan.argument[:, 0, :2] = offset
         plan.argument[:, 0, 2:] = size[1], size[0]
+        return plan
+
+
+@dataclass(frozen=True)
+class SoftCrop:
+    """Shifts the image by a normal offset in both directions and fills what becomes free with `fill`.
+
+    The soft crop of Liu et al. (CVPR 2023, arXiv 2211.04625, Section 3.2). The offset has the standard deviation
+    `deviation` x the side, is less than the side, and is rounded towards zero. Theirs fills with random colors.
+    """
+
+    deviation: float
+    fill: Color
+    stream: ClassVar[Stream] = Stream.CROP
+
+    def plan(self, seed: int, epoch: int, indices: ArrayLike, size: Size) -> ViewPlan:
+        from scipy.special import ndtr, ndtri  # takes a while to import
+
+        height, width = size
+        below = ndtr(-1 / self.deviation)  # probability of an offset below minus the side
+        draw = below + (1 - 2 * below) * uniform(random_words(seed, epoch, indices, Stream.CROP, 2))
+        offset = np.trunc(self.deviation * ndtri(draw) * (width, height))
+        plan = empty_plan(len(offset), 1, size, self.fill)
+        plan.op[:] = CODES["crop"]
+        plan.argument[:, 0, :2] = offset
+        plan.argument[:, 0, 2:] = width, height
         return plan
 
 
