@@ -24,6 +24,8 @@ def check(recipe: Recipe) -> Recipe:
     _check_ranges(recipe)
     _check_data(recipe.data)
     _check_balance(recipe)
+    if recipe.data.unlabelled is not None:
+        _check_unlabelled(recipe)
     _check_initial_weights(recipe)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
@@ -162,6 +164,33 @@ def _check_omitted_fold(d: Data) -> None:
         f"data.omit_fold is {d.omit_fold!r}, but must be FOLD/FOLDS, such as 0/5 for the first of five",
         f"count folds from 0; there may be 2 to {MAX_FOLDS}",
     )
+
+
+def _check_unlabelled(recipe: Recipe) -> None:
+    """Images without labels have soft labels only, in every epoch, and nothing that depends on their label."""
+    d, s, t = recipe.data, recipe.supervision, recipe.teacher
+    if d.encoded and d.name != "folder":
+        raise InputError(f"data.unlabelled is not for data.name {d.name}", "use folder")
+    if not d.encoded and (d.unlabelled != "unused" or d.train_images is None):
+        raise InputError(
+            f"data.unlabelled is {d.unlabelled!r}, but for {d.name} it must be unused, the images that "
+            "data.train_images leaves out",
+            "set both data.unlabelled unused and data.train_images",
+        )
+    if t.source == "none" and t.labels is None:
+        raise InputError("data.unlabelled is set, but there is no teacher", "set teacher.source")
+    for name, is_set in (
+        ("data.measure_unused", d.measure_unused),
+        ("data.balance", d.balance != "none"),
+        ("mixup or CutMix", recipe.views.mixes),
+        ("an adversary", recipe.adversary.steps > 0),
+        ("supervision.when", s.when != "all"),
+        ("supervision.label_trust", s.label_trust),
+        ("supervision.drop_worst", s.drop_worst > 0),
+        ("supervision.divergence decoupled", s.divergence == "decoupled"),
+    ):
+        if is_set:
+            raise InputError(f"data.unlabelled cannot be combined with {name}", "leave one of them at its default")
 
 
 def _check_balance(recipe: Recipe) -> None:

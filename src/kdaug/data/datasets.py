@@ -21,12 +21,14 @@ from kdaug.data.images import (
     Images,
     array_dataset,
     balanced_subset,
+    digest,
     fold_of_images,
     log_dataset,
     stratified_rows,
 )
 from kdaug.data.named import SOURCES, class_names, load_named
 from kdaug.data.shards import load_shards
+from kdaug.data.unlabelled import read_unlabelled_folder, without_labels
 from kdaug.errors import InputError, unknown_choice
 from kdaug.rng import Stream, permutation
 
@@ -68,6 +70,8 @@ def select_images(dataset: Dataset, settings: config.Data) -> Dataset:
         dataset = _use_holdout(dataset, settings.holdout)
     if settings.train_images is not None:
         dataset = _use_subset(dataset, settings, own_val)
+    if settings.encoded and settings.unlabelled is not None:
+        dataset = _add_unlabelled_folder(dataset, Path(settings.unlabelled))
     if settings.omitted_fold is None:
         return dataset
     fold, folds = settings.omitted_fold
@@ -82,10 +86,20 @@ def _use_subset(dataset: Dataset, settings: config.Data, own_val: Images) -> Dat
         raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(whole)}")
     rows = balanced_subset(whole.labels, settings.train_images)
     dataset = replace(dataset, train=whole.subset(rows))
-    if not settings.measure_unused:
+    if not settings.measure_unused and (settings.encoded or settings.unlabelled is None):
         return dataset
     unused = whole.subset(np.setdiff1d(np.arange(len(whole)), rows))
+    if not settings.measure_unused:
+        assert isinstance(unused, ArrayImages)
+        return replace(dataset, unlabelled=without_labels(unused))
     return replace(dataset, val=_concatenate(own_val, unused), val_source=_describe_unused(len(unused)))
+
+
+def _add_unlabelled_folder(dataset: Dataset, folder: Path) -> Dataset:
+    """`dataset` with the images of `folder`; their paths count in its content."""
+    unlabelled, names = read_unlabelled_folder(folder)
+    content = digest(dataset.content.encode(), b"\0".join(names))
+    return replace(dataset, unlabelled=unlabelled, content=content)
 
 
 def _concatenate(first: Images, second: Images) -> ArrayImages:

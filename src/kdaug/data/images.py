@@ -115,7 +115,7 @@ class Dataset:
     content: a digest that changes if an image is added, removed, or moved to another class or split. It is computed
     from pixels if images are in memory, else from file names; from all training images, even if a subset is used.
     val_source: where the validation images come from, for messages. passed_over: files and folders that are not used,
-    for messages.
+    for messages. unlabelled: training images without labels, see `kdaug.data.unlabelled`.
     """
 
     name: str
@@ -128,6 +128,7 @@ class Dataset:
     content: str
     val_source: str = "its test images"
     passed_over: tuple[str, ...] = ()
+    unlabelled: Images | None = None
 
     @property
     def channels(self) -> int:

@@ -32,6 +32,7 @@ class Stream(IntEnum):
     ERASING = 6
     MIXING = 7
     SAMPLING = 8
+    UNLABELLED = 9
 
 
 def philox4x32(counter: NDArray[np.uint32], key: tuple[int, int]) -> Words:

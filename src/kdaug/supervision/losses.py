@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdaug import config
+from kdaug.data.unlabelled import NO_LABEL
 from kdaug.supervision.adaptive import kept_views_mask, label_trust
 from kdaug.supervision.divergences import compute_divergence
 from kdaug.supervision.soft_labels import SoftLabels, promote_to_float32
@@ -89,11 +90,11 @@ def distillation_loss(
     The cross-entropy is at temperature 1. label_trust and drop_worst change the weights of a view; the terms stay.
 
     student_logits: [N,C]. soft_labels: the teacher's for the same views and settings; None: the cross-entropy alone.
-    labels: int64 [N]. weight: of the divergence, [N]; None: settings.weight for all. mixed_labels: for views of two
-    images. class_weight: of the cross-entropy by the class of the label, [C]; None: 1. The divergence has no class
-    weight: its target is the teacher's distribution over all classes, not the label, and a teacher that was trained
-    with class weights is balanced itself. label_prob: the label's target probability in the cross-entropy, [N]; the
-    rest is spread evenly over the other classes; None: 1.
+    labels: int64 [N]; an image without one has -1 and a cross-entropy of 0. weight: of the divergence, [N]; None:
+    settings.weight for all. mixed_labels: for views of two images. class_weight: of the cross-entropy by the class of
+    the label, [C]; None: 1. The divergence has no class weight: its target is the teacher's distribution over all
+    classes, not the label, and a teacher that was trained with class weights is balanced itself. label_prob: the
+    label's target probability in the cross-entropy, [N]; the rest is spread evenly over the other classes; None: 1.
 
     Raises ValueError if settings.label_trust is set and soft_labels has no unaugmented_label_log_prob.
     """
@@ -131,7 +132,9 @@ def _cross_entropy(
     def with_label(label: Tensor) -> Tensor:
         if label_prob is None:
             # Not the argument `weight` of cross_entropy: with smoothing, it weights each class of the target.
-            loss = functional.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing)
+            loss = functional.cross_entropy(
+                logits, label, reduction="none", label_smoothing=smoothing, ignore_index=NO_LABEL
+            )
         else:
             loss = _softened_cross_entropy(logits, label, label_prob)
         return loss if class_weight is None else class_weight[label] * loss
@@ -148,6 +151,6 @@ def _cross_entropy(
 def _softened_cross_entropy(logits: Tensor, labels: Tensor, label_prob: Tensor) -> Tensor:
     """The cross-entropy of each view [N] with a target of `label_prob` [N] for the label, the rest spread evenly."""
     log_probs = logits.log_softmax(1)
-    own = log_probs.gather(1, labels[:, None])[:, 0]
+    own = log_probs.gather(1, labels[:, None].clamp(min=0))[:, 0]
     others = (log_probs.sum(1) - own) / (logits.shape[1] - 1)
-    return -label_prob * own - (1 - label_prob) * others
+    return torch.where(labels == NO_LABEL, 0.0, -label_prob * own - (1 - label_prob) * others)

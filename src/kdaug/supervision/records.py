@@ -94,7 +94,7 @@ def make_records(logits: Tensor, labels: Tensor, manifest: Manifest) -> dict[str
     records = {
         "classes": top.to(torch.int32),  # few operations support uint16
         "logits": log_probs.gather(1, top).to(manifest.dtype),
-        "label": log_probs.gather(1, labels[:, None])[:, 0].to(manifest.dtype),
+        "label": log_probs.gather(1, labels[:, None].clamp(min=0))[:, 0].to(manifest.dtype),
         "log_sum_exp": torch.stack(sums, 1) if sums else log_probs.new_empty(len(log_probs), 0),
     }
     if spread is not None:

@@ -24,7 +24,7 @@ class SoftLabels:
     scaled_log_probs: log-probabilities of `classes` divided by T, [N,K] or [N,C].
     logsumexp_others: log-sum-exp of the log-probabilities of all other classes divided by T, [N].
     logsumexp_all: log-sum-exp of the log-probabilities of all C classes divided by T, [N].
-    label_log_prob: log-probability of each image's label, [N].
+    label_log_prob: log-probability of each image's label, [N]; of class 0 for an image without one.
     spread: standard deviation of the teacher's logits, [N]; None unless supervision.standardize_logits is set.
     unaugmented_label_log_prob: of the label on the unaugmented image, [N]; None unless supervision.label_trust is set.
     """
@@ -70,7 +70,7 @@ def requires_logsumexp(settings: config.Supervision) -> bool:
 
 
 def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels: Tensor) -> SoftLabels:
-    """Soft labels from a teacher's `logits` [N,C] and the labels int64 [N].
+    """Soft labels from a teacher's `logits` [N,C] and the labels int64 [N], -1 for images without one.
 
     Computed in float32 or float64. No gradient flows back to `logits`.
     """
@@ -79,7 +79,7 @@ def soft_labels_from_logits(logits: Tensor, settings: config.Supervision, labels
     k = required_classes(settings, logits.shape[1])
     temperature = view_temperature(settings.temperature, spread)
     scaled = log_probs / temperature
-    label_log_prob = log_probs.gather(1, labels[:, None])[:, 0]
+    label_log_prob = log_probs.gather(1, labels[:, None].clamp(min=0))[:, 0]
     total = logsumexp_scaled(scaled, temperature)
     if k >= logits.shape[1]:
         none = torch.full_like(total, -math.inf)

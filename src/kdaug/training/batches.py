@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import tee
@@ -16,6 +16,7 @@ from kdaug.data.balance import balanced_order
 from kdaug.data.crops import CenterCrop, ImageCrop, RandomResizedCrop
 from kdaug.data.images import EncodedImages, digest
 from kdaug.data.loader import Batch, BatchKey, load, training_keys
+from kdaug.data.unlabelled import mixed_order
 from kdaug.device import available_cores
 from kdaug.errors import InputError
 from kdaug.rng import permutation
@@ -83,12 +84,18 @@ class ViewBatch:
 def training_batches(context: TrainContext, first_step: int, view_cycle: int | None = None) -> Iterator[ViewBatch]:
     """This rank's share of every batch from `first_step` to the end of the run.
 
-    An unreadable image is replaced by the next readable one in the dataset. view_cycle: the number of epochs whose
+    Unlabelled images are mixed in, see `mixed_order`. An unreadable image is replaced by the next readable one in the
+    dataset. view_cycle: the number of epochs whose
     views repeat cyclically; None: every epoch has its own views. Raises InputError if no image is readable.
     """
-    recipe, count = context.recipe, len(context.dataset.train)
-    batch_size, seed = recipe.optimization.global_batch, recipe.views.seed
-    order_of = partial(balanced_order, context.dataset.train.labels, seed) if context.balance == "sample" else None
+    recipe, dataset = context.recipe, context.dataset
+    batch_size, seed, count = recipe.optimization.global_batch, recipe.views.seed, len(dataset.train)
+    order_of: Callable[[int], Indices] | None = None
+    if context.balance == "sample":
+        order_of = partial(balanced_order, dataset.train.labels, seed)
+    elif dataset.unlabelled is not None:
+        order_of = partial(mixed_order, count, len(dataset.unlabelled), batch_size, context.unlabelled_in_batch, seed)
+        count = context.steps_per_epoch * batch_size
     keys = training_keys(count, batch_size, context.epochs, seed, first_step, view_cycle, order_of)
     for batch in make_views(context, (context.dist.shard(key) for key in keys), replace_unreadable=True):
         if len(batch.labels) == 0:
@@ -119,12 +126,12 @@ def _load(
     if views.crop == "random-resized":
         crop = RandomResizedCrop(dataset.size[0], views.seed, views.min_area)
     workers = context.recipe.data.workers if workers is None else workers
-    return load(dataset.train, keys, crop, workers, context.unreadable_train, replace_unreadable)
+    return load(context.train_images, keys, crop, workers, context.unreadable_train, replace_unreadable)
 
 
 def plan_views(context: TrainContext, epoch: int, indices: Indices) -> ViewPlan:
     """The plan of the views of training images `indices` in `epoch`, before mixing."""
-    sample_ids = context.dataset.train.sample_ids(indices)
+    sample_ids = context.train_images.sample_ids(indices)
     return context.epoch_policy(epoch).plan(context.recipe.views.seed, epoch, sample_ids, context.dataset.size)
 
 
@@ -218,7 +225,7 @@ def _add_missing(context: TrainContext, views: ViewBatch, indices: Indices) -> V
 
 def epoch_order(context: TrainContext, epoch: int, indices: Indices) -> Indices:
     """`indices` in the order in which `epoch` goes through the training images."""
-    order = permutation(context.recipe.views.seed, epoch, len(context.dataset.train))
+    order = permutation(context.recipe.views.seed, epoch, len(context.train_images))
     return order[np.isin(order, indices)]
 
 
@@ -226,7 +233,7 @@ def unaugmented_batches(context: TrainContext, batches: Iterable[Indices]) -> It
     """The training images in `batches`, unaugmented as validation images are; unreadable ones are left out."""
     keys = (BatchKey(0, 0, indices, 0) for indices in batches)
     crop = CenterCrop(context.dataset.size[0])
-    return load(context.dataset.train, keys, crop, context.recipe.data.workers, context.unreadable_train)
+    return load(context.train_images, keys, crop, context.recipe.data.workers, context.unreadable_train)
 
 
 def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
@@ -240,5 +247,6 @@ def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
     if recipe.data.omit_fold is not None:
         subset += (recipe.data.omit_fold,)
     # dataset.content is a digest of all images
-    data = digest(f"{dataset.content} {subset}".encode(), dataset.train.labels)
-    return DatasetFingerprint(len(dataset.train), dataset.classes, data, views)
+    labels = context.train_images.labels
+    data = digest(f"{dataset.content} {subset}".encode(), labels)
+    return DatasetFingerprint(len(labels), dataset.classes, data, views)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from kdaug.config import Network, ResolvedRecipe
 from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.balance import Balance, class_counts, class_weights, is_imbalanced
+from kdaug.data.images import Images
 from kdaug.data.loader import UnreadableImages
+from kdaug.data.unlabelled import concatenate, mixed_order
 from kdaug.device import available_cores, check_cuda_graphs, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
 from kdaug.networks import (
@@ -82,6 +84,20 @@ class TrainContext:
         return "loss" if self.recipe.teacher.labels is not None or self.recipe.views.mixes else "sample"
 
     @cached_property
+    def train_images(self) -> Images:
+        """The images that batches are made of: the labelled ones, then the unlabelled ones."""
+        dataset = self.dataset
+        return dataset.train if dataset.unlabelled is None else concatenate(dataset.train, dataset.unlabelled)
+
+    @property
+    def unlabelled_in_batch(self) -> int:
+        """How many images of a batch have no label: data.unlabelled_share of it, but neither none nor all."""
+        if self.dataset.unlabelled is None:
+            return 0
+        batch = self.recipe.optimization.global_batch
+        return min(max(1, round(self.recipe.data.unlabelled_share * batch)), batch - 1)
+
+    @cached_property
     def train_counts(self) -> NDArray[np.int64]:
         """The number of training images of each class, int64 [classes]."""
         return class_counts(self.dataset.train.labels, len(self.dataset.classes))
@@ -100,7 +116,7 @@ class TrainContext:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.dataset.train) // self.recipe.optimization.global_batch
+        return len(self.dataset.train) // (self.recipe.optimization.global_batch - self.unlabelled_in_batch)
 
     @property
     def epochs(self) -> int:
@@ -161,7 +177,9 @@ def build_context(
         precision=find_precision(recipe.optimization, device),
         dist=dist,
         console=console,
-        unreadable_train=UnreadableImages(len(dataset.train), recipe.data.max_unreadable),
+        unreadable_train=UnreadableImages(
+            len(dataset.train) + len(dataset.unlabelled or ()), recipe.data.max_unreadable
+        ),
         unreadable_val=UnreadableImages(len(dataset.val), recipe.data.max_unreadable),
     )
 
@@ -187,8 +205,12 @@ def check_trainable(context: TrainContext) -> None:
     """Raises InputError if there is no batch to train on, or a network to be trained does not accept the images."""
     recipe, dataset = context.recipe, context.dataset
     batch = recipe.optimization.global_batch
-    if len(dataset.train) < batch:
+    if dataset.unlabelled is not None and batch < 2:
+        raise InputError(f"optimization.global_batch is {batch}, but data.unlabelled needs at least 2")
+    if context.steps_per_epoch == 0:
         raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
+    if dataset.unlabelled is not None:
+        mixed_order(len(dataset.train), len(dataset.unlabelled), batch, context.unlabelled_in_batch, 0, 0)  # its error
     check_parallel(recipe, context.dist, context.device, context.precision)
     share, count = recipe.supervision.drop_worst, _images_at_once(context)
     if share and not 1 <= round(share * count) < count:

@@ -184,7 +184,7 @@ def unaugmented_label_log_probs(
     unreadable or not in `indices`. The ranks share the batches, which are the same for any number of ranks.
     before_batch: is called before each forward pass; its exceptions end the passes.
     """
-    count, dist, results = len(context.dataset.train), context.dist, list[tuple[Tensor, Tensor]]()
+    count, dist, results = len(context.train_images), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices
     size = evaluation_batch(context)
     batches = np.split(indices, range(size, len(indices), size))[dist.rank :: dist.world_size]
@@ -198,7 +198,7 @@ def unaugmented_label_log_probs(
             before_batch()
             images_on_device = torch.from_numpy(batch.images).to(context.device)
             all_classes = teacher(images_on_device, batch.key.indices).float().log_softmax(1).cpu()
-            label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None])[:, 0]
+            label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None].clamp(min=0))[:, 0]
             results.append((torch.from_numpy(batch.key.indices), label))
     log_probs = torch.full((count,), torch.nan)
     for of_rank in dist.gather(results):

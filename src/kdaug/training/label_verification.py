@@ -66,7 +66,7 @@ def verify_labels(folder: Path, views: int, root: str | None, device: str, seed:
     teacher = get_or_train_teacher(context, folder)
     current = replace(manifest, dataset=dataset_fingerprint(context), teacher=teacher_digest(teacher))
     changed = [f"{folder}: {difference}" for difference in manifest_differences(manifest, current)]
-    if len(context.dataset.train) != manifest.dataset.samples:
+    if len(context.train_images) != manifest.dataset.samples:
         raise InputError("; ".join(changed))
     indices = _draw_views(manifest, folder, views, seed)
     unaugmented = unaugmented_label_log_probs(context, teacher, np.unique(np.concatenate(list(indices.values()))))

@@ -70,7 +70,7 @@ def start_or_resume(
         optional = open_trackers(recipe.run.trackers, directory.path, to_dict(recipe))
         trackers = [TensorBoard(directory.tensorboard, state.step), *optional]
     with MetricsWriter(directory.path, trackers, context.dist.rank) as metrics, progress_bar(context.console) as bar:
-        log = StepLog(metrics, context.dist, context.dataset.train.name_of)
+        log = StepLog(metrics, context.dist, context.train_images.name_of)
         batch = recipe.optimization.global_batch
         progress = RunProgress(bar, directory.path.name, context.steps, state.step, batch)
         yield TrainingRun(context, state, directory, stop, log, progress, soft_labels)
@@ -93,9 +93,10 @@ def _prepare_files(context: TrainContext, directory: RunDirectory, step: int, re
 def _describe(context: TrainContext, state: TrainState, directory: RunDirectory) -> str:
     recipe, dataset = context.recipe, context.dataset
     processes = f" x {context.dist.world_size}" if context.dist.world_size > 1 else ""
+    unlabelled = "" if dataset.unlabelled is None else f" and {len(dataset.unlabelled):,} unlabelled ones"
     return (
         f"{directory.path}: {recipe.student.name} ({count_parameters(state.network):,} parameters) on "
-        f"{len(dataset.train):,} images of {len(dataset.classes)} classes ({dataset.name}), views "
+        f"{len(dataset.train):,} images{unlabelled} of {len(dataset.classes)} classes ({dataset.name}), views "
         f"{recipe.views.policy}, {context.epochs} epochs, {context.device.type}{processes} "
         f"{str(context.precision).removeprefix('torch.')}"
     )

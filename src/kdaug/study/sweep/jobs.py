@@ -193,7 +193,7 @@ def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> 
     recipe = replace(first.recipe, teacher=replace(first.recipe.teacher, labels=None))
     options = ("--k", str(k), "--temperatures", *map(str, temperatures), "--precision", "float32")
     arguments = ("label", str(_write_recipe(name, recipe, folder)), "--out", str(store), *options)
-    views = len(dataset.train) * first.recipe.optimization.total_epochs
+    views = (len(dataset.train) + len(dataset.unlabelled or ())) * first.recipe.optimization.total_epochs
     total_bytes = bytes_per_view(k, len(temperatures), "float32", first.recipe.supervision.standardize_logits) * views
     written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
     return Job(name, store, arguments, first.teacher_jobs), max(0, total_bytes - written_bytes)
