@@ -56,6 +56,7 @@ SETTINGS = {
     "teacher.arguments": ARGUMENTS,
     "teacher.source": st.sampled_from(["none", "train"]) | SOURCES,
     "run.trackers": st.lists(st.sampled_from(["wandb", "mlflow", "trackio"]), unique=True).map(tuple),
+    "data.unlabelled": st.sampled_from([None, None, "unused", "more photos"]),
     "data.omit_fold": st.none() | st.sampled_from(["0/2", "99/100"]),
     "run.dir": st.none() | text.filter(bool),
     "optimization.milestones": st.lists(st.floats(0, 1e300, exclude_min=True), unique=True).map(sorted).map(tuple),
@@ -100,6 +101,8 @@ def valid(recipe: Recipe) -> Recipe:
     if recipe.views.mixes:
         recipe = replace(recipe, teacher=replace(recipe.teacher, folds=None))
     data = recipe.data
+    if not may_have_unlabelled(recipe):  # before the supervision is changed: it may only exclude less
+        data = replace(data, unlabelled=None)
     data = replace(data, measure_unused=data.measure_unused and not data.encoded and data.train_images is not None)
     s, default = recipe.supervision, Supervision()
     if s.when == "clean" and not recipe.optimization.clean_epochs:
@@ -123,6 +126,20 @@ def valid(recipe: Recipe) -> Recipe:
     if views.crop not in ("pad", "soft") or views.mixes or s.label_smoothing or recipe.adversary.steps:
         s = replace(s, visible_power=None)
     return replace(recipe, data=data, views=views, supervision=s)
+
+
+def may_have_unlabelled(recipe: Recipe) -> bool:
+    """Whether data.unlabelled of `recipe` is one of those that nothing else excludes."""
+    data, supervision = recipe.data, recipe.supervision
+    fits = data.name == "folder" or (
+        not data.encoded and data.train_images is not None and data.unlabelled == "unused" and not data.measure_unused
+    )
+    excluded = (
+        data.balance != "none", recipe.views.mixes, recipe.adversary.steps > 0, supervision.when != "all",
+        supervision.label_trust, supervision.drop_worst > 0, supervision.divergence == "decoupled",
+        recipe.teacher.source == "none" and recipe.teacher.labels is None, data.measure_unused,
+    )  # fmt: skip
+    return fits and not any(excluded)
 
 
 def valid_student(student: Network, channels: int) -> Network:

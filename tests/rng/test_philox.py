@@ -92,7 +92,7 @@ def test_a_seed_epoch_or_index_out_of_range_is_an_error(seed: int, epoch: int, s
 def test_stored_streams_keep_their_numbers() -> None:
     assert {stream.name: int(stream) for stream in Stream} == {
         "ORDER": 0, "POLICY": 1, "CROP": 2, "FLIP": 3, "CUTOUT": 4, "SUBSET": 5, "ERASING": 6, "MIXING": 7,
-        "SAMPLING": 8,
+        "SAMPLING": 8, "UNLABELLED": 9,
     }  # fmt: skip
 
 

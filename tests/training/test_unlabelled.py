@@ -173,6 +173,7 @@ def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
+        ({"data.unlabelled": ""}, "data.unlabelled is empty"),
         ({"teacher.source": "none"}, "data.unlabelled is set, but there is no teacher"),
         ({"data.train_images": None}, "data.unlabelled is 'unused', but for bundled it must be unused"),
         ({"data.unlabelled": "folder"}, "data.unlabelled is 'folder', but for bundled it must be unused"),

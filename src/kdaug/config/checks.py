@@ -169,6 +169,8 @@ def _check_omitted_fold(d: Data) -> None:
 def _check_unlabelled(recipe: Recipe) -> None:
     """Images without labels have soft labels only, in every epoch, and nothing that depends on their label."""
     d, s, t = recipe.data, recipe.supervision, recipe.teacher
+    if not d.unlabelled:
+        raise InputError("data.unlabelled is empty", "give the directory of the unlabelled images, or leave it out")
     if d.encoded and d.name != "folder":
         raise InputError(f"data.unlabelled is not for data.name {d.name}", "use folder")
     if not d.encoded and (d.unlabelled != "unused" or d.train_images is None):

@@ -73,7 +73,7 @@ class Data:
     omit_fold: str | None = None
     """Train without one part of each class's training images: 0/5 is the first of five parts, split at random, always
     in the same way. Set for the teachers of teacher.folds; None: train on all."""
-    unlabelled: Directory | None = None
+    unlabelled: str | None = None
     """Images without labels, trained on with soft labels alone (as Noisy Student, arXiv 1911.04252): for folder, a
     directory of images; for datasets in memory, unused: the images that train_images leaves out. None: none."""
     unlabelled_share: OpenFraction = 0.5
