@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ from support.images import write_noise
 from support.teachers import tiny_teacher
 
 from kdaug import InputError, apply, plan_of
-from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views
+from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Views, read_recipe, to_yaml
 from kdaug.config import Teacher as TeacherSettings
+from kdaug.data.images import fold_of_images
 from kdaug.inspection import InspectionRequest, inspect_recipe
 from kdaug.inspection.design import create_design
 from kdaug.inspection.keys import ViewKey, parse_key
@@ -34,9 +36,9 @@ from kdaug.inspection.run import Inspection, predict_to_csv
 from kdaug.inspection.selection import select_outliers
 from kdaug.inspection.shown_soft_labels import soft_label_probs
 from kdaug.inspection.table import Kind
-from kdaug.networks import NetworkInfo, save_weights
+from kdaug.networks import NetworkInfo, load_network, save_weights
 from kdaug.training.context import TrainContext, build_context
-from kdaug.training.resolve import resolve
+from kdaug.training.resolve import read_resolved_recipe, resolve
 
 RECIPE = Recipe(
     data=Data(train_images=100),
@@ -381,6 +383,42 @@ def test_what_cannot_be_inspected_is_one_error(
     with pytest.raises(InputError, match=words):
         inspect_recipe(recipe, replace(REQUEST, **request_change), tmp_path / "out", Console(quiet=True))
     assert not (tmp_path / "out").exists()
+
+
+def test_cross_fitted_teachers_judge_images_they_do_not_know(kdaug: Callable[..., Any], tmp_path: Path) -> None:
+    """--folds trains that many teachers; the rows of each fold are its own teacher's, and the page has no warning."""
+    flags = ("--images", 40, "--views-per-image", 1, "--magnitudes", 5, "--out", tmp_path / "out")
+    (tmp_path / "recipe.yaml").write_text(to_yaml(replace(RECIPE, run=replace(RECIPE.run, dir=str(tmp_path / "run")))))
+    result = kdaug("inspect", tmp_path / "recipe.yaml", *flags, "--folds", 2, "--optimization.epochs", 1)
+    assert result.code == 0, result.err
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "If the teacher was trained on these" not in page
+    assert "The teacher was trained on images of this dataset" not in page
+    teachers = sorted((tmp_path / "teachers").iterdir())
+    assert len(teachers) == 2
+    context = build_context(read_resolved_recipe(tmp_path / "out/recipe.yaml"), Console(quiet=True))
+    fold = fold_of_images(context.dataset.train.labels, 2)
+    networks = {}
+    for run in teachers:
+        omitted = read_recipe(run / "recipe.yaml").data.omitted_fold
+        assert omitted is not None
+        networks[omitted[0]] = load_network(run / "last.safetensors")
+    with (tmp_path / "out/views.csv").open(encoding="utf-8", newline="") as file:
+        unaugmented = [row for row in csv.DictReader(file) if row["kind"] == "unaugmented"]
+    assert len(unaugmented) == 40
+    for row in unaugmented:
+        image, label = int(row["image"]), context.dataset.classes.index(row["label"])
+        network, info = networks[fold[image]]
+        pixels = torch.from_numpy(context.dataset.train.images[[image]])
+        with torch.no_grad():
+            prob = network.eval()(info.input_format.normalize(pixels)).double().softmax(1)[0, label]
+        assert float(row["label_probability"]) == pytest.approx(float(prob), abs=1e-4)
+
+
+def test_folds_need_a_teacher_that_is_trained(kdaug: Callable[..., Any], tmp_path: Path) -> None:
+    result = kdaug("inspect", "demo", "--folds", 3, "--teacher.source", "run:x", "--out", tmp_path / "out")
+    assert result.code == 2
+    assert "--folds 3 trains teachers, but teacher.source is run:x; leave out one of the two" in result.err
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
