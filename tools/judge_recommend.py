@@ -128,7 +128,7 @@ def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Name
     if source == "none":
         raise InputError(f"{run.path} has no teacher, and no run like it has one", "name one with --teacher")
     if source == "train":
-        source = f"run:{teacher_run_recipes(recipe, context.dataset.content)[0].run.dir}"
+        source = ",".join(f"run:{each.run.dir}" for each in teacher_run_recipes(recipe, context.dataset.content))
     teacher = load_checked_teacher(context, source)
     return measure_magnitudes(context, teacher, EvidenceRequest(args.images, args.draws, magnitudes))
 

@@ -49,6 +49,8 @@ FACTS = [
 NEEDS = {
     "student.std": {"student.mean": (0.5,), "student.weights": "file:w.pth"},
     "teacher.std": {"teacher.mean": (0.5,)},
+    "data.unlabelled_share": {"data.train_images": 1, "data.unlabelled": "unused", "teacher.labels": "labels"},
+    "views.soft_crop_deviation": {"views.crop": "soft"},
     "supervision.non_target_weight": {"supervision.divergence": "decoupled"},
     "supervision.label_weight": {"teacher.labels": "labels"},
     "optimization.milestones": {"optimization.schedule": "milestones"},

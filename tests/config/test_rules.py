@@ -46,6 +46,10 @@ def test_unused_supervision_is_refused(settings: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (
+            {"supervision.label_weight": 0.0, "teacher.source": "train"},
+            "has no effect if supervision.label_weight is 0",
+        ),
         ({"views.crop": "none"}, "is set, but views.crop none leaves nothing of the image outside"),
         ({"views.mixup": 0.2}, "cannot be combined with mixup or CutMix"),
         ({"supervision.label_smoothing": 0.1}, "cannot be combined with supervision.label_smoothing"),
@@ -191,3 +195,10 @@ def test_a_trained_teacher_has_mean_and_std_only_with_weights() -> None:
     check(Recipe(teacher=Teacher("train", weights="file:w.pth", mean=(0.5,), std=(0.5,))))
     with pytest.raises(InputError, match=r"^teacher.mean is \(0.5,\), but has no effect with teacher.source train"):
         check(Recipe(teacher=Teacher("train", mean=(0.5,), std=(0.5,))))
+
+
+def test_the_deviation_of_a_soft_crop_needs_a_soft_crop() -> None:
+    with pytest.raises(
+        InputError, match=r"^views\.soft_crop_deviation is 0\.2, but has no effect with views\.crop pad"
+    ):
+        check(with_settings(Recipe(), {"views.soft_crop_deviation": 0.2}))

@@ -100,9 +100,11 @@ def valid(recipe: Recipe) -> Recipe:
     )
     if recipe.views.mixes:
         recipe = replace(recipe, teacher=replace(recipe.teacher, folds=None))
+    if recipe.data.omit_fold is not None or recipe.run.cuda_graphs or recipe.data.unlabelled is not None:
+        recipe = replace(recipe, teacher=replace(recipe.teacher, folds=None))
     data = recipe.data
     if not may_have_unlabelled(recipe):  # before the supervision is changed: it may only exclude less
-        data = replace(data, unlabelled=None)
+        data = replace(data, unlabelled=None, unlabelled_share=Data().unlabelled_share)
     data = replace(data, measure_unused=data.measure_unused and not data.encoded and data.train_images is not None)
     s, default = recipe.supervision, Supervision()
     if s.when == "clean" and not recipe.optimization.clean_epochs:
@@ -123,8 +125,16 @@ def valid(recipe: Recipe) -> Recipe:
     }
     s = replace(s, **{name: getattr(default, name) for name in unused.get(s.divergence, ("non_target_weight",))})
     s = replace(s, label_trust=s.label_trust and s.label_weight > 0)
-    if views.crop not in ("pad", "soft") or views.mixes or s.label_smoothing or recipe.adversary.steps:
+    if (
+        views.crop not in ("pad", "soft")
+        or views.mixes
+        or s.label_smoothing
+        or recipe.adversary.steps
+        or not s.label_weight
+    ):
         s = replace(s, visible_power=None)
+    if views.crop != "soft":
+        views = replace(views, soft_crop_deviation=Views().soft_crop_deviation)
     return replace(recipe, data=data, views=views, supervision=s)
 
 
@@ -135,7 +145,8 @@ def may_have_unlabelled(recipe: Recipe) -> bool:
         not data.encoded and data.train_images is not None and data.unlabelled == "unused" and not data.measure_unused
     )
     excluded = (
-        data.balance != "none", recipe.views.mixes, recipe.adversary.steps > 0, supervision.when != "all",
+        data.balance in ("sample", "loss"), supervision.weight == 0, recipe.views.mixes,
+        recipe.adversary.steps > 0, supervision.when != "all",
         supervision.label_trust, supervision.drop_worst > 0, supervision.divergence == "decoupled",
         recipe.teacher.source == "none" and recipe.teacher.labels is None, data.measure_unused,
     )  # fmt: skip

@@ -418,7 +418,7 @@ def test_cross_fitted_teachers_judge_images_they_do_not_know(kdaug: Callable[...
 def test_folds_need_a_teacher_that_is_trained(kdaug: Callable[..., Any], tmp_path: Path) -> None:
     result = kdaug("inspect", "demo", "--folds", 3, "--teacher.source", "run:x", "--out", tmp_path / "out")
     assert result.code == 2
-    assert "--folds 3 trains teachers, but teacher.source is run:x; leave out one of the two" in result.err
+    assert "--folds 3 is short for --teacher.source train --teacher.folds 3, but teacher.source is run:x" in result.err
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

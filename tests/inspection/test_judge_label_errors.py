@@ -1,4 +1,4 @@
-"""tools/judge_label_errors.py on a made-up list, and with a real teacher on the bundled format of CIFAR."""
+"""tools/judge_label_errors.py on a made-up list, and its committed results."""
 
 from __future__ import annotations
 

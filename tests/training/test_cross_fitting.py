@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from support.recipes import with_settings
 from torch import Tensor, nn
 
 from kdaug import InputError
-from kdaug.config import Recipe, check, read_recipe
+from kdaug.config import Recipe, check, read_recipe, split_source
 from kdaug.data import load_dataset
 from kdaug.data.images import fold_of_images
 from kdaug.networks import InputFormat
@@ -190,6 +189,14 @@ def test_a_student_of_two_runs(recipe_with_teacher: Recipe, teacher_run: Path, t
         ({"data.omit_fold": "1/2/3"}, "data.omit_fold is '1/2/3'"),
         ({"data.omit_fold": "a/3"}, "data.omit_fold is 'a/3'"),
         ({"data.omit_fold": ""}, "data.omit_fold is ''"),
+        ({"data.omit_fold": "00/3"}, "data.omit_fold is '00/3'"),
+        ({"data.omit_fold": " 0/ 3"}, "data.omit_fold is ' 0/ 3'"),
+        ({**FOLDED, "data.omit_fold": "0/5"}, "teacher.folds cannot be combined with data.omit_fold"),
+        ({**FOLDED, "run.cuda_graphs": True}, "teacher.folds cannot be combined with run.cuda_graphs"),
+        (
+            {**FOLDED, "data.train_images": 100, "data.unlabelled": "unused"},
+            "teacher.folds cannot be combined with data.unlabelled",
+        ),
         ({"teacher.source": "run:a,train"}, "teacher.source is 'run:a,train'"),
         ({"teacher.source": "run:a,run:"}, "teacher.source is 'run:a,run:'"),
     ],
@@ -199,6 +206,14 @@ def test_impossible_settings(settings: dict[str, object], problem: str) -> None:
         check(with_settings(Recipe(), settings))
 
 
-def test_a_comma_in_a_folder_name_is_not_a_separator() -> None:
-    recipe = Recipe(teacher=replace(Recipe().teacher, source="run:runs/a, b"))
-    assert check(recipe) is recipe
+@pytest.mark.parametrize("name", ["a, b", "cats,training-2", "a,bundled-1", "x,nonetheless"])
+def test_a_comma_in_a_folder_name_is_not_a_separator(name: str) -> None:
+    assert split_source(f"run:runs/{name}") == [f"run:runs/{name}"]
+    assert split_source(f"run:runs/{name},bundled,file:b") == [f"run:runs/{name}", "bundled", "file:b"]
+
+
+def test_no_views_have_no_logits() -> None:
+    """A batch whose images are all unreadable."""
+    members = _teachers([0.0, 1.0], [1.0, 0.0])
+    for teacher in (members[0], TeacherEnsemble(members), TeacherEnsemble(members, np.array([0, 1]))):
+        assert teacher(VIEWS[:0], np.array([], np.int64)).shape == (0, 2)

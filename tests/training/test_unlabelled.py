@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from support.recipes import TINY, with_settings
 from support.steps import before_each_step
 
 from kdaug import InputError, config
-from kdaug.config import Recipe, check, derive_teacher_recipe
+from kdaug.config import Data, Recipe, check, derive_teacher_recipe
 from kdaug.data import load_dataset
-from kdaug.data.unlabelled import mixed_order, read_unlabelled_folder
+from kdaug.data.unlabelled import check_enough, mixed_order, read_unlabelled_folder
+from kdaug.inference.evaluate import evaluation_of_run
 from kdaug.runs import read_metrics
 from kdaug.supervision import distillation_loss, soft_labels_from_logits
 from kdaug.training import Interrupted, train
@@ -42,15 +45,28 @@ def test_every_batch_has_the_share(labelled: int, unlabelled: int, batch: int, e
     in_batch = data.draw(st.integers(1, batch - 1))
     steps = labelled // (batch - in_batch)
     if unlabelled < steps * in_batch:
-        with pytest.raises(InputError, match=f"an epoch needs {steps * in_batch:,} unlabelled images"):
-            mixed_order(labelled, unlabelled, batch, in_batch, 5, epoch)
+        check_the_hint(labelled, unlabelled, batch, in_batch)
         return
+    check_enough(labelled, unlabelled, batch, in_batch)
     order = mixed_order(labelled, unlabelled, batch, in_batch, 5, epoch)
     assert order.shape == (steps * batch,)
     assert len(set(order.tolist())) == len(order)
     assert order.max(initial=0) < labelled + unlabelled
     assert (np.sum(order.reshape(steps, batch) >= labelled, axis=1) == in_batch).all()
     assert np.array_equal(order, mixed_order(labelled, unlabelled, batch, in_batch, 5, epoch))
+
+
+def check_the_hint(labelled: int, unlabelled: int, batch: int, in_batch: int) -> None:
+    """The share that the error names works, and the next larger number of unlabelled images in a batch does not."""
+    with pytest.raises(InputError, match="an epoch needs") as error:
+        check_enough(labelled, unlabelled, batch, in_batch)
+    share = re.search(r"set data.unlabelled_share to (\S+)", str(error.value))
+    fits = [u for u in range(1, in_batch) if labelled // (batch - u) * u <= unlabelled]
+    if share is None:
+        assert "add images" in str(error.value)
+        assert not fits
+    else:
+        assert round(float(share[1]) * batch) == max(fits)
 
 
 def test_places_and_images_differ_between_epochs_and_seeds() -> None:
@@ -61,12 +77,6 @@ def test_places_and_images_differ_between_epochs_and_seeds() -> None:
     assert len(drawn[0] & drawn[1]) < 1_150  # 1,200 of 4,000 each
     in_first_half = np.mean([order.reshape(-1, 40)[:, :20] >= 400 for order in orders])
     assert 0.7 < in_first_half < 0.8
-
-
-def test_the_hint_names_a_share_that_works() -> None:
-    with pytest.raises(InputError, match=r"set data.unlabelled_share to 0.5 or less"):
-        mixed_order(100, 100, 10, 8, 0, 0)
-    mixed_order(100, 100, 10, 5, 0, 0)
 
 
 def test_batches_have_labelled_and_unlabelled_images(tiny_recipe: TinyRecipe, console: Console) -> None:
@@ -137,17 +147,24 @@ def test_a_stopped_run_continues_bit_for_bit(
 
 def test_the_teacher_is_trained_on_labelled_images_only(tiny_recipe: TinyRecipe) -> None:
     recipe = tiny_recipe({**UNUSED, "teacher.source": "train"})
-    assert derive_teacher_recipe(recipe).data.unlabelled is None
+    assert derive_teacher_recipe(recipe).data == replace(Data(), train_images=100)
     run = train(recipe).directory
-    evaluation = [line for line in read_metrics(run) if line["kind"] == "eval"][-1]
-    assert 0 <= evaluation["view_error"] <= 100  # measured on labelled images
+    (teacher,) = (run.parent / "teachers").iterdir()
+    steps = {path: max(line["step"] for line in read_metrics(path)) for path in (run, teacher)}
+    batch, epochs = recipe.optimization.global_batch, recipe.optimization.epochs
+    assert steps == {teacher: 100 // batch * epochs, run: 100 // (batch - round(0.75 * batch)) * epochs}
+
+
+def test_the_share_is_no_setting_of_the_teacher(tiny_recipe: TinyRecipe) -> None:
+    recipes = [tiny_recipe({**UNUSED, "teacher.source": "train", "data.unlabelled_share": s}) for s in (0.25, 0.5)]
+    assert derive_teacher_recipe(recipes[0]) == derive_teacher_recipe(recipes[1])
 
 
 def test_a_folder_of_photos_without_labels(console: Console, tmp_path: Path) -> None:
     """Images in sub-folders of any depth are found; other files are not; new images are noticed."""
     write_noise(tmp_path / "more" / "a", {"b": 30})
     (tmp_path / "more" / "notes.txt").write_text("x")
-    images, names = read_unlabelled_folder(tmp_path / "more")
+    images, names = read_unlabelled_folder(tmp_path / "more", tmp_path / "photos")
     assert len(images) == len(names) == 30
     assert all(name.startswith(b"a/b/") for name in names)
     settings = {
@@ -157,17 +174,35 @@ def test_a_folder_of_photos_without_labels(console: Console, tmp_path: Path) -> 
         "run.dir": str(tmp_path / "run"),
     }  # fmt: skip
     recipe = with_settings(TINY, settings)
-    train(recipe, console)
-    before = load_dataset(recipe.data).content
-    write_noise(tmp_path / "more", {"new": 1})
-    assert load_dataset(recipe.data).content != before
+    run = train(recipe, console).directory
+    context = build_context(resolve(recipe), console)
+    batch = next(iter(training_batches(context, 0)))
+    unlabelled = batch.key.indices >= len(context.dataset.train)
+    assert (batch.labels.numpy()[unlabelled] == -1).all()
+    assert unlabelled.sum() == 4
+    reads = [context.train_images.name_of(int(index)) for index in batch.key.indices[unlabelled]]
+    assert all(name.startswith(str(tmp_path / "more" / "a" / "b")) for name in reads)
+    # The run can be evaluated without them, and resumed from another place, but not with other images.
+    (tmp_path / "more").rename(tmp_path / "moved")
+    assert evaluation_of_run(run, "last", None, "cpu", None).scores.images == 2
+    moved = with_settings(recipe, {"data.unlabelled": str(tmp_path / "moved"), "run.resume": True})
+    assert train(moved, console).directory == run
+    (run / "last.safetensors").unlink()
+    write_noise(tmp_path / "moved", {"new": 1})
+    with pytest.raises(InputError, match="the dataset has changed"):
+        train(moved, console)
 
 
-def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
+def test_bad_folders_are_named(tmp_path: Path) -> None:
+    photos = write_noise(tmp_path / "photos", {"a": 1})
     with pytest.raises(InputError, match=r"folder .*nowhere does not exist"):
-        read_unlabelled_folder(tmp_path / "nowhere")
+        read_unlabelled_folder(tmp_path / "nowhere", photos)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"folder .* has no images"):
-        read_unlabelled_folder(tmp_path)
+        read_unlabelled_folder(tmp_path / "empty", photos)
+    for folder in (photos, tmp_path, photos / "a"):
+        with pytest.raises(InputError, match=r"overlaps with .*photos, whose images have labels"):
+            read_unlabelled_folder(folder, photos)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +214,9 @@ def test_an_empty_or_missing_folder_is_named(tmp_path: Path) -> None:
         ({"data.unlabelled": "folder"}, "data.unlabelled is 'folder', but for bundled it must be unused"),
         ({"data.name": "shards"}, "data.unlabelled is not for data.name shards"),
         ({"data.measure_unused": True}, "data.unlabelled cannot be combined with data.measure_unused"),
-        ({"data.balance": "auto"}, "data.unlabelled cannot be combined with data.balance"),
+        ({"data.balance": "loss"}, "data.unlabelled cannot be combined with data.balance loss"),
+        ({"supervision.weight": 0.0}, "data.unlabelled cannot be combined with supervision.weight 0"),
+        ({"data.unlabelled": None}, "data.unlabelled_share has no effect without data.unlabelled"),
         ({"views.cutmix": 1.0}, "data.unlabelled cannot be combined with mixup or CutMix"),
         ({"supervision.drop_worst": 0.5}, "data.unlabelled cannot be combined with supervision.drop_worst"),
         ({"supervision.divergence": "decoupled"}, "data.unlabelled cannot be combined with supervision.divergence"),

@@ -109,7 +109,17 @@ def test_stored_labels_give_the_same_measures(
     for name, settings in (("online", {}), ("stored", {"teacher.labels": str(tmp_path / "labels")})):
         run = train(with_settings(recipe, {"run.dir": str(tmp_path / name), **settings}), console).directory
         past.append(last_evaluation(run)["view_past_recognition"])
-    assert past[0] == past[1]
+    assert past[0] == past[1] > 0
+
+
+def test_hard_labels_have_no_top_k(
+    recipe_with_teacher: Recipe, teacher_run: Path, console: Console, tmp_path: Path
+) -> None:
+    settings = {"run.dir": str(tmp_path / "run"), "teacher.source": f"run:{teacher_run}"}
+    hard = {"supervision.divergence": "hard", "supervision.k": 5, "optimization.epochs": 1}
+    run = train(with_settings(recipe_with_teacher, {**settings, **hard}), console).directory
+    assert "view_past_recognition" not in last_evaluation(run)
+    assert "view_agreement" in last_evaluation(run)
 
 
 def test_without_a_teacher_only_the_student_is_measured(tiny_recipe: TinyRecipe) -> None:

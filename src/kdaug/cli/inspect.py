@@ -97,10 +97,11 @@ def _inspect(name: str, flags: list[str]) -> int:
 def _with_folds(recipe: Recipe, folds: int | None) -> Recipe:
     if folds is None:
         return recipe
-    if recipe.teacher.source not in ("none", "train"):
+    if recipe.teacher.source not in ("none", "train") or recipe.teacher.folds not in (None, folds):
         raise InputError(
-            f"--folds {folds} trains teachers, but teacher.source is {recipe.teacher.source}",
-            "leave out one of the two",
+            f"--folds {folds} is short for --teacher.source train --teacher.folds {folds}, but teacher.source is "
+            f"{recipe.teacher.source} and teacher.folds {recipe.teacher.folds}",
+            "add --teacher.source train, or leave out --folds",
         )
     return replace(recipe, teacher=replace(recipe.teacher, source="train", folds=folds))
 

@@ -7,8 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Union
 
@@ -18,18 +17,23 @@ from kdaug.config.datasets import ARRAY_DATASETS
 from kdaug.config.recipe import MAX_FOLDS, Data, Optimization, Recipe, Supervision, Teacher, Views
 from kdaug.errors import InputError
 
+_FOLD = re.compile(r"(0|[1-9]\d*)/[1-9]\d*", re.ASCII)
+
 
 def check(recipe: Recipe) -> Recipe:
     """Returns the recipe. Raises InputError for the first setting that is out of range or has no effect."""
     _check_ranges(recipe)
     _check_data(recipe.data)
     _check_balance(recipe)
-    if recipe.data.unlabelled is not None:
-        _check_unlabelled(recipe)
+    _check_unlabelled(recipe)
+    _check_folds(recipe)
     _check_initial_weights(recipe)
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
+    _refuse_unused(
+        "views", recipe.views, {"soft_crop_deviation": ("soft",)}, f"views.crop {recipe.views.crop}", recipe.views.crop
+    )
     if len(set(recipe.run.trackers)) < len(recipe.run.trackers):
         raise InputError(f"run.trackers is {', '.join(recipe.run.trackers)}, but must name each tracker once")
     if recipe.adversary.steps:
@@ -54,7 +58,7 @@ def check_source(source: str) -> None:
 
 def split_source(source: str) -> list[str]:
     """The teachers that `source`, a teacher.source, names: one, or several with commas between them."""
-    return re.split(r",(?=run:|file:|timm:|bundled|none|train)", source)
+    return re.split(r",(?=(?:run|file|timm):|(?:bundled|none|train)(?:,|$))", source)
 
 
 def check_weights(setting: str, weights: str | None) -> None:
@@ -154,21 +158,21 @@ def _check_data(d: Data) -> None:
 
 
 def _check_omitted_fold(d: Data) -> None:
-    with suppress(ValueError):
-        if d.omitted_fold is None:
-            return
-        fold, folds = d.omitted_fold
-        if 0 <= fold < folds and 2 <= folds <= MAX_FOLDS:
-            return
-    raise InputError(
-        f"data.omit_fold is {d.omit_fold!r}, but must be FOLD/FOLDS, such as 0/5 for the first of five",
-        f"count folds from 0; there may be 2 to {MAX_FOLDS}",
-    )
+    fold, folds = (0, 0) if d.omit_fold is None or not _FOLD.fullmatch(d.omit_fold) else d.omitted_fold or (0, 0)
+    if d.omit_fold is not None and not (fold < folds and 2 <= folds <= MAX_FOLDS):
+        raise InputError(
+            f"data.omit_fold is {d.omit_fold!r}, but must be FOLD/FOLDS, such as 0/5 for the first of five",
+            f"count folds from 0; there may be 2 to {MAX_FOLDS}",
+        )
 
 
 def _check_unlabelled(recipe: Recipe) -> None:
     """Images without labels have soft labels only, in every epoch, and nothing that depends on their label."""
     d, s, t = recipe.data, recipe.supervision, recipe.teacher
+    if d.unlabelled is None:
+        if d.unlabelled_share != Data().unlabelled_share:
+            raise InputError("data.unlabelled_share has no effect without data.unlabelled", "set data.unlabelled")
+        return
     if not d.unlabelled:
         raise InputError("data.unlabelled is empty", "give the directory of the unlabelled images, or leave it out")
     if d.encoded and d.name != "folder":
@@ -183,16 +187,17 @@ def _check_unlabelled(recipe: Recipe) -> None:
         raise InputError("data.unlabelled is set, but there is no teacher", "set teacher.source")
     for name, is_set in (
         ("data.measure_unused", d.measure_unused),
-        ("data.balance", d.balance != "none"),
+        (f"data.balance {d.balance}", d.balance in ("sample", "loss")),
         ("mixup or CutMix", recipe.views.mixes),
         ("an adversary", recipe.adversary.steps > 0),
         ("supervision.when", s.when != "all"),
+        ("supervision.weight 0", s.weight == 0),
         ("supervision.label_trust", s.label_trust),
         ("supervision.drop_worst", s.drop_worst > 0),
         ("supervision.divergence decoupled", s.divergence == "decoupled"),
     ):
         if is_set:
-            raise InputError(f"data.unlabelled cannot be combined with {name}", "leave one of them at its default")
+            raise InputError(f"data.unlabelled cannot be combined with {name}", "leave one of them out")
 
 
 def _check_balance(recipe: Recipe) -> None:
@@ -205,6 +210,19 @@ def _check_balance(recipe: Recipe) -> None:
             raise InputError(
                 f"data.balance sample cannot be combined with {name}, {reason}", "set data.balance to loss"
             )
+
+
+def _check_folds(recipe: Recipe) -> None:
+    """Of cross-fitted teachers, exactly one was trained without an image, and each gets another number of views."""
+    if recipe.teacher.folds is None:
+        return
+    for name, is_set, reason in (
+        ("data.omit_fold", recipe.data.omit_fold is not None, "which leaves out images by other folds"),
+        ("data.unlabelled", recipe.data.unlabelled is not None, "whose images belong to no fold"),
+        ("run.cuda_graphs", recipe.run.cuda_graphs, "which needs batches of one size"),
+    ):
+        if is_set:
+            raise InputError(f"teacher.folds cannot be combined with {name}, {reason}", "leave out one of the two")
 
 
 def _check_initial_weights(recipe: Recipe) -> None:
@@ -301,6 +319,10 @@ def _check_supervision(recipe: Recipe) -> None:
 
 def _check_visible_power(recipe: Recipe) -> None:
     v, s = recipe.views, recipe.supervision
+    if s.label_weight == 0:
+        raise InputError(
+            "supervision.visible_power has no effect if supervision.label_weight is 0", "change one of the two settings"
+        )
     if v.crop not in ("pad", "soft"):
         raise InputError(
             f"supervision.visible_power is set, but views.crop {v.crop} leaves nothing of the image outside",
@@ -320,8 +342,9 @@ def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str
 
     users: for each such setting, what has to be among `chosen` for it to have an effect. choice: `chosen` as text.
     """
+    defaults = {each.name: each.default for each in fields(settings)}
     for name, values in users.items():
-        value, default = getattr(settings, name), getattr(type(settings)(), name)
+        value, default = getattr(settings, name), defaults[name]
         if value != default and not set(chosen) & set(values):
             raise InputError(
                 f"{section}.{name} is {value}, but has no effect with {choice}, only with {' or '.join(values)}",

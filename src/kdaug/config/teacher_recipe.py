@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kdaug.config.recipe import Network, Recipe, Run, Supervision, Views
+from kdaug.config.recipe import Data, Network, Recipe, Run, Supervision, Views
 
 
 def teacher_network(recipe: Recipe) -> Network:
@@ -34,7 +34,9 @@ def derive_teacher_recipe(recipe: Recipe, fold: int = 0) -> Recipe:
     views, run = Views(**vars(recipe.views)), Run(**vars(recipe.run))
     omit_fold = recipe.data.omit_fold if teacher.folds is None else f"{fold}/{teacher.folds}"
     return Recipe(
-        data=replace(recipe.data, check=False, omit_fold=omit_fold, unlabelled=None),
+        data=replace(
+            recipe.data, check=False, omit_fold=omit_fold, unlabelled=None, unlabelled_share=Data().unlabelled_share
+        ),
         views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
         student=teacher_network(recipe),
         supervision=Supervision(label_smoothing=teacher.label_smoothing),

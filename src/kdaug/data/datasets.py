@@ -48,13 +48,14 @@ _LOADERS: dict[DatasetName, Callable[[config.Data, float | None], Dataset]] = {
 
 
 def load_dataset(settings: config.Data) -> Dataset:
-    """The dataset `settings.name`, with the training images that `select_images` selects.
+    """The dataset `settings.name`, with the training images that `select_images` selects and its unlabelled images.
 
     A dataset in memory keeps the mean and std of all its training images. Logs the classes, where the validation images
     come from, and what was passed over, unless the dataset has one fixed split. Raises InputError if it cannot be
     loaded.
     """
-    dataset = select_images(read_dataset(settings, settings.val_fraction), settings)
+    stored = read_dataset(settings, settings.val_fraction)
+    dataset = _add_unlabelled(select_images(stored, settings), stored, settings)
     if settings.encoded or settings.holdout or settings.measure_unused:  # the splits of all others are always the same
         log_dataset(dataset)
     return dataset
@@ -69,9 +70,12 @@ def select_images(dataset: Dataset, settings: config.Data) -> Dataset:
     if settings.holdout:
         dataset = _use_holdout(dataset, settings.holdout)
     if settings.train_images is not None:
-        dataset = _use_subset(dataset, settings, own_val)
-    if settings.encoded and settings.unlabelled is not None:
-        dataset = _add_unlabelled_folder(dataset, Path(settings.unlabelled))
+        rows = _subset_rows(dataset, settings.train_images)
+        if settings.measure_unused:
+            unused = _others(dataset.train, rows)
+            val, source = _concatenate(own_val, unused), _describe_unused(len(unused))
+            dataset = replace(dataset, val=val, val_source=source)
+        dataset = replace(dataset, train=dataset.train.subset(rows))
     if settings.omitted_fold is None:
         return dataset
     fold, folds = settings.omitted_fold
@@ -79,27 +83,30 @@ def select_images(dataset: Dataset, settings: config.Data) -> Dataset:
     return replace(dataset, train=dataset.train.subset(kept))
 
 
-def _use_subset(dataset: Dataset, settings: config.Data, own_val: Images) -> Dataset:
-    whole = dataset.train
-    assert settings.train_images is not None
-    if settings.train_images > len(whole):
-        raise InputError(f"data.train_images is {settings.train_images}, but {dataset.name} has {len(whole)}")
-    rows = balanced_subset(whole.labels, settings.train_images)
-    dataset = replace(dataset, train=whole.subset(rows))
-    if not settings.measure_unused and (settings.encoded or settings.unlabelled is None):
+def _subset_rows(dataset: Dataset, count: int) -> NDArray[np.int64]:
+    """The rows of `count` training images, for data.train_images."""
+    if count > len(dataset.train):
+        raise InputError(f"data.train_images is {count}, but {dataset.name} has {len(dataset.train)}")
+    return balanced_subset(dataset.train.labels, count)
+
+
+def _others(images: Images, rows: NDArray[np.int64]) -> Images:
+    """The images that are not at `rows`."""
+    return images.subset(np.setdiff1d(np.arange(len(images)), rows))
+
+
+def _add_unlabelled(dataset: Dataset, stored: Dataset, settings: config.Data) -> Dataset:
+    """`dataset` with the images of settings.unlabelled; stored: with all its training images."""
+    if settings.unlabelled is None:
         return dataset
-    unused = whole.subset(np.setdiff1d(np.arange(len(whole)), rows))
-    if not settings.measure_unused:
-        assert isinstance(unused, ArrayImages)
-        return replace(dataset, unlabelled=without_labels(unused))
-    return replace(dataset, val=_concatenate(own_val, unused), val_source=_describe_unused(len(unused)))
-
-
-def _add_unlabelled_folder(dataset: Dataset, folder: Path) -> Dataset:
-    """`dataset` with the images of `folder`; their paths count in its content."""
-    unlabelled, names = read_unlabelled_folder(folder)
-    content = digest(dataset.content.encode(), b"\0".join(names))
-    return replace(dataset, unlabelled=unlabelled, content=content)
+    if settings.encoded:
+        unlabelled, names = read_unlabelled_folder(Path(settings.unlabelled), apart_from=Path(settings.root))
+        return replace(dataset, unlabelled=unlabelled, unlabelled_content=digest(b"\0".join(names)))
+    whole = _use_holdout(stored, settings.holdout) if settings.holdout else stored
+    assert settings.train_images is not None  # see `check`
+    unused = _others(whole.train, _subset_rows(whole, settings.train_images))
+    assert isinstance(unused, ArrayImages)
+    return replace(dataset, unlabelled=without_labels(unused))
 
 
 def _concatenate(first: Images, second: Images) -> ArrayImages:

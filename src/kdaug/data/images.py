@@ -115,7 +115,8 @@ class Dataset:
     content: a digest that changes if an image is added, removed, or moved to another class or split. It is computed
     from pixels if images are in memory, else from file names; from all training images, even if a subset is used.
     val_source: where the validation images come from, for messages. passed_over: files and folders that are not used,
-    for messages. unlabelled: training images without labels, see `kdaug.data.unlabelled`.
+    for messages. unlabelled: training images without labels, see `kdaug.data.unlabelled`. unlabelled_content: a digest
+    of their file names; empty if they are in memory, where `content` counts them.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Dataset:
     val_source: str = "its test images"
     passed_over: tuple[str, ...] = ()
     unlabelled: Images | None = None
+    unlabelled_content: str = ""
 
     @property
     def channels(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -24,19 +23,27 @@ def without_labels(images: ArrayImages) -> ArrayImages:
     return ArrayImages(images.images, np.full(len(images), NO_LABEL))
 
 
-def read_unlabelled_folder(folder: Path) -> tuple[EncodedImages, list[bytes]]:
+def read_unlabelled_folder(folder: Path, apart_from: Path) -> tuple[EncodedImages, list[bytes]]:
     """All images in `folder` and below it, sorted by path, and their paths relative to it.
 
-    Raises InputError if the folder cannot be read or has no images.
+    Raises InputError if the folder cannot be read, has no images, or contains or is in the folder `apart_from`, whose
+    images have labels.
     """
+    hint = "give the folder of the unlabelled images"
+    if not folder.is_dir():
+        raise InputError(f"folder {folder} does not exist", hint)
+    real, other = folder.resolve(), apart_from.resolve()
+    if real == other or real in other.parents or other in real.parents:
+        raise InputError(
+            f"folder {folder} of unlabelled images overlaps with {apart_from}, whose images have labels",
+            "keep the two apart",
+        )
     try:
-        paths = sorted(files_under(folder, is_image, lambda path: None)) if folder.is_dir() else None
+        paths = sorted(files_under(folder, is_image))
     except OSError as error:
         raise InputError(f"folder {error.filename} cannot be read ({error.strerror})") from None
-    if paths is None:
-        raise InputError(f"folder {folder} does not exist", "give the folder of the unlabelled images")
     if not paths:
-        raise InputError(f"folder {folder} has no images", "give the folder of the unlabelled images")
+        raise InputError(f"folder {folder} has no images", hint)
     names = [os.fsencode(os.path.relpath(path, folder)) for path in paths]
     files = FilePaths.from_bytes(folder, b"\0".join(names), len(names))
     return EncodedImages(files, np.full(len(names), NO_LABEL)), names
@@ -78,6 +85,24 @@ def concatenate(labelled: Images, unlabelled: Images) -> Images:
     return EncodedImages(_FileList(labelled.files, unlabelled.files), labels)
 
 
+def check_enough(labelled: int, unlabelled: int, batch: int, unlabelled_in_batch: int) -> None:
+    """Raises InputError if there are too few unlabelled images for an epoch. The hint names a share that works."""
+    needed = _needed(labelled, batch, unlabelled_in_batch)
+    if unlabelled >= needed:
+        return
+    most = next((u for u in range(unlabelled_in_batch, 0, -1) if _needed(labelled, batch, u) <= unlabelled), 0)
+    raise InputError(
+        f"an epoch needs {needed:,} unlabelled images, {unlabelled_in_batch} in each batch of {batch}, but there are "
+        f"{unlabelled:,}",
+        f"set data.unlabelled_share to {most / batch:.4g}" if most else "add images",
+    )
+
+
+def _needed(labelled: int, batch: int, unlabelled_in_batch: int) -> int:
+    """How many unlabelled images an epoch uses."""
+    return labelled // (batch - unlabelled_in_batch) * unlabelled_in_batch
+
+
 def mixed_order(
     labelled: int, unlabelled: int, batch: int, unlabelled_in_batch: int, seed: int, epoch: int
 ) -> NDArray[np.int64]:
@@ -85,16 +110,10 @@ def mixed_order(
 
     Every batch has `unlabelled_in_batch` of the `unlabelled` images, which come after the `labelled` ones, at random
     places. Every labelled image is used once, except those that do not fill a batch; the unlabelled ones are drawn
-    without repetition. Raises InputError if there are too few unlabelled images for an epoch.
+    without repetition, of which there must be enough (`check_enough`).
     """
     labelled_in_batch = batch - unlabelled_in_batch
     steps = labelled // labelled_in_batch
-    if unlabelled < steps * unlabelled_in_batch:
-        raise InputError(
-            f"an epoch needs {steps * unlabelled_in_batch:,} unlabelled images, {unlabelled_in_batch} in each of "
-            f"{steps:,} batches, but there are {unlabelled:,}",
-            f"set data.unlabelled_share to {math.floor(100 * unlabelled / (labelled + unlabelled)) / 100:g} or less",
-        )
     first = permutation(seed, epoch, labelled)[: steps * labelled_in_batch].reshape(steps, labelled_in_batch)
     second = labelled + permutation(seed, epoch, unlabelled, Stream.UNLABELLED)[: steps * unlabelled_in_batch]
     together = np.concatenate([first, second.reshape(steps, unlabelled_in_batch)], axis=1)

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from kdaug.config import Recipe, to_dict, to_yaml, with_settings
+from kdaug.config import Recipe, split_source, to_dict, to_yaml, with_settings
 from kdaug.export.check import Comparison
 from kdaug.export.reference import Reference
 from kdaug.export.source import ExportSource
@@ -66,12 +66,18 @@ def _code(text: str) -> str:
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
+def _without_folder(source: str) -> str:
+    """A path, or run:PATH or the like, with an absolute path shortened to its last part."""
+    kind, colon, path = source.rpartition(":")
+    return kind + colon + Path(path).name if Path(path).is_absolute() else source
+
+
 def shareable(recipe: Recipe) -> Recipe:
     """`recipe` without run.dir, and with absolute paths shortened to their last part: they are of this machine."""
     changed: dict[str, Any] = {}
     for section, settings in to_dict(recipe).items():
         for name, value in settings.items():
-            kind, colon, path = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-            if Path(path).is_absolute():
-                changed[f"{section}.{name}"] = kind + colon + Path(path).name
+            if isinstance(value, str):
+                shared = ",".join(map(_without_folder, split_source(value)))
+                changed |= {f"{section}.{name}": shared} if shared != value else {}
     return with_settings(recipe, {**changed, "run.dir": None}, "recipe")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdaug.config import Network, Optimization, Recipe, Supervision, Views, teacher_network
+from kdaug.config import Network, Optimization, Recipe, Supervision, Views, split_source, teacher_network
 from kdaug.data import Dataset
 from kdaug.export.source import ExportSource
 from kdaug.inference import LoadedRun
@@ -102,15 +102,14 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
     Names of runs, files and label stores are without their folders.
     """
     recipe = run.recipe
-    kind, _, location = recipe.teacher.source.partition(":")
     if recipe.teacher.labels is not None:
         return f"Soft labels stored in `{Path(recipe.teacher.labels).name}` by `kdaug label`."
-    if kind == "none":
+    if recipe.teacher.source == "none":
         return "Trained without a teacher."
-    if kind == "timm":
-        return f"timm's `{location}`, on the same views."
-    if kind in ("run", "file"):
-        return f"The network of the {kind} `{Path(location).name}`, on the same views."
+    if recipe.teacher.source != "train":
+        sources = split_source(recipe.teacher.source)
+        averaged = "" if len(sources) == 1 else ", averaged"
+        return f"{' and '.join(map(_describe_source, sources))}{averaged}, on the same views."
     epochs = recipe.teacher.epochs or recipe.optimization.epochs
     folder, names = run.directory.path.parent / "teachers", teacher_run_names(recipe, content)
     ends = [line for name in names for line in read_metrics(folder / name) if line["kind"] == "end"]
@@ -121,6 +120,14 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
         f"`{teacher_network(recipe).name}`, trained first on the same images{folds} for {epochs:,} epoch(s) with "
         f"policy `{recipe.teacher.policy}`, then applied to the same views as the student.{error}"
     )
+
+
+def _describe_source(source: str) -> str:
+    """One of the teachers in teacher.source."""
+    kind, _, location = source.partition(":")
+    if kind == "bundled":
+        return "The teacher of the Omniglot characters that comes with kdaug"
+    return f"timm's `{location}`" if kind == "timm" else f"The network of the {kind} `{Path(location).name}`"
 
 
 def _describe_data(run: LoadedRun, dataset: Dataset | None) -> dict[str, str]:

@@ -121,6 +121,7 @@ def _images_to_evaluate(
     data: those of the run's recipe. root: the directory of other images, or of the moved ones. content: the run's
     `Dataset.content`, if it is known.
     """
+    data = replace(data, unlabelled=None, unlabelled_share=config.Data().unlabelled_share, omit_fold=None)
     moved = data if root is None else replace(data, root=root)
     is_other = root is not None and os.path.realpath(root) != os.path.realpath(data.root)
     try:

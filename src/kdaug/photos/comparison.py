@@ -59,7 +59,7 @@ def find_plain_training(run: Path, root: str, device: str) -> PlainTraining | No
 def _is_plain(plain: Recipe, recipe: Recipe) -> bool:
     same_photos = all(
         getattr(plain.data, name) == getattr(recipe.data, name)
-        for name in ("image_size", "val_fraction", "holdout", "train_images")
+        for name in ("image_size", "val_fraction", "holdout", "train_images", "omit_fold")
     )
     views = plain.views
     is_unaugmented = views.policy == "none" and not views.cutout and not views.mixes

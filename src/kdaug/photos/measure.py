@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdaug.config import Recipe, derive_teacher_recipe, teacher_network
+from kdaug.config import Recipe, derive_teacher_recipe, split_source, teacher_network
 from kdaug.data import Dataset, EncodedImages
 from kdaug.data.fingerprints import fingerprint_images
 from kdaug.data.loader import UnreadableImages, prefetch
 from kdaug.photos.budget import NetworkSeconds, RunSeconds
 from kdaug.photos.rules import trains_teacher
-from kdaug.supervision import SoftLabelSource, load_teacher
+from kdaug.supervision import SoftLabelSource, TeacherEnsemble, load_teacher
 from kdaug.training.batches import training_batches
 from kdaug.training.context import TrainContext, build_context, check_trainable
 from kdaug.training.distributed import DistContext
@@ -48,8 +48,12 @@ def measure_run(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Co
     student = _measure_network(context, with_teacher=True)
     teacher = None
     if trains_teacher(recipe):
-        teacher_context = build_context(resolve(derive_teacher_recipe(context.recipe)), console, dist, dataset)
-        teacher = _of_all_folds(_measure_network(_lenient(teacher_context), with_teacher=False), recipe.teacher.folds)
+        labelled = replace(dataset, unlabelled=None)
+        teacher_context = build_context(resolve(derive_teacher_recipe(context.recipe)), console, dist, labelled)
+        one = _measure_network(_lenient(teacher_context), with_teacher=False)
+        # RunSeconds has the steps of the student's epoch, which differ with unlabelled images.
+        per_student_step = one.step * teacher_context.steps_per_epoch / context.steps_per_epoch
+        teacher = _of_all_folds(replace(one, step=per_student_step), recipe.teacher.folds)
     has_teacher = recipe.teacher.source != "none" and recipe.teacher.labels is None
     evaluations = student.evaluation + (2 * (teacher or student).evaluation if has_teacher else 0.0)
     measured = RunSeconds(context.steps_per_epoch, student, teacher, evaluations + _check_seconds(context))
@@ -58,7 +62,7 @@ def measure_run(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Co
 
 def _lenient(context: TrainContext) -> TrainContext:
     """`context` without a limit of unreadable images: training names them all and stops at the limit."""
-    counts = len(context.dataset.train), len(context.dataset.val)
+    counts = len(context.train_images), len(context.dataset.val)
     train, val = (UnreadableImages(count, 1.0) for count in counts)
     return replace(context, unreadable_train=train, unreadable_val=val)
 
@@ -123,8 +127,12 @@ def _soft_labels(context: TrainContext) -> SoftLabelSource | None:
         return None
     if source in ("none", "train"):
         return untrained_soft_labels(context)
-    teacher = load_teacher(context.recipe.teacher, source, context.dataset, teacher_network(context.recipe))
-    return teacher_soft_labels(context, teacher.to(context.device))
+    network = teacher_network(context.recipe)
+    members = [
+        load_teacher(context.recipe.teacher, each, context.dataset, network).to(context.device)
+        for each in split_source(source)
+    ]
+    return teacher_soft_labels(context, members[0] if len(members) == 1 else TeacherEnsemble(members))
 
 
 def _evaluation_seconds(context: TrainContext, network: nn.Module) -> float:

@@ -43,6 +43,7 @@ def describe_environment(
         "precision": str(precision).removeprefix("torch."),
         "data": dataset.content,
         "recipe": recipe_fingerprint(recipe, dataset.content),
+        **({"unlabelled": dataset.unlabelled_content} if dataset.unlabelled_content else {}),
     }
 
 
@@ -80,7 +81,7 @@ def record_environment(directory: RunDirectory, environment: dict[str, Any], ste
     before = read_environment(directory)
     if not before:
         return atomic_write(directory.environment, json.dumps(environment, indent=1) + "\n")
-    if before.get("data") != environment["data"]:
+    if any(before.get(name) != environment.get(name) for name in ("data", "unlabelled")):
         raise InputError(
             f"the dataset has changed since {directory.path} was started (images were added, removed or renamed)",
             "restore them, or start a new run in another run.dir",

@@ -43,13 +43,15 @@ def recipe_fingerprint(recipe: Recipe, images: str | None = None) -> str:
     settings = {name: value for name, value in result_settings(recipe).items() if value != defaults.get(name)}
     if images is not None and recipe.data.encoded:
         settings["data.root"] = images
+        settings.pop("data.unlabelled", None)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def recipe_differences(before: Recipe, after: Recipe) -> list[str]:
     """Each setting in which two recipes' results differ, as "name: before -> after".
 
-    data.root is left out: an image folder may have moved. `record_environment` compares its content.
+    Folders of images are left out: they may have moved. `record_environment` compares their content.
     """
     old, new = result_settings(before), result_settings(after)
-    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name] and name != "data.root"]
+    ignored = {"data.root"} | ({"data.unlabelled"} if old["data.unlabelled"] and new["data.unlabelled"] else set())
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name] and name not in ignored]

@@ -244,6 +244,10 @@ def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
     views["optimization.epochs"] = recipe.optimization.epochs if follows_epoch(recipe.views.policy) else None
     views["clean epochs from"] = recipe.optimization.epochs if recipe.optimization.clean_epochs else None
     subset: tuple[object, ...] = (recipe.data.train_images, recipe.data.holdout)
+    if dataset.unlabelled_content:
+        subset += (dataset.unlabelled_content,)
+    if recipe.views.crop != "soft":
+        del views["views.soft_crop_deviation"]  # it has no effect, and stores made before it was a setting lack it
     if recipe.data.omit_fold is not None:
         subset += (recipe.data.omit_fold,)
     # dataset.content is a digest of all images

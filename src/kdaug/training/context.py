@@ -18,7 +18,7 @@ from kdaug.data import Dataset, EncodedImages, load_dataset
 from kdaug.data.balance import Balance, class_counts, class_weights, is_imbalanced
 from kdaug.data.images import Images
 from kdaug.data.loader import UnreadableImages
-from kdaug.data.unlabelled import concatenate, mixed_order
+from kdaug.data.unlabelled import check_enough, concatenate
 from kdaug.device import available_cores, check_cuda_graphs, find_device, find_precision, make_deterministic
 from kdaug.errors import InputError
 from kdaug.networks import (
@@ -79,7 +79,7 @@ class TrainContext:
         balance = self.recipe.data.balance
         if balance != "auto":
             return balance
-        if not is_imbalanced(self.train_counts):
+        if not is_imbalanced(self.train_counts) or self.dataset.unlabelled is not None:
             return "none"
         return "loss" if self.recipe.teacher.labels is not None or self.recipe.views.mixes else "sample"
 
@@ -210,7 +210,7 @@ def check_trainable(context: TrainContext) -> None:
     if context.steps_per_epoch == 0:
         raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
     if dataset.unlabelled is not None:
-        mixed_order(len(dataset.train), len(dataset.unlabelled), batch, context.unlabelled_in_batch, 0, 0)  # its error
+        check_enough(len(dataset.train), len(dataset.unlabelled), batch, context.unlabelled_in_batch)
     check_parallel(recipe, context.dist, context.device, context.precision)
     share, count = recipe.supervision.drop_worst, _images_at_once(context)
     if share and not 1 <= round(share * count) < count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 
 from kdaug.calibration import calibration_bins, calibration_error
 from kdaug.data.images import balanced_subset
-from kdaug.data.loader import BatchKey
+from kdaug.data.loader import BatchKey, prefetch
 from kdaug.device import autocast
 from kdaug.supervision import SoftLabelSource
-from kdaug.supervision.soft_labels import SoftLabels, top_classes
+from kdaug.supervision.soft_labels import top_classes
 from kdaug.training.batches import Indices, ViewBatch, make_views
 from kdaug.training.context import TrainContext
-from kdaug.training.evaluation import evaluation_batch
+from kdaug.training.evaluation import evaluation_batch, explain_evaluation_memory
 
 _SHARE = 0.02
 """Views per training image between two evaluations. One forward pass each is under 1 % of the time of the training
@@ -37,15 +38,14 @@ def recognition_k(context: TrainContext) -> int:
 
 @dataclass(frozen=True)
 class FixedViews:
-    """This rank's part of the sample: views in batches, and the teacher's judgment of each view.
+    """This rank's part of the sample: views in batches, and the teacher's predictions for them.
 
-    magnitude: planned, float64 [N]. teacher: teacher_top1 int64 [N], its most probable class, and past_recognition
-    bool [N], whether the label is not among its top K; empty without a teacher.
+    magnitude: planned, float64 [N]. teacher_predictions: see `_teacher_predictions`; empty without a teacher.
     """
 
     batches: tuple[ViewBatch, ...]
     magnitude: NDArray[np.float64]
-    teacher: dict[str, NDArray[Any]]
+    teacher_predictions: dict[str, NDArray[Any]]
 
     @property
     def mixed(self) -> bool:
@@ -64,13 +64,16 @@ def choose_views(context: TrainContext, source: SoftLabelSource | None) -> Fixed
     sample = balanced_subset(dataset.train.labels, count)
     own = np.array_split(sample, context.dist.world_size)[context.dist.rank]
     keys = [BatchKey(step, 0, indices, 0) for step, indices in enumerate(_in_batches(context, own, count))]
-    batches = tuple(make_views(context, keys, replace_unreadable=False))
+    # In a thread, as in training: DataLoader raises in the main thread if a worker that it started there dies.
+    with closing(prefetch(make_views(context, keys, replace_unreadable=False))) as loaded:
+        batches = tuple(loaded)
     magnitude = torch.cat([batch.magnitude for batch in batches]).double().numpy()
     if source is None or not context.uses_teacher(0):
         return FixedViews(batches, magnitude, {})
-    top1, past = zip(*(_judge(context, source, batch) for batch in batches), strict=True)
-    judged = {"teacher_top1": torch.cat(top1).numpy(), "past_recognition": torch.cat(past).numpy()}
-    return FixedViews(batches, magnitude, judged)
+    with explain_evaluation_memory(context, "the teacher's pass over the fixed views"):
+        predicted = [_teacher_predictions(context, source, batch) for batch in batches]
+    names = set.intersection(*map(set, predicted))
+    return FixedViews(batches, magnitude, {name: np.concatenate([each[name] for each in predicted]) for name in names})
 
 
 def _in_batches(context: TrainContext, indices: Indices, count: int) -> list[Indices]:
@@ -79,17 +82,19 @@ def _in_batches(context: TrainContext, indices: Indices, count: int) -> list[Ind
     return np.array_split(indices, number)
 
 
-def _judge(context: TrainContext, source: SoftLabelSource, batch: ViewBatch) -> tuple[Tensor, Tensor]:
-    """The teacher's most probable class int64 [N], and whether the label is not among its top K, bool [N]."""
-    on_device = batch.to(context.device)
+def _teacher_predictions(context: TrainContext, source: SoftLabelSource, batch: ViewBatch) -> dict[str, NDArray[Any]]:
+    """The teacher's most probable class int64 [N], and whether the label is not among its top K, bool [N].
+
+    The latter is left out if the soft labels have fewer than K classes, as those of divergence hard have.
+    """
+    on_device, k = batch.to(context.device), recognition_k(context)
     with torch.no_grad(), autocast(context.device, context.precision):
         soft = source.soft_labels(on_device.pixels, on_device.labels, epoch=0, indices=batch.key.indices)
-    return soft.top1.cpu(), _is_past_recognition(soft, on_device.labels, recognition_k(context)).cpu()
-
-
-def _is_past_recognition(soft: SoftLabels, labels: Tensor, k: int) -> Tensor:
+    found = {"teacher_top1": soft.top1.cpu().numpy()}
     top = top_classes(soft.scaled_log_probs, k) if soft.classes is None else soft.classes[:, :k]
-    return (top != labels[:, None]).all(1)
+    if top.shape[1] == k:
+        found["past_recognition"] = (top != on_device.labels[:, None]).all(1).cpu().numpy()
+    return found
 
 
 def measure_views(context: TrainContext, network: nn.Module, views: FixedViews) -> dict[str, float]:
@@ -99,7 +104,7 @@ def measure_views(context: TrainContext, network: nn.Module, views: FixedViews) 
     view_past_recognition: share of views past recognition (not for mixed views); view_agreement: share for which
     student and teacher predict the same class, and view_agreement_weak, _medium, _strong: of thirds by magnitude.
     """
-    own = {"magnitude": views.magnitude, **_predict(context, network, views), **views.teacher}
+    own = {"magnitude": views.magnitude, **_predict(context, network, views), **views.teacher_predictions}
     parts = context.dist.gather(own)
     whole = {name: np.concatenate([part[name] for part in parts]) for name in own}
     if not len(whole["magnitude"]):  # none of the images is readable
@@ -117,7 +122,8 @@ def measure_views(context: TrainContext, network: nn.Module, views: FixedViews) 
 
 
 def _agreement(agrees: NDArray[np.bool_], magnitude: NDArray[np.float64]) -> dict[str, float]:
-    """Of all views, and of thirds by magnitude unless all views have the same."""
+    """Of all views, and of thirds by magnitude: weak is up to the 33rd percentile, medium up to the 67th. A third has
+    no value if no view has such a magnitude; there are none if all views have the same."""
     found = {"view_agreement": _percent(agrees)}
     if magnitude.min() < magnitude.max():
         thirds = np.searchsorted(np.quantile(magnitude, [1 / 3, 2 / 3]), magnitude, side="left")
@@ -131,7 +137,11 @@ def _predict(context: TrainContext, network: nn.Module, views: FixedViews) -> di
     network.eval()
     normalize = context.network_info.input_format.normalize
     top1, confidence = list[Tensor](), list[Tensor]()
-    with torch.no_grad(), autocast(context.device, context.precision):
+    with (
+        explain_evaluation_memory(context, "the pass over the fixed views"),
+        torch.no_grad(),
+        autocast(context.device, context.precision),
+    ):
         for batch in views.batches:
             count = len(batch.labels)
             pixels = batch.pixels if count else torch.zeros(1, *batch.pixels.shape[1:], dtype=torch.uint8)

@@ -139,5 +139,5 @@ def _teacher_of_store(store: Path) -> str:
 
 def is_teacher_setting(name: str) -> bool:
     """Whether a setting has an effect only with a teacher."""
-    exceptions = ("teacher.source", "supervision.label_smoothing")
+    exceptions = ("teacher.source", "supervision.label_smoothing", "supervision.visible_power")
     return name.startswith(("teacher.", "supervision.")) and name not in exceptions

@@ -180,7 +180,9 @@ def _labels_fingerprint(run: _PlannedRun) -> str:
     }
     if run.recipe.supervision.standardize_logits:
         relevant["supervision.standardize_logits"] = True
-    return hashlib.sha256(json.dumps([relevant, run.teacher_jobs], sort_keys=True).encode()).hexdigest()[:10]
+    del relevant["data.unlabelled_share"]  # a store has all unlabelled images
+    teachers = "+".join(run.teacher_jobs) or None
+    return hashlib.sha256(json.dumps([relevant, teachers], sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> tuple[Job, int]:
