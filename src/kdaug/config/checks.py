@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Union
 
@@ -31,9 +31,8 @@ def check(recipe: Recipe) -> Recipe:
     _check_teacher(recipe.teacher)
     _check_schedule(recipe.optimization)
     _check_supervision(recipe)
-    _refuse_unused(
-        "views", recipe.views, {"soft_crop_deviation": ("soft",)}, f"views.crop {recipe.views.crop}", recipe.views.crop
-    )
+    views = Views(**vars(recipe.views))  # not ResolvedViews, which has no defaults
+    _refuse_unused("views", views, {"soft_crop_deviation": ("soft",)}, f"views.crop {views.crop}", views.crop)
     if len(set(recipe.run.trackers)) < len(recipe.run.trackers):
         raise InputError(f"run.trackers is {', '.join(recipe.run.trackers)}, but must name each tracker once")
     if recipe.adversary.steps:
@@ -342,9 +341,8 @@ def _refuse_unused(section: str, settings: Any, users: Mapping[str, Sequence[str
 
     users: for each such setting, what has to be among `chosen` for it to have an effect. choice: `chosen` as text.
     """
-    defaults = {each.name: each.default for each in fields(settings)}
     for name, values in users.items():
-        value, default = getattr(settings, name), defaults[name]
+        value, default = getattr(settings, name), getattr(type(settings)(), name)
         if value != default and not set(chosen) & set(values):
             raise InputError(
                 f"{section}.{name} is {value}, but has no effect with {choice}, only with {' or '.join(values)}",
