@@ -2,10 +2,10 @@
 
 usage: python tools/readme_picture.py [RUN_DIR]
 
-RUN_DIR is a finished run on the bundled images, for example runs/demo/teachers/NAME after `make demo`. Without it the
-script trains the teacher of the recipe `demo` on one thread in a temporary folder, which takes a few minutes.
+RUN_DIR is a finished run on the bundled Fashion-MNIST images. Without it the script trains RECIPE with crop and flip
+only, on one thread in a temporary folder, which takes a few minutes.
 
-The views are those of the recipe `demo` in epoch 0. The rows are not cherry-picked: the first 240 training images
+The views are those of RECIPE in epoch 0. The rows are not cherry-picked: the first 240 training images
 are ranked by the teacher's probability of the true class on the view, and the rows are evenly spaced in this ranking.
 """
 
@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 import kdaug
 from kdaug import config
 from kdaug.data import load_dataset
-from kdaug.recipes import named_recipe
 from kdaug.supervision import load_teacher
 from kdaug.views.description import format_op
 
@@ -39,8 +38,17 @@ COLUMNS = ((0.02, 0.13), (0.24, 0.13), (0.54, 0.19), (0.78, 0.19))
 LABEL_COLOR, OTHER_COLOR = "#1f5fa8", "#b8bfc8"
 
 
+RECIPE = kdaug.Recipe(
+    data=config.Data("bundled"),
+    views=config.Views("randaugment-n2-m5@paper-geometric", pad=2),
+    student=config.Network("wide_resnet10_1"),
+    supervision=config.Supervision(weight=1.0, k=5, temperature=2.0),
+    optimization=config.Optimization(epochs=8, global_batch=128, learning_rate=0.1, weight_decay=5e-4),
+)
+
+
 def train_teacher(recipe: kdaug.Recipe, folder: str) -> Path:
-    """Trains the teacher of `recipe` (same network, crop and flip only) in `folder` and returns its run directory."""
+    """Trains the network of `recipe` with crop and flip only in `folder` and returns its run directory."""
     views = config.Views(crop=recipe.views.crop, pad=recipe.views.pad)
     run = replace(recipe.run, dir=f"{folder}/teacher", threads=1)
     return kdaug.train(replace(recipe, views=views, teacher=config.Teacher(), run=run)).directory
@@ -54,7 +62,7 @@ def draw(recipe: kdaug.Recipe, run: Path) -> None:
     policy = kdaug.create_policy(f"{recipe.views.policy},pad-crop-{recipe.views.pad},flip", mean=dataset.fill)
     plan = policy.plan(seed=0, epoch=0, indices=indices, size=dataset.size)
     views = kdaug.apply(images, plan)
-    teacher = load_teacher(recipe.teacher, f"run:{run}", dataset, recipe.student.name)
+    teacher = load_teacher(recipe.teacher, f"run:{run}", dataset)
     logits = teacher(torch.from_numpy(views)).double()
     probabilities = logits.softmax(1).numpy()
     soft_labels = (logits / recipe.supervision.temperature).softmax(1).numpy()
@@ -116,12 +124,11 @@ def draw_arrow(axis: Axes, start: float, end: float) -> None:
 def main() -> None:
     if len(sys.argv) > 2 or sys.argv[1:] in (["-h"], ["--help"]):
         sys.exit(__doc__)
-    recipe = named_recipe("demo")
     if len(sys.argv) == 2:
-        draw(recipe, Path(sys.argv[1]))
+        draw(RECIPE, Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            draw(recipe, train_teacher(recipe, folder))
+            draw(RECIPE, train_teacher(RECIPE, folder))
     print(f"{OUT}: {OUT.stat().st_size / 1000:.0f} kB")
 
 

@@ -40,7 +40,7 @@ class Inspecting:
     views_per_image: int | None = None
     """Views of each image under the recipe's own policy; None: 4, or fewer if the recipe has fewer epochs."""
     folds: int | None = None
-    """Cross-fitting: train this many teachers, each without one part of the images, and judge every image by the one
+    """Cross-fitting: train this many teachers, each without one part of the images, and take predictions from the one
     that was not trained on it. Short for --teacher.source train --teacher.folds FOLDS."""
     magnitudes: tuple[float, ...] | None = None
     """Magnitudes of the policy and levels of single ops; None: seven, from 0 to 0.9 of the full level."""

@@ -72,7 +72,7 @@ class Data:
     Images that holdout holds out are then not used at all, so that settings chosen on them are judged on others."""
     omit_fold: str | None = None
     """Train without one part of each class's training images: 0/5 is the first of five parts, split at random, always
-    in the same way. Set for the teachers of teacher.folds; None: train on all."""
+    in the same way. kdaug sets it for the teachers of teacher.folds; None: train on all."""
     unlabelled: str | None = None
     """Images without labels, trained on with soft labels alone (as Noisy Student, arXiv 1911.04252): for folder, a
     directory of images; for datasets in memory, unused: the images that train_images leaves out. None: none."""
@@ -213,8 +213,8 @@ class Teacher:
     seed: Seed = 0
     """For train: run.seed of the teacher, so that students with different seeds share one teacher."""
     folds: Annotated[int, Ge(2), Le(MAX_FOLDS)] | None = None
-    """For train: cross-fitting. Train this many teachers, each without one part of the training images; the views of an
-    image are judged by the teacher that was not trained on it. None: one teacher, trained on all."""
+    """For train: cross-fitting. Train this many teachers, each without one part of the training images; the soft labels
+    of an image's views come from the teacher that was trained without it. None: one teacher, trained on all."""
     mean: tuple[float, ...] | None = None
     """Per-channel mean of images in 0..1, for the weights in file:PATH; None: from the file, else the dataset's.
     For train with teacher.weights file:PATH: as student.mean."""

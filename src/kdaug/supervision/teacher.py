@@ -73,7 +73,7 @@ class TeacherEnsemble(nn.Module):
     """Several teachers for the same classes as one.
 
     Their probabilities are averaged, as in Faghri et al. (arXiv 2303.08983, "reinforced" datasets). With `fold`, they
-    are cross-fitted instead: the views of a training image are judged by the teacher that was not trained on it, as
+    are cross-fitted instead: predictions for views of a training image come from the teacher trained without it, as
     predictions are made out of sample in stacking (Wolpert, 1992) and in double machine learning (Chernozhukov et al.,
     2018, arXiv 1608.00060).
 

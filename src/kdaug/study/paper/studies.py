@@ -87,7 +87,7 @@ def _table1(scale: Scale) -> PaperStudy:
     statements = (
         Statement("The teacher gains at every magnitude.", every_gain(*gains.values())),
         Statement("The gain grows with the magnitude.", gain_grows(gains)),
-        Statement("Augmentation with the teacher beats plain training.", every_gain(over_plain)),
+        Statement("Augmentation at M = 1 with the teacher beats plain training.", every_gain(over_plain)),
     )
     return PaperStudy("Table 1: gain from the teacher at each magnitude", scale, tuple(cells), statements)
 
