@@ -114,7 +114,8 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
     folder, names = run.directory.path.parent / "teachers", teacher_run_names(recipe, content)
     ends = [line for name in names for line in read_metrics(folder / name) if line["kind"] == "end"]
     errors = ", ".join(f"{end['top1_error']:.2f} %" for end in ends)
-    error = f" Error on the same validation images: {errors}." if len(ends) == len(names) else ""
+    verb = "Its error on the same validation images is" if len(names) == 1 else "The errors on the same images are"
+    error = f" {verb} {errors}." if len(ends) == len(names) else ""
     folds = "" if len(names) == 1 else f" {len(names)} times, each without one part of the images,"
     return (
         f"`{teacher_network(recipe).name}`, trained first on the same images{folds} for {epochs:,} epoch(s) with "
