@@ -129,6 +129,11 @@ def test_the_recipe_of_the_card_trains_the_same_without_paths_of_this_machine(fo
     assert to_yaml(with_settings(recipe, changed, "")) == to_yaml(original)
 
 
+def test_the_card_shows_no_folder_of_several_teachers() -> None:
+    recipe = with_settings(Recipe(), {"teacher.source": "run:/home/me/a,run:relative/b,file:/home/me/c.pth"}, "")
+    assert shareable(recipe).teacher.source == "run:a,run:relative/b,file:c.pth"
+
+
 def test_absolute_paths_are_shortened_and_others_kept() -> None:
     recipe = Recipe(
         data=Data("hub", root="owner/name"),
@@ -148,6 +153,10 @@ def test_absolute_paths_are_shortened_and_others_kept() -> None:
     [
         ({"teacher.source": "none"}, "Teacher: Trained without a teacher."),
         ({"teacher.source": "run:/home/me/big"}, "Teacher: The network of the run `big`, on the same views."),
+        (
+            {"teacher.source": "run:/home/me/a,file:/home/me/b.pth"},
+            "Teacher: The network of the run `a` and the network of the file `b.pth`, averaged, on the same views.",
+        ),
         ({"teacher.source": "file:big.pth"}, "Teacher: The network of the file `big.pth`, on the same views."),
         ({"teacher.source": "timm:resnet50.a1_in1k"}, "Teacher: timm's `resnet50.a1_in1k`, on the same views."),
         ({"teacher.labels": "/home/me/labels"}, "Teacher: Soft labels stored in `labels` by `kdaug label`."),

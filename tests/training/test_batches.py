@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kdaug.config import Recipe
 from kdaug.training import batches
-from kdaug.training.batches import training_batches
+from kdaug.training.batches import dataset_fingerprint, training_batches
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.resolve import resolve
 from kdaug.views.magnitude import planned_magnitude
@@ -25,7 +25,7 @@ def test_a_batch_is_split_into_consistent_parts(tiny_recipe: Callable[..., Recip
     parts = batch.chunk(3)
     assert len(parts) == 3
     assert np.concatenate([part.key.indices for part in parts]).tolist() == batch.key.indices.tolist()
-    for name in ("pixels", "labels", "magnitude"):
+    for name in ("pixels", "labels", "magnitude", "visible"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
     assert {(part.key.step, part.key.epoch, part.key.view_epoch) for part in parts} == {(5, 1, 1)}
     plan = context.policy.plan(0, 1, batch.key.indices, (28, 28))
@@ -61,5 +61,15 @@ def test_images_augmented_in_groups_give_the_views_of_single_batches(
             assert grouped.key.step == single.key.step
             assert grouped.key.view_epoch == single.key.view_epoch
             assert grouped.key.indices.tolist() == single.key.indices.tolist()
-            for name in ("pixels", "labels", "magnitude"):
+            for name in ("pixels", "labels", "magnitude", "visible"):
                 assert torch.equal(getattr(grouped, name), getattr(single, name)), name
+
+
+def test_the_fingerprint_of_views_has_no_setting_without_effect(tiny_recipe: Callable[..., Recipe]) -> None:
+    """Label stores that were made before soft crops existed lack their setting."""
+    without, soft = (
+        dataset_fingerprint(build_context(resolve(tiny_recipe({"views.crop": crop})), Console(quiet=True))).views
+        for crop in ("pad", "soft")
+    )
+    assert "views.soft_crop_deviation" not in without
+    assert soft["views.soft_crop_deviation"] == 0.3

@@ -109,7 +109,9 @@ def _describe_teacher(run: LoadedRun, content: str | None) -> str:
     if recipe.teacher.source != "train":
         sources = split_source(recipe.teacher.source)
         averaged = "" if len(sources) == 1 else ", averaged"
-        return f"{' and '.join(map(_describe_source, sources))}{averaged}, on the same views."
+        described = " and ".join(map(_describe_source, sources))
+        described = described.replace("the ", "The ", 1) if described.startswith("the ") else described
+        return f"{described}{averaged}, on the same views."
     epochs = recipe.teacher.epochs or recipe.optimization.epochs
     folder, names = run.directory.path.parent / "teachers", teacher_run_names(recipe, content)
     ends = [line for name in names for line in read_metrics(folder / name) if line["kind"] == "end"]
@@ -127,8 +129,8 @@ def _describe_source(source: str) -> str:
     """One of the teachers in teacher.source."""
     kind, _, location = source.partition(":")
     if kind == "bundled":
-        return "The teacher of the Omniglot characters that comes with kdaug"
-    return f"timm's `{location}`" if kind == "timm" else f"The network of the {kind} `{Path(location).name}`"
+        return "the teacher of the Omniglot characters that comes with kdaug"
+    return f"timm's `{location}`" if kind == "timm" else f"the network of the {kind} `{Path(location).name}`"
 
 
 def _describe_data(run: LoadedRun, dataset: Dataset | None) -> dict[str, str]:

@@ -58,6 +58,14 @@ def test_only_seeds_are_averaged(write_run: WriteRun) -> None:
     assert (second.mean, second.deviation) == (9.5, pytest.approx(0.5))
 
 
+def test_labels_softened_without_a_teacher_are_another_group(write_run: WriteRun) -> None:
+    soft = {**NO_TEACHER, "views.crop": "soft"}
+    paths = [write_run(20.0, soft), write_run(18.0, {**soft, "supervision.visible_power": 2.0})]
+    assert [group.varied for group in read_groups(*paths)] == [
+        {"supervision.visible_power": None}, {"supervision.visible_power": 2.0},
+    ]  # fmt: skip
+
+
 def test_gains_are_paired_by_seed_with_t_interval(write_run: WriteRun) -> None:
     without = [
         write_run(error, {**NO_TEACHER, "run.seed": seed}) for seed, error in enumerate((20.0, 25.0, 30.0, 99.0))
