@@ -62,7 +62,7 @@ def test_labels_softened_without_a_teacher_are_another_group(write_run: WriteRun
     soft = {**NO_TEACHER, "views.crop": "soft"}
     paths = [write_run(20.0, soft), write_run(18.0, {**soft, "supervision.visible_power": 2.0})]
     assert [group.varied for group in read_groups(*paths)] == [
-        {"supervision.visible_power": None}, {"supervision.visible_power": 2.0},
+        {"supervision.visible_power": 2.0}, {"supervision.visible_power": None},
     ]  # fmt: skip
 
 
