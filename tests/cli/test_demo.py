@@ -27,7 +27,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import kdaug.inspection
 from kdaug import InputError
 from kdaug.cli.main import main
-from kdaug.config import Recipe
+from kdaug.config import Recipe, Views, to_yaml
 from kdaug.data import load_dataset
 from kdaug.demo import DemoResult, run_demo
 from kdaug.demo.page import inspect_command, write_page
@@ -270,3 +270,29 @@ def test_another_seed_needs_another_directory(
     result = kdaug("demo", "--out", demonstration.page.parent, "--seed", 1)
     assert result.code == 2
     assert "run.seed" in result.err
+    assert result.err.endswith("; choose another --out\n")
+
+
+def test_all_three_runs_are_checked_before_training(
+    kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECIPES, "demo", replace(RECIPES["demo"], make=short_demo))
+    other = tmp_path / "with-teacher"
+    other.mkdir()
+    (other / "recipe.yaml").write_text(to_yaml(resolve(replace(short_demo_in(other), views=Views(policy="none")))))
+    result = kdaug("demo", "--out", tmp_path)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"kdaug: {other} was started with another recipe (views.policy")
+    assert result.err.endswith("; choose another --out\n")
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_out_must_be_a_writable_folder(kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    result = kdaug("demo", "--out", "")
+    assert (result.code, result.err) == (2, "kdaug: --out is empty; give a folder, or leave it out\n")
+    result = kdaug("demo", "--out", "file")
+    problem = "kdaug: file is not a folder that can be written to; choose another folder\n"
+    assert (result.code, result.err) == (2, problem)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

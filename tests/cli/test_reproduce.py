@@ -12,6 +12,9 @@ from kdaug.config import Data
 from kdaug.study.paper import paper_study, study_recipes
 from kdaug.training.resolve import teacher_run_names
 
+SEEDS_PROBLEM = "kdaug: --seeds must be different whole numbers from 0 to 2^63 - 1, such as --seeds 0 1 2\n"
+ALL_STUDIES = "(choose one of table1, table2, table3, figure2, figure4, section3.4, figure1, figure3)\n"
+
 
 def test_a_study_is_trained_once_and_reported(kdaug: Callable, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
@@ -74,15 +77,22 @@ def test_cells_are_listed_in_the_order_of_only_without_training(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["tabel1"], "there is no study 'tabel1'; did you mean table1?"),
+        (["tabel1"], "there is no study 'tabel1'; did you mean table1? (choose one of table1, "),
+        (["table9"], ALL_STUDIES),
+        (["nothing"], ALL_STUDIES),
         (["figure1", "--only", "x"], "figure1 is one inspection, which trains a teacher only; leave out --only"),
         (["figure3", "--seeds", "0", "1"], "figure3 is one inspection"),
         (["figure3", "--jobs", "2"], "figure3 is one inspection"),
         (["figure1", "--scale", "cpu", "--root", "nowhere"], "--root"),
         (["table1", "--only"], "no cell matches --only; --list prints all cells"),
         (["table1", "--only", "x*"], "no cell matches --only x*; --list prints all cells"),
-        (["table1", "--seeds", "0", "0"], "--seeds must be different whole numbers of at least 0"),
-        (["table1", "--seeds", "-1"], "--seeds must be different whole numbers"),
+        (["table1", "--seeds", "0", "0"], SEEDS_PROBLEM),
+        *((["table1", "--list", "--seeds", seed], SEEDS_PROBLEM) for seed in ("-1", "a", "1.5", "", str(1 << 63))),
+        (["figure1", "--seeds", "a"], SEEDS_PROBLEM),
+        (["table1", "--device", "tpu"], "; set --device to auto, cpu or cuda"),
+        (["figure1", "--device", "tpu"], "; set --device to auto, cpu or cuda"),
+        (["table1", "--out", ""], "--out is empty; give a folder"),
+        (["table1", "--dir", ""], "--dir is empty; give a folder"),
         (["table1", "--jobs", "0"], "jobs at once is 0"),
         (["table1", "--cpus", "2"], "--cpus and --gpus require --on ray"),
         (["table1", "--on", "ray", "--cpus", "0"], "--cpus and --jobs must be at least 1"),
@@ -95,8 +105,26 @@ def test_cells_are_listed_in_the_order_of_only_without_training(
     ],
 )
 def test_bad_input_is_one_line(kdaug: Callable, tmp_path: Path, arguments: list[str], problem: str) -> None:
-    result = kdaug("reproduce", *arguments, "--dir", tmp_path / "runs")
+    result = kdaug("reproduce", arguments[0] if arguments else "", "--dir", tmp_path / "runs", *arguments[1:])
     assert result.code == 2
     assert problem in result.err
     assert len(result.err.splitlines()) == 1
     assert not list(tmp_path.glob("runs/cifar*"))
+
+
+def test_the_largest_seed_is_accepted(kdaug: Callable) -> None:
+    assert kdaug("reproduce", "table1", "--list", "--seeds", (1 << 63) - 1).code == 0
+
+
+@pytest.mark.parametrize("study", ["table1", "figure1"])
+@pytest.mark.parametrize("flag", ["--dir", "--out"])
+@pytest.mark.parametrize("below", ["", "a/b"])
+def test_folders_are_checked_before_training(
+    kdaug: Callable, tmp_path: Path, study: str, flag: str, below: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    result = kdaug("reproduce", study, "--dir", tmp_path / "runs", "--out", tmp_path / "out", flag, file / below)
+    problem = f"kdaug: {file} is not a folder that can be written to; choose another folder\n"
+    assert (result.code, result.out, result.err) == (2, "", problem)
+    assert list(tmp_path.iterdir()) == [file]

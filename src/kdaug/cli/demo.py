@@ -6,8 +6,11 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kdaug.cli.output import print_error
+from kdaug.cli.output import check_output_folder, print_error
 from kdaug.cli.parsing import parse
+
+SETTING_FLAGS = {"run.dir": "--out", "run.seed": "--seed"}
+"""Settings whose flag has another name in this command, for error messages."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Runs the demonstration; returns the exit code."""
     args = parse(Arguments, arguments, "kdaug demo")
+    check_output_folder("--out", args.out)
 
     from rich.console import Console
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kdaug.config import Recipe
 from kdaug.errors import InputError
+from kdaug.storage import check_writable_folder
 
 
 def rank() -> int:
@@ -60,6 +61,13 @@ def check_output_file(flag: str, path: Path) -> None:
     """Raises InputError if the file that `flag` names could not be written later, after long work."""
     if not path.parent.is_dir() or path.is_dir():
         raise InputError(f"{flag} {path} is not a file in an existing folder", "choose another one")
+
+
+def check_output_folder(flag: str, folder: str) -> None:
+    """Raises InputError if the folder that `flag` names is empty text, or could not be written to after long work."""
+    if not folder:
+        raise InputError(f"{flag} is empty", "give a folder, or leave it out")
+    check_writable_folder(Path(folder))
 
 
 def percent(value: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from kdaug.cli.output import print_error, print_report
+from kdaug.cli.output import check_output_folder, print_error, print_report
 from kdaug.cli.parsing import parse
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
 from kdaug.config import Data, Recipe
@@ -53,7 +53,7 @@ class Arguments:
     """Folder for all runs; None: runs/reproduce-SCALE."""
     out: str | None = None
     """Directory for the report; None: STUDY-report (figure1, figure3: STUDY-inspection) in the folder of the runs."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[INT [INT ...]]")] = None
     """Seeds, with one run of every cell for each; None: 0 for smoke, else 0, 1 and 2."""
     only: tuple[str, ...] | None = None
     """Train only these cells, by name or pattern such as '*-m5*', in this order; the report has all finished runs."""
@@ -68,28 +68,31 @@ class Arguments:
 def run(arguments: list[str]) -> int:
     """Trains and reports; returns the exit code, 1 if a run failed."""
     args = parse(Arguments, arguments, "kdaug reproduce", default=Arguments(WorkerOptions()))
-    seeds = _seeds(args)
+    given_seeds = None if args.seeds is None else _parse_seeds(args.seeds)
 
     from kdaug.study.paper import FIGURES, STUDIES, paper_study
 
     if not args.study:
         raise InputError("a table or figure is missing", f"choose one of {', '.join([*STUDIES, *FIGURES])}")
     if args.study in FIGURES:
-        return _inspect(args, FIGURES[args.study])
+        return _inspect(args, FIGURES[args.study], given_seeds or (0,))
     study = paper_study(args.study, args.scale)
     selected = _select_cells(study, args.only)
     if args.list:
         for cell in selected.cells:
             print(f"{cell.name}: {cell.row}, {cell.column}")
         return 0
-    return _train_and_report(args, study, selected, seeds)
+    default_seeds = (0,) if args.scale == "smoke" else (0, 1, 2)
+    return _train_and_report(args, study, selected, given_seeds or default_seeds)
 
 
 def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, seeds: tuple[int, ...]) -> int:
     from kdaug.cli.job_table import run_sweep
     from kdaug.study.paper import study_recipes, write_reproduction
 
-    folder = Path(args.dir or f"runs/reproduce-{args.scale}")
+    folder, out = _checked_folders(args, f"{args.study}-report")
+    if args.workers.on == "here":  # with ray, the jobs run on machines with other devices
+        _check_device(args.device)
     data = Data(root=args.root, download=args.download)
     workers = create_workers(args.workers, small_networks=args.scale in ("smoke", "bundled", "cpu"))
     recipes = {
@@ -97,7 +100,6 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
         for name, recipe in study_recipes(selected, seeds, data, args.device).items()
     }
     code = run_sweep(recipes, folder, workers, share_labels=True, retry=args.retry)
-    out = Path(args.out) if args.out else folder / f"{args.study}-report"
     try:
         table, left_out = write_reproduction(study, folder, out)
     except InputError as error:
@@ -109,9 +111,9 @@ def _train_and_report(args: Arguments, study: PaperStudy, selected: PaperStudy, 
     return code
 
 
-def _inspect(args: Arguments, figure: PaperFigure) -> int:
+def _inspect(args: Arguments, figure: PaperFigure, seeds: tuple[int, ...]) -> int:
     """Writes the inspection that shows a figure; its teacher is shared with the studies of the same folder."""
-    if args.only is not None or args.list or args.workers != WorkerOptions() or len(args.seeds or (0,)) > 1:
+    if args.only is not None or args.list or args.workers != WorkerOptions() or len(seeds) > 1:
         raise InputError(
             f"{args.study} is one inspection, which trains a teacher only",
             "leave out --only, --list, --on, --jobs, --cpus and --gpus, and give one seed",
@@ -122,13 +124,13 @@ def _inspect(args: Arguments, figure: PaperFigure) -> int:
     from kdaug.inspection import InspectionRequest, inspect_recipe
     from kdaug.training import Interrupted
 
-    folder = Path(args.dir or f"runs/reproduce-{args.scale}")
-    out = Path(args.out) if args.out else folder / f"{args.study}-inspection"
+    folder, out = _checked_folders(args, f"{args.study}-inspection")
+    _check_device(args.device)
     recipe = figure.recipe(args.scale)
     recipe = replace(
         recipe,
         data=replace(recipe.data, root=args.root, download=args.download),
-        run=replace(recipe.run, seed=(args.seeds or (0,))[0], device=args.device, dir=str(folder / args.study)),
+        run=replace(recipe.run, seed=seeds[0], device=args.device, dir=str(folder / args.study)),
     )
     magnitudes = None if figure.all_magnitudes else (_own_magnitude(recipe),)
     images = SMOKE_IMAGES if args.scale == "smoke" else InspectionRequest.images
@@ -151,12 +153,38 @@ def _own_magnitude(recipe: Recipe) -> float:
     return magnitude
 
 
-def _seeds(args: Arguments) -> tuple[int, ...]:
-    if args.seeds is None:
-        return (0,) if args.scale == "smoke" else (0, 1, 2)
-    if not args.seeds or min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
-        raise InputError("--seeds must be different whole numbers of at least 0, such as --seeds 0 1 2")
-    return args.seeds
+def _parse_seeds(words: tuple[str, ...]) -> tuple[int, ...]:
+    """Raises InputError if `words` are not different seeds in the range of run.seed."""
+    try:
+        seeds = tuple(map(int, words))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or max(seeds) >= 1 << 63 or len(set(seeds)) < len(seeds):
+        raise InputError("--seeds must be different whole numbers from 0 to 2^63 - 1, such as --seeds 0 1 2")
+    return seeds
+
+
+def _checked_folders(args: Arguments, default_out: str) -> tuple[Path, Path]:
+    """The folder of the runs and that of the report. Raises InputError if one of them cannot be written to."""
+    folder = f"runs/reproduce-{args.scale}" if args.dir is None else args.dir
+    check_output_folder("--dir", folder)
+    out = str(Path(folder, default_out)) if args.out is None else args.out
+    check_output_folder("--out", out)
+    return Path(folder), Path(out)
+
+
+def _check_device(name: str) -> None:
+    """Raises InputError if `name` is not a device of this machine. Uses no GPU memory, which is left to the jobs."""
+    import torch
+
+    from kdaug.device import find_device
+
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return
+    try:
+        find_device(name)
+    except InputError as error:
+        raise InputError(error.problem, "set run.device to auto, cpu or cuda") from None
 
 
 def _select_cells(study: PaperStudy, patterns: tuple[str, ...] | None) -> PaperStudy:

@@ -12,6 +12,7 @@ from rich.console import Console
 from kdaug.config import Recipe, Teacher
 from kdaug.demo.page import write_page
 from kdaug.demo.result import DemoResult
+from kdaug.runs import find_run
 from kdaug.storage import atomic_write
 from kdaug.training import train
 from kdaug.training.context import build_context
@@ -26,13 +27,15 @@ def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
     """Trains the student of `recipe` without policy and teacher, without the teacher, and with both, in `out`.
 
     Writes summary.json (`DemoResult.summary`) and index.html to `out` and logs the errors to `console`. Finished runs
-    are not repeated, interrupted runs are resumed.
+    are not repeated, interrupted runs are resumed. Raises InputError if one of the three runs cannot be.
     """
     with_teacher_recipe = _in_directory(recipe, out / "with-teacher")
     augmented_recipe = replace(_in_directory(recipe, out / "augmented"), teacher=Teacher())
     plain_recipe = replace(
         _in_directory(recipe, out / "plain"), teacher=Teacher(), views=replace(recipe.views, policy="none")
     )
+    for each in (plain_recipe, augmented_recipe, with_teacher_recipe):
+        find_run(resolve(each))  # checked before the first of them is trained
     _log(console, "1 of 3: plain, which means random shifts of a few pixels only")
     plain = train(plain_recipe, console)
     _log(console, f"2 of 3: strong augmentation, {recipe.views.policy}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from kdaug.errors import InputError
 from kdaug.inspection.csv_file import views_csv
 from kdaug.inspection.design import Design, InspectionRequest, create_design
 from kdaug.inspection.table import Kind, ViewTable, concat_tables, predict_design
-from kdaug.storage import atomic_write
+from kdaug.storage import atomic_write, check_writable_folder
 from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext, build_context
 from kdaug.training.loop import get_or_train_teacher
@@ -70,9 +69,7 @@ def inspect_recipe(recipe: Recipe, request: InspectionRequest, out: Path, consol
 
 def check_folder(out: Path) -> None:
     """Raises InputError if `out` cannot be the folder of an inspection."""
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{existing} is not a folder that can be written to", "choose another folder")
+    check_writable_folder(out)
     if out.is_dir() and any(out.iterdir()) and not (out / "views.csv").is_file():
         raise InputError(f"{out} has other files than an inspection", "choose another folder")
 

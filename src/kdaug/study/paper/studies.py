@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdaug.config import Recipe, with_settings
-from kdaug.errors import unknown_choice
+from kdaug.errors import InputError, did_you_mean
 from kdaug.recipes import RECIPES
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.runs import result_settings
@@ -54,7 +54,8 @@ def paper_study(name: str, scale: Scale) -> PaperStudy:
     Figures 1 and 3 need no study: see `kdaug.study.paper.figures`.
     """
     if name not in STUDIES:
-        raise unknown_choice("study", name, [*STUDIES, *FIGURES])
+        names = [*STUDIES, *FIGURES]
+        raise InputError(f"there is no study {name!r}{did_you_mean(name, names)} (choose one of {', '.join(names)})")
     return STUDIES[name](scale)
 
 
