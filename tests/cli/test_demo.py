@@ -21,6 +21,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from support.browser import needs_chromium, open_on_phone
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -190,6 +191,21 @@ def test_the_page_has_twelve_images_with_their_views(page: Page) -> None:
     assert all(picture.shape == (28, 28) for picture in pictures)
     assert all(picture.tobytes() in images for picture in pictures[0::2])
     assert sum(picture.tobytes() in images for picture in pictures[1::2]) < 4  # views are hardly ever unchanged
+
+
+@needs_chromium
+def test_bars_are_as_long_as_probabilities(demonstration: DemoResult) -> None:
+    """Also on a phone. Every view has a bar of its label, marked as such."""
+    with open_on_phone(demonstration.page) as page:
+        assert page.locator("figure").count() == page.locator(".bar.label").count() == 12
+        bars = page.locator(".bar").all()
+        assert len(bars) >= 36
+        for bar in bars:
+            probability = float(bar.locator(".bar-value").inner_text().removesuffix("%")) / 100
+            track, fill = bar.locator(".track").bounding_box(), bar.locator(".fill").bounding_box()
+            assert track["width"] > 100
+            assert fill["height"] > 5
+            assert fill["width"] / track["width"] == pytest.approx(probability, abs=0.011)
 
 
 def test_the_page_has_the_recipe_of_the_student(demonstration: DemoResult, page: Page) -> None:

@@ -61,10 +61,13 @@ def inspect_command(out: Path, seed: int) -> str:
 
 
 def _template_values(prediction: ViewPrediction) -> dict[str, Any]:
+    shown_names = [name for name, _ in prediction.top]
+    of_label = [] if prediction.label in shown_names else [(prediction.label, prediction.label_prob)]
     mixed = [] if prediction.mixed_with is None else ["mixed with {} ({:.0%})".format(*prediction.mixed_with)]
     return {
         **vars(prediction),
         "image": png_url(prediction.image),
         "view": png_url(prediction.view),
+        "bars": [*prediction.top, *of_label],
         "ops": ", ".join([*map(format_op, prediction.ops), *mixed]) or "unchanged",
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.numpy
+from support.browser import needs_chromium, open_on_phone
 
 from kdaug.config import Data
 from kdaug.errors import InputError
@@ -131,6 +133,9 @@ def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path:
     assert "Left out: not finished: cifar100-table1-m7-kd (seed 0, 1)." in text
     page = (tmp_path / "out/index.html").read_text()
     assert "19.50 ± 0.71" in page
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert headings[:3] == ["Statements of the paper", "Gains", "Training curves"]
+    assert re.findall("^## (.*)$", text, re.MULTILINE) == headings[:-1]
     assert "http" not in page.replace("http://www.w3.org", "")
     assert (tmp_path / "out/figures/gains.svg").is_file()
     content = json.loads((tmp_path / "out/report.json").read_text())
@@ -142,3 +147,13 @@ def test_report_compares_with_the_paper(study: PaperStudy, runs: Path, tmp_path:
     assert {"paper": 200, "ours": 2} in content["differences"]["optimization.epochs"]
     lines = (tmp_path / "out/runs.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 7
+
+
+@needs_chromium
+def test_the_page_fits_a_phone(study: PaperStudy, runs: Path, tmp_path: Path) -> None:
+    write_reproduction(study, runs, tmp_path / "out")
+    with open_on_phone(tmp_path / "out/index.html") as page:
+        table = page.get_by_role("region", name="Comparison with the paper")
+        assert table.locator("tr").count() == 1 + len(study.cells)
+        heights = table.locator("td:first-child").evaluate_all("cells => cells.map(cell => cell.clientHeight)")
+        assert max(heights) < 2 * 16 * 1.55, "no line break in a cell such as M = 0"

@@ -88,6 +88,23 @@ def test_curve_of_several_runs_is_their_mean(runs: dict[str, Path]) -> None:
     np.testing.assert_allclose(loss.get_lines()[0].get_xydata(), [[1, 1.8], [2, 0.9]])
 
 
+def test_training_errors_are_thin_dotted_lines(runs: dict[str, Path]) -> None:
+    for run in runs.values():
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        lines = [line | {"train_error": 5.0} if line["kind"] == "eval" else line for line in lines]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = [Curve(label, [run], {"ls": "--"}) for label, run in runs.items()]
+    lines = curves_figure(curves).axes[1].get_lines()
+    dotted = [line for line in lines if line.get_linestyle() == ":"]
+    assert [list(line.get_ydata()) for line in dotted] == [[5.0] * 3] * 2
+    assert all(line.get_linewidth() < lines[0].get_linewidth() for line in dotted)
+
+
+def test_epoch_axes_have_ticks_at_the_evaluations(runs: dict[str, Path]) -> None:
+    for axes in curves_figure([Curve("both", list(runs.values()), {})]).axes:
+        assert list(axes.get_xticks()) == [1, 2, 3]
+
+
 def test_run_without_evaluation_is_drawn(runs: dict[str, Path]) -> None:
     metrics = runs["labels only"] / "metrics.jsonl"
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")

@@ -76,7 +76,24 @@ def test_many_lines_are_drawn_without_legend(groups: WriteGroups) -> None:
 
 
 def test_there_is_a_figure_for_each_numeric_setting(groups: WriteGroups) -> None:
-    assert [name for name, _ in comparison_figures(groups(TABLE1))] == ["curves", "error-views.magnitude"]
+    assert [each.name for each in comparison_figures(groups(TABLE1))] == ["curves", "error-views.magnitude"]
+
+
+def test_titles_and_captions_say_what_figures_show(groups: WriteGroups) -> None:
+    curves, by_magnitude = comparison_figures(groups(TABLE1))
+    assert (curves.title, by_magnitude.title) == ("Training curves", "Error by views.magnitude")
+    assert curves.caption.endswith(
+        "Color: views.magnitude, from dark to light. Lines: solid, teacher.source=none; dashed, teacher.source=train."
+    )
+    assert "dotted" not in curves.caption, "no run has measured its training error"
+    assert "Bars: standard deviation" in by_magnitude.caption
+
+
+def test_no_run_has_the_line_style_of_training_errors(groups: WriteGroups) -> None:
+    weights = [{"views.magnitude": float(m), "supervision.weight": w} for m in range(5) for w in (0.1, 0.2, 0.5, 1.0)]
+    styles = {curve.style["ls"] for curve in group_curves(groups(weights))}
+    assert len(styles) == 4
+    assert ":" not in styles
 
 
 def test_figure_4_has_lines_per_grid_and_a_level_baseline(groups: WriteGroups) -> None:
@@ -99,7 +116,7 @@ def test_figure_4_has_lines_per_grid_and_a_level_baseline(groups: WriteGroups) -
 
 def test_settings_that_never_vary_alone_have_no_figure(groups: WriteGroups) -> None:
     grids = groups([{"views.magnitude": 1.0, "supervision.k": 2}, {"views.magnitude": 2.0, "supervision.k": 5}])
-    assert [name for name, _ in comparison_figures(grids)] == ["curves"]
+    assert [each.name for each in comparison_figures(grids)] == ["curves"]
 
 
 def test_close_numbers_have_a_linear_axis(groups: WriteGroups) -> None:

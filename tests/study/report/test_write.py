@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.browser import needs_chromium, open_on_phone
 
 from kdaug.cli.main import main
 from kdaug.config import read_recipe
@@ -80,9 +81,18 @@ def test_page_needs_no_other_file(report: Path) -> None:
     page = (report / "index.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert page.count("data:image/svg+xml;base64,") == 2
+    assert "<h2>Training curves</h2>" in page
+    assert "thin dotted lines: error on the training images." in page
     for name in ("curves", "error-views.magnitude"):
         assert (report / f"figures/{name}.svg").read_bytes().startswith(b"<?xml")
         assert (report / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@needs_chromium
+def test_wide_tables_scroll_in_their_own_box(report: Path) -> None:
+    with open_on_phone(report / "index.html") as page:
+        box = page.get_by_role("region", name="Comparison")
+        assert box.evaluate("box => box.scrollWidth > box.clientWidth")
 
 
 def test_notes_name_images_settings_and_machines(report: Path) -> None:

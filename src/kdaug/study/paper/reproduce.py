@@ -19,7 +19,7 @@ from kdaug.study.report.compare import Group, group_runs
 from kdaug.study.report.figures import comparison_figures
 from kdaug.study.report.notes import report_notes
 from kdaug.study.report.page import Report
-from kdaug.study.report.plotting import style_axes
+from kdaug.study.report.plotting import CaptionedFigure, style_axes
 from kdaug.study.report.tables import (
     Table,
     comparison_table,
@@ -42,17 +42,21 @@ def write_reproduction(study: PaperStudy, folder: Path, out: Path) -> tuple[str,
     groups = group_runs(run for result in results if result.group is not None for run in result.group.runs)
     figures = list(comparison_figures(groups))
     if any(result.gain is not None for result in results):
-        figures.insert(0, ("gains", gains_figure(results)))
+        figures.insert(0, CaptionedFigure("gains", "Gains", _GAINS, gains_figure(results)))
     verdicts = judge_statements(study.statements, {result.cell.name: result.group for result in results})
     report = Report(
         title=f"{study.title} ({study.scale} scale)",
         groups=groups,
-        tables=[paper_table(results), verdict_table(verdicts), comparison_table(groups, {}), runs_table(groups)],
+        results=[paper_table(results), verdict_table(verdicts)],
         notes=[*scale_notes(study), *report_notes(groups, left_out)],
         figures=figures,
+        details=[comparison_table(groups, {}), runs_table(groups)],
         json=_reproduction_json(study, results, groups, verdicts),
     )
-    return f"{save_report(report, out)}\n{verdict_table(verdicts).markdown()}", left_out
+    return save_report(report, out), left_out
+
+
+_GAINS = "Points by which the error is lower than the baseline's. Bars: 95 % confidence intervals."
 
 
 def paper_table(results: Sequence[CellResult]) -> Table:

@@ -14,6 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from kdaug.runs import read_metrics
 from kdaug.study.report.plotting import add_legend, style_axes
 
+_MAX_TICKS = 12
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -27,7 +29,7 @@ class Curve:
 def curves_figure(curves: Sequence[Curve]) -> Figure:
     """Training cross-entropy (left) and validation error (right) over epochs, as in the paper's Figure 2.
 
-    Dashed lines on the right: the error on the training images, for runs that measured it (run.evaluate_train).
+    Thin dotted lines on the right: the error on the training images, for runs that measured it (run.evaluate_train).
     """
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     loss, error = figure.subplots(1, 2)
@@ -38,14 +40,10 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
         error.plot(epochs, values, marker="o", ms=3, label=curve.label, **curve.style)
         epochs, values = _mean([errors_by_epoch(run, "train_error") for run in curve.runs])
         if epochs:
-            error.plot(epochs, values, **{**curve.style, "ls": "--"})
+            error.plot(epochs, values, **{**curve.style, "ls": ":", "lw": 1})
     loss.set_ylabel("cross-entropy on the training views, nats")
     error.set_ylabel("error, %")
-    for axes in (loss, error):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        style_axes(axes)
-    add_legend(figure, len(curves))
+    _finish_figure(figure, curves)
     return figure
 
 
@@ -69,12 +67,21 @@ def views_figure(curves: Sequence[Curve]) -> Figure | None:
         agreement.plot(weak_epochs, weak_values, **{**curve.style, "ls": ":"})
     error.set_ylabel("error on the fixed views, %")
     agreement.set_ylabel("agreement with the teacher, % (dotted: weak views)")
-    for axes in (error, agreement):
+    _finish_figure(figure, curves)
+    return figure
+
+
+def _finish_figure(figure: Figure, curves: Sequence[Curve]) -> None:
+    """The epoch axes, the style and the legend. Up to 12 evaluations have a tick each."""
+    evaluations = sorted({epoch for curve in curves for run in curve.runs for epoch in errors_by_epoch(run)})
+    for axes in figure.axes:
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if 0 < len(evaluations) <= _MAX_TICKS:
+            axes.set_xticks(evaluations)
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style_axes(axes)
     add_legend(figure, len(curves))
-    return figure
 
 
 def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:

@@ -13,23 +13,50 @@ from matplotlib.figure import Figure
 
 from kdaug.study.report.compare import Group, is_number
 from kdaug.study.report.curves import Curve, curves_figure, views_figure
-from kdaug.study.report.plotting import add_legend, style_axes
+from kdaug.study.report.plotting import CaptionedFigure, add_legend, style_axes
 from kdaug.study.report.tables import format_settings
 
-_LINE_STYLES = ("-", "--", ":", "-.")
+_LINE_STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (6, 2, 1, 2, 1, 2)))
+"""Without dotted lines, which are the training error and the weak views."""
+_LINE_STYLE_NAMES = ("solid", "dashed", "dash-dotted", "dash-dot-dotted")
 
 
-def comparison_figures(groups: Sequence[Group]) -> Iterator[tuple[str, Figure]]:
-    """(name, figure): the training curves, those on the fixed views if the runs have teachers, then one figure per
-    numeric setting that varies while others are equal."""
+def comparison_figures(groups: Sequence[Group]) -> Iterator[CaptionedFigure]:
+    """The training curves, those on the fixed views if the runs have teachers, then one figure per numeric setting
+    that varies while others are equal."""
     curves = group_curves(groups)
-    yield "curves", curves_figure(curves)
+    yield CaptionedFigure("curves", "Training curves", _curves_caption(groups), curves_figure(curves))
     on_views = views_figure(curves)
     if on_views is not None:
-        yield "views", on_views
+        yield CaptionedFigure("views", "Error on augmented views and agreement with the teacher", _VIEWS, on_views)
     for name in groups[0].varied:
         if _lines(name, groups):
-            yield f"error-{name}", error_by_setting(name, groups)
+            caption = _setting_caption(name, groups)
+            yield CaptionedFigure(f"error-{name}", f"Error by {name}", caption, error_by_setting(name, groups))
+
+
+_VIEWS = (
+    "Left: the student's error on a fixed sample of views. Right: its agreement with the teacher on the third of these "
+    "views that is augmented most; dotted, on the third that is augmented least. Colors and line styles as above."
+)
+
+
+def _curves_caption(groups: Sequence[Group]) -> str:
+    train_errors = (
+        "; thin dotted lines: error on the training images"
+        if any(group.train_error is not None for group in groups)
+        else ""
+    )
+    return (
+        "Left: cross-entropy on the training views. Right: error, with a point for each evaluation"
+        f"{train_errors}.{_describe_styles(groups)}"
+    )
+
+
+def _setting_caption(name: str, groups: Sequence[Group]) -> str:
+    numeric = [is_number(group.varied[name]) for group in groups]
+    level = "" if all(numeric) else f" Horizontal lines: runs without a number for {name}."
+    return f"Mean error of the final weights. Bars: standard deviation over seeds.{level}"
 
 
 def group_curves(groups: Sequence[Group]) -> list[Curve]:
@@ -46,17 +73,38 @@ def _styles(groups: Sequence[Group]) -> list[dict[str, Any]]:
     The setting with the most numeric values gives the color, from dark to light. All others together give the line
     style. Without a numeric setting, or with too few line styles, each group has its own color.
     """
-    color_setting = max(groups[0].varied, key=lambda name: len(_numbers(name, groups)), default=None)
-    numbers = _numbers(color_setting, groups) if color_setting else []
-    others = list(_group_by_others(color_setting, groups)) if color_setting else []
-    if color_setting is None or len(numbers) < 2 or len(others) > len(_LINE_STYLES):
+    color_setting = _color_setting(groups)
+    if color_setting is None:
         return [_distinct_style(index) for index in range(len(groups))]
+    numbers, others = _numbers(color_setting, groups), list(_group_by_others(color_setting, groups))
     styles = list[dict[str, Any]]()
     for group in groups:
         number, label = group.varied[color_setting], _label_without(color_setting, group)
         color = colormaps["viridis"](0.9 * numbers.index(number) / (len(numbers) - 1)) if number in numbers else "gray"
         styles.append({"color": color, "ls": _LINE_STYLES[others.index(label)]})
     return styles
+
+
+def _color_setting(groups: Sequence[Group]) -> str | None:
+    """The setting that gives the color, None if each group has its own."""
+    name = max(groups[0].varied, key=lambda name: len(_numbers(name, groups)), default=None)
+    if name is None or len(_numbers(name, groups)) < 2 or len(_group_by_others(name, groups)) > len(_LINE_STYLES):
+        return None
+    return name
+
+
+def _describe_styles(groups: Sequence[Group]) -> str:
+    """What colors and line styles stand for, as sentences that begin with a space."""
+    color_setting = _color_setting(groups)
+    if color_setting is None:
+        return " The legend names the lines." if len(groups) > 1 else ""
+    others = list(_group_by_others(color_setting, groups))
+    color = f" Color: {color_setting}, from dark to light."
+    if len(others) == 1:
+        return color
+    named = zip(_LINE_STYLE_NAMES, others, strict=False)
+    lines = [f"{style}, {label or 'all other runs'}" for style, label in named]
+    return f"{color} Lines: {'; '.join(lines)}."
 
 
 def _distinct_style(index: int) -> dict[str, Any]:

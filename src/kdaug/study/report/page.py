@@ -10,24 +10,25 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from kdaug.config import read_recipe, to_yaml
 from kdaug.study.report.compare import Group
+from kdaug.study.report.plotting import CaptionedFigure
 from kdaug.study.report.tables import Table
 
 
 @dataclass(frozen=True)
 class Report:
-    """The content of a report. tables: the main one first. figures: (name, figure). json: all of it for programs."""
+    """The content of a report, in its order. results: tables, the main one first. json: all of it for programs."""
 
     title: str
     groups: Sequence[Group]
-    tables: Sequence[Table]
+    results: Sequence[Table]
     notes: Sequence[str]
-    figures: Sequence[tuple[str, Figure]]
+    figures: Sequence[CaptionedFigure]
+    details: Sequence[Table]
     json: Mapping[str, Any]
 
 
@@ -37,7 +38,7 @@ def report_page(report: Report, svgs: Mapping[str, bytes]) -> str:
     return render_template(
         "study/report/page.html.j2",
         report=report,
-        figures={name: data_url("image/svg+xml", svg) for name, svg in svgs.items()},
+        urls={name: data_url("image/svg+xml", svg) for name, svg in svgs.items()},
         recipe=to_yaml(read_recipe(first.path / "recipe.yaml")),
         environment=first.environment,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,16 @@ from matplotlib.figure import Figure
 
 _MAX_LEGEND_LINES = 24
 """A longer legend would be higher than the figure."""
+
+
+@dataclass(frozen=True)
+class CaptionedFigure:
+    """A figure of a report. name: of its files, without ending. title, caption: for people."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
 
 
 def style_axes(axes: Axes) -> None:

@@ -14,7 +14,7 @@ from kdaug.study.report.finished import find_finished_runs
 from kdaug.study.report.notes import report_notes
 from kdaug.study.report.page import Report, report_page
 from kdaug.study.report.plotting import save_pdf, to_svg
-from kdaug.study.report.tables import comparison_table, report_json, runs_as_csv, runs_table
+from kdaug.study.report.tables import Table, comparison_table, report_json, runs_as_csv, runs_table
 
 
 def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> tuple[str, list[str]]:
@@ -32,32 +32,38 @@ def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out
     report = Report(
         title=f"{len(groups)} recipe{'s' if len(groups) > 1 else ''} compared",
         groups=groups,
-        tables=[comparison_table(groups, against), runs_table(groups)],
+        results=[comparison_table(groups, against)],
         notes=report_notes(groups, left_out),
         figures=list(comparison_figures(groups)),
+        details=[runs_table(groups)],
         json=report_json(groups, against),
     )
     return save_report(report, out), left_out
 
 
 def save_report(report: Report, out: Path) -> str:
-    """Writes report.md, report.json, runs.csv, index.html and figures/ to `out`. Returns the main table in Markdown."""
+    """Writes report.md, report.json, runs.csv, index.html and figures/ to `out`. Returns the results in Markdown."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    svgs = {name: to_svg(figure) for name, figure in report.figures}
-    for name, figure in report.figures:
-        atomic_write(out / "figures" / f"{name}.svg", svgs[name])
-        save_pdf(figure, out / "figures" / f"{name}.pdf")
-    main_table, *other_tables = report.tables
+    svgs = {each.name: to_svg(each.figure) for each in report.figures}
+    for each in report.figures:
+        atomic_write(out / "figures" / f"{each.name}.svg", svgs[each.name])
+        save_pdf(each.figure, out / "figures" / f"{each.name}.pdf")
+    main_table, *other_results = report.results
+    results = "\n".join([main_table.markdown(), *map(_section, other_results)])
     parts = [
         f"# {report.title}\n",
-        main_table.markdown(),
+        results,
         "".join(f"- {note}\n" for note in report.notes),
-        *(f"![{name}](figures/{name}.svg)\n" for name in svgs),
-        *(f"## {table.title}\n\n{table.markdown()}" for table in other_tables),
+        *(f"## {x.title}\n\n{x.caption}\n\n![{x.title}](figures/{x.name}.svg)\n" for x in report.figures),
+        *map(_section, report.details),
     ]
     content = {"title": report.title, "notes": report.notes, **report.json}
     atomic_write(out / "report.md", "\n".join(parts))
     atomic_write(out / "report.json", json.dumps(content, indent=1) + "\n")
     atomic_write(out / "runs.csv", runs_as_csv(report.groups))
     atomic_write(out / "index.html", report_page(report, svgs))
-    return main_table.markdown()
+    return results
+
+
+def _section(table: Table) -> str:
+    return f"## {table.title}\n\n{table.markdown()}"
