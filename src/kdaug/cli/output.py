@@ -13,7 +13,6 @@ from pathlib import Path
 
 from kdaug.config import Recipe
 from kdaug.errors import InputError
-from kdaug.storage import check_writable_folder
 
 
 def rank() -> int:
@@ -65,6 +64,8 @@ def check_output_file(flag: str, path: Path) -> None:
 
 def check_output_folder(flag: str, folder: str) -> None:
     """Raises InputError if the folder that `flag` names is empty text, or could not be written to after long work."""
+    from kdaug.storage import check_writable_folder  # fails without fcntl, which main() reports in one line
+
     if not folder:
         raise InputError(f"{flag} is empty", "give a folder, or leave it out")
     check_writable_folder(Path(folder))
