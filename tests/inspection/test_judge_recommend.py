@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ from types import ModuleType
 import pytest
 from rich.console import Console
 from support.recipes import TINY
+from support.tools import load_tool
 
 from kdaug.config import Teacher, to_yaml
 from kdaug.networks import create_network, save_weights
@@ -28,11 +28,7 @@ ERRORS = {
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("judge_recommend", ROOT / "tools" / "judge_recommend.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for its dataclasses
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("judge_recommend")
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.tools import load_tool
 
 from kdaug.config import Adversary, Network, Optimization, Recipe, Supervision, Teacher
 from kdaug.recipes import counted_operations
@@ -20,10 +20,7 @@ OPERATIONS = {("s", 32): 10, ("t", 32): 7, ("t", 64): 28}
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
     """tools/count_operations.py."""
-    spec = importlib.util.spec_from_file_location("count_operations", ROOT / "tools" / "count_operations.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("count_operations")
 
 
 def cost_of(recipe: Recipe, existing_teacher: tuple[str, int] | None = None) -> float:

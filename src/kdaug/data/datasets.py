@@ -121,7 +121,7 @@ def _describe_unused(count: int) -> str:
 
 
 def read_dataset(settings: config.Data, val_fraction: float | None) -> Dataset:
-    """The dataset `settings.name` as it is stored, with all its training images.
+    """The dataset `settings.name` with all its training images.
 
     val_fraction: the fraction of each class used for validation if the dataset has no validation images; None: all its
     images are validation images then, as for an evaluation. Logs nothing. Raises InputError if it cannot be loaded.

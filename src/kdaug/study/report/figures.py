@@ -94,7 +94,7 @@ def _color_setting(groups: Sequence[Group]) -> str | None:
 
 
 def _describe_styles(groups: Sequence[Group]) -> str:
-    """What colors and line styles stand for, as sentences that begin with a space."""
+    """What colors and line styles mean, as sentences that begin with a space."""
     color_setting = _color_setting(groups)
     if color_setting is None:
         return " The legend names the lines." if len(groups) > 1 else ""
