@@ -42,10 +42,10 @@ step() { # step NAME SECONDS FLAGS...: a step benchmark into OUT/step-NAME.json
 }
 
 if [ "$device" = cuda ]; then
-    marker=gpu small="--network wide_resnet16_4 --rounds 3 --steps 60" scale=gpu
+    marker=gpu compile_limit=60 small="--network wide_resnet16_4 --rounds 3 --steps 60" scale=gpu
     large="--rounds 3 --steps 40" photos="--network resnet50 --image-size 224 --rounds 3 --steps 20"
 else
-    marker="not gpu" small="--network wide_resnet10_1 --batch 8 --rounds 1 --steps 1" scale=smoke
+    marker="not gpu" compile_limit=240 small="--network wide_resnet10_1 --batch 8 --rounds 1 --steps 1" scale=smoke
     large=$small photos="--network resnet18 --image-size 64 --batch 4 --rounds 1 --steps 1"
 fi
 
@@ -60,13 +60,13 @@ fi
 if wanted steps; then
     step wide-resnet28-10 60 $large
     step small-eager 40 $small
-    step small-compiled 60 $small --compile
+    step small-compiled $compile_limit $small --compile
     [ "$device" = cuda ] && step small-cuda-graphs 60 $small --cuda-graphs
     step photos 60 $photos
 fi
 
 if ! wanted table1; then
-    tar -C "$out" -czf "$out/all.tar.gz" tests.txt $(cd "$out" && ls step-*)
+    tar -C "$out" -czf "$out/all.tar.gz" $(cd "$out" && find . -maxdepth 1 -type f ! -name '*.tar.gz')
     exit
 fi
 echo "== table 1 (left: $(left) s)"
@@ -78,6 +78,8 @@ for seed in 0 1; do
         >>"$out/table1.log" 2>&1
 done
 tail -40 "$out/table1.log"
-tar -C "$out" --exclude='*.safetensors' --exclude=checkpoints --exclude='events.*' --exclude=labels \
-    -czf "$out/table1.tar.gz" runs && rm -rf "$out/runs"
+if [ -d "$out/runs" ]; then
+    tar -C "$out" --exclude='*.safetensors' --exclude=checkpoints --exclude='events.*' --exclude=labels \
+        -czf "$out/table1.tar.gz" runs && rm -rf "$out/runs"
+fi
 echo "== done after $((budget - $(left))) s"

@@ -27,6 +27,7 @@ MakeRequest = Callable[..., Request]
 @pytest.fixture
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdaug.photos.plan.measure_run", lambda *arguments: MEASURED)
+    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: False)
 
 
 def value(recipe: Recipe, name: str) -> Any:
@@ -42,7 +43,8 @@ def test_all_that_is_not_given_is_chosen(request_for: MakeRequest, console: Cons
         "student.pretrained": False, "teacher.weights": None, "data.image_size": 160, "optimization.global_batch": 8,
         "optimization.optimizer": "adamw", "optimization.learning_rate": 1.8e-4, "optimization.weight_decay": 0.05,
         "optimization.decay_on": "weights", "optimization.epochs": 100, "teacher.epochs": 100,
-        "optimization.warmup_epochs": 5.0, "optimization.ema_decay": None, "run.evaluate_every": 5,
+        "optimization.warmup_epochs": 5.0, "optimization.ema_decay": None,
+        "optimization.precision": "auto", "run.evaluate_every": 5,
     }  # fmt: skip
     out = console.file.getvalue()
     assert "the student starts from random weights: timm has no published weights for wide_resnet10_1\n" in out
@@ -55,7 +57,7 @@ GIVEN = {
     "data.image_size": 24, "optimization.global_batch": 11, "optimization.optimizer": "sgd",
     "optimization.learning_rate": 0.07, "optimization.weight_decay": 0.0, "optimization.decay_on": "all",
     "optimization.epochs": 50, "teacher.epochs": 3, "optimization.warmup_epochs": 0.0, "optimization.ema_decay": None,
-    "run.evaluate_every": 7, "student.pretrained": False, "teacher.weights": None,
+    "optimization.precision": "bfloat16", "run.evaluate_every": 7, "student.pretrained": False, "teacher.weights": None,
 }  # fmt: skip
 """A value for all chosen settings; some are the recipe's own, which a comparison with them would not find."""
 
@@ -74,6 +76,16 @@ def test_the_rate_follows_the_given_optimizer_and_batch(request_for: MakeRequest
     given = {"optimization.optimizer": "sgd", "optimization.global_batch": 32}
     recipe = plan_recipe(request_for(given), console)
     assert (recipe.optimization.learning_rate, recipe.optimization.weight_decay) == (0.013, 1e-4)
+
+
+@pytest.mark.usefixtures("_measured")
+def test_float32_is_chosen_if_it_is_faster(
+    request_for: MakeRequest, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: True)
+    assert plan_recipe(request_for({}), console).optimization.precision == "float32"
+    assert "optimization.precision float32" in console.file.getvalue()
+    assert plan_recipe(request_for({"optimization.precision": "auto"}), console).optimization.precision == "auto"
 
 
 @pytest.mark.usefixtures("_measured")

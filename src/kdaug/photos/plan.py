@@ -19,7 +19,7 @@ from kdaug.device import find_device
 from kdaug.errors import InputError
 from kdaug.networks import native_image_size
 from kdaug.photos.budget import RunSeconds, epochs_within, estimate
-from kdaug.photos.measure import measure_run
+from kdaug.photos.measure import is_faster_in_float32, measure_run
 from kdaug.photos.rules import (
     CHOSEN,
     Facts,
@@ -37,7 +37,7 @@ from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve, teacher_run_recipes
 
 _logger = logging.getLogger(__name__)
-_OF_LABELS = frozenset({"data.image_size", "optimization.epochs"})
+_OF_LABELS = frozenset({"data.image_size", "optimization.epochs", "optimization.precision"})
 """Settings that stored labels are made for: they stay those of the recipe, as `kdaug label photos` uses them."""
 
 
@@ -106,6 +106,8 @@ def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
     for reason in start.reasons:
         _logger.info(reason)
     with _warnings_off():
+        if "optimization.precision" not in request.given and is_faster_in_float32(recipe, dataset, dist, console):
+            recipe = _choose(request, recipe, {"optimization.precision": "float32"})
         seconds = measure_run(recipe, dataset, dist, console)
     recipe = _choose(request, recipe, schedule_settings(recipe, facts, _epochs(request, recipe, facts, seconds, dist)))
     _logger.info(_describe(request, recipe, facts))

@@ -25,6 +25,7 @@ CHOSEN = (
     "teacher.epochs",
     "optimization.warmup_epochs",
     "optimization.ema_decay",
+    "optimization.precision",
     "run.evaluate_every",
 )
 """All settings that are chosen unless the user sets them."""
