@@ -61,7 +61,7 @@ def test_the_chosen_weights_are_evaluated(kdaug: Callable, demo_run: Path, tmp_p
 def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
     metrics = evaluations(demo_run)[-1]
     assert kdaug("eval", demo_run, *CPU).out == (
-        f"{demo_run} (last weights): error {metrics['top1_error']:.2f} %, top-5 {metrics['top5_error']:.2f} %, "
+        f"{demo_run} (last weights): error {metrics['top1_error']:.2f} % (top-5 {metrics['top5_error']:.2f} %), "
         f"loss {metrics['val_loss']:.4f}, on 2,000 images\n"
     )
 

@@ -31,7 +31,7 @@ def test_teacher_and_student_are_trained(tmp_path: Path) -> None:
     for run in (tmp_path / "runs" / "a", teacher):
         assert {p.name for p in run.iterdir()} == FILES
     end = read_lines(tmp_path / "runs" / "a")[-1]
-    assert f"error {end['top1_error']:.2f} % (top-5 {end['top5_error']:.2f} %)" in result.stdout
+    assert f"error {end['top1_error']:.2f} %, lowest" in result.stdout
     assert "files in runs/a:\n" in result.stdout
     for command in ("kdaug eval runs/a", "tensorboard --logdir runs/a/tensorboard", "kdaug train runs/a/recipe.yaml"):
         assert command in result.stdout

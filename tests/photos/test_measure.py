@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 import kdaug.photos.measure
 from kdaug.data import load_dataset
@@ -67,11 +68,11 @@ def test_float32_is_compared_with_the_recipes_precision(
 ) -> None:
     """`step`: seconds in bfloat16; in float32 it is 1 s."""
 
-    def measure(context: TrainContext, with_teacher: bool) -> NetworkSeconds:
-        return NetworkSeconds(0.0, step if context.precision == torch.bfloat16 else 1.0, 0.0)
+    def measure(context: TrainContext, soft_labels: None) -> tuple[NetworkSeconds, None]:
+        return NetworkSeconds(0.0, step if context.precision == torch.bfloat16 else 1.0, 0.0), None
 
     recipe = request_for({"optimization.precision": precision}).recipe
-    monkeypatch.setattr("kdaug.photos.measure._measure_network", measure)
+    monkeypatch.setattr("kdaug.photos.measure._measure_steps", measure)
     assert is_faster_in_float32(recipe, load_dataset(recipe.data), SINGLE_PROCESS, console) == faster
 
 
@@ -80,13 +81,13 @@ def test_steps_are_measured_in_both_precisions(
 ) -> None:
     steps = dict[torch.dtype, float]()
 
-    def measure(context: TrainContext, with_teacher: bool) -> NetworkSeconds:
-        measured = measure_network(context, with_teacher)
+    def measure(context: TrainContext, soft_labels: None) -> tuple[NetworkSeconds, nn.Module]:
+        measured, network = measure_steps(context, soft_labels)
         steps[context.precision] = measured.step
-        return measured
+        return measured, network
 
-    measure_network = kdaug.photos.measure._measure_network
-    monkeypatch.setattr("kdaug.photos.measure._measure_network", measure)
+    measure_steps = kdaug.photos.measure._measure_steps
+    monkeypatch.setattr("kdaug.photos.measure._measure_steps", measure)
     recipe = request_for({"optimization.precision": "bfloat16"}).recipe
     faster = is_faster_in_float32(recipe, load_dataset(recipe.data), SINGLE_PROCESS, console)
     assert faster == (steps[torch.float32] * 1.1 < steps[torch.bfloat16])

@@ -14,6 +14,7 @@ from support.ranks import plan_rank, start_ranks
 from support.recipes import SMALL_PHOTOS, with_settings
 
 from kdaug.config import Recipe, from_yaml, to_dict, to_yaml
+from kdaug.data import Dataset
 from kdaug.errors import InputError
 from kdaug.photos import Request, plan_recipe
 from kdaug.photos.budget import NetworkSeconds, RunSeconds
@@ -109,6 +110,45 @@ def test_epochs_follow_from_the_minutes(
     monkeypatch.setattr("kdaug.photos.plan.time.monotonic", lambda: 2.0)
     recipe = plan_recipe(request_for(settings, minutes), console)
     assert (recipe.optimization.epochs, recipe.teacher.epochs) == (epochs, teacher_epochs)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "given", "side", "epochs"),
+    [
+        (60.0, {}, 160, 50),
+        (10.0, {}, 128, 12),  # at 160 pixels 10 epochs take 12 minutes
+        (3.0, {}, 96, 6),
+        (3.0, {"data.image_size": 160}, 160, 2),
+        (3.0, {"optimization.epochs": 10}, 160, 10),
+    ],
+)
+def test_images_are_smaller_if_few_epochs_fit_into_the_minutes(
+    request_for: MakeRequest,
+    console: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float,
+    given: dict[str, Any],
+    side: int,
+    epochs: int,
+) -> None:
+    """A step takes 8 s at 160 pixels, the teacher's and the student's, and the fewest epochs are 10.
+
+    Of the limit a tenth is a reserve, and 10 s are not measured.
+    """
+
+    def measure(recipe: Recipe, dataset: Dataset, *others: Any) -> RunSeconds:
+        assert recipe.data.image_size is not None
+        assert dataset.size == (recipe.data.image_size,) * 2
+        network = NetworkSeconds(0.0, 8.0 * (recipe.data.image_size / 160) ** 2, 0.0)
+        return RunSeconds(4, network, network, 0.0)
+
+    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: False)
+    monkeypatch.setattr("kdaug.photos.plan.measure_run", measure)
+    monkeypatch.setattr("kdaug.photos.plan.time.monotonic", lambda: 0.0)
+    limit = None if "optimization.epochs" in given else minutes
+    recipe = plan_recipe(request_for({"data.image_size": "not given", **given}, limit), console)
+    assert (recipe.data.image_size, recipe.optimization.epochs) == (side, epochs)
+    assert ("measuring again with images of" in console.file.getvalue()) == (side < 160)
 
 
 @pytest.mark.usefixtures("_measured")

@@ -18,6 +18,7 @@ from kdaug.photos.rules import (
     optimizer_settings,
     schedule_settings,
     size_settings,
+    smaller_side,
 )
 from kdaug.recipes import named_recipe
 
@@ -136,3 +137,15 @@ def test_what_is_chosen_is_a_valid_recipe(facts: Facts, epochs: int, teacher_epo
     assert recipe.optimization.warmup_epochs < min(epochs, teacher_epochs or epochs)
     assert recipe.optimization.global_batch % facts.processes == 0
     assert set(chosen) <= set(CHOSEN)
+
+
+@given(st.integers(32, 640), st.floats(0.001, 0.999))
+def test_smaller_images_have_at_most_the_share_of_the_pixels(side: int, share: float) -> None:
+    smaller = smaller_side(side, share)
+    if smaller is None:
+        assert side <= 96
+        return
+    assert 96 <= smaller < side
+    assert smaller % 32 == 0
+    assert smaller == 96 or smaller**2 <= share * side**2
+    assert smaller + 32 >= side or (smaller + 32) ** 2 > share * side**2, "the largest"

@@ -38,11 +38,13 @@ TinyRecipe = Callable[..., Recipe]
 def test_a_run_is_never_overwritten(tiny_recipe: TinyRecipe, tmp_path: Path) -> None:
     train(tiny_recipe({"optimization.epochs": 1}))
     before = folder_content(tmp_path)
-    with pytest.raises(
-        InputError, match=f"^{tmp_path}/run exists; continue it with run.resume or choose another run.dir$"
-    ):
+    with pytest.raises(InputError, match=f"^{tmp_path}/run is a finished run; choose another run.dir$"):
         train(tiny_recipe({"optimization.epochs": 1}))
     assert folder_content(tmp_path) == before
+    (tmp_path / "run" / "last.safetensors").unlink()
+    message = f"^{tmp_path}/run exists; continue it with run.resume or choose another run.dir$"
+    with pytest.raises(InputError, match=message):
+        train(tiny_recipe({"optimization.epochs": 1}))
 
 
 def test_resuming_a_finished_run_changes_nothing(tiny_recipe: TinyRecipe, tmp_path: Path, console: Console) -> None:

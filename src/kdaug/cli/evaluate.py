@@ -55,6 +55,7 @@ def run(arguments: list[str]) -> int:
     from rich.console import Console
 
     from kdaug.inference import evaluation_of_published, evaluation_of_run
+    from kdaug.training.evaluation import describe_errors
     from kdaug.training.progress import console_logging
 
     with console_logging(Console(stderr=True)):
@@ -70,10 +71,8 @@ def run(arguments: list[str]) -> int:
         print(json.dumps(evaluation.as_dict()))
     else:
         scores = evaluation.scores
-        print(
-            f"{name}: error {scores.top1_error:.2f} %, top-5 {scores.top5_error:.2f} %, "
-            f"loss {scores.val_loss:.4f}, on {scores.images:,} images"
-        )
+        errors = describe_errors(scores.top1_error, scores.top5_error, len(evaluation.classes))
+        print(f"{name}: error {errors}, loss {scores.val_loss:.4f}, on {scores.images:,} images")
     if page is not None:
         from kdaug.study.report.evaluation_page import write_evaluation_page
 

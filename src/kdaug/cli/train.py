@@ -116,7 +116,7 @@ def _is_photos_run(recipe: Recipe) -> bool:
 def _print_result(result: TrainResult) -> None:
     run = shlex.quote(str(result.directory))
     print(
-        f"error {result.top1_error:.2f} % (top-5 {result.top5_error:.2f} %), lowest {result.best_top1_error:.2f} %\n"
+        f"error {result.top1_error:.2f} %, lowest {result.best_top1_error:.2f} %\n"
         f"files in {run}:\n"
         f"  last.safetensors   final weights           kdaug eval {run}\n"
         f"  best.safetensors   lowest error            kdaug eval {run} --weights best\n"

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -65,7 +66,8 @@ def check_weights(setting: str, weights: str | None) -> None:
     if weights is not None:
         kind, _, name = weights.partition(":")
         if kind not in ("run", "file", "timm") or not name:
-            raise InputError(f"{setting} is {weights!r}, but must be run:DIR, file:PATH or timm:NAME")
+            hint = f"write file:{weights}" if Path(weights).is_file() else ""
+            raise InputError(f"{setting} is {weights!r}, but must be run:DIR, file:PATH or timm:NAME", hint)
 
 
 def describe_range(annotation: Any) -> str:

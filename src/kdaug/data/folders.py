@@ -59,7 +59,7 @@ def load_folder(settings: config.Data, val_fraction: float | None) -> Dataset:
 
 def _read_splits(root: Path, val_fraction: float | None) -> _Splits:
     if not root.is_dir():
-        raise InputError(f"image folder {root} does not exist", "give it with data.root")
+        raise InputError(f"image folder {root} does not exist")
     folders = find_splits(root)
     index = _read_classes(folders.train)
     classes, files, labels = index.classes, index.paths(folders.train), index.labels
@@ -96,11 +96,12 @@ def _read_classes(folder: Path, allow_empty: bool = False) -> FolderIndex:
     """
     index = load_index(folder)
     if not index.classes:
-        loose = f" ({index.loose:,} directly in it)" if index.loose else ""
+        loose = f", but {index.loose:,} directly in it" if index.loose else ""
         files = describe_endings(sum(map(Counter[str], index.empty.values()), Counter[str]()))
         found = f" (only {files})" if files else ""
         raise InputError(
-            f"image folder {folder} has no images{found}; it needs one sub-folder of images per class{loose}"
+            f"image folder {folder} has no images in sub-folders{found}{loose}; "
+            "it needs one sub-folder of images per class"
         )
     wrong = {name: others for name, others in index.empty.items() if others or not allow_empty}
     if wrong:

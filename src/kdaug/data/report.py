@@ -114,10 +114,13 @@ class DataReport:
         """One line for the sizes of the classes, and one for each kind of finding."""
         smallest = min((each for each in self.classes if each.train), key=lambda each: each.train)
         largest = max(self.classes, key=lambda each: each.train)
-        lines = [
-            f"{len(self.classes):,} classes with {smallest.train:,} ({smallest.name}) to {largest.train:,} "
-            f"({largest.name}) training images, imbalance {self.imbalance:.1f}"
-        ]
+        counts = (
+            f"{smallest.train:,} training images each"
+            if smallest.train == largest.train
+            else f"{smallest.train:,} ({smallest.name}) to {largest.train:,} ({largest.name}) training images, "
+            f"imbalance {self.imbalance:.1f}"
+        )
+        lines = [f"{len(self.classes):,} classes with {counts}"]
         lines += _named("with one training image", self.single)
         lines += _named("without validation images", self.not_validated)
         if self.unreadable:

@@ -13,6 +13,7 @@ from kdaug.export.source import ExportSource
 from kdaug.inference import LoadedRun
 from kdaug.networks import split_digest
 from kdaug.runs import read_environment, read_metrics
+from kdaug.training.evaluation import describe_errors
 from kdaug.training.resolve import teacher_run_names
 
 
@@ -158,6 +159,6 @@ def _describe_error(source: ExportSource, run: LoadedRun, dataset: Dataset | Non
     height, width = source.info.size
     selected = "These weights are the ones with the lowest error on these images, so the true error is higher."
     return (
-        f"{scores['top1_error']:.2f} % (top-5: {scores['top5_error']:.2f} %) on {images} at {width}x{height} pixels."
-        + (f" {selected}" if source.weights == "best" else "")
+        f"{describe_errors(scores['top1_error'], scores['top5_error'], len(source.info.classes))} on {images} "
+        f"at {width}x{height} pixels." + (f" {selected}" if source.weights == "best" else "")
     )

@@ -63,8 +63,8 @@ def preprocessing_of(info: NetworkInfo) -> Preprocessing:
 
 def as_images(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput]:
     """`images` as an iterable also if it is a single one. An array [N,H,W,C] is N images."""
-    if isinstance(images, str | os.PathLike | Image.Image):
-        return [images]
+    if isinstance(images, str | bytes | os.PathLike | Image.Image):
+        return [images]  # bytes are refused when they are read, as one image and not as their numbers
     if isinstance(images, np.ndarray) and images.ndim != 4:
         return [images]
     if not isinstance(images, Iterable):

@@ -65,7 +65,8 @@ def load(source: str | os.PathLike[str], device: str = "auto") -> Classifier:
 
 def _load(path: Path) -> _Loaded:
     if not path.exists():
-        raise InputError(f"{path} does not exist", _HINT)
+        is_remote = str(path).startswith("hf-hub:")
+        raise InputError(f"{path} does not exist", "download the repository first" if is_remote else _HINT)
     if (path / "recipe.yaml").is_file() or path.name == "recipe.yaml":
         return _from_run(path)
     if path.is_file():

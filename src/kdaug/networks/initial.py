@@ -190,10 +190,12 @@ def _read_timm(name: str, settings: config.Network) -> dict[str, Tensor]:
 def load_initial_weights(network: nn.Module, settings: config.Network, info: NetworkInfo) -> str:
     """Loads the initial weights of `settings` into `network`; returns one line that says what was loaded.
 
-    network: created from `settings` for the classes and channels of `info`. Its classifier keeps its values if the
-    weights are for other classes (compared by name if the file has names, else by number) or have none. Weights for one
-    or three channels are adapted to another number as timm does. Raises InputError, which names the first tensor that
-    does not fit, if they are of another network; nothing is loaded then.
+    network: created from `settings` for the classes and channels of `info`. Its classifier is set to zero, as in BiT
+    and big_vision, if the weights are for other classes (compared by name if the file has names, else by number) or
+    have none: training starts with equal probabilities for all classes. timm's random values of a classifier may give
+    large logits for trained features (EfficientNet with few classes: a standard deviation of 20). Weights for one or
+    three channels are adapted to another number as timm does. Raises InputError, which names the first tensor that does
+    not fit, if they are of another network; nothing is loaded then.
     """
     weights, own = _read(settings), network.state_dict()
     tensors = match_names(network, weights.tensors)
@@ -205,7 +207,7 @@ def load_initial_weights(network: nn.Module, settings: config.Network, info: Net
     # As torch does: files of old or other trainers have no counters, which count from 0 then.
     initial = {name: own[name] for name in own if name.endswith(_COUNTER) and name not in tensors}
     if not keeps_classifier:
-        initial |= {name: own[name] for name in classifier_names(network)}
+        initial |= {name: torch.zeros_like(own[name]) for name in classifier_names(network)}
     try:
         load_state(network, tensors | initial, len(info.classes), weights.file)
     except InputError as error:

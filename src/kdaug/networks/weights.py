@@ -107,7 +107,10 @@ def load_network(path: Path) -> tuple[nn.Module, NetworkInfo]:
     """(network, info) from a weight file that kdaug wrote. Raises InputError for any other file."""
     tensors, info = read_weights(path)
     if info is None:
-        raise InputError(f"weight file {path} does not name its network: it was not written by kdaug")
+        raise InputError(
+            f"weight file {path} does not name its network: it was not written by kdaug",
+            f"train a network from it (student.weights file:{path}), and use that",
+        )
     network = create_network(info.network, len(info.classes), len(info.mean), arguments=info.arguments)
     load_state(network, tensors, len(info.classes), path)
     return network, info

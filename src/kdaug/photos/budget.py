@@ -63,23 +63,31 @@ def _training(network: NetworkSeconds, epochs: int, steps_per_epoch: int) -> flo
     return network.start + epochs * steps_per_epoch * network.step + evaluations * network.evaluation
 
 
+def minutes_needed(
+    run: RunSeconds, epochs: int, elapsed: float, teacher_epochs: int | None = None, clean_epochs: int = 0
+) -> float:
+    """Minutes of the whole command, with a tenth of the time in reserve.
+
+    elapsed: seconds that the command has taken already. teacher_epochs: of the teacher; None: as the student.
+    """
+    training = estimate(run, epochs, teacher_epochs or epochs, clean_epochs)
+    return (elapsed + training.total) / (1 - _RESERVE) / 60
+
+
 def epochs_within(
     run: RunSeconds, minutes: float, elapsed: float, most: int, teacher_epochs: int | None = None, clean_epochs: int = 0
 ) -> int:
     """The most epochs, at most `most`, with which the whole command takes at most `minutes`.
 
-    elapsed: seconds that the command has taken already. teacher_epochs: of the teacher; None: as the student. A tenth
-    of the time is kept in reserve. Raises InputError, which says how many minutes are needed, if one epoch is too long.
+    See `minutes_needed`. Raises InputError, which says how many minutes are needed, if one epoch is too long.
     """
 
     def needed(epochs: int) -> float:
-        """Seconds of the whole command, with the reserve."""
-        training = estimate(run, epochs, teacher_epochs or epochs, clean_epochs)
-        return (elapsed + training.total) / (1 - _RESERVE)
+        return minutes_needed(run, epochs, elapsed, teacher_epochs, clean_epochs)
 
-    epochs = bisect.bisect_right(range(1, most + 1), 60 * minutes, key=needed)
+    epochs = bisect.bisect_right(range(1, most + 1), minutes, key=needed)
     if epochs == 0:
-        least = math.ceil(needed(1) / 6) / 10
+        least = math.ceil(needed(1) * 10) / 10
         raise InputError(
             f"--minutes {minutes:g} is too short: one epoch with all that belongs to it takes {least:g} minutes here",
             f"use --minutes {least:g} or more, or a smaller data.image_size or student.name",

@@ -18,16 +18,18 @@ from kdaug.data.datasets import read_dataset, select_images
 from kdaug.device import find_device
 from kdaug.errors import InputError
 from kdaug.networks import native_image_size
-from kdaug.photos.budget import RunSeconds, epochs_within, estimate
+from kdaug.photos.budget import RunSeconds, epochs_within, estimate, minutes_needed
 from kdaug.photos.measure import is_faster_in_float32, measure_run
 from kdaug.photos.rules import (
     CHOSEN,
     Facts,
     epochs_by_rule,
+    fewest_epochs,
     most_epochs,
     optimizer_settings,
     schedule_settings,
     size_settings,
+    smaller_side,
     trains_teacher,
 )
 from kdaug.photos.start import choose_start
@@ -97,7 +99,7 @@ def _choose(request: Request, recipe: Recipe, values: Mapping[str, Any]) -> Reci
 def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
     recipe = request.recipe
     resolve(recipe)  # for its errors, before anything is downloaded or measured
-    dataset = select_images(read_dataset(recipe.data, recipe.data.val_fraction), recipe.data)
+    dataset = _read(recipe)
     start = dist.run_on_rank0(lambda: choose_start(recipe, request.given))
     recipe = _choose(request, recipe, start.settings)
     facts = _facts(recipe, dataset, dist)
@@ -105,15 +107,46 @@ def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
     recipe = _choose(request, recipe, optimizer_settings(recipe, facts))
     for reason in start.reasons:
         _logger.info(reason)
-    with _warnings_off():
-        if "optimization.precision" not in request.given and is_faster_in_float32(recipe, dataset, dist, console):
-            recipe = _choose(request, recipe, {"optimization.precision": "float32"})
-        seconds = measure_run(recipe, dataset, dist, console)
+    recipe, seconds = _measure(request, recipe, facts, dist, console)
     recipe = _choose(request, recipe, schedule_settings(recipe, facts, _epochs(request, recipe, facts, seconds, dist)))
     _logger.info(_describe(request, recipe, facts))
     exists = dist.run_on_rank0(lambda: _teacher_exists(recipe, dataset))
     _logger.info(_describe_time(recipe, replace(seconds, teacher=None) if exists else seconds))
     return recipe
+
+
+def _read(recipe: Recipe) -> Dataset:
+    """The images of `recipe`, at its image size."""
+    return select_images(read_dataset(recipe.data, recipe.data.val_fraction), recipe.data)
+
+
+def _measure(
+    request: Request, recipe: Recipe, facts: Facts, dist: DistContext, console: Console
+) -> tuple[Recipe, RunSeconds]:
+    """`recipe` in the faster precision, with images that are small enough for the limit of time; and what it takes."""
+    _logger.info("measuring training steps")
+    if "optimization.precision" not in request.given:
+        with _warnings_off():
+            is_faster = is_faster_in_float32(recipe, _read(recipe), dist, console)
+        recipe = _choose(request, recipe, {"optimization.precision": "float32"} if is_faster else {})
+    while True:
+        with _warnings_off():
+            seconds = measure_run(recipe, _read(recipe), dist, console)
+        side = _smaller_side(request, recipe, facts, seconds, dist)
+        if side is None:
+            return recipe, seconds
+        _logger.info(f"measuring again with images of {side}x{side} pixels, of which more epochs fit into the time")
+        recipe = _choose(request, recipe, {"data.image_size": side})
+
+
+def _smaller_side(request: Request, recipe: Recipe, facts: Facts, seconds: RunSeconds, dist: DistContext) -> int | None:
+    """The side of smaller images, if the limit of time leaves too few epochs and the size may be chosen."""
+    if request.minutes is None or facts.is_fixed_side or request.given & {"data.image_size", "optimization.epochs"}:
+        return None
+    epochs, side = fewest_epochs(facts), recipe.data.image_size
+    elapsed = dist.run_on_rank0(lambda: time.monotonic() - request.started)
+    needed = minutes_needed(seconds, epochs, elapsed, recipe.teacher.epochs, recipe.optimization.clean_epochs)
+    return smaller_side(side, request.minutes / needed) if side is not None and needed > request.minutes else None
 
 
 def _facts(recipe: Recipe, dataset: Dataset, dist: DistContext) -> Facts:

@@ -7,6 +7,7 @@ the user has set (`optimizer_settings`), and the schedule from the number of epo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,8 @@ _LARGEST_BATCH = {True: 64, False: 32}
 _SMALLEST_BATCH = 8
 _STEPS_PER_EPOCH = 10
 """At least, unless the batch is the smallest: enough steps for small folders."""
+_SMALLEST_SIDE, _SIDE_STEP = 96, 32
+"""Pixels: images are not made smaller than this to save time, and in steps of this, the stride of most networks."""
 _DEFAULT_SIDE, _CPU_SIDE = 224, 160
 """Pixels. 160: the resolution at which ResNet strikes back A3 trains, half the operations of 224."""
 _WARMUP_SHARE, _MOST_WARMUP_EPOCHS = 0.1, 5.0
@@ -122,6 +125,21 @@ def epochs_by_rule(facts: Facts) -> int:
     """Epochs of the student for its number of photos, without a limit of time."""
     length = _LENGTHS[facts.fine_tunes, facts.on_gpu]
     return min(max(round(length.views / facts.images), length.fewest), length.most)
+
+
+def fewest_epochs(facts: Facts) -> int:
+    """The epochs below which smaller images are better than fewer epochs; our choice."""
+    return _LENGTHS[facts.fine_tunes, facts.on_gpu].fewest
+
+
+def smaller_side(side: int, share: float) -> int | None:
+    """A smaller side of images with at most `share` of the pixels: a multiple of 32, at least 96; None: there is none.
+
+    Where none of these has so few pixels, it is 96.
+    """
+    fitting = min(math.sqrt(share) * side, side - 1)
+    smaller = max(_SMALLEST_SIDE, int(fitting) // _SIDE_STEP * _SIDE_STEP)
+    return smaller if smaller < side else None
 
 
 def most_epochs(facts: Facts) -> int:

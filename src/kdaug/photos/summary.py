@@ -44,10 +44,22 @@ class Summary:
         lines.append(f"student: {_error(self.student)}")
         if self.gain is not None:
             lines.append(_describe_gain(self.gain))
+        if self.warning is not None:
+            lines.append(self.warning)
         lines.append(f"in brackets: 95 % intervals for {images}, of one run each")
         if found := _frequent_confusions(self.student):
             lines.append(f"most frequent confusions: {found}")
         return [*lines, *(f"{name}: {command}" for name, command in self.commands().items())]
+
+    @property
+    def warning(self) -> str | None:
+        """What to say if the student is not better than guessing."""
+        guessing = 100 - 100 / len(self.student.classes)
+        if self.student.predictions.error < guessing:
+            return None
+        return (
+            f"the student is not better than guessing ({guessing:.2f} %): train longer, or start from trained weights"
+        )
 
     def commands(self) -> dict[str, str]:
         """What to do with the run, by purpose."""
@@ -96,6 +108,7 @@ def _page(summary: Summary) -> str:
         "photos/page.html.j2",
         **evaluation_values(summary.student, str(summary.run)),
         comparison=_comparison_table(summary),
+        warning=summary.warning,
         gain=None if summary.gain is None else _describe_gain(summary.gain),
         curves=data_url("image/svg+xml", to_svg(curves_figure(curves))),
         command=summary.commands()["predict"],

@@ -50,6 +50,8 @@ def find_run(recipe: ResolvedRecipe) -> RunDirectory:
     directory = RunDirectory(Path(recipe.run.dir))
     if directory.recipe.is_file():
         if not recipe.run.resume:
+            if directory.is_finished:
+                raise InputError(f"{directory.path} is a finished run", "choose another run.dir")
             raise InputError(f"{directory.path} exists", "continue it with run.resume or choose another run.dir")
         changed = "; ".join(recipe_differences(read_recipe(directory.recipe), recipe))
         if changed:

@@ -73,6 +73,11 @@ class Scores:
     balanced_error: float
 
 
+def describe_errors(top1_error: float, top5_error: float, classes: int) -> str:
+    """Both errors for messages; only the first with five classes or fewer, where the second is always 0."""
+    return f"{top1_error:.2f} %" + (f" (top-5 {top5_error:.2f} %)" if classes > _RANKED else "")
+
+
 def evaluate(
     predict: Callable[[Tensor], Tensor],
     batches: Iterable[Batch],

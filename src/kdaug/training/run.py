@@ -214,8 +214,16 @@ class TrainingRun:
             measured = {**measured, "train_error": train_error}
         measured = {**measured, **measure_views(context, state.eval_model, self._views)}
         self._log.metrics.write("eval", state.step, epoch, measured)
-        means, imbalanced = self._log.epoch_means(), context.val_is_imbalanced
-        self._progress.log_evaluation(epoch, context.epochs, means, scores, train_error, speed, imbalanced)
+        self._progress.log_evaluation(
+            epoch,
+            context.epochs,
+            self._log.epoch_means(),
+            scores,
+            train_error,
+            speed,
+            len(context.dataset.classes),
+            context.val_is_imbalanced,
+        )
         if state.best_top1_error is None or scores.top1_error < state.best_top1_error:
             state.best_top1_error = scores.top1_error
             self._save_weights(self._directory.best_weights)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdaug.data.loader import BatchKey
 from kdaug.runs import MetricsWriter
 from kdaug.training.distributed import SINGLE_PROCESS, DistContext
-from kdaug.training.evaluation import Scores
+from kdaug.training.evaluation import Scores, describe_errors
 from kdaug.training.state import Diverged
 
 _logger = logging.getLogger(__name__)
@@ -127,7 +127,8 @@ class RunProgress:
         scores: Scores,
         train_error: float | None,
         speed: float,
-        imbalanced: bool = False,
+        classes: int,
+        imbalanced: bool,
     ) -> None:
         """Logs the scores after `epoch` (from 0) of `epochs`, trained at `speed` images per second.
 
@@ -135,11 +136,11 @@ class RunProgress:
         validation images are, so that the balanced error says more than the error.
         """
         training = "" if train_error is None else f"  training error {train_error:.2f} %"
-        balanced = f", balanced error {scores.balanced_error:.2f} %" if imbalanced else ""
+        error = describe_errors(scores.top1_error, scores.top5_error, classes)
+        balanced = f"  balanced error {scores.balanced_error:.2f} %" if imbalanced else ""
         _logger.info(
             f"  epoch {epoch + 1:>3}/{epochs}  {_format_losses(losses)}  "
-            f"error {scores.top1_error:.2f} %  (top-5 {scores.top5_error:.2f} %{balanced}){training}  "
-            f"{speed:,.0f} images/s"
+            f"error {error}{balanced}{training}  {speed:,.0f} images/s"
         )
         self._measured_from, self._first_step = time.monotonic(), self._done
 

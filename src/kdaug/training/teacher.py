@@ -118,7 +118,10 @@ def _check_error(context: TrainContext, teacher: AnyTeacher, source: str) -> Non
     _logger.info(f"teacher {source}: error {scores.top1_error:.2f} % on the validation images")
     error_of_guessing = 100 - 100 / len(context.dataset.classes)
     if scores.top1_error > 0.9 * error_of_guessing:
-        _logger.warning(
-            "the teacher is little better than guessing; check that its classes are in the dataset's order and that "
-            "its normalization (teacher.mean, teacher.std) is right"
+        advice = (
+            "train it for more epochs, or choose another one with teacher.source"
+            if context.recipe.teacher.source == "train"
+            else "check that its classes are in the dataset's order and that its normalization (teacher.mean, "
+            "teacher.std) is right"
         )
+        _logger.warning(f"the teacher is little better than guessing; {advice}")
