@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.commands import CommandResult, assert_one_line, call_kdaug
-from support.images import write_phone_photos
+from support.images import bundled_photos, write_phone_photos
 from support.recipes import PHOTOS_FLAGS
 from support.runs import read_lines, weight_bytes
 
@@ -28,7 +28,7 @@ SMALL = ("--student.name", "wide_resnet10_1", "--data.image-size", "32", "--data
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of phone photos; read only."""
-    return write_phone_photos(tmp_path_factory.mktemp("phone") / "my photos")
+    return write_phone_photos(tmp_path_factory.mktemp("phone") / "my photos", bundled_photos())
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_stopped_run_goes_on_with_the_chosen_settings(
     recipe, weights = (run / "recipe.yaml").read_text(), weight_bytes(run)
     refused = kdaug(*command)
     assert refused.code == 2
-    assert "exists; continue it with --run.resume" in refused.err
+    assert "is a finished run; choose another --run.dir" in refused.err
 
     def fail(*arguments: Any) -> None:
         pytest.fail("settings are chosen again")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
@@ -105,6 +106,14 @@ def test_float_gray_is_clipped_to_0_to_255(tiff: Path) -> None:
     expected = GRAY.copy()
     expected[1, :3] = 0, 255, 0
     assert_array_equal(decoded(Image.fromarray(values), tiff), repeated(expected))
+
+
+def test_heic_is_read_with_pillow_heif(tmp_path: Path) -> None:
+    pillow_heif.register_heif_opener()
+    smooth = Image.fromarray(RGB).resize((64, 64), Image.Resampling.BICUBIC)
+    pixels = decoded(smooth, tmp_path / "x.heic", Whole(64), quality=100, chroma=444)
+    assert_allclose(pixels, np.asarray(smooth), atol=8)
+    assert abs(pixels - np.asarray(smooth)).mean() < 1
 
 
 def test_cmyk_is_ink_on_white(tiff: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,6 +108,17 @@ def test_runs_below_the_root_are_no_class(image_tree: Tree) -> None:
     assert load(root).classes == ("a", "b")
 
 
+@pytest.fixture
+def _no_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The packages that read more formats are not installed."""
+    for module in ("pillow_heif", "pillow_avif"):
+        monkeypatch.setitem(sys.modules, module, None)
+    readable_extensions.cache_clear()
+    yield
+    readable_extensions.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_plugins")
 def test_what_is_used_and_passed_over_is_logged_once(image_tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     root = image_tree({"train/a": 20, "train/b": 20, "test": 7})
     for number in range(100):
@@ -122,6 +133,7 @@ def test_what_is_used_and_passed_over_is_logged_once(image_tree: Tree, caplog: p
     ]
 
 
+@pytest.mark.usefixtures("_no_plugins")
 def test_a_class_of_files_that_are_not_read_is_refused(image_tree: Tree) -> None:
     root = image_tree({"a": 2, "b": 2, "birds": 0})
     (root / "birds/1.heic").touch()

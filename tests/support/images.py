@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 from PIL import ExifTags, Image, ImageDraw
 
 from kdaug.data.datasets import load_bundled
@@ -45,23 +46,36 @@ def write_noise(folder: Path, counts: Mapping[str, int], size: tuple[int, int] =
     return folder
 
 
-def write_phone_photos(folder: Path) -> Path:
-    """The bundled images of 7 classes as a phone and its owner leave them, 64 files in one sub-folder per class.
+def bundled_photos() -> dict[str, list[Image.Image]]:
+    """Bundled images of 7 classes, 14 to 2 of each, enlarged to 96 x 128 pixels."""
+    train, classes = load_bundled().train, load_bundled().classes
+    return {
+        classes[label].replace("/", " or "): [
+            Image.fromarray(train.images[row][..., 0]).resize((96, 128), Image.Resampling.BICUBIC)
+            for row in np.flatnonzero(train.labels == label)[:count]
+        ]
+        for label, count in enumerate((14, 12, 10, 10, 8, 6, 2))
+    }
 
-    JPEGs of 96 x 128 pixels, the first of each class stored on its side with the EXIF orientation; a PNG with
-    transparency, a truncated file, a copy under another name, and one class with 2 images only.
+
+def write_phone_photos(folder: Path, photos: Mapping[str, Sequence[Image.Image]]) -> Path:
+    """`photos` as a phone and its owner leave them: JPEG files in one sub-folder per class.
+
+    The first of each class is stored on its side with the EXIF orientation. In the first class one is a PNG with
+    transparency, in the second one is broken and one is there twice, in the third one is a HEIC file.
     """
-    train = load_bundled().train
-    for label, count in enumerate((14, 12, 10, 10, 8, 6, 2)):
-        own = folder / load_bundled().classes[label].replace("/", " or ")
-        own.mkdir(parents=True)
-        for number, row in enumerate(np.flatnonzero(train.labels == label)[:count]):
-            photo = Image.fromarray(train.images[row][..., 0]).resize((96, 128), Image.Resampling.BICUBIC)
-            exif = Image.Exif()
+    pillow_heif.register_heif_opener()
+    for name, images in photos.items():
+        (folder / name).mkdir(parents=True)
+        for number, image in enumerate(images):
+            photo, exif = image.convert("RGB"), Image.Exif()
             if number == 0:
                 photo, exif[ExifTags.Base.Orientation] = photo.transpose(Image.Transpose.ROTATE_90), 6
-            photo.convert("RGB").save(own / f"IMG_{number:04}.jpg", quality=92, exif=exif)
-    first, second, *_ = sorted(folder.iterdir())
+            photo.save(folder / name / f"IMG_{number:04}.jpg", quality=92, exif=exif)
+    first, second, third, *_ = sorted(folder.iterdir())
+    with Image.open(third / "IMG_0001.jpg") as photo:
+        photo.save(third / "IMG_0001.heic")
+    (third / "IMG_0001.jpg").unlink()
     with Image.open(first / "IMG_0001.jpg") as photo:
         photo.putalpha(200)
         photo.save(first / "IMG_0001.png")
