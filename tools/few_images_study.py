@@ -141,6 +141,7 @@ def run_timm(case: Case, method: str, weights: Path, script: Path) -> None:
         "--weight-decay": WEIGHT_DECAY, "--warmup-epochs": round(WARMUP_STEPS * case.epochs / STEPS[case.images]),
         "--clip-grad": 5.0, "--seed": case.seed, "--device": "cpu", "--workers": 1,
         "--output": case.folder, "--experiment": case.run(method).name, "--checkpoint-hist": 1, "--smoothing": 0.0,
+        "--val-interval": case.epochs,
     }  # fmt: skip
     if method != "timm":
         arguments["--aa"] = TIMM_POLICY
@@ -163,7 +164,7 @@ def error_of(run: Path) -> float | None:
         with (run / "summary.csv").open() as file:
             rows = list(csv.DictReader(file))
         epochs = next(line for line in (run / "args.yaml").read_text().splitlines() if line.startswith("epochs:"))
-        return 100 - float(rows[-1]["eval_top1"]) if len(rows) == int(epochs.split(":")[1]) else None
+        return 100 - float(rows[-1]["eval_top1"]) if int(rows[-1]["epoch"]) + 1 == int(epochs.split(":")[1]) else None
     if not (run / "metrics.jsonl").exists():
         return None
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
