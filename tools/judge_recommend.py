@@ -6,7 +6,7 @@ A FOLDER has finished runs that differ in views.magnitude, seeds, and whether th
 `kdaug reproduce table1` or `kdaug sweep demo views.magnitude=0,1,2,3 teacher.source=none,bundled run.seed=0..2`. Runs
 that differ in other settings are separate sweeps; those of fewer than three magnitudes are left out. The teacher is
 that of the runs with a teacher, which must still be there; --teacher names another one, for all folders. No student is
-trained.
+trained. A FOLDER that an earlier call has written with --out is judged again by its recorded errors and measures.
 
 Prints, and writes to --out: the rank correlation (Spearman) of each measure with the mean error over seeds, without and
 with teacher; how many points the error at the recommended magnitude is above the lowest one; and the same for other
@@ -30,6 +30,7 @@ from scipy.stats import spearmanr
 from kdaug.config import Teacher
 from kdaug.errors import InputError
 from kdaug.inspection.evidence import Evidence, EvidenceRequest, MeasuredViews, measure_magnitudes
+from kdaug.inspection.measures import Estimate
 from kdaug.inspection.recommendation import LEAST_TRUST, choose_magnitude
 from kdaug.study.report.finished import SEEDS, FinishedRun, find_finished_runs, is_teacher_setting
 from kdaug.study.report.tables import Table
@@ -67,7 +68,7 @@ class Judgement:
 
     correlations: Spearman's, of each measure with the error. recommended, best: magnitudes. lost: points that the error
     at the recommended magnitude is above the lowest one; by_threshold: the same for each of THRESHOLDS of the label
-    trust, whether the teacher over-fits or not. overfitting: see `MeasuredViews`.
+    trust.
     """
 
     sweep: str
@@ -75,7 +76,6 @@ class Judgement:
     seeds: int
     errors: dict[float, float]
     evidence: list[dict[str, Any]]
-    overfitting: float | None
     correlations: dict[str, float]
     recommended: float
     best: float
@@ -133,21 +133,21 @@ def measure(run: FinishedRun, magnitudes: tuple[float, ...], args: argparse.Name
     return measure_magnitudes(context, teacher, EvidenceRequest(args.images, args.draws, magnitudes))
 
 
-def judge(sweep: Sweep, views: MeasuredViews) -> Judgement:
-    """Compares the errors of `sweep` with the evidence at the same magnitudes."""
-    errors = sweep.errors()
-    evidence = [each for each in views.evidence if each.magnitude in errors]
+def judge(
+    sweep: str, with_teacher: bool, seeds: int, errors: dict[float, float], measured: Sequence[Evidence]
+) -> Judgement:
+    """Compares the errors of a sweep by magnitude with the evidence at the same magnitudes."""
+    evidence = [each for each in measured if each.magnitude in errors]
     lowest = min(errors.values())
-    measured = [errors[each.magnitude] for each in evidence]
-    recommended = choose_magnitude(evidence, views.overfitting)[0].magnitude
+    in_order = [errors[each.magnitude] for each in evidence]
+    recommended = choose_magnitude(evidence)[0].magnitude
     return Judgement(
-        sweep.name,
-        sweep.with_teacher,
-        min(len(runs) for runs in sweep.runs.values()),
+        sweep,
+        with_teacher,
+        seeds,
         errors,
         [asdict(each) for each in evidence],
-        views.overfitting,
-        {name: float(spearmanr([read(e) for e in evidence], measured).statistic) for name, read in MEASURES.items()},
+        {name: float(spearmanr([read(e) for e in evidence], in_order).statistic) for name, read in MEASURES.items()},
         recommended,
         min(errors, key=lambda magnitude: errors[magnitude]),
         errors[recommended] - lowest,
@@ -161,16 +161,16 @@ def tables(judgements: Sequence[Judgement]) -> list[Table]:
     first = Table(
         "Recommended magnitudes",
         ("sweep", "teacher", *(f"{name}, rank correlation with the error" for name in MEASURES), "recommended M",
-         "best M", "points lost", "teacher's over-fitting", "seeds"),
+         "best M", "points lost", "seeds"),
         2,
         tuple(
             (*name, *(f"{each.correlations[m]:+.2f}" for m in MEASURES), f"{each.recommended:g}", f"{each.best:g}",
-             f"{each.lost:.2f}", "unknown" if each.overfitting is None else f"{each.overfitting:.2f}", str(each.seeds))
+             f"{each.lost:.2f}", str(each.seeds))
             for name, each in zip(names, judgements, strict=True)
         ),
     )  # fmt: skip
     second = Table(
-        f"Points lost with another least label trust than {LEAST_TRUST:g}, whether the teacher over-fits or not",
+        f"Points lost with another least label trust than {LEAST_TRUST:g}",
         ("sweep", "teacher", *(f"{threshold:g}" for threshold in THRESHOLDS)),
         2,
         tuple(
@@ -192,6 +192,36 @@ def tables(judgements: Sequence[Judgement]) -> list[Table]:
     return [first, second, third]
 
 
+def judge_again(file: Path) -> list[Judgement]:
+    """Judgements by the present rule, from the errors and the evidence in a judgements.json."""
+    found = []
+    for each in json.loads(file.read_text(encoding="utf-8")):
+        errors = {float(magnitude): error for magnitude, error in each["errors"].items()}
+        evidence = [
+            Evidence(**{**values, "past": Estimate(**values["past"]), "trust": Estimate(**values["trust"])})
+            for values in each["evidence"]
+        ]
+        found.append(judge(each["sweep"], each["with_teacher"], each["seeds"], errors, evidence))
+    return found
+
+
+def judge_folder(folder: Path, args: argparse.Namespace) -> list[Judgement]:
+    """Judgements of the sweeps in `folder`, whose teachers are measured."""
+    sweeps = find_sweeps(folder)
+    if not sweeps:
+        _logger.warning("%s has no runs that differ in the magnitude", folder)
+    views: dict[Path, MeasuredViews] = {}
+    magnitudes = tuple(sorted({magnitude for sweep in sweeps for magnitude in sweep.runs}))
+    found = []
+    for sweep in sweeps:
+        run = recipe_source(sweep, sweeps)
+        if run.path not in views:
+            views[run.path] = measure(run, magnitudes, args)
+        seeds = min(len(runs) for runs in sweep.runs.values())
+        found.append(judge(sweep.name, sweep.with_teacher, seeds, sweep.errors(), views[run.path].evidence))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
@@ -205,16 +235,8 @@ def main() -> None:
     judgements = []
     with console_logging(Console(stderr=True)):
         for folder in args.folders:
-            sweeps = find_sweeps(folder)
-            if not sweeps:
-                _logger.warning("%s has no runs that differ in the magnitude", folder)
-            views: dict[Path, MeasuredViews] = {}
-            magnitudes = tuple(sorted({magnitude for sweep in sweeps for magnitude in sweep.runs}))
-            for sweep in sweeps:
-                run = recipe_source(sweep, sweeps)
-                if run.path not in views:
-                    views[run.path] = measure(run, magnitudes, args)
-                judgements.append(judge(sweep, views[run.path]))
+            recorded = folder / "judgements.json"
+            judgements += judge_again(recorded) if recorded.is_file() else judge_folder(folder, args)
     text = "\n".join(f"{table.title}:\n\n{table.markdown()}" for table in tables(judgements))
     print(text, end="")
     if args.out is not None:

@@ -87,6 +87,13 @@ def test_errors_are_compared_with_the_evidence(
     expected = 1 - 6 * sum(d**2 for d in differences) / (3 * (9 - 1))
     assert judged[False]["correlations"]["T. stddev"] == pytest.approx(expected)
 
+    before = (study.parent / "judged" / "judgements.json").read_text()
+    monkeypatch.setattr(sys, "argv", ["judge_recommend", "judged", "--out", "again"])
+    tool.main()
+    assert (study.parent / "again" / "judgements.json").read_text() == before
+    monkeypatch.setattr(tool, "choose_magnitude", lambda evidence, least_trust=0: (evidence[-1], ""))
+    assert [each.recommended for each in tool.judge_again(study.parent / "judged" / "judgements.json")] == [9, 9]
+
 
 def test_a_run_without_any_teacher_is_one_error(tool: ModuleType, tmp_path: Path) -> None:
     for magnitude in (0.0, 3.0, 9.0):

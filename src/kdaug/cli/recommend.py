@@ -34,7 +34,7 @@ class Arguments:
 
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     json: bool = False
-    """Print the result as one JSON object: magnitude, k, evidence, overfitting and warnings."""
+    """Print the result as one JSON object: magnitude, k, evidence and warnings."""
     out: str | None = None
     """Folder for a page with the evidence; None: no page."""
     images: int | None = None

@@ -18,7 +18,6 @@ from kdaug.inspection.design import inspected_space, policy_magnitude
 from kdaug.inspection.making import policy_views
 from kdaug.inspection.measures import Estimate, mean_estimate, share_estimate
 from kdaug.inspection.table import Kind, PredictedBatch, Predictor, split_batches, unaugmented_of
-from kdaug.inspection.teacher_data import trained_on_training_images
 from kdaug.supervision import AnyTeacher
 from kdaug.supervision.adaptive import label_trust
 from kdaug.supervision.teacher import average_of
@@ -77,15 +76,13 @@ class Evidence:
 class MeasuredViews:
     """The evidence for each magnitude in ascending order, from `draws` views of each of `images` images.
 
-    unreadable: how many images were left out. overfitting: see `relative_overfitting`; None if it is not known that the
-    teacher was trained on the training images.
+    unreadable: how many images were left out.
     """
 
     evidence: tuple[Evidence, ...]
     images: int
     draws: int
     unreadable: int
-    overfitting: float | None = None
 
 
 def on_validation_images(context: TrainContext) -> TrainContext:
@@ -130,8 +127,7 @@ def measure_magnitudes(context: TrainContext, teacher: AnyTeacher, request: Evid
     magnitudes = recommended_magnitudes(context, request.magnitudes)
     on_val = on_validation_images(context)
     indices, epochs = _choose_views(on_val, teacher, request, len(magnitudes))
-    knows_training_images = trained_on_training_images(context.recipe) is True
-    passes = 1 + knows_training_images + len(magnitudes) * len(epochs)
+    passes = 1 + len(magnitudes) * len(epochs)
     with progress_bar(context.console) as bar, explain_evaluation_memory(context, "measuring the views"):
         count = partial(_count, bar, bar.add_task("measuring", total=len(indices) * passes, speed="", metrics=""))
         predictor = Predictor(on_val, average_of(teacher))
@@ -141,18 +137,11 @@ def measure_magnitudes(context: TrainContext, teacher: AnyTeacher, request: Evid
             raise InputError(
                 f"{len(readable)} of the validation images can be read, but at least {_LEAST_IMAGES} are needed"
             )
-        overfitting = None
-        if knows_training_images:
-            rows = balanced_subset(context.dataset.train.labels, min(len(indices), len(context.dataset.train)))
-            of_training = Predictor(context, teacher).run(unaugmented_of(context, rows), Kind.UNAUGMENTED)
-            overfitting = relative_overfitting(
-                float(np.nanmean(_label_probs(context, count(of_training)))), float(np.nanmean(unaugmented))
-            )
         evidence = tuple(
             summarize(magnitude, count(_predict(predictor, magnitude, epochs, readable)), unaugmented)
             for magnitude in magnitudes
         )
-    return MeasuredViews(evidence, len(readable), len(epochs), len(indices) - len(readable), overfitting)
+    return MeasuredViews(evidence, len(readable), len(epochs), len(indices) - len(readable))
 
 
 def _count(bar: Progress, task: TaskID, batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch]:
@@ -168,14 +157,6 @@ def _label_probs(context: TrainContext, batches: Iterable[PredictedBatch]) -> ND
     for batch in batches:
         probs[batch.rows.image] = batch.rows.label_prob
     return probs
-
-
-def relative_overfitting(training: float, validation: float) -> float:
-    """How much of a teacher's uncertainty about validation images it does not have about its training images.
-
-    training, validation: its mean probability of the label. 0: none (it does not over-fit); 1: all of it.
-    """
-    return 1 - (1 - training) / max(1 - validation, 1e-9)
 
 
 def _predict(

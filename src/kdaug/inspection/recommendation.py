@@ -29,10 +29,8 @@ from kdaug.training.resolve import resolve
 from kdaug.training.view_measures import recognition_k
 
 _logger = logging.getLogger(__name__)
-LEAST_TRUST = 0.75
+LEAST_TRUST = 0.9
 """Mean label trust that the views of the recommended magnitude have at least; fitted, see docs/inspection.md."""
-LEAST_OVERFITTING = 0.05
-"""`relative_overfitting` of the teacher below which the mildest magnitude is recommended. Seen in one sweep only."""
 _RUNS = Path("runs")
 
 
@@ -50,12 +48,11 @@ class Recommendation:
     context: TrainContext
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs: magnitude, k, evidence (a dict per magnitude, see `Evidence`), overfitting and warnings."""
+        """For programs: magnitude, k, evidence (a dict per magnitude, see `Evidence`) and warnings."""
         return {
             "magnitude": self.magnitude,
             "k": self.k,
             "evidence": [asdict(each) for each in self.measured.evidence],
-            "overfitting": self.measured.overfitting,
             "warnings": list(self.warnings),
         }
 
@@ -79,7 +76,7 @@ def recommend(recipe: Recipe, request: EvidenceRequest, console: Console, out: P
         recommended_magnitudes(context, request.magnitudes)  # for its errors, before a teacher is trained
         teacher = get_or_train_teacher(context, Path(context.recipe.run.dir))
         measured = measure_magnitudes(context, teacher, request)
-        best, reason = choose_magnitude(measured.evidence, measured.overfitting)
+        best, reason = choose_magnitude(measured.evidence)
         warnings = tuple(filter(None, (reason, *data_warnings(context, measured))))
         for warning in warnings:
             _logger.warning(warning)
@@ -99,27 +96,19 @@ def check_page_folder(out: Path) -> None:
         raise InputError(f"{out} is not a folder", "choose another one")
 
 
-def choose_magnitude(
-    evidence: Sequence[Evidence], overfitting: float | None = None, least_trust: float = LEAST_TRUST
-) -> tuple[Evidence, str]:
+def choose_magnitude(evidence: Sequence[Evidence], least_trust: float = LEAST_TRUST) -> tuple[Evidence, str]:
     """The magnitude with the lowest T. stddev among those whose mean label trust is at least `least_trust`.
 
     Without the condition, the lowest T. stddev is that of a policy that greys every image: the teacher predicts the
-    same for all of them. If no magnitude meets it, or the teacher does not over-fit, the one with the highest trust is
-    chosen, and the second value says why; else it is empty. overfitting: see `relative_overfitting`; None: unknown.
+    same for all of them. If no magnitude meets it, the one with the highest trust is chosen, and the second value says
+    why; else it is empty.
     """
     trusted = [each for each in evidence if each.trust.value >= least_trust]
-    mildest = max(evidence, key=lambda each: each.trust.value)
-    if overfitting is not None and overfitting < LEAST_OVERFITTING:
-        return mildest, (
-            "the teacher predicts its training images hardly better than validation images; augmentation helps "
-            "against over-fitting, so the mildest magnitude is recommended; if students train much longer than the "
-            "teacher did, it may be too low"
-        )
     if not trusted:
+        mildest = max(evidence, key=lambda each: each.trust.value)
         return mildest, (
             f"at every magnitude the teacher recognizes too little: the label trust is {mildest.trust.value:.2f} at "
-            f"best, below {least_trust:g}; use a milder policy or another teacher"
+            f"best, below {least_trust:g}; the mildest is recommended, a milder policy or another teacher may be better"
         )
     return min(trusted, key=lambda each: (each.t_stddev, -each.magnitude)), ""
 

@@ -12,7 +12,7 @@ from kdaug.inspection.evidence import MASS, VIEWS_PER_DRAW
 from kdaug.inspection.figures import draw_estimates
 from kdaug.inspection.measures import Estimate
 from kdaug.inspection.page import printable_lines, svg_url
-from kdaug.inspection.recommendation import LEAST_OVERFITTING, LEAST_TRUST, Recommendation, evidence_table
+from kdaug.inspection.recommendation import LEAST_TRUST, Recommendation, evidence_table
 from kdaug.storage import atomic_write
 from kdaug.study.report.page import render_template
 from kdaug.study.report.plotting import style_axes
@@ -34,7 +34,6 @@ def write_recommendation_page(recommendation: Recommendation, out: Path) -> None
         figure=svg_url(evidence_figure(recommendation)),
         table=evidence_table(recommendation),
         least_trust=f"{LEAST_TRUST:g}",
-        least_overfitting=f"{LEAST_OVERFITTING:g}",
         mass=f"{100 * MASS:g}",
         views_per_draw=VIEWS_PER_DRAW,
         recognition_k=recognition_k(context),
