@@ -135,6 +135,8 @@ def valid(recipe: Recipe) -> Recipe:
         s = replace(s, visible_power=None)
     if views.crop != "soft":
         views = replace(views, soft_crop_deviation=Views().soft_crop_deviation)
+    if data.name == "shards" or data.unlabelled is not None:
+        views = replace(views, magnitude_factors=None)
     return replace(recipe, data=data, views=views, supervision=s)
 
 

@@ -34,6 +34,8 @@ def check(recipe: Recipe) -> Recipe:
     _check_supervision(recipe)
     views = Views(**vars(recipe.views))  # not ResolvedViews, which has no defaults
     _refuse_unused("views", views, {"soft_crop_deviation": ("soft",)}, f"views.crop {views.crop}", views.crop)
+    if views.magnitude_factors is not None and recipe.data.name == "shards":
+        raise InputError("views.magnitude_factors is not for data.name shards, whose images have no fixed order")
     if len(set(recipe.run.trackers)) < len(recipe.run.trackers):
         raise InputError(f"run.trackers is {', '.join(recipe.run.trackers)}, but must name each tracker once")
     if recipe.adversary.steps:
@@ -188,6 +190,7 @@ def _check_unlabelled(recipe: Recipe) -> None:
         raise InputError("data.unlabelled is set, but there is no teacher", "set teacher.source")
     for name, is_set in (
         ("data.measure_unused", d.measure_unused),
+        ("views.magnitude_factors", recipe.views.magnitude_factors is not None),
         (f"data.balance {d.balance}", d.balance in ("sample", "loss")),
         ("mixup or CutMix", recipe.views.mixes),
         ("an adversary", recipe.adversary.steps > 0),

@@ -123,6 +123,9 @@ class Views:
     """Augmentation policy, such as randaugment-n2-m9@tf-efficientnet, or none; kdaug views lists them."""
     magnitude: NonNegative | None = None
     """Shorthand: replaces the magnitude in the policy specification."""
+    magnitude_factors: str | None = None
+    """For RandAugment: file of one factor for each training image, by which the magnitude is multiplied; written by
+    kdaug recommend --per-image. None: all images have the same magnitude."""
     crop: Crop = "pad"
     """Random crop: none, pad (with the mean, then crop), soft (shift by a normal offset; Soft Augmentation, arXiv
     2211.04625), random-resized (area and ratio; for folder, shards, hub)."""

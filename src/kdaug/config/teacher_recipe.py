@@ -37,7 +37,15 @@ def derive_teacher_recipe(recipe: Recipe, fold: int = 0) -> Recipe:
         data=replace(
             recipe.data, check=False, omit_fold=omit_fold, unlabelled=None, unlabelled_share=Data().unlabelled_share
         ),
-        views=replace(views, policy=teacher.policy, cutout=teacher.cutout, mixup=0.0, cutmix=0.0, seed=teacher.seed),
+        views=replace(
+            views,
+            policy=teacher.policy,
+            cutout=teacher.cutout,
+            mixup=0.0,
+            cutmix=0.0,
+            seed=teacher.seed,
+            magnitude_factors=None,
+        ),
         student=teacher_network(recipe),
         supervision=Supervision(label_smoothing=teacher.label_smoothing),
         optimization=replace(

@@ -22,11 +22,14 @@ from kdaug.inspection.evidence import (
 )
 from kdaug.inspection.teacher_data import trained_on_validation_images
 from kdaug.study.report.tables import Table
+from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext, build_context
+from kdaug.training.evaluation import unaugmented_entropy
 from kdaug.training.loop import get_or_train_teacher
 from kdaug.training.progress import console_logging
 from kdaug.training.resolve import resolve
 from kdaug.training.view_measures import recognition_k
+from kdaug.views.policies import MagnitudeFactors, factors_from_entropy, write_factors
 
 _logger = logging.getLogger(__name__)
 LEAST_TRUST = 0.9
@@ -57,11 +60,14 @@ class Recommendation:
         }
 
 
-def recommend(recipe: Recipe, request: EvidenceRequest, console: Console, out: Path | None = None) -> Recommendation:
+def recommend(
+    recipe: Recipe, request: EvidenceRequest, console: Console, out: Path | None = None, per_image: Path | None = None
+) -> Recommendation:
     """Recommends the magnitude of the recipe's policy, and K, for training with the recipe's teacher.
 
-    A teacher with source "train" is trained first. out: folder for a page with the evidence; None: no page. Raises
-    InputError for what the user can fix.
+    A teacher with source "train" is trained first. out: folder for a page with the evidence; None: no page. per_image:
+    file for `views.magnitude_factors`, from the teacher's entropy for each training image. Raises InputError for what
+    the user can fix.
     """
     exit_if_spawned_worker()
     with console_logging(console):
@@ -69,6 +75,11 @@ def recommend(recipe: Recipe, request: EvidenceRequest, console: Console, out: P
             raise InputError(
                 "a recommendation needs a teacher, but teacher.source is none",
                 "set teacher.source to run:DIR, file:PATH, timm:NAME or train",
+            )
+        if recipe.views.magnitude_factors is not None:
+            raise InputError(
+                "views.magnitude_factors is set, but a recommendation measures validation images, which have none",
+                "leave it out",
             )
         if out is not None:
             check_page_folder(out)
@@ -85,6 +96,10 @@ def recommend(recipe: Recipe, request: EvidenceRequest, console: Console, out: P
             from kdaug.inspection.recommendation_page import write_recommendation_page  # matplotlib is slow to import
 
             write_recommendation_page(recommendation, out)
+        if per_image is not None:
+            entropy = unaugmented_entropy(context, teacher).numpy()
+            factors = factors_from_entropy(entropy, len(context.dataset.classes))
+            write_factors(MagnitudeFactors(factors, dataset_fingerprint(context).data), per_image)
     return recommendation
 
 

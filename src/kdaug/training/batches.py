@@ -26,7 +26,7 @@ from kdaug.training.context import TrainContext
 from kdaug.views import ViewPlan, apply
 from kdaug.views.magnitude import planned_magnitude, visible_share
 from kdaug.views.mixing import mix, partners, plan_mixing
-from kdaug.views.policies import follows_epoch
+from kdaug.views.policies import follows_epoch, read_factors
 
 Indices = NDArray[np.int64]
 """Indices of training images, [N]; see `ArrayImages`."""
@@ -109,6 +109,7 @@ def make_views(context: TrainContext, keys: Iterable[BatchKey], replace_unreadab
     An unreadable image is replaced by the next readable one in the dataset, or left out. Used for training, for
     labeling and for inspection, so that all three get the same views.
     """
+    check_magnitude_factors(context)
     own_keys, load_keys = tee(keys)
     batches = _load(context, (_add_partners(context, key) for key in load_keys), replace_unreadable)
     for key, views in zip(own_keys, _augment_all(context, batches), strict=True):
@@ -236,6 +237,16 @@ def unaugmented_batches(context: TrainContext, batches: Iterable[Indices]) -> It
     return load(context.train_images, keys, crop, context.recipe.data.workers, context.unreadable_train)
 
 
+def check_magnitude_factors(context: TrainContext) -> None:
+    """Raises InputError if views.magnitude_factors are those of other images."""
+    source = context.recipe.views.magnitude_factors
+    if source is not None and read_factors(source).images != dataset_fingerprint(context).data:
+        raise InputError(
+            f"views.magnitude_factors {source.partition('#')[0]} are of other training images",
+            "write them for these with kdaug recommend RECIPE --per-image FILE",
+        )
+
+
 def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
     """What identifies the training images of a run and their views."""
     recipe, dataset = context.recipe, context.dataset
@@ -248,6 +259,9 @@ def dataset_fingerprint(context: TrainContext) -> DatasetFingerprint:
         subset += (dataset.unlabelled_content,)
     if recipe.views.crop != "soft":
         del views["views.soft_crop_deviation"]  # it has no effect, and stores made before it was a setting lack it
+    factors = views.pop("views.magnitude_factors")
+    if factors is not None:
+        views["views.magnitude_factors"] = factors.partition("#")[2]  # wherever the file is
     if recipe.data.omit_fold is not None:
         subset += (recipe.data.omit_fold,)
     # dataset.content is a digest of all images

@@ -172,7 +172,9 @@ def build_context(
         recipe,
         dataset,
         policy=policy_from_views(views, dataset.fill, encoded, epochs=recipe.optimization.epochs),
-        clean_policy=policy_from_views(replace(views, policy="none", cutout=0), dataset.fill, encoded, epochs=1),
+        clean_policy=policy_from_views(
+            replace(views, policy="none", magnitude_factors=None, cutout=0), dataset.fill, encoded, epochs=1
+        ),
         device=device,
         precision=find_precision(recipe.optimization, device),
         dist=dist,

@@ -183,11 +183,34 @@ def unaugmented_label_log_probs(
     indices: Indices | None = None,
     before_batch: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """The teacher's log-probability of the label of training images `indices` (None: all), unaugmented.
+    """The teacher's log-probability of the label of training images, float32 [N]; see `_over_unaugmented`.
 
-    Label trust compares the views with it. Returns float32 [N] for all N training images, in main memory, NaN for those
-    unreadable or not in `indices`. The ranks share the batches, which are the same for any number of ranks.
-    before_batch: is called before each forward pass; its exceptions end the passes.
+    Label trust compares the views with it.
+    """
+
+    def of_label(log_probs: Tensor, labels: Tensor) -> Tensor:
+        return log_probs.gather(1, labels[:, None].clamp(min=0))[:, 0]
+
+    return _over_unaugmented(context, teacher, of_label, indices, before_batch)
+
+
+def unaugmented_entropy(context: TrainContext, teacher: AnyTeacher) -> Tensor:
+    """The entropy in nats of the teacher's predictions for training images, float32 [N]; see `_over_unaugmented`."""
+    return _over_unaugmented(context, teacher, lambda log_probs, _: -(log_probs.exp() * log_probs).nansum(1))
+
+
+def _over_unaugmented(
+    context: TrainContext,
+    teacher: AnyTeacher,
+    measure: Callable[[Tensor, Tensor], Tensor],
+    indices: Indices | None = None,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """`measure` of the teacher's log-probabilities [B,C] and the labels [B] of training images `indices`, unaugmented.
+
+    indices: None for all. Returns float32 [N] for all N training images, in main memory, NaN for those unreadable or
+    not in `indices`. The ranks share the batches, which are the same for any number of ranks. before_batch: is called
+    before each forward pass; its exceptions end the passes.
     """
     count, dist, results = len(context.train_images), context.dist, list[tuple[Tensor, Tensor]]()
     indices = np.arange(count) if indices is None else indices
@@ -202,11 +225,10 @@ def unaugmented_label_log_probs(
         for batch in track(bar, "teacher, unaugmented", images, sum(map(len, batches))):
             before_batch()
             images_on_device = torch.from_numpy(batch.images).to(context.device)
-            all_classes = teacher(images_on_device, batch.key.indices).float().log_softmax(1).cpu()
-            label = all_classes.gather(1, torch.from_numpy(batch.labels)[:, None].clamp(min=0))[:, 0]
-            results.append((torch.from_numpy(batch.key.indices), label))
-    log_probs = torch.full((count,), torch.nan)
+            log_probs = teacher(images_on_device, batch.key.indices).float().log_softmax(1).cpu()
+            results.append((torch.from_numpy(batch.key.indices), measure(log_probs, torch.from_numpy(batch.labels))))
+    measured = torch.full((count,), torch.nan)
     for of_rank in dist.gather(results):
-        for of_batch, label in of_rank:
-            log_probs[of_batch] = label
-    return log_probs
+        for of_batch, values in of_rank:
+            measured[of_batch] = values
+    return measured

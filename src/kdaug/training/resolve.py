@@ -21,7 +21,14 @@ from kdaug.networks import check_network_name, find_weights, pin_weights, resolv
 from kdaug.runs import recipe_fingerprint
 from kdaug.runs.trackers import check_trackers
 from kdaug.training.distributed import is_restarted_job
-from kdaug.views.policies import CIFAR_MEAN, create_policy, pin_policy_files, policy_from_views, spec_with_magnitude
+from kdaug.views.policies import (
+    CIFAR_MEAN,
+    create_policy,
+    pin_factors,
+    pin_policy_files,
+    policy_from_views,
+    spec_with_magnitude,
+)
 
 
 def resolve(recipe: Recipe) -> ResolvedRecipe:
@@ -94,7 +101,9 @@ def _resolve_views(recipe: Recipe) -> ResolvedViews:
     views = recipe.views
     policy = views.policy if views.magnitude is None else spec_with_magnitude(views.policy, views.magnitude)
     seed = recipe.run.seed if views.seed is None else views.seed
-    resolved = ResolvedViews(**{**vars(views), "policy": pin_policy_files(policy), "magnitude": None, "seed": seed})
+    factors = None if views.magnitude_factors is None else pin_factors(views.magnitude_factors)
+    pinned = {"policy": pin_policy_files(policy), "magnitude": None, "magnitude_factors": factors, "seed": seed}
+    resolved = ResolvedViews(**{**vars(views), **pinned})
     # Created only for its errors; the real one needs the dataset's mean.
     policy_from_views(resolved, CIFAR_MEAN, recipe.data.encoded, epochs=recipe.optimization.epochs)
     return resolved

@@ -6,6 +6,13 @@
 from kdaug.views.policies.augmix import AugMix
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import read_policy_file
+from kdaug.views.policies.magnitude_factors import (
+    MagnitudeFactors,
+    factors_from_entropy,
+    pin_factors,
+    read_factors,
+    write_factors,
+)
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
 from kdaug.views.policies.spec import (
@@ -25,6 +32,7 @@ __all__ = [
     "AugMix",
     "Cutout",
     "Flip",
+    "MagnitudeFactors",
     "NoPolicy",
     "PadCrop",
     "Policy",
@@ -36,9 +44,13 @@ __all__ = [
     "TimmRandAugment",
     "TrivialAugment",
     "create_policy",
+    "factors_from_entropy",
     "follows_epoch",
+    "pin_factors",
     "pin_policy_files",
     "policy_from_views",
+    "read_factors",
     "read_policy_file",
     "spec_with_magnitude",
+    "write_factors",
 ]

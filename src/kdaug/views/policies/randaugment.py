@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from kdaug.errors import InputError
 from kdaug.rng import Stream, integers_below, random_words, uniform
@@ -26,7 +26,8 @@ class RandAugment:
 
     num_ops: 1..MAX_OPS. magnitude: a level of the space. space: name in `kdaug.views.space_tables`, which defines what
     the magnitude means. mean: fill (r, g, b) 0..255 for spaces that fill with the dataset's mean. ops: the ops to
-    choose from; None: all ops of the space. Raises InputError if an argument is out of range or the space lacks an op.
+    choose from; None: all ops of the space. factors: float64 [images], multiply the magnitude, by sample id; None: 1.
+    Raises InputError if an argument is out of range or the space lacks an op.
     """
 
     num_ops: int
@@ -34,6 +35,7 @@ class RandAugment:
     space: str
     mean: Color = CIFAR_MEAN
     ops: tuple[str, ...] | None = None
+    factors: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     stream: ClassVar[Stream] = Stream.POLICY
     _table: OpTable = field(init=False, repr=False, compare=False)
 
@@ -51,12 +53,16 @@ class RandAugment:
         space = self._table.space
         words = random_words(seed, epoch, indices, Stream.POLICY, self.num_ops * WORDS_PER_OP)
         words = words.reshape(len(words), self.num_ops, WORDS_PER_OP)
+        level_factor = uniform(words[..., 1]) if space.level_mode == "uniform" else None
+        if self.factors is not None:
+            own = np.broadcast_to(self.factors[np.asarray(indices)][:, None], words.shape[:2])
+            level_factor = own if level_factor is None else own * level_factor
         return self._table.plan(
             integers_below(words[..., 0], len(self._table)),
             RandomWords(sign=words[..., 2], x=words[..., 3], y=words[..., 4], resample=words[..., 6]),
             size,
             applied=uniform(words[..., 5]) < space.probability if space.probability < 1 else None,
-            level_factor=uniform(words[..., 1]) if space.level_mode == "uniform" else None,
+            level_factor=level_factor,
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from kdaug.views.plan import Color, parse_color
 from kdaug.views.policies.augmix import AugMix, augmix
 from kdaug.views.policies.composition import Policy, Sequential
 from kdaug.views.policies.files import policy_fingerprint, read_policy_file
+from kdaug.views.policies.magnitude_factors import read_factors
 from kdaug.views.policies.pba import NAMES as PBA_NAMES
 from kdaug.views.policies.pba import PopulationBasedAugmentation
 from kdaug.views.policies.randaugment import RandAugment
@@ -94,6 +95,13 @@ def policy_from_views(views: Views, mean: Color, crops_while_decoding: bool, epo
             "views.crop random-resized needs data.name folder, shards or hub", "set views.crop to pad or none"
         )
     policy = create_policy(views.policy, mean=mean, epochs=epochs)
+    if views.magnitude_factors is not None:
+        if not isinstance(policy, RandAugment):
+            raise InputError(
+                f"views.magnitude_factors is for RandAugment, but views.policy is {views.policy}",
+                "use a policy such as randaugment-n2-m5@paper-geometric",
+            )
+        policy = replace(policy, factors=read_factors(views.magnitude_factors).values)
     flip: list[Policy] = [Flip()] if views.flip else []
     cutout: list[Policy] = [Cutout(views.cutout, mean)] if views.cutout else []
     crops: dict[str, Policy] = {
