@@ -57,7 +57,7 @@ def test_from_phone_photos_to_a_network_in_use(
     expected = [
         "the student starts from random weights: timm has no published weights for wide_resnet10_1",
         "chosen for 57 training images, from scratch, CPU: optimization.global_batch 8, ",
-        "estimated time: ",
+        "estimated time from now: ",
         "data: 7 classes with 1 (Shirt) to 13 (T-shirt or top) training images",
         "data: 1 unreadable file(s), such as ",
         "data: 1 image(s) twice in one class and split (1 with equal bytes",

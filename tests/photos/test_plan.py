@@ -51,7 +51,7 @@ def test_all_that_is_not_given_is_chosen(request_for: MakeRequest, console: Cons
     assert "the student starts from random weights: timm has no published weights for wide_resnet10_1\n" in out
     assert "chosen for 33 training images, from scratch, CPU: data.image_size 160, optimization.global_batch 8" in out
     # 400 steps of 0.4 s and 0.5 s, 20 evaluations and the start of each network
-    assert "estimated time: 7.0 minutes (teacher 3.0, student 3.7, checks and last evaluations 0.2)" in out
+    assert "estimated time from now: 7.0 minutes (teacher 3.0, student 3.7, checks and last evaluations 0.2)" in out
 
 
 GIVEN = {

@@ -204,8 +204,9 @@ def _describe_time(recipe: Recipe, seconds: RunSeconds) -> str:
     parts = estimate(seconds, epochs, recipe.teacher.epochs or epochs, recipe.optimization.clean_epochs)
     teacher = "" if seconds.teacher is None else f"teacher {_minutes(parts.teacher)}, "
     return (
-        f"estimated time: {_minutes(parts.total)} minutes ({teacher}student {_minutes(parts.student)}, checks and last "
-        f"evaluations {_minutes(parts.other)}), from {seconds.student.step:.3g} s per training step of the student"
+        f"estimated time from now: {_minutes(parts.total)} minutes ({teacher}student {_minutes(parts.student)}, "
+        f"checks and last evaluations {_minutes(parts.other)}), from {seconds.student.step:.3g} s per training step of "
+        "the student"
     )
 
 
