@@ -15,6 +15,7 @@ runs are skipped. Methods:
     timm                timm's train.py, crop and flip only
     timm-randaugment    timm's train.py with its RandAugment
     timm-distillation   the same, with --kd-model-name
+    timm-distillation-zero  the same, but the new classifier starts from zero, as kdaug's does
     kdaug-randaugment   kdaug with the same RandAugment, without teacher
     kdaug-teacher       the same, with the teacher
 """
@@ -30,7 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import scipy.stats
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -144,20 +147,33 @@ def run_timm(case: Case, method: str, weights: Path, script: Path) -> None:
         "--output": case.folder, "--experiment": case.run(method).name, "--checkpoint-hist": 1, "--smoothing": 0.0,
         "--val-interval": case.epochs,
     }  # fmt: skip
+    if method.endswith("-zero"):
+        initial = case.folder / "zero-classifier.safetensors"
+        write_zero_classifier(weights, classes, initial)
+        del arguments["--pretrained-path"]
+        arguments["--initial-checkpoint"] = initial
     if method != "timm":
         arguments["--aa"] = TIMM_POLICY
-    if method == "timm-distillation":
+    if method.startswith("timm-distillation"):
         teacher = case.run("plain") / "timm"
         if not teacher.exists():
             export = ("export", str(case.run("plain")), "--to", "timm", "--out", str(teacher))
             subprocess.run([sys.executable, "-m", "kdaug", *export], check=True)
         arguments |= {"--kd-model-name": f"local-dir:{teacher.absolute()}", "--kd-temperature": SUPERVISION.temperature,
                       "--task-loss-weight": 1.0, "--distill-loss-weight": SUPERVISION.weight}  # fmt: skip
-    flags = ["--pretrained", "--channels-last", "--no-prefetcher"]
+    flags = ["--channels-last", "--no-prefetcher", *(["--pretrained"] if "--pretrained-path" in arguments else [])]
     for name, value in arguments.items():
         flags += [name, *map(str, value)] if isinstance(value, tuple) else [name, str(value)]
     with (case.folder / f"{case.run(method).name}.log").open("w") as log:
         subprocess.run([sys.executable, str(script), *flags], check=True, stdout=log, stderr=subprocess.STDOUT)
+
+
+def write_zero_classifier(weights: Path, classes: int, path: Path) -> None:
+    """Writes `weights` with a classifier of zeros for `classes`."""
+    tensors = safetensors.torch.load_file(weights)
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = torch.zeros(classes, *tensors[name].shape[1:])
+    safetensors.torch.save_file(tensors, path)
 
 
 def error_of(run: Path) -> float | None:
@@ -173,7 +189,11 @@ def error_of(run: Path) -> float | None:
     return last["top1_error"] if last["kind"] == "end" else None
 
 
-METHODS = ("plain", "timm", "timm-randaugment", "timm-distillation", "kdaug-randaugment", "kdaug-teacher")
+METHODS = ("plain", "timm", "timm-randaugment", "timm-distillation", "timm-distillation-zero",
+           "kdaug-randaugment", "kdaug-teacher")  # fmt: skip
+
+
+BASELINES = ("plain", "timm-distillation", "timm-distillation-zero")
 
 
 def table(errors: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -183,11 +203,11 @@ def table(errors: dict[str, dict[str, dict[str, float]]]) -> str:
         lines += [
             f"{size} images of each class:",
             "",
-            "| method | error, % | seeds | gain over plain, points | gain over timm-distillation |",
-            "|---|--:|--:|--:|--:|",
+            "| method | error, % | seeds | gain over plain, points | over timm-distillation | over it from zero |",
+            "|---|--:|--:|--:|--:|--:|",
         ]
         for method, by_seed in of_size.items():
-            gains = [gain(of_size.get(baseline, {}), by_seed) for baseline in ("plain", "timm-distillation")]
+            gains = [gain(of_size.get(baseline, {}), by_seed) for baseline in BASELINES]
             values = list(by_seed.values())
             deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
             lines.append(
