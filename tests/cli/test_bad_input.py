@@ -96,7 +96,7 @@ CASES = {
         "is it of another network?",
     ),
     "teacher without weights in timm": (f"{DEMO} --teacher.source timm:wide_resnet10_1", "no published weights"),
-    "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} exists; ", "--run.resume"),
+    "existing run": ("train demo {demo_flags} --run.dir {demo_run}", "{demo_run} is a finished run; choose another"),
     "resumed with another recipe": (
         "train demo {demo_flags} --run.resume --run.dir {demo_run}",
         "{demo_run} was started with another recipe",

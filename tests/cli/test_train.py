@@ -63,7 +63,7 @@ def test_the_default_directory_is_recipe_and_fingerprint(
     assert all(re.fullmatch("demo-[0-9a-f]{10}", name) for name in names)
     again = kdaug("train", "demo", *DEMO_FLAGS, *flags)
     assert again.code == 2
-    assert "exists; continue it with --run.resume or choose another --run.dir" in again.err
+    assert "is a finished run; choose another --run.dir" in again.err
 
 
 def test_a_recipe_may_be_a_yaml_file(kdaug: Callable, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_defaults_are_size_224_and_imagenet_statistics(image_tree: Tree) -> None
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (None, "does not exist$"),
+        (None, "does not exist; give it with data.root"),
         ({}, "has no images in sub-folders; it needs one sub-folder of images per class"),
         ({"a": 0, "b": 0}, "has no images"),
         ({"only": 3}, r"has one class only \(only\)"),

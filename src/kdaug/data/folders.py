@@ -59,7 +59,7 @@ def load_folder(settings: config.Data, val_fraction: float | None) -> Dataset:
 
 def _read_splits(root: Path, val_fraction: float | None) -> _Splits:
     if not root.is_dir():
-        raise InputError(f"image folder {root} does not exist")
+        raise InputError(f"image folder {root} does not exist", "give it with data.root")
     folders = find_splits(root)
     index = _read_classes(folders.train)
     classes, files, labels = index.classes, index.paths(folders.train), index.labels

@@ -72,7 +72,7 @@ def load_shards(settings: config.Data, val_fraction: float | None) -> Dataset:
 def _find_shards(root: Path) -> list[str]:
     """The paths, relative to `root`, of all shards in it and below, sorted."""
     if not root.is_dir():
-        raise InputError(f"folder {root} of shards does not exist")
+        raise InputError(f"folder {root} of shards does not exist", "give it with data.root")
     endings = (".tar", *_COMPRESSED)
     paths = files_under(root, lambda name: name.endswith(endings) and not is_hidden(name))
     files = sorted(Path(path).relative_to(root).as_posix() for path in paths)
