@@ -6,16 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
-from torch import nn
 
-import kdaug.photos.measure
 from kdaug.data import load_dataset
 from kdaug.photos import Request
-from kdaug.photos.budget import NetworkSeconds
-from kdaug.photos.measure import is_faster_in_float32, measure_run, seconds_per_step
-from kdaug.training.context import TrainContext
+from kdaug.photos.measure import measure_run, seconds_per_step
 from kdaug.training.distributed import SINGLE_PROCESS
 
 
@@ -47,48 +42,3 @@ def test_a_run_is_measured_and_nothing_is_written(
     assert measured.other > evaluations, "the check of the photos"
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "teachers").exists()
-
-
-@pytest.mark.parametrize(
-    ("precision", "step", "faster"),
-    [
-        ("bfloat16", 1.2, True),
-        ("bfloat16", 1.05, False),  # may be chance
-        ("bfloat16", 0.5, False),
-        ("float32", 1.2, False),
-    ],
-)
-def test_float32_is_compared_with_the_recipes_precision(
-    request_for: Callable[..., Request],
-    console: Console,
-    monkeypatch: pytest.MonkeyPatch,
-    precision: str,
-    step: float,
-    faster: bool,
-) -> None:
-    """`step`: seconds in bfloat16; in float32 it is 1 s."""
-
-    def measure(context: TrainContext, soft_labels: None) -> tuple[NetworkSeconds, None]:
-        return NetworkSeconds(0.0, step if context.precision == torch.bfloat16 else 1.0, 0.0), None
-
-    recipe = request_for({"optimization.precision": precision}).recipe
-    monkeypatch.setattr("kdaug.photos.measure._measure_steps", measure)
-    assert is_faster_in_float32(recipe, load_dataset(recipe.data), SINGLE_PROCESS, console) == faster
-
-
-def test_steps_are_measured_in_both_precisions(
-    request_for: Callable[..., Request], tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = dict[torch.dtype, float]()
-
-    def measure(context: TrainContext, soft_labels: None) -> tuple[NetworkSeconds, nn.Module]:
-        measured, network = measure_steps(context, soft_labels)
-        steps[context.precision] = measured.step
-        return measured, network
-
-    measure_steps = kdaug.photos.measure._measure_steps
-    monkeypatch.setattr("kdaug.photos.measure._measure_steps", measure)
-    recipe = request_for({"optimization.precision": "bfloat16"}).recipe
-    faster = is_faster_in_float32(recipe, load_dataset(recipe.data), SINGLE_PROCESS, console)
-    assert faster == (steps[torch.float32] * 1.1 < steps[torch.bfloat16])
-    assert not (tmp_path / "run").exists()

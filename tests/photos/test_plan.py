@@ -28,7 +28,6 @@ MakeRequest = Callable[..., Request]
 @pytest.fixture
 def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdaug.photos.plan.measure_run", lambda *arguments: MEASURED)
-    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: False)
 
 
 def value(recipe: Recipe, name: str) -> Any:
@@ -80,13 +79,19 @@ def test_the_rate_follows_the_given_optimizer_and_batch(request_for: MakeRequest
 
 
 @pytest.mark.usefixtures("_measured")
-def test_float32_is_chosen_if_it_is_faster(
-    request_for: MakeRequest, console: Console, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "given", "precision"),
+    [
+        ("wide_resnet10_1", {}, "auto"),
+        ("resnext50_32x4d", {}, "auto"),  # its groups have several channels
+        ("mobilenetv3_small_050", {}, "float32"),
+        ("mobilenetv3_small_050", {"optimization.precision": "auto"}, "auto"),
+    ],
+)
+def test_networks_with_depthwise_convolutions_are_trained_in_float32(
+    request_for: MakeRequest, console: Console, name: str, given: dict[str, Any], precision: str
 ) -> None:
-    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: True)
-    assert plan_recipe(request_for({}), console).optimization.precision == "float32"
-    assert "optimization.precision float32" in console.file.getvalue()
-    assert plan_recipe(request_for({"optimization.precision": "auto"}), console).optimization.precision == "auto"
+    assert plan_recipe(request_for({"student.name": name, **given}), console).optimization.precision == precision
 
 
 @pytest.mark.usefixtures("_measured")
@@ -142,7 +147,6 @@ def test_images_are_smaller_if_few_epochs_fit_into_the_minutes(
         network = NetworkSeconds(0.0, 8.0 * (recipe.data.image_size / 160) ** 2, 0.0)
         return RunSeconds(4, network, network, 0.0)
 
-    monkeypatch.setattr("kdaug.photos.plan.is_faster_in_float32", lambda *arguments: False)
     monkeypatch.setattr("kdaug.photos.plan.measure_run", measure)
     monkeypatch.setattr("kdaug.photos.plan.time.monotonic", lambda: 0.0)
     limit = None if "optimization.epochs" in given else minutes

@@ -33,8 +33,6 @@ from kdaug.training.teacher import teacher_soft_labels, untrained_soft_labels
 _FEWEST_STEPS, _MOST_STEPS = 4, 32
 _SECONDS = 4.0
 """After the fewest steps, steps are taken until this time is over."""
-_CLEARLY = 1.1
-"""How many times faster another precision must be, as measured times differ by some percent."""
 _IMAGES = 128
 """Images of the measured evaluation, and of the measured check of the photos."""
 
@@ -60,22 +58,6 @@ def measure_run(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Co
     evaluations = student.evaluation + (2 * (teacher or student).evaluation if has_teacher else 0.0)
     measured = RunSeconds(context.steps_per_epoch, student, teacher, evaluations + _check_seconds(context))
     return dist.run_on_rank0(lambda: measured)
-
-
-def is_faster_in_float32(recipe: Recipe, dataset: Dataset, dist: DistContext, console: Console) -> bool:
-    """Whether steps of the student on this CPU take clearly less time in float32 than in the precision of `recipe`.
-
-    So it is for depthwise convolutions on CPUs whose matrix products are faster in bfloat16. All ranks call it; all
-    get the answer of rank 0. False on other devices, without steps, and if the precision is float32 anyway.
-    """
-    context = _lenient(build_context(resolve(recipe), console, dist, dataset))
-    if context.device.type != "cpu" or context.precision == torch.float32:
-        return False
-    check_trainable(context)
-    _compile_kernels(context)
-    in_float32 = replace(context, precision=torch.float32)
-    of_recipe, of_float32 = (_measure_steps(each, None)[0].step for each in (context, in_float32))
-    return dist.run_on_rank0(lambda: of_float32 * _CLEARLY < of_recipe)
 
 
 def _lenient(context: TrainContext) -> TrainContext:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
-from kdaug.config import Recipe, read_recipe, to_dict, with_settings
+from kdaug.config import Network, Recipe, read_recipe, to_dict, with_settings
 from kdaug.data import Dataset
 from kdaug.data.datasets import read_dataset, select_images
 from kdaug.device import find_device
 from kdaug.errors import InputError
-from kdaug.networks import native_image_size
+from kdaug.networks import create_network, native_image_size
 from kdaug.photos.budget import RunSeconds, epochs_within, estimate, minutes_needed
-from kdaug.photos.measure import is_faster_in_float32, measure_run
+from kdaug.photos.measure import measure_run
 from kdaug.photos.rules import (
     CHOSEN,
     Facts,
@@ -105,6 +106,8 @@ def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
     facts = _facts(recipe, dataset, dist)
     recipe = _choose(request, recipe, size_settings(facts))
     recipe = _choose(request, recipe, optimizer_settings(recipe, facts))
+    if not facts.on_gpu and has_depthwise_convolutions(recipe.student, dataset):
+        recipe = _choose(request, recipe, {"optimization.precision": "float32"})
     for reason in start.reasons:
         _logger.info(reason)
     recipe, seconds = _measure(request, recipe, facts, dist, console)
@@ -123,12 +126,8 @@ def _read(recipe: Recipe) -> Dataset:
 def _measure(
     request: Request, recipe: Recipe, facts: Facts, dist: DistContext, console: Console
 ) -> tuple[Recipe, RunSeconds]:
-    """`recipe` in the faster precision, with images that are small enough for the limit of time; and what it takes."""
+    """`recipe` with images that are small enough for the limit of time, and what it takes."""
     _logger.info("measuring training steps")
-    if "optimization.precision" not in request.given:
-        with _warnings_off():
-            is_faster = is_faster_in_float32(recipe, _read(recipe), dist, console)
-        recipe = _choose(request, recipe, {"optimization.precision": "float32"} if is_faster else {})
     while True:
         with _warnings_off():
             seconds = measure_run(recipe, _read(recipe), dist, console)
@@ -147,6 +146,14 @@ def _smaller_side(request: Request, recipe: Recipe, facts: Facts, seconds: RunSe
     elapsed = dist.run_on_rank0(lambda: time.monotonic() - request.started)
     needed = minutes_needed(seconds, epochs, elapsed, recipe.teacher.epochs, recipe.optimization.clean_epochs)
     return smaller_side(side, request.minutes / needed) if side is not None and needed > request.minutes else None
+
+
+def has_depthwise_convolutions(settings: Network, dataset: Dataset) -> bool:
+    """Whether the network has depthwise convolutions, which CPUs compute faster in float32 than in bfloat16."""
+    network = create_network(settings.name, len(dataset.classes), dataset.channels, arguments=settings.arguments)
+    return any(
+        isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels for module in network.modules()
+    )
 
 
 def _facts(recipe: Recipe, dataset: Dataset, dist: DistContext) -> Facts:
