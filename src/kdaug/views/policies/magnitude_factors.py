@@ -29,7 +29,7 @@ def factors_from_entropy(entropy: NDArray[np.floating], classes: int) -> NDArray
     """1 - entropy / ln(classes), float64 [N] in 0..1, for the entropy in nats [N] of a teacher's predictions.
 
     An image of which the teacher is sure gets the whole magnitude, one that it cannot tell none (after EntAugment, Yang
-    et al., ECCV 2024, which computes the entropy of the student's predictions anew in training). NaN becomes 1.
+    et al., ECCV 2024, which uses the student's predictions, again in every epoch). NaN becomes 1.
     """
     factors: NDArray[np.float64] = (1 - np.asarray(entropy, np.float64) / np.log(classes)).clip(0, 1)
     return np.nan_to_num(factors, nan=1.0)
