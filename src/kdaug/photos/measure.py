@@ -84,19 +84,11 @@ def _of_all_folds(one: NetworkSeconds, folds: int | None) -> NetworkSeconds:
 
 def _measure_network(context: TrainContext, with_teacher: bool) -> NetworkSeconds:
     """with_teacher: whether the steps need the teacher of the recipe."""
+    started = time.perf_counter()
     # The pass over all images that label trust begins with is left out; weights and their files need no time here.
     supervision = replace(context.recipe.supervision, label_trust=False)
     context = replace(context, recipe=replace(context.recipe, supervision=supervision), resumes=True)
-    started = time.perf_counter()
     soft_labels = _soft_labels(context) if with_teacher else None
-    loading = time.perf_counter() - started
-    measured, network = _measure_steps(context, soft_labels)
-    return replace(measured, start=loading + measured.start, evaluation=_evaluation_seconds(context, network))
-
-
-def _measure_steps(context: TrainContext, soft_labels: SoftLabelSource | None) -> tuple[NetworkSeconds, nn.Module]:
-    """The start and the steps, with 0 seconds for the evaluation; and the network to evaluate."""
-    started = time.perf_counter()
     state = init_state(context)
     step, ends = TrainStep(context, state, soft_labels), list[float]()
     with closing(prefetch(training_batches(context, 0))) as batches:
@@ -106,7 +98,8 @@ def _measure_steps(context: TrainContext, soft_labels: SoftLabelSource | None) -
             seconds = context.dist.run_on_rank0(lambda: ends[-1] - ends[0])
             if len(ends) >= _FEWEST_STEPS and seconds > _SECONDS:
                 break
-    return NetworkSeconds(ends[0] - started, seconds_per_step(ends, started), 0.0), state.eval_model
+    evaluation = _evaluation_seconds(context, state.eval_model)
+    return NetworkSeconds(ends[0] - started, seconds_per_step(ends, started), evaluation)
 
 
 def seconds_per_step(ends: Sequence[float], started: float) -> float:

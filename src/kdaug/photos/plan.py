@@ -106,7 +106,7 @@ def _plan_new(request: Request, dist: DistContext, console: Console) -> Recipe:
     facts = _facts(recipe, dataset, dist)
     recipe = _choose(request, recipe, size_settings(facts))
     recipe = _choose(request, recipe, optimizer_settings(recipe, facts))
-    if not facts.on_gpu and has_depthwise_convolutions(recipe.student, dataset):
+    if not facts.on_gpu and _has_depthwise_convolutions(recipe.student, dataset):
         recipe = _choose(request, recipe, {"optimization.precision": "float32"})
     for reason in start.reasons:
         _logger.info(reason)
@@ -148,7 +148,7 @@ def _smaller_side(request: Request, recipe: Recipe, facts: Facts, seconds: RunSe
     return smaller_side(side, request.minutes / needed) if side is not None and needed > request.minutes else None
 
 
-def has_depthwise_convolutions(settings: Network, dataset: Dataset) -> bool:
+def _has_depthwise_convolutions(settings: Network, dataset: Dataset) -> bool:
     """Whether the network has depthwise convolutions, which CPUs compute faster in float32 than in bfloat16."""
     network = create_network(settings.name, len(dataset.classes), dataset.channels, arguments=settings.arguments)
     return any(
