@@ -23,7 +23,6 @@ runs are skipped. Methods:
 import argparse
 import csv
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -32,10 +31,10 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
-import scipy.stats
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from study_tables import gain, mean
 
 from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Teacher, Views
 from kdaug.config.datasets import DatasetName
@@ -208,23 +207,9 @@ def table(errors: dict[str, dict[str, dict[str, float]]]) -> str:
         ]
         for method, by_seed in of_size.items():
             gains = [gain(of_size.get(baseline, {}), by_seed) for baseline in BASELINES]
-            values = list(by_seed.values())
-            deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            lines.append(
-                f"| {method} | {statistics.fmean(values):.2f}{deviation} | {len(values)} | {' | '.join(gains)} |"
-            )
+            lines.append(f"| {method} | {mean(by_seed.values())} | {len(by_seed)} | {' | '.join(gains)} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def gain(baseline: dict[str, float], errors: dict[str, float]) -> str:
-    """The mean difference of the errors of the same seeds, with the 95 % interval of Student's t."""
-    gains = [baseline[seed] - error for seed, error in errors.items() if seed in baseline]
-    if len(gains) < 2 or baseline is errors:
-        return ""
-    half = scipy.stats.t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-    middle = statistics.fmean(gains)
-    return f"{middle:+.2f} [{middle - half:+.2f}, {middle + half:+.2f}]"
 
 
 def main() -> None:

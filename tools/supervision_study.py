@@ -1,20 +1,25 @@
-"""Compares supervision settings on the bundled characters: the paper's, adaptive ones and classic distillation.
+"""Compares supervision methods on the bundled characters, on which plain training over-fits.
 
-    python tools/supervision_study.py FOLDER [--seeds 0 1 2] [--magnitudes 1 3 5 7] [--only NAME ...]
-    python tools/supervision_study.py FOLDER --table results/NAME    # writes the table of finished runs, trains nothing
+    python tools/supervision_study.py FOLDER [--seeds 0 1 2] [--magnitudes 1 3 5 7] [--only METHOD ...]
+    python tools/supervision_study.py FOLDER --choose [--only METHOD ...]   # tries TRIED on held-out training images
+    python tools/supervision_study.py FOLDER --table results/NAME           # writes tables of finished runs
 
 Data, network, teacher and training are those of `kdaug reproduce table1 --scale bundled`. For each seed and magnitude
-the teacher's labels are stored once, and one student is trained per supervision with the same views, initial weights
-and steps. Finished runs are skipped and stopped runs are resumed.
+the teacher's labels are stored once, and one student is trained per method with the same images, initial weights and
+steps, and the same views where the method does not change them. Finished runs are skipped and stopped runs are resumed.
+
+Weight and temperature of each method were chosen by --choose: four combinations each, one seed that is not among those
+of the study, errors on training images that neither teacher nor student is trained on.
 """
 
 import argparse
 import json
-import statistics
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+
+from study_tables import gain, mean
 
 from kdaug.config import Recipe, Supervision, Teacher
 from kdaug.recipes import named_recipe
@@ -24,93 +29,128 @@ from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.views.policies import spec_with_magnitude
 
 CLASSES = 242
+TRIED = tuple(product((1.0, 3.0), (2.0, 4.0)))  # weights and temperatures
+CHOICE_MAGNITUDE, CHOICE_SEED = 5.0, 10
+BASELINE = "top-k"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A supervision; the number of cross-fitted teachers; whether there is a teacher at all, and the crop."""
+
+    supervision: Supervision
+    folds: int | None = None
+    teacher: bool = True
+    crop: str = "pad"
+
+    def with_choice(self, weight: float, temperature: float) -> "Method":
+        return replace(self, supervision=replace(self.supervision, weight=weight, temperature=temperature))
+
+
 TOP_K = Supervision(weight=1.0, k=5, temperature=2.0)  # the paper's for CIFAR-100
 ALL = replace(TOP_K, k=CLASSES)
-DECOUPLED = replace(TOP_K, divergence="decoupled", temperature=4.0)
-SUPERVISIONS: dict[str, Supervision | None] = {
-    "label": None,
-    "top-k": TOP_K,
-    "top-k-renormalized": replace(TOP_K, reading="renormalized"),
-    "top-k-grouped": replace(TOP_K, reading="grouped"),
-    "top-k-standardized": replace(TOP_K, standardize_logits=True),
-    "all": ALL,
-    "all-standardized": replace(ALL, standardize_logits=True),
-    "mass": replace(ALL, mass=0.95, reading="grouped"),
-    "trust": replace(TOP_K, label_trust=True),
-    "trust-all": replace(ALL, label_trust=True),
-    "rising": replace(TOP_K, weight=2.0, weight_schedule="rising"),
-    "falling": replace(TOP_K, weight=2.0, weight_schedule="falling"),
-    "magnitude": replace(TOP_K, weight=2.0, weight_by_magnitude=True),
-    "drop-worst": replace(TOP_K, drop_worst=0.1),
-    "soft-labels": replace(ALL, label_weight=0.0),
-    "hard": replace(TOP_K, divergence="hard", label_weight=0.5, weight=0.5),
-    "decoupled": DECOUPLED,
-    "decoupled-trust": replace(DECOUPLED, label_trust=True),
-    "dist": replace(TOP_K, divergence="dist", temperature=4.0, weight=2.0),
-    "decoupled-standardized": replace(DECOUPLED, standardize_logits=True),
-    "smoothing": Supervision(label_smoothing=0.1),
+DECOUPLED = replace(TOP_K, divergence="decoupled", temperature=4.0)  # the published setting for CIFAR-100
+METHODS = {
+    "label": Method(Supervision(), teacher=False),
+    "soft-augmentation": Method(Supervision(visible_power=2.0), teacher=False, crop="soft"),
+    "top-k": Method(TOP_K),
+    "all": Method(ALL),
+    "mass": Method(replace(ALL, mass=0.95, reading="grouped")),
+    "trust-all": Method(replace(ALL, label_trust=True)),
+    "decoupled": Method(DECOUPLED),
+    "decoupled-trust": Method(replace(DECOUPLED, label_trust=True)),
+    "top-k-standardized": Method(replace(TOP_K, standardize_logits=True)),
+    "all-standardized": Method(replace(ALL, standardize_logits=True)),
+    "decoupled-standardized": Method(replace(DECOUPLED, standardize_logits=True)),
+    "dist": Method(replace(TOP_K, divergence="dist", weight=2.0, temperature=4.0)),
+    "min-confidence": Method(replace(ALL, label_weight=0.0, label_smoothing=0.1, min_confidence=0.2)),
+    "top-k-folds": Method(TOP_K, folds=3),
 }
-WITHOUT_TEACHER = ("label", "smoothing")
 
 
-def base(folder: Path, magnitude: float, seed: int) -> Recipe:
+def base(magnitude: float, seed: int) -> Recipe:
     """The recipe that all students of one magnitude and seed share."""
     recipe = at_scale(named_recipe("cifar100-table1-m1-kd"), "bundled")
     return replace(
         recipe,
         views=replace(recipe.views, policy=spec_with_magnitude(recipe.views.policy, magnitude), seed=seed),
-        run=replace(recipe.run, seed=seed, threads=1, device="cpu", dir=str(folder / "unused")),
+        run=replace(recipe.run, seed=seed, threads=1, device="cpu", evaluate_train=False),
     )
+
+
+def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
+    """Trains a student, after its teacher's labels have been stored, unless both are finished."""
+    teacher, views = Teacher(), replace(recipe.views, crop=method.crop)
+    if method.teacher:
+        taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision())
+        store = labels if method.folds is None else labels.with_name(f"{labels.name}-folds{method.folds}")
+        label_views(taught, store, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
+        teacher = Teacher(labels=str(store))
+    settings = replace(recipe.run, dir=str(run), resume=True)
+    train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision, run=settings))
 
 
 def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], names: Iterable[str]) -> None:
     """Trains the runs in `folder` that are not finished."""
-    for seed in seeds:
-        for magnitude in magnitudes:
-            recipe, labels = base(folder, magnitude, seed), folder / f"labels-m{magnitude:g}-s{seed}"
-            label_views(recipe, labels, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
-            for name in names:
-                run = replace(recipe.run, dir=str(folder / f"m{magnitude:g}-{name}-s{seed}"), resume=True)
-                teacher = Teacher() if name in WITHOUT_TEACHER else Teacher(labels=str(labels))
-                train(replace(recipe, teacher=teacher, supervision=SUPERVISIONS[name] or Supervision(), run=run))
+    for seed, magnitude, name in product(seeds, magnitudes, names):
+        case = f"m{magnitude:g}-s{seed}"
+        run_method(base(magnitude, seed), METHODS[name], folder / f"labels-{case}", folder / f"{name}-{case}")
 
 
-def errors_of(folder: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Top-1 error in percent of every finished run, by magnitude, supervision and seed."""
-    errors: dict[str, dict[str, dict[str, float]]] = {}
-    for metrics in sorted(folder.glob("m*-s*/metrics.jsonl")):
+def choose(folder: Path, names: Iterable[str]) -> None:
+    """Trains every method with teacher with all TRIED settings, without half of the training images."""
+    recipe = base(CHOICE_MAGNITUDE, CHOICE_SEED)
+    recipe = replace(recipe, data=replace(recipe.data, holdout=0.5))
+    for name, tried in product(names, TRIED):
+        if METHODS[name].teacher:
+            run = folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
+            run_method(recipe, METHODS[name].with_choice(*tried), folder / "labels-choice", run)
+
+
+def errors_of(folder: Path) -> dict[str, float]:
+    """Top-1 error in percent of every finished run, by the run's name."""
+    errors = {}
+    for metrics in sorted(folder.glob("*/metrics.jsonl")):
         last = json.loads(metrics.read_text().splitlines()[-1])
         if last["kind"] == "end":
-            magnitude, rest = metrics.parent.name.split("-", 1)
-            name, seed = rest.rsplit("-", 1)
-            errors.setdefault(magnitude, {}).setdefault(name, {})[seed] = last["top1_error"]
+            errors[metrics.parent.name] = last["top1_error"]
     return errors
 
 
-def table(errors: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Mean and standard deviation over seeds by supervision and magnitude, and the mean paired gain over top-k."""
-    magnitudes = sorted(errors)
-    names = [magnitude.upper() for magnitude in magnitudes]
-    head = ["supervision", *(f"{name} error %" for name in names), *(f"{name} gain over top-k" for name in names)]
-    lines = [head, ["---"] * len(head)]
-    for name in SUPERVISIONS:
-        if any(name in errors[m] for m in magnitudes):
-            cells = [_mean(errors[m].get(name, {}).values()) for m in magnitudes]
-            gains = [_mean(_gains(errors[m].get(name, {}), errors[m].get("top-k", {}))) for m in magnitudes]
-            lines.append([name, *cells, *gains])
+def table(errors: dict[str, float], magnitudes: Iterable[float]) -> str:
+    """For each magnitude: mean errors of the methods, their standard deviations, and gains over BASELINE."""
+    lines = []
+    for magnitude in magnitudes:
+        lines += [
+            f"M = {magnitude:g}",
+            "",
+            f"| method | error, % | seeds | gain over {BASELINE} |",
+            "|---|--:|--:|--:|",
+        ]
+        by_method = {name: errors_of_seeds(errors, f"{name}-m{magnitude:g}-s") for name in METHODS}
+        for name, by_seed in by_method.items():
+            if by_seed:
+                cells = (name, mean(by_seed.values()), str(len(by_seed)), gain(by_method[BASELINE], by_seed))
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def errors_of_seeds(errors: dict[str, float], prefix: str) -> dict[str, float]:
+    """The errors of the runs whose name is `prefix` and a seed, by seed."""
+    return {run.removeprefix(prefix): error for run, error in errors.items() if run.startswith(prefix)}
+
+
+def choice_table(errors: dict[str, float]) -> str:
+    """Errors on held-out training images for all TRIED settings."""
+    names = [(f"w{weight:g}-t{temperature:g}", weight, temperature) for weight, temperature in TRIED]
+    head = ("method", *(f"λ = {weight:g}, T = {temperature:g}" for _, weight, temperature in names))
+    lines = [head, ("---", *["--:"] * len(names))]
+    for method in METHODS:
+        tried = [errors.get(f"choice-{method}-{name}") for name, _, _ in names]
+        if any(error is not None for error in tried):
+            lines.append((method, *("-" if error is None else f"{error:.2f}" for error in tried)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _gains(errors: dict[str, float], baseline: dict[str, float]) -> list[float]:
-    return [baseline[seed] - errors[seed] for seed in errors if seed in baseline]
-
-
-def _mean(values: Iterable[float]) -> str:
-    errors = list(values)
-    if not errors:
-        return "-"
-    deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
-    return f"{statistics.fmean(errors):.2f}{deviation} ({len(errors)})"
 
 
 def main() -> None:
@@ -118,21 +158,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--magnitudes", type=float, nargs="+", default=[1.0, 3.0, 5.0, 7.0])
-    parser.add_argument("--only", nargs="+", choices=SUPERVISIONS, default=list(SUPERVISIONS), metavar="NAME")
-    parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md and errors.json to DIR")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
-    if args.table is None:
+    if args.choose:
+        choose(args.folder, args.only)
+    elif args.table is None:
         study(args.folder, args.magnitudes, args.seeds, args.only)
     errors = errors_of(args.folder)
     if args.table is not None:
         args.table.mkdir(parents=True, exist_ok=True)
-        (args.table / "table.md").write_text(table(errors))
-        ways: dict[str, Any] = {
-            name: None if name == "label" else vars(settings or Supervision())
-            for name, settings in SUPERVISIONS.items()
-        }
-        (args.table / "errors.json").write_text(json.dumps({"ways": ways, "errors": errors}, indent=1) + "\n")
-    print(table(errors), end="")
+        (args.table / "table.md").write_text(table(errors, args.magnitudes))
+        (args.table / "choice.md").write_text(choice_table(errors))
+        (args.table / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
+    print(choice_table(errors) if args.choose else table(errors, args.magnitudes), end="")
 
 
 if __name__ == "__main__":

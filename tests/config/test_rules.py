@@ -131,6 +131,7 @@ def test_teacher_mean_and_std_come_together(settings: dict[str, Any]) -> None:
         (Supervision(label_weight=0.5), "supervision.label_weight"),
         (Supervision(label_trust=True), "supervision.label_trust"),
         (Supervision(drop_worst=0.2), "supervision.drop_worst"),
+        (Supervision(min_confidence=0.2), "supervision.min_confidence"),
     ],
 )
 def test_advprop_excludes_mixtures_and_label_weights(part: Views | Supervision, name: str) -> None:

@@ -111,7 +111,7 @@ def valid(recipe: Recipe) -> Recipe:
         s = replace(s, when="all")
     views = replace(recipe.views, mixup=0.0, cutmix=0.0) if recipe.adversary.steps else recipe.views
     if recipe.adversary.steps:
-        s = replace(s, label_weight=1.0, label_trust=False, drop_worst=0.0)
+        s = replace(s, label_weight=1.0, label_trust=False, drop_worst=0.0, min_confidence=0.0)
     if views.mixup or views.cutmix:
         s = replace(s, label_trust=False, drop_worst=0.0, divergence="hard" if s.divergence == "hard" else "top-k")
     if data.balance == "sample" and (views.mixes or recipe.teacher.labels is not None):
@@ -150,6 +150,7 @@ def may_have_unlabelled(recipe: Recipe) -> bool:
         data.balance in ("sample", "loss"), supervision.weight == 0, recipe.views.mixes,
         recipe.adversary.steps > 0, supervision.when != "all",
         supervision.label_trust, supervision.drop_worst > 0, supervision.divergence == "decoupled",
+        supervision.min_confidence > 0,
         recipe.teacher.source == "none" and recipe.teacher.labels is None, data.measure_unused,
     )  # fmt: skip
     return fits and not any(excluded)

@@ -126,6 +126,21 @@ def test_dropped_views_have_no_gradient() -> None:
     assert sorted(np.flatnonzero(gradient.abs().sum(1))) == sorted(kept)
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 6]), st.booleans())
+def test_views_of_which_the_teacher_is_not_sure_are_trained_on_the_label(seed: int, k: int, standardize: bool) -> None:
+    """As FerKD: with label_weight 0, a view has either the soft label or the smoothed one."""
+    student, teacher = random_logits(seed)
+    settings = config.Supervision(
+        0.7, k, 4.0, label_weight=0.0, label_smoothing=0.1, min_confidence=0.8, standardize_logits=standardize
+    )
+    losses = distillation_loss(settings, student, soft_labels_from_logits(teacher, settings, LABELS), LABELS)
+    log_probs = np.log(softmax(student))
+    smoothed = -0.9 * log_probs[np.arange(4), LABELS] - 0.1 * log_probs.mean(1)
+    divergence = topk_divergence(student, teacher, k, 4.0, standardize=standardize).numpy()
+    expected = 0.7 * np.where(softmax(teacher).max(1) >= 0.8, divergence, smoothed)
+    assert_allclose(losses.loss, expected, rtol=1e-9)
+
+
 def test_agreement() -> None:
     student = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [0.0, 1.0, 9.0]])
     teacher = torch.tensor([[9.0, 8.0, 7.0], [1.0, 0.0, 2.0], [0.0, 0.0, 0.1]])

@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "falling": {"weight_schedule": "falling", "reading": "renormalized"},
     "by magnitude": {"weight_by_magnitude": True, "weight": 2.0, "reading": "renormalized"},
     "drop worst": {"drop_worst": 0.25},
+    "min confidence": {"min_confidence": 0.5, "label_weight": 0.0, "label_smoothing": 0.1},
     "plain": {"k": 10},
     "soft labels alone": {"label_weight": 0.0, "k": 10},
     "hard": {"divergence": "hard"},

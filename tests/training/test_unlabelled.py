@@ -219,6 +219,7 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
         ({"data.unlabelled": None}, "data.unlabelled_share has no effect without data.unlabelled"),
         ({"views.cutmix": 1.0}, "data.unlabelled cannot be combined with mixup or CutMix"),
         ({"supervision.drop_worst": 0.5}, "data.unlabelled cannot be combined with supervision.drop_worst"),
+        ({"supervision.min_confidence": 0.5}, "data.unlabelled cannot be combined with supervision.min_confidence"),
         ({"supervision.divergence": "decoupled"}, "data.unlabelled cannot be combined with supervision.divergence"),
         ({"supervision.label_trust": True}, "data.unlabelled cannot be combined with supervision.label_trust"),
     ],

@@ -198,6 +198,7 @@ def _check_unlabelled(recipe: Recipe) -> None:
         ("supervision.weight 0", s.weight == 0),
         ("supervision.label_trust", s.label_trust),
         ("supervision.drop_worst", s.drop_worst > 0),
+        ("supervision.min_confidence", s.min_confidence > 0),
         ("supervision.divergence decoupled", s.divergence == "decoupled"),
     ):
         if is_set:
@@ -363,6 +364,7 @@ def _check_adversary(v: Views, s: Supervision) -> None:
         ("supervision.label_weight", s.label_weight, 1),
         ("supervision.label_trust", s.label_trust, False),
         ("supervision.drop_worst", s.drop_worst, 0),
+        ("supervision.min_confidence", s.min_confidence, 0),
     ):
         if value != default:
             raise InputError(

@@ -275,6 +275,9 @@ class Supervision:
     full strength, so it may exceed 1."""
     drop_worst: FractionBelow1 = 0.0
     """Fraction of each batch left out of the loss: the views with the lowest teacher probability of the label."""
+    min_confidence: FractionBelow1 = 0.0
+    """Train on the label alone where the teacher's highest probability is below this: the weight of the divergence goes
+    to the cross-entropy (FerKD, arXiv 2312.17473, which has label_weight 0 and softens these labels)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Supervision that adapts to each view: top classes by mass, label trust, dropped views, weights, softened labels.
+"""Supervision that adapts to each view: classes by mass, label trust, confidence, dropped views, weights, soft labels.
 
 The paper (arXiv 2003.11342) uses the same K and the same weights for all views.
 """
@@ -39,6 +39,15 @@ def kept_views_mask(label_log_prob: Tensor, drop_worst: float) -> Tensor:
     count = min(round(drop_worst * len(label_log_prob)), len(label_log_prob) - 1)
     worst = label_log_prob.argsort(stable=True)[:count]
     return torch.ones_like(label_log_prob).index_fill(0, worst, 0)
+
+
+def confident_mask(top1_log_prob: Tensor, min_confidence: float) -> Tensor:
+    """Mask of the views whose most probable class has at least the probability `min_confidence`: bool [N].
+
+    top1_log_prob: the teacher's log-probability of that class, [N]. FerKD (Shen, ICCV 2023, arXiv 2312.17473) gives the
+    others their softened label. Its text names no threshold that could be the default.
+    """
+    return top1_log_prob.exp() >= min_confidence
 
 
 def divergence_weight(settings: config.Supervision, progress: float, magnitude: Tensor) -> Tensor:

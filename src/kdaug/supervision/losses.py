@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from kdaug import config
 from kdaug.data.unlabelled import NO_LABEL
-from kdaug.supervision.adaptive import kept_views_mask, label_trust
+from kdaug.supervision.adaptive import confident_mask, kept_views_mask, label_trust
 from kdaug.supervision.divergences import compute_divergence
 from kdaug.supervision.soft_labels import SoftLabels, promote_to_float32
 
@@ -87,7 +87,8 @@ def distillation_loss(
 ) -> LossOutput:
     """The loss of each view: settings.label_weight x class weight x cross-entropy + `weight` x divergence.
 
-    The cross-entropy is at temperature 1. label_trust and drop_worst change the weights of a view; the terms stay.
+    The cross-entropy is at temperature 1. label_trust, min_confidence and drop_worst change the weights of a view; the
+    terms stay.
 
     student_logits: [N,C]. soft_labels: the teacher's for the same views and settings; None: the cross-entropy alone.
     labels: int64 [N]; an image without one has -1 and a cross-entropy of 0. weight: of the divergence, [N]; None:
@@ -111,6 +112,10 @@ def distillation_loss(
             raise ValueError("supervision.label_trust is set, but soft_labels.unaugmented_label_log_prob is None")
         trust = label_trust(soft_labels.label_log_prob, soft_labels.unaugmented_label_log_prob)
         weight, label_weight = weight + (1 - trust) * label_weight, trust * label_weight
+    if settings.min_confidence:
+        confident = confident_mask(soft_labels.top1_log_prob(settings.temperature), settings.min_confidence)
+        label_weight = torch.where(confident, label_weight, label_weight + weight)
+        weight = torch.where(confident, weight, 0.0)
     loss = label_weight * label_loss + weight * divergence
     if settings.drop_worst:
         kept = kept_views_mask(soft_labels.label_log_prob, settings.drop_worst)

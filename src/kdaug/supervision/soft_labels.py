@@ -38,6 +38,10 @@ class SoftLabels:
     spread: Tensor | None = None
     unaugmented_label_log_prob: Tensor | None = None
 
+    def top1_log_prob(self, temperature: float) -> Tensor:
+        """Log-probability of `top1` at temperature 1, [N]. temperature: the one of `scaled_log_probs`."""
+        return (self.scaled_log_probs * view_temperature(temperature, self.spread)).amax(1)
+
     def to(self, device: torch.device) -> SoftLabels:
         """A copy on `device`; the transfer is asynchronous where possible."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}
