@@ -124,7 +124,7 @@ def valid(recipe: Recipe) -> Recipe:
         "dist": ("mass", "reading", "non_target_weight"),
     }
     s = replace(s, **{name: getattr(default, name) for name in unused.get(s.divergence, ("non_target_weight",))})
-    s = replace(s, label_trust=s.label_trust and s.label_weight > 0)
+    s = replace(s, method=None, label_trust=s.label_trust and s.label_weight > 0)
     if (
         views.crop not in ("pad", "soft")
         or views.mixes

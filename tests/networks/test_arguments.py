@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.recipes import TINY, with_settings
 
-from kdaug.cli.recipe_arguments import apply_flags
+from kdaug.cli.recipe_arguments import parse_recipe
 from kdaug.config import Recipe, derive_teacher_recipe, from_yaml, teacher_network, to_yaml
 from kdaug.errors import InputError
 from kdaug.networks import create_network
@@ -16,15 +16,15 @@ from kdaug.runs import recipe_fingerprint
 
 def test_flags_and_yaml_give_the_same_recipe() -> None:
     flags = ["--student.arguments", "img_size=64", "act_layer=gelu", "qkv_bias=false", "init_values=1e-5"]
-    recipe = apply_flags(Recipe(), flags, "kdaug train", "")
+    recipe = parse_recipe(Recipe(), flags, "kdaug train", "")
     assert recipe.student.arguments == {
         "img_size": 64, "act_layer": "gelu", "qkv_bias": False, "init_values": 1e-5,
     }  # fmt: skip
     assert from_yaml(to_yaml(recipe)) == recipe
     yaml = "student: {arguments: {img_size: 64, act_layer: gelu, qkv_bias: false, init_values: 1e-5}}"
     assert from_yaml(yaml) == recipe
-    assert apply_flags(recipe, [], "kdaug train", "") == recipe
-    assert apply_flags(recipe, ["--student.arguments"], "kdaug train", "") == Recipe()
+    assert parse_recipe(recipe, [], "kdaug train", "") == recipe
+    assert parse_recipe(recipe, ["--student.arguments"], "kdaug train", "") == Recipe()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_flags_and_yaml_give_the_same_recipe() -> None:
 )  # fmt: skip
 def test_a_malformed_flag_is_an_error(word: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        apply_flags(Recipe(), ["--student.arguments", word], "kdaug train", "")
+        parse_recipe(Recipe(), ["--student.arguments", word], "kdaug train", "")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from kdaug.cli.parsing import parse
-from kdaug.config import Recipe, check, read_recipe
+from kdaug.config import METHODS, Recipe, check, read_recipe, with_method
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, named_recipe
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 _RUN_FILES = ("checkpoints", "environment.json", "metrics.jsonl", "last.safetensors")
 
@@ -41,9 +45,25 @@ def find_recipe(name_or_path: str) -> Recipe:
     return replace(recipe, run=replace(recipe.run, dir=str(path.parent))) if is_run else recipe
 
 
-def apply_flags(recipe: Recipe, flags: list[str], program: str, description: str) -> Recipe:
-    """`recipe` with the settings in `flags`. Raises InputError for an unknown flag or an invalid value."""
-    return check(parse(Recipe, flags, program, default=recipe, description=description))
+def parse_recipe(default: RecipeT, flags: list[str], program: str, description: str) -> RecipeT:
+    """`default` with the settings in `flags`. Raises InputError for an unknown flag or an invalid value."""
+    default = with_method_flag(default, flags)
+    recipe = without_method(parse(type(default), flags, program, default=default, description=description))
+    check(recipe)
+    return recipe
+
+
+def with_method_flag(recipe: RecipeT, flags: list[str]) -> RecipeT:
+    """`recipe` with the settings of the method in `flags`. It is the default that all other flags change."""
+    words = [word for flag in flags for word in flag.split("=", 1)]
+    named = [after for word, after in pairwise(words) if word == "--supervision.method"]
+    method = next((name for name in METHODS if named and name == named[-1]), None)  # tyro reports any other word
+    return recipe if method is None else replace(recipe, supervision=with_method(recipe.supervision, method))
+
+
+def without_method(recipe: RecipeT) -> RecipeT:
+    """`recipe` after its flags have been parsed: what supervision.method names is in the other settings now."""
+    return replace(recipe, supervision=replace(recipe.supervision, method=None))
 
 
 def settings_in_flags(flags: list[str]) -> frozenset[str]:

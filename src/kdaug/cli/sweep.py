@@ -10,7 +10,13 @@ from typing import Annotated
 import tyro
 
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested, recipe_stem
+from kdaug.cli.recipe_arguments import (
+    find_recipe,
+    print_help_if_requested,
+    recipe_stem,
+    with_method_flag,
+    without_method,
+)
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
 from kdaug.config import Recipe, to_yaml, with_settings
 from kdaug.errors import InputError
@@ -53,12 +59,12 @@ def run(arguments: list[str]) -> int:
     if print_help_if_requested(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
-    default = Arguments(find_recipe(name), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
+    default = Arguments(with_method_flag(find_recipe(name), flags), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
     description = "Train a recipe with every combination of several settings."
     args = parse(Arguments, flags, f"kdaug sweep {name}", default=default, description=description)
     if args.recipe.run.dir != default.recipe.run.dir:
         raise InputError("--run.dir has no effect, as each run of a sweep has its own directory; use --dir")
-    recipes = _recipes(with_job_threads(args.recipe, args.workers), axes, args.list)
+    recipes = _recipes(with_job_threads(without_method(args.recipe), args.workers), axes, args.list)
 
     from kdaug.cli.job_table import run_sweep
 

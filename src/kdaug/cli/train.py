@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Gt
 
 from kdaug.cli.output import print_error, rank
-from kdaug.cli.parsing import parse
 from kdaug.cli.recipe_arguments import (
-    apply_flags,
     find_recipe,
+    parse_recipe,
     print_help_if_requested,
     recipe_stem,
     settings_in_flags,
 )
-from kdaug.config import Recipe, check
+from kdaug.config import Recipe
 from kdaug.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def run(arguments: list[str]) -> int:
         args = _parse_photos(found, flags)
     else:
         _refuse_minutes(flags)
-        recipe = apply_flags(found, flags, f"kdaug train {name}", _DESCRIPTION)
+        recipe = parse_recipe(found, flags, f"kdaug train {name}", _DESCRIPTION)
 
     from rich.console import Console
 
@@ -83,8 +82,7 @@ def run(arguments: list[str]) -> int:
 
 def _parse_photos(recipe: Recipe, flags: list[str]) -> PhotosArguments:
     default = PhotosArguments(**vars(recipe))
-    args = parse(PhotosArguments, flags, f"kdaug train {_PHOTOS}", default=default, description=_DESCRIPTION)
-    check(args)
+    args = parse_recipe(default, flags, f"kdaug train {_PHOTOS}", _DESCRIPTION)
     if args.minutes is not None and "optimization.epochs" in settings_in_flags(flags):
         raise InputError("--minutes and --optimization.epochs are both set", "leave one of them out")
     return args

@@ -1,11 +1,13 @@
 """The recipe of a training run: its settings as frozen dataclasses, their ranges, reading and writing YAML."""
 
 from kdaug.config.checks import check, check_source, describe_range, split_source
+from kdaug.config.methods import METHODS, with_method
 from kdaug.config.recipe import (
     Adversary,
     Crop,
     Data,
     Divergence,
+    Method,
     Network,
     Optimization,
     Reading,
@@ -30,10 +32,12 @@ from kdaug.config.yaml_io import (
 )
 
 __all__ = [
+    "METHODS",
     "Adversary",
     "Crop",
     "Data",
     "Divergence",
+    "Method",
     "Network",
     "Optimization",
     "Reading",
@@ -59,5 +63,6 @@ __all__ = [
     "teacher_network",
     "to_dict",
     "to_yaml",
+    "with_method",
     "with_settings",
 ]

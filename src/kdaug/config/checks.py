@@ -302,6 +302,11 @@ def _check_schedule(o: Optimization) -> None:
 
 def _check_supervision(recipe: Recipe) -> None:
     s, t = recipe.supervision, recipe.teacher
+    if s.method is not None:
+        raise InputError(
+            f"supervision.method is {s.method}, which is for flags and files",
+            f"use kdaug.config.with_method(Supervision(...), {s.method!r})",
+        )
     if s.when == "clean" and not recipe.optimization.clean_epochs:
         raise InputError("supervision.when is clean, but there are no clean epochs", "set optimization.clean_epochs")
     users = {

@@ -37,6 +37,7 @@ Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
 TeacherEpochs = Literal["all", "policy", "clean"]
 Divergence = Literal["top-k", "hard", "decoupled", "dist"]
+Method = Literal["paper", "kd", "kd-standardized", "dkd", "dist", "ferkd", "hard"]
 WeightSchedule = Literal["constant", "rising", "falling"]
 BalanceChoice = Literal["none", "sample", "loss", "auto"]
 TrackerName = Literal["wandb", "mlflow", "trackio"]
@@ -237,8 +238,8 @@ class Supervision:
 
     weight: NonNegative = 1.0
     """Weight of the divergence (lambda in the paper)."""
-    k: Count = 5
-    """Number of the teacher's top classes in the divergence; the number of classes or more: KL over all classes."""
+    k: Count | None = 5
+    """Number of the teacher's top classes in the divergence; None, or the number of classes or more: KL over all."""
     temperature: Positive = 2.0
     """Softmax temperature of teacher and student in the divergence."""
     reading: Reading = "as-written"
@@ -278,6 +279,9 @@ class Supervision:
     min_confidence: FractionBelow1 = 0.0
     """Train on the label alone where the teacher's highest probability is below this: the weight of the divergence goes
     to the cross-entropy (FerKD, arXiv 2312.17473, which has label_weight 0 and softens these labels)."""
+    method: Method | None = None
+    """Shorthand: sets the other settings above to those of a published method, except the ones that are also given:
+    paper, kd (all classes), kd-standardized (with standardized logits), dkd, dist, ferkd, hard. None: leaves them."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from typing import Any, Literal, Union
 import yaml
 
 from kdaug.config.checks import check
-from kdaug.config.recipe import NetworkArguments, Recipe
+from kdaug.config.methods import with_method
+from kdaug.config.recipe import NetworkArguments, Recipe, Supervision
 from kdaug.errors import InputError, did_you_mean
 
 
@@ -42,6 +43,8 @@ def from_yaml(text: str, where: str = "recipe") -> Recipe:
         raise InputError(f"{where}: not readable as plain YAML: {reason}") from None
     if tree is None:
         raise InputError(f"{where} is empty", "kdaug recipes show NAME prints a recipe to start from")
+    if isinstance(tree, dict) and isinstance(tree.get("supervision"), dict):
+        tree["supervision"] = _filled(tree["supervision"], Supervision(), where)
     return _recipe_from_tree(tree, where)
 
 
@@ -57,6 +60,9 @@ def with_settings(recipe: Recipe, values: Mapping[str, Any], where: str) -> Reci
             raise InputError(f"{where}: {dotted} is not a setting{did_you_mean(dotted, known)}")
         section, _, name = dotted.partition(".")
         tree[section][name] = value
+    if "supervision.method" in values:
+        given = {name: tree["supervision"][name] for name in tree["supervision"] if f"supervision.{name}" in values}
+        tree["supervision"] = _filled(given, recipe.supervision, where)
     return _recipe_from_tree(tree, where)
 
 
@@ -121,6 +127,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
+
+
+def _filled(given: dict[Any, Any], base: Supervision, where: str) -> dict[Any, Any]:
+    """`given`, settings of supervision, with those that its method sets for `base`; without changes if it has none."""
+    if given.get("method") is None:
+        return given
+    method = _convert(typing.get_type_hints(Supervision)["method"], given["method"], "supervision.method", where)
+    return {**dataclasses.asdict(with_method(base, method)), **given, "method": None}
 
 
 def _recipe_from_tree(tree: Any, where: str) -> Recipe:

@@ -92,7 +92,7 @@ def _describe_loss(s: Supervision, with_teacher: bool) -> str:
     if not with_teacher:
         return label
     return (
-        f"{s.label_weight:g} x {label} + {s.weight:g} x divergence from the teacher ({s.divergence}, k {s.k}, "
+        f"{s.label_weight:g} x {label} + {s.weight:g} x divergence from the teacher ({s.divergence}, k {s.k or 'all'}, "
         f"temperature {s.temperature:g})"
     )
 

@@ -148,7 +148,7 @@ def _check_settings(folder: Path, manifest: Manifest, settings: config.Supervisi
     classes = len(manifest.dataset.classes)
     needed = required_classes(settings, classes)
     if needed > manifest.k:
-        required = f"supervision.k is {settings.k}"
+        required = f"supervision.k is {settings.k or 'None: all classes'}"
         if settings.divergence != "top-k":
             count = f"all {classes}" if needed == classes else str(needed)
             required = f"supervision.divergence {settings.divergence} needs {count}"

@@ -53,7 +53,7 @@ def required_classes(settings: config.Supervision, classes: int) -> int:
     """Number of the teacher's top classes that the divergence uses, of `classes` in the dataset."""
     match settings.divergence:
         case "top-k":
-            return min(settings.k, classes)
+            return min(settings.k or classes, classes)
         case "hard":
             return 1
         case "decoupled" | "dist":

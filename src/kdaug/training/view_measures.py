@@ -33,7 +33,8 @@ _STRENGTHS = "weak", "medium", "strong"
 
 def recognition_k(context: TrainContext) -> int:
     """K of "the label is not in the teacher's top K": supervision.k, but fewer than there are classes."""
-    return max(1, min(context.recipe.supervision.k, len(context.dataset.classes) - 1))
+    classes = len(context.dataset.classes)
+    return max(1, min(context.recipe.supervision.k or classes, classes - 1))
 
 
 @dataclass(frozen=True)
