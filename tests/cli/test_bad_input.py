@@ -30,7 +30,7 @@ CASES = {
     "empty folder": (f"{PHOTOS} --data.root {{tmp}}/empty", "{tmp}/empty has no images"),
     "folder is a file": (f"{PHOTOS} --data.root {{tmp}}/file", "image folder {tmp}/file does not exist"),
     "one class": (f"{PHOTOS} --data.root {{tmp}}/one-class", "one class only (disc)"),
-    "class with one image": (f"{PHOTOS} --data.root {{tmp}}/lonely", "class ring has 1 image"),
+    "one image of each class": (f"{PHOTOS} --data.root {{tmp}}/lonely", "every class has only one image"),
     "missing data set": (f"{DEMO} --data.name cifar-100 --data.root {{tmp}}/empty", "cifar-100 is not in {tmp}/empty"),
     "too many images": (f"{DEMO} --data.train-images 10001", "data.train_images is 10001, but bundled has"),
     "batch larger than the data": (f"{DEMO} --optimization.global-batch 257", "but there are 256 training images"),
@@ -122,9 +122,9 @@ def paths(tmp_path: Path, shapes: Path, demo_run: Path, photos_run: Path) -> dic
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
     shutil.copytree(shapes / "disc", tmp_path / "one-class" / "disc")
-    shutil.copytree(shapes / "disc", tmp_path / "lonely" / "disc")
-    (tmp_path / "lonely" / "ring").mkdir()
-    shutil.copy(shapes / "disc" / "00.jpg", tmp_path / "lonely" / "ring")
+    for name in ("disc", "ring"):
+        (tmp_path / "lonely" / name).mkdir(parents=True)
+        shutil.copy(shapes / "disc" / "00.jpg", tmp_path / "lonely" / name)
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "picture.yaml")
     (tmp_path / "nothing.yaml").write_text("# nothing\n")
@@ -163,6 +163,18 @@ def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, shapes_copy: P
         (shapes_copy / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
     flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--run.dir", shapes_copy.with_name("run")]
     result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags)
+    assert result.code == 2
+    assert_one_line(result.err, f"unreadable, first {shapes_copy}/disc/0", "data.max_unreadable 0.01")
+    for number in range(4):
+        (shapes_copy / "disc" / f"{number:02}.jpg").unlink()
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags).code == 0, "the same command starts anew"
+
+
+def test_without_a_check_too_many_unreadable_images_stop_training(kdaug: Callable, shapes_copy: Path) -> None:
+    for number in range(4):
+        (shapes_copy / "disc" / f"{number:02}.jpg").write_bytes(b"\xff\xd8\xff")
+    flags = ["--data.root", shapes_copy, "--teacher.source", "none", "--run.dir", shapes_copy.with_name("run")]
+    result = kdaug("train", "photos", *PHOTOS_FLAGS, *flags, "--no-data.check")
     assert result.code == 2
     assert_one_line(result.err, f"unreadable, first {shapes_copy}/disc/0", "data.max_unreadable 0.01")
     assert re.search(r"unreadable image left out: \S+/disc/0\d.jpg", result.out)

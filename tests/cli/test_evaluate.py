@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from support.commands import CommandResult, assert_one_line
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kdaug import load
 from kdaug.config import read_recipe, to_yaml
 from kdaug.supervision import teacher
 
@@ -64,6 +66,20 @@ def test_the_result_is_one_line(kdaug: Callable, demo_run: Path) -> None:
         f"{demo_run} (last weights): error {metrics['top1_error']:.2f} % (top-5 {metrics['top5_error']:.2f} %), "
         f"loss {metrics['val_loss']:.4f}, on 2,000 images\n"
     )
+
+
+def test_predictions_of_all_images_as_csv(kdaug: Callable, photos_run: Path, tmp_path: Path) -> None:
+    result = kdaug("eval", photos_run, "--csv", tmp_path / "p.csv", *CPU)
+    assert f"predictions written to {tmp_path}/p.csv" in result.out
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wrong = sum(row["label"] != row["predicted"] for row in rows)
+    metrics = evaluations(photos_run)[-1]
+    assert (len(rows), 100 * wrong / len(rows)) == (metrics["images"], pytest.approx(metrics["top1_error"]))
+    predicted = load(photos_run, device="cpu").predict([row["path"] for row in rows], top=1)
+    assert [row["predicted"] for row in rows] == [top[0][0] for top in predicted]
+    assert [float(row["probability"]) for row in rows] == pytest.approx([top[0][1] for top in predicted])
+    assert all(Path(row["path"]).parent.name == row["label"] for row in rows)
 
 
 def test_a_run_and_its_images_may_have_moved(kdaug: Callable, photos_run: Path, shapes_copy: Path) -> None:

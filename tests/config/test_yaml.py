@@ -187,6 +187,7 @@ def valid_optimization(o: Optimization) -> Optimization:
         clean_learning_rate=o.clean_learning_rate if o.clean_epochs else None,
         decay_rate=default.decay_rate if o.schedule == "cosine" else o.decay_rate,
         decay_epochs=o.decay_epochs if o.schedule == "staircase" else default.decay_epochs,
+        layer_decay=o.layer_decay if o.decay_on == "weights" else None,
     )
 
 

@@ -262,13 +262,10 @@ def test_more_unreadable_images_are_an_error_that_names_the_first_three(
 
 
 @pytest.mark.parametrize(("count", "limit"), [(4, 1), (20, 2), (100, 3), (299, 3), (500, 5)])
-def test_a_small_set_may_have_a_few_unreadable_images(count: int, limit: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_small_set_may_have_a_few_unreadable_images(count: int, limit: int) -> None:
     unreadable = UnreadableImages(count, 0.01)
-    with caplog.at_level(logging.INFO, "kdaug"):
-        for number in range(limit):
-            unreadable.add(str(number), "damaged")
-    said = f"up to {limit} of {count} images may be unreadable here"
-    assert sum(message.startswith(said) for message in caplog.messages) == (count < 100)
+    for number in range(limit):
+        unreadable.add(str(number), "damaged")
     with pytest.raises(InputError, match=rf"{limit + 1} of {count} images .* data.max_unreadable 0.01 allows"):
         unreadable.add("next", "damaged")
 

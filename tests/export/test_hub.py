@@ -294,7 +294,7 @@ def test_a_failed_upload_is_one_line_and_keeps_the_folder(
     with pytest.raises(InputError, match=rf"was not uploaded to me/shapes: .*{reasons[problem]}") as error:
         push_to_hub(folder, "me/shapes")
     assert "\n" not in str(error.value)
-    assert error.value.hint.endswith(f"hf upload me/shapes {folder}")
+    assert error.value.hint.endswith(f"hf upload --private me/shapes {folder}")
     assert len(list(folder.iterdir())) == 3
     assert not local_hub.files
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from kdaug.config import Recipe, read_recipe, to_yaml
 from kdaug.inference.predictions import Predictions
 from kdaug.photos import summarize_run
 from kdaug.photos.comparison import find_plain_training, gain
+from kdaug.photos.start import choose_start
 from kdaug.recipes import named_recipe
 from kdaug.training import train
 
@@ -63,7 +66,8 @@ def test_errors_gain_and_page(student: Path, teacher: Path, shapes: Path) -> Non
     page = (student / "index.html").read_text()
     assert page.startswith("<!doctype html>")
     for part in (
-        f"{student_error:.2f} % [", "<td>plain training (the teacher)</td><td>none</td>", "Confusion matrix",
+        f"{student_error:.2f} % [", "<td>plain training (the teacher)</td>", "balanced error",
+        "randaugment-n2-m9@tf-efficientnet", "Confusion matrix",
         "Most confident mistakes", "validation error, by epoch", f"kdaug predict {student} PHOTO.jpg FOLDER",
     ):  # fmt: skip
         assert part in page
@@ -78,8 +82,26 @@ def test_the_gain_of_a_run_without_plain_training_is_not_said(
     run = train(alone, Console(file=io.StringIO())).directory
     summary = summarize_run(run, str(shapes), "cpu")
     assert summary.plain is None
-    assert not any("gain" in line or "plain" in line for line in summary.lines())
-    assert "so there is no comparison" in (run / "index.html").read_text()
+    assert not any(line.startswith(("gain", "plain")) for line in summary.lines())
+    assert summary.lines()[1].startswith("no comparison with plain training")
+    assert "No comparison with plain training" in (run / "index.html").read_text()
+
+
+def test_leaks_and_a_student_that_has_learned_nothing_are_said(student: Path, shapes: Path, tmp_path: Path) -> None:
+    """Three classes of equal size; leaks in the report on the images."""
+    run = shutil.copytree(student, tmp_path / "run")
+    report = json.loads((run / "data-report.json").read_text())
+    leak = {"path": "a", "problem": "leak and conflict", "match": "similar", "other": "b"}
+    report["copies"] = [leak, {**leak, "problem": "leak"}, {**leak, "problem": "copy"}]
+    (run / "data-report.json").write_text(json.dumps(report))
+    summary = summarize_run(run, str(shapes), "cpu")
+    leaks = "2 validation image(s) are copies of training images, listed in data-report.csv"
+    assert [line for line in summary.lines() if leaks in line]
+    assert leaks in (run / "index.html").read_text()
+    found = summary.student.predictions
+    constant = replace(found, predicted=np.full_like(found.predicted, np.bincount(found.labels).argmax()))
+    guessing = replace(summary, student=replace(summary.student, predictions=constant))
+    assert "not better than one class for all images (66.67 %)" in guessing.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -154,3 +176,12 @@ def test_the_gain_is_that_of_the_images_that_both_could_read(images: list[tuple[
     assert found.points == pytest.approx(errors[0] - errors[1])
     assert found.interval[0] <= found.points + 1e-9
     assert found.points - 1e-9 <= found.interval[1]
+
+
+@pytest.mark.parametrize("given", [{"student.weights"}, {"student.weights", "student.name"}])
+def test_weights_of_a_run_choose_its_network(student: Path, given: set[str]) -> None:
+    for weights in (f"run:{student}", f"file:{student}/best.safetensors"):
+        start = choose_start(with_settings(named_recipe("photos"), {"student.weights": weights}), given)
+        expected = {"student.name": "wide_resnet10_1"} if "student.name" not in given else {}
+        assert start.settings == expected
+        assert start.reasons == [f"student.name is wide_resnet10_1, the network of {weights}"] * len(expected)

@@ -40,20 +40,23 @@ def test_all_that_is_not_given_is_chosen(request_for: MakeRequest, console: Cons
     recipe = plan_recipe(request_for({"data.image_size": "not given"}), console)
     chosen = {name: value(recipe, name) for name in CHOSEN}
     assert chosen == {
-        "student.pretrained": False, "teacher.weights": None, "data.image_size": 160, "optimization.global_batch": 8,
+        "student.name": "wide_resnet10_1", "student.pretrained": False, "teacher.weights": None,
+        "data.image_size": 160, "optimization.global_batch": 8,
         "optimization.optimizer": "adamw", "optimization.learning_rate": 1.8e-4, "optimization.weight_decay": 0.05,
         "optimization.decay_on": "weights", "optimization.epochs": 100, "teacher.epochs": 100,
         "optimization.warmup_epochs": 5.0, "optimization.ema_decay": None,
         "optimization.precision": "auto", "run.evaluate_every": 5,
     }  # fmt: skip
     out = console.file.getvalue()
-    assert "the student starts from random weights: timm has no published weights for wide_resnet10_1\n" in out
+    start = "the student starts from random weights: timm has no published weights for wide_resnet10_1; use a run or "
+    assert start in out
     assert "chosen for 33 training images, from scratch, CPU: data.image_size 160, optimization.global_batch 8" in out
     # 400 steps of 0.4 s and 0.5 s, 20 evaluations and the start of each network
     assert "estimated time from now: 7.0 minutes (teacher 3.0, student 3.7, checks and last evaluations 0.2)" in out
 
 
 GIVEN = {
+    "student.name": "wide_resnet16_1",
     "data.image_size": 24, "optimization.global_batch": 11, "optimization.optimizer": "sgd",
     "optimization.learning_rate": 0.07, "optimization.weight_decay": 0.0, "optimization.decay_on": "all",
     "optimization.epochs": 50, "teacher.epochs": 3, "optimization.warmup_epochs": 0.0, "optimization.ema_decay": None,
@@ -175,7 +178,7 @@ def test_cached_weights_are_fine_tuned(request_for: MakeRequest, tmp_path: Path,
     assert (recipe.data.image_size, recipe.optimization.epochs) == (160, 30)
     out = console.file.getvalue()
     assert "the student starts from timm's pretrained weights of test_resnet\n" in out
-    assert "chosen for 33 training images, start from weights, CPU" in out
+    assert "chosen for 33 training images, fine-tuning, CPU" in out
     recipe = plan_recipe(request_for({**given, "student.pretrained": False}), console)
     assert not recipe.student.pretrained
 
@@ -227,7 +230,7 @@ def test_the_values_of_an_existing_run_are_taken(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text(to_yaml(with_settings(request.recipe, recorded)))
     recipe = plan_recipe(request, console)
-    given = {"data.image_size": 16}  # by the request
+    given = {"data.image_size": 16, "student.name": "wide_resnet10_1"}  # by the request
     assert {name: value(recipe, name) for name in CHOSEN} == {**recorded, **given}
     assert console.file.getvalue() == ""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -251,3 +252,20 @@ def test_cuda_graphs_need_a_gpu_and_whole_networks() -> None:
     with pytest.raises(InputError, match=r"run\.cuda_graphs cannot be used with run\.shard"):
         check_cuda_graphs(Run(cuda_graphs=True, shard=True), torch.device("cuda"))
     check_cuda_graphs(Run(cuda_graphs=True), torch.device("cuda"))
+
+
+def test_layer_decay_scales_the_rate_of_each_layer() -> None:
+    """A transformer of two blocks: the head has the whole rate, each layer below half of that of the one above."""
+    network = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=3)
+    settings = Optimization(learning_rate=0.1, layer_decay=0.5, decay_on="weights", optimizer="adamw")
+    optimizer = create_optimizer(network, settings)
+    rate = LearningRateSchedule(optimizer, settings, steps_per_epoch=2)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, expected in (("head.weight", 0.1), ("blocks.1.attn.qkv.weight", 0.05),
+                           ("blocks.0.mlp.fc1.bias", 0.025), ("patch_embed.proj.weight", 0.0125)):  # fmt: skip
+        assert rates[name] == pytest.approx(expected), name
+    assert rate.now() == pytest.approx(0.1)
+    rate.set(settings.epochs)  # half of the steps
+    assert rate.now() == pytest.approx(0.05)
+    assert min(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.00625)

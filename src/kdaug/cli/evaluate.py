@@ -40,6 +40,8 @@ class Arguments:
     """Side in pixels that the images are resized to; None: as in the run."""
     json: bool = False
     """Print the result as one JSON object, with the error of each class."""
+    csv: str | None = None
+    """Write a row per image to this file: path, label, predicted class, its probability."""
     page: Annotated[str | None, OPTIONAL_FILE] = None
     """Write a page with the errors of classes, confusion matrix, calibration and the most confident mistakes to this
     file; without FILE to evaluation.html in the run directory (timm:NAME: here)."""
@@ -49,12 +51,14 @@ def run(arguments: list[str]) -> int:
     """Evaluates and prints the scores; returns the exit code."""
     args = parse(Arguments, arguments, "kdaug eval")
     page = _page_path(args)
-    if args.page:
-        check_output_file("--page", Path(args.page))
+    for flag, file in (("--page", args.page), ("--csv", args.csv)):
+        if file:
+            check_output_file(flag, Path(file))
 
     from rich.console import Console
 
     from kdaug.inference import evaluation_of_published, evaluation_of_run
+    from kdaug.inference.prediction_files import write_evaluation_csv
     from kdaug.training.evaluation import describe_errors
     from kdaug.training.progress import console_logging
 
@@ -73,6 +77,9 @@ def run(arguments: list[str]) -> int:
         scores = evaluation.scores
         errors = describe_errors(scores.top1_error, scores.top5_error, len(evaluation.classes))
         print(f"{name}: error {errors}, loss {scores.val_loss:.4f}, on {scores.images:,} images")
+    if args.csv is not None:
+        write_evaluation_csv(evaluation, Path(args.csv))
+        print(f"predictions written to {args.csv}", file=sys.stderr if args.json else sys.stdout)
     if page is not None:
         from kdaug.study.report.evaluation_page import write_evaluation_page
 

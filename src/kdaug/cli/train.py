@@ -36,6 +36,12 @@ Trains a recipe, which is a name (kdaug recipes lists them), a YAML file or a ru
 kdaug train RECIPE --help lists all settings with the recipe's values."""
 _PHOTOS = "photos"
 _DESCRIPTION = "Train a recipe. Flags change its settings."
+_PHOTOS_DESCRIPTION = (
+    f"{_DESCRIPTION} For the photos and the machine, these are chosen unless a flag sets them, whatever defaults are "
+    "shown below: student.pretrained, teacher.weights, data.image-size, teacher.epochs, run.evaluate-every, and of "
+    "optimization: global-batch, optimizer, learning-rate, weight-decay, decay-on, epochs, warmup-epochs, ema-decay, "
+    "precision."
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def run(arguments: list[str]) -> int:
 
 def _parse_photos(recipe: Recipe, flags: list[str]) -> PhotosArguments:
     default = PhotosArguments(**vars(recipe))
-    args = parse_recipe(default, flags, f"kdaug train {_PHOTOS}", _DESCRIPTION)
+    args = parse_recipe(default, flags, f"kdaug train {_PHOTOS}", _PHOTOS_DESCRIPTION)
     if args.minutes is not None and "optimization.epochs" in settings_in_flags(flags):
         raise InputError("--minutes and --optimization.epochs are both set", "leave one of them out")
     return args

@@ -296,6 +296,8 @@ def _check_schedule(o: Optimization) -> None:
             raise InputError(
                 f"optimization.{name} is {getattr(o, name)}, but must be below optimization.epochs, which is {o.epochs}"
             )
+    if o.layer_decay is not None and o.decay_on != "weights":
+        raise InputError("optimization.layer_decay needs optimization.decay_on weights", "set both")
     users = {"decay_rate": ("staircase", "milestones"), "decay_epochs": ("staircase",)}
     _refuse_unused("optimization", o, users, f"optimization.schedule {o.schedule}", o.schedule)
 

@@ -329,6 +329,9 @@ class Optimization:
     """Weight decay: L2 for sgd and rmsprop-tf, decoupled for adamw."""
     decay_on: DecayOn = "all"
     """Parameters with weight decay: all, weights (no biases, no norms, none that the network excludes)."""
+    layer_decay: FractionAbove0 | None = None
+    """Learning rate of each layer as a fraction of that of the layer above it, for fine-tuning transformers (0.65 to
+    0.8 in BEiT, arXiv 2106.08254); layers as timm groups them. With decay_on weights. None: the same for all."""
     clip_norm: Positive | None = 5.0
     """Maximum global gradient norm; None: no clipping."""
     ema_decay: OpenFraction | None = None

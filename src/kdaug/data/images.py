@@ -231,10 +231,10 @@ def fold_of_images(labels: Labels, folds: int) -> NDArray[np.int64]:
 def split_off_validation(
     labels: Labels, names: Sequence[bytes], classes: Sequence[str], fraction: float | None, source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(training rows, validation rows), both sorted: `fraction` of each class, at least one image, is for validation.
+    """(training rows, validation rows), both sorted: `fraction` of each class is for validation (`stratified_rows`).
 
     Images are selected by a hash of their names, so that adding images moves hardly any to the other split. With
-    fraction None, both are all rows. Raises InputError, which names `source`, for a class of fewer than two images.
+    fraction None, both are all rows. Raises InputError, which names `source`, as `stratified_rows`.
     """
     rows = np.arange(len(labels))
     if fraction is None:
@@ -256,15 +256,15 @@ def stratified_rows(
 ) -> NDArray[np.int64]:
     """Rows of `fraction` of each class, at least one and not all: those with the lowest `order` [N]; sorted.
 
-    Raises InputError, which names `source`, for a class of fewer than two images.
+    Of a class with a single image there is none. Raises InputError, which names `source`, for a class without images,
+    and if no class has two.
     """
     counts = np.bincount(labels, minlength=len(classes))
-    if counts.min() < 2:
-        smallest = int(counts.argmin())
-        raise InputError(
-            f"{source}: class {classes[smallest]} has {counts[smallest]} image(s), but a hold-out split needs two"
-        )
+    if counts.min() < 1:
+        raise InputError(f"{source}: class {classes[int(counts.argmin())]} has no images")
+    if counts.max() < 2:
+        raise InputError(f"{source}: every class has only one image, so none can be held out for validation")
     by_class = np.lexsort((order, labels))
     rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    selected = np.clip(np.round(fraction * counts).astype(np.int64), 1, counts - 1)
+    selected = np.minimum(np.maximum(np.round(fraction * counts).astype(np.int64), 1), counts - 1)
     return np.sort(by_class[rank_in_class < selected[labels[by_class]]])

@@ -10,7 +10,7 @@ import queue
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -117,19 +117,16 @@ class UnreadableImages:
             return
         self.names[name] = None
         _logger.warning("unreadable image left out: %s (%s)", name, reason)
-        share, limit = self.allowed_share * self.total, self.limit
-        if len(self.names) > limit:
-            first = ", ".join(islice(self.names, 3))
+        self.check_limit(self.names, "(deleting them makes a new dataset, which needs a new run.dir)")
+
+    def check_limit(self, names: Collection[str], remark: str = "") -> None:
+        """Raises InputError if there are more unreadable images, called `names`, than the limit allows."""
+        if len(names) > self.limit:
+            first = ", ".join(islice(names, 3))
             raise InputError(
-                f"{len(self.names)} of {self.total} images are unreadable, first {first}; that is more than "
-                f"data.max_unreadable {self.allowed_share:g} allows ({limit})",
-                "repair them or increase data.max_unreadable (deleting them makes a new dataset, which needs a new "
-                "run.dir)",
-            )
-        if len(self.names) == 1 and share < 1:
-            _logger.info(
-                f"up to {limit} of {self.total} images may be unreadable here: data.max_unreadable "
-                f"{self.allowed_share:g} of them is less than one"
+                f"{len(names)} of {self.total} images are unreadable, first {first}; that is more than "
+                f"data.max_unreadable {self.allowed_share:g} allows ({self.limit})",
+                f"repair or delete them, or increase data.max_unreadable {remark}".rstrip(),
             )
 
     @property

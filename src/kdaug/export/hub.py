@@ -60,7 +60,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     except Exception as error:  # of any type, from the network, the hub or its library
         raise InputError(
             f"{folder} was not uploaded to {repository}: {one_line(error)}",
-            f"the folder is complete; to upload it later: hf upload {repository} {shlex.quote(str(folder))}",
+            f"the folder is complete; to upload it later: hf upload --private {repository} {shlex.quote(str(folder))}",
         ) from None
     return url
 

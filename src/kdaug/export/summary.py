@@ -157,7 +157,7 @@ def _describe_error(source: ExportSource, run: LoadedRun, dataset: Dataset | Non
     if dataset is not None:
         images = f"{scores['images']:,} validation images ({dataset.val_source})"
     height, width = source.info.size
-    selected = "These weights are the ones with the lowest error on these images, so the true error is higher."
+    selected = "These weights are the ones with the lowest error on these images, so the true error is probably higher."
     return (
         f"{describe_errors(scores['top1_error'], scores['top5_error'], len(source.info.classes))} on {images} "
         f"at {width}x{height} pixels." + (f" {selected}" if source.weights == "best" else "")

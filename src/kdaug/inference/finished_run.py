@@ -37,7 +37,10 @@ def load_run(run: Path, weights: Weights = "last") -> LoadedRun:
     """
     directory = RunDirectory(run.parent if run.name == "recipe.yaml" else run)
     if not directory.recipe.is_file():
-        raise InputError(f"{run} is not a run directory: it has no recipe.yaml")
+        raise InputError(
+            f"{run} is not a run directory: it has no recipe.yaml",
+            "exported folders and weight files are for kdaug predict and kdaug.load" if run.exists() else "",
+        )
     path = directory.last_weights if weights == "last" else directory.best_weights
     if not path.is_file():
         raise InputError(

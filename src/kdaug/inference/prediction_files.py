@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from kdaug.inference.evaluate import Evaluation
 from kdaug.inference.model import TopClasses
 from kdaug.storage import atomic_write
 
@@ -32,4 +33,18 @@ def write_csv(predictions: Sequence[FilePrediction], path: Path) -> None:
     writer.writerow(["path", *(f"{kind}_{rank + 1}" for rank in range(columns) for kind in ("class", "probability"))])
     for file, top in predictions:
         writer.writerow([file, *(value for pair in top for value in pair)])
+    atomic_write(path, out.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def write_evaluation_csv(evaluation: Evaluation, path: Path) -> None:
+    """Writes a row per image: path (or its number in the dataset), label, predicted class and its probability.
+
+    Images that cannot be read have no row. Encoding as `write_csv`.
+    """
+    out, classes, found = io.StringIO(), evaluation.classes, evaluation.predictions
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["path", "label", "predicted", "probability"])
+    columns = (found.rows, found.labels, found.predicted, found.confidence)
+    for row, label, predicted, probability in zip(*(column.tolist() for column in columns), strict=True):
+        writer.writerow([evaluation.images.name_of(row), classes[label], classes[predicted], probability])
     atomic_write(path, out.getvalue().encode("utf-8", "surrogateescape"))

@@ -214,13 +214,19 @@ def load_initial_weights(network: nn.Module, settings: config.Network, info: Net
         raise _misfit(error, weights, settings) from None
     parts = [
         f"{len(own) - len(initial)} of {len(own)} tensors from {weights.source}",
-        f"{'their' if keeps_classifier else 'new'} classifier for {len(info.classes)} classes",
+        _describe_classifier(network, keeps_classifier, len(info.classes)),
         *(f"{name} adapted to {len(info.mean)} channel(s)" for name in adapted),
         f"normalization: {_describe_normalization(weights.trained, settings, info)}",
     ]
     if weights.trained.size not in (None, info.size):
         parts.append(f"trained at {_pixels(weights.trained.size)}, the images have {_pixels(info.size)}")
     return f"initial weights: {'; '.join(parts)}"
+
+
+def _describe_classifier(network: nn.Module, is_kept: bool, classes: int) -> str:
+    if is_kept:
+        return f"their classifier for {classes} classes"
+    return f"new classifier for {classes} classes, which starts from zero ({', '.join(classifier_names(network))})"
 
 
 def _adapt_channels(

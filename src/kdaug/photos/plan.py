@@ -190,10 +190,10 @@ def _describe(request: Request, recipe: Recipe, facts: Facts) -> str:
     chosen = [
         f"{name} {value}"
         for name, value in values.items()
-        if name not in request.given and not name.endswith(("pretrained", "weights"))
+        if name not in request.given and not name.endswith(("pretrained", "weights", "student.name"))
         if name != "teacher.epochs" or trains_teacher(recipe)
     ]
-    start = "start from weights" if facts.fine_tunes else "from scratch"
+    start = "fine-tuning" if facts.fine_tunes else "from scratch"
     device = "GPU" if facts.on_gpu else "CPU"
     return f"chosen for {facts.images:,} training images, {start}, {device}: {', '.join(chosen)}"
 

@@ -14,6 +14,7 @@ from typing import Any
 from kdaug.config import Recipe
 
 CHOSEN = (
+    "student.name",
     "student.pretrained",
     "teacher.weights",
     "data.image_size",
@@ -70,8 +71,8 @@ _LENGTHS = {
 }
 # Learning rates for a batch of 256 images. Another size changes them as in timm's train.py (--lr-base-scale): by the
 # square root of its ratio for adaptive optimizers, else by the ratio. Fine-tuning: sgd as Kornblith et al. (arXiv
-# 1805.08974) and BiT (0.003 for 512 images). adamw is ours: more than ConvNeXt's 5e-5 for 512 images, because the new
-# classifier begins with random weights and has few steps.
+# 1805.08974) and BiT (0.003 for 512 images). adamw is ours: more than ConvNeXt's 5e-5 for 512 images, because there are
+# few steps and the new classifier starts from zero.
 _RATES = {
     # optimizer: learning rate from scratch, for fine-tuning, power of the ratio, weight decay
     "adamw": (1e-3, 5e-4, 0.5, 0.05),  # ConvNeXt (arXiv 2201.03545): 4e-3 for 4,096 images; weight decay also DeiT's

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
+from kdaug.config import Recipe
+from kdaug.data.report import REPORT_NAME, TABLE_NAME
 from kdaug.errors import printable
+from kdaug.export.summary import describe_training
 from kdaug.inference import Evaluation
 from kdaug.inference.predictions import confusions
 from kdaug.photos.comparison import Gain, PlainTraining, evaluate_final, find_plain_training, gain, interval_of
@@ -28,12 +33,16 @@ _SHOWN_CONFUSIONS = 3
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has reached. plain: plain training, if its teacher is that; gain: the difference to it."""
+    """What a run has reached. plain: plain training, if its teacher is that; gain: the difference to it.
+
+    leaks: validation images that are copies of training images; 0 if the images were not checked.
+    """
 
     run: Path
     student: Evaluation
     plain: PlainTraining | None
     gain: Gain | None
+    leaks: int
 
     def lines(self) -> list[str]:
         """The errors, the most frequent confusions, and how to go on."""
@@ -42,24 +51,29 @@ class Summary:
         if self.plain is not None:
             lines.append(f"plain training (the teacher): {_error(self.plain.evaluation)}")
         lines.append(f"student: {_error(self.student)}")
-        if self.gain is not None:
-            lines.append(_describe_gain(self.gain))
-        if self.warning is not None:
-            lines.append(self.warning)
+        lines.append(NOT_COMPARED if self.gain is None else _describe_gain(self.gain))
+        lines += self.warnings
         lines.append(f"in brackets: 95 % intervals for {images}, of one run each")
         if found := _frequent_confusions(self.student):
             lines.append(f"most frequent confusions: {found}")
         return [*lines, *(f"{name}: {command}" for name, command in self.commands().items())]
 
     @property
-    def warning(self) -> str | None:
-        """What to say if the student is not better than guessing."""
-        guessing = 100 - 100 / len(self.student.classes)
-        if self.student.predictions.error < guessing:
-            return None
-        return (
-            f"the student is not better than guessing ({guessing:.2f} %): train longer, or start from trained weights"
-        )
+    def warnings(self) -> list[str]:
+        """What to say if the errors are not to be trusted, or the student has learned nothing."""
+        found, predictions = list[str](), self.student.predictions
+        constant = 100 - 100 * np.bincount(predictions.labels).max() / len(predictions)
+        if predictions.error >= constant:
+            found.append(
+                f"the student is not better than one class for all images ({constant:.2f} %): train longer, or start "
+                "from trained weights"
+            )
+        if self.leaks:
+            found.append(
+                f"{self.leaks:,} validation image(s) are copies of training images, listed in {TABLE_NAME}, so the "
+                "errors are too low"
+            )
+        return found
 
     def commands(self) -> dict[str, str]:
         """What to do with the run, by purpose."""
@@ -86,6 +100,12 @@ def _frequent_confusions(evaluation: Evaluation) -> str:
     )
 
 
+NOT_COMPARED = (
+    "no comparison with plain training: for that, the teacher must be the student's own network, trained without a "
+    "policy on the same photos (teacher.source train, no teacher.network)"
+)
+
+
 def summarize_run(run: Path, root: str, device: str) -> Summary:
     """Evaluates the finished run, and plain training if that is its teacher, and writes index.html into the run.
 
@@ -95,9 +115,16 @@ def summarize_run(run: Path, root: str, device: str) -> Summary:
         student = evaluate_final(run, root, device)
         plain = find_plain_training(run, root, device)
     difference = None if plain is None else gain(plain.evaluation.predictions, student.predictions)
-    summary = Summary(run, student, plain, difference)
+    summary = Summary(run, student, plain, difference, _count_leaks(run))
     atomic_write(run / PAGE_NAME, _page(summary))
     return summary
+
+
+def _count_leaks(run: Path) -> int:
+    path = run / REPORT_NAME
+    if not path.is_file():
+        return 0
+    return sum("leak" in copy["problem"] for copy in json.loads(path.read_text())["copies"])
 
 
 def _page(summary: Summary) -> str:
@@ -108,23 +135,29 @@ def _page(summary: Summary) -> str:
         "photos/page.html.j2",
         **evaluation_values(summary.student, str(summary.run)),
         comparison=_comparison_table(summary),
-        warning=summary.warning,
+        warnings=summary.warnings,
         gain=None if summary.gain is None else _describe_gain(summary.gain),
-        curves=data_url("image/svg+xml", to_svg(curves_figure(curves))),
+        not_compared=NOT_COMPARED,
+        curves=data_url("image/svg+xml", to_svg(curves_figure(curves, stacked=True))),
+        settings=_settings_table(read_resolved_recipe(RunDirectory(summary.run).recipe)),
         command=summary.commands()["predict"],
     )
+
+
+def _settings_table(recipe: Recipe) -> Table:
+    """What the student was trained with, in words."""
+    return Table("Settings", ("", "of the student"), 2, tuple(describe_training(recipe).items()))
 
 
 def _comparison_table(summary: Summary) -> Table:
     """A row for plain training, if there is one, and one for the student."""
     recipe = read_resolved_recipe(RunDirectory(summary.run).recipe)
-    rows = [("student", printable(recipe.views.policy), recipe.optimization.total_epochs, summary.student)]
+    rows = [(f"student, policy {printable(recipe.views.policy)}", recipe.optimization.total_epochs, summary.student)]
     if summary.plain is not None:
         epochs = summary.plain.recipe.optimization.total_epochs
-        rows.insert(0, ("plain training (the teacher)", "none", epochs, summary.plain.evaluation))
-    header = ("training", "policy", "epochs", "error", "images")
+        rows.insert(0, ("plain training (the teacher)", epochs, summary.plain.evaluation))
     cells = tuple(
-        (name, policy, f"{epochs:,}", _error(found).removeprefix("error "), f"{len(found.predictions):,}")
-        for name, policy, epochs, found in rows
+        (name, _error(found).removeprefix("error "), f"{found.scores.balanced_error:.2f} %", f"{epochs:,}")
+        for name, epochs, found in rows
     )
-    return Table("Errors", header, 2, cells)
+    return Table("Errors", ("training", "error", "balanced error", "epochs"), 1, cells)

@@ -31,6 +31,7 @@ def create_optimizer(network: nn.Module, settings: config.Optimization) -> torch
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         filter_bias_and_bn=settings.decay_on == "weights",
+        layer_decay=settings.layer_decay,
         **options[settings.optimizer],
     )
     return optimizer
@@ -58,8 +59,8 @@ class LearningRateSchedule:
             self._clean.step_update(step - self._clean_from)
 
     def now(self) -> float:
-        """The current learning rate."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """The current learning rate, with layer_decay that of the last layer."""
+        return float(max(group["lr"] for group in self._optimizer.param_groups))
 
 
 def _schedule(optimizer: torch.optim.Optimizer, settings: config.Optimization, steps_per_epoch: int) -> Scheduler:

@@ -26,13 +26,14 @@ class Curve:
     style: Mapping[str, Any]
 
 
-def curves_figure(curves: Sequence[Curve]) -> Figure:
+def curves_figure(curves: Sequence[Curve], stacked: bool = False) -> Figure:
     """Training cross-entropy (left) and validation error (right) over epochs, as in the paper's Figure 2.
 
-    Thin dotted lines on the right: the error on the training images, for runs that measured it (run.evaluate_train).
+    stacked: the second below the first, for narrow pages. Thin dotted lines in the second: the error on the training
+    images, for runs that measured it (run.evaluate_train).
     """
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    loss, error = figure.subplots(1, 2)
+    figure = Figure(figsize=(6, 7) if stacked else (12, 4.5), layout="constrained")
+    loss, error = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
     for curve in curves:
         epochs, values = _mean([cross_entropy_by_epoch(run) for run in curve.runs])
         loss.plot(epochs, values, marker="o", ms=3, **curve.style)

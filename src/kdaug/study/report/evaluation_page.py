@@ -97,7 +97,7 @@ def confusions_table(evaluation: Evaluation, names: Sequence[str]) -> Table:
         (names[each.label], names[each.predicted], f"{each.images:,}", _percent(100 * each.images / images[each.label]))
         for each in confusions(evaluation.predictions)[:SHOWN_CONFUSIONS]
     )
-    header = ("label", "predicted", "images", "share of the label's images, %")
+    header = ("label", "predicted", "images", "of the label, %")
     return Table("Most frequent confusions", header, 2, rows)
 
 
