@@ -27,7 +27,7 @@ def curve_figure(title: str, points: Sequence[CurvePoint], classes: int, x_label
 
     The entropy is divided by ln(classes), the largest possible one. wide: with a legend.
     """
-    figure = Figure(figsize=(6.4, 3.4) if wide else (3.4, 2.5), layout="constrained")
+    figure = Figure(figsize=(5.4, 3.8) if wide else (3.4, 2.5), layout="constrained")
     axes = figure.subplots()
     levels, largest = [point.level for point in points], math.log(max(classes, 2))
     for label, (read, color, style) in LINES.items():
@@ -40,7 +40,7 @@ def curve_figure(title: str, points: Sequence[CurvePoint], classes: int, x_label
     axes.tick_params(labelsize=8)
     style_axes(axes)
     if wide:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 

@@ -146,7 +146,10 @@ def _page(summary: Summary) -> str:
 
 def _settings_table(recipe: Recipe) -> Table:
     """What the student was trained with, in words."""
-    return Table("Settings", ("", "of the student"), 2, tuple(describe_training(recipe).items()))
+    described = describe_training(recipe).items()
+    return Table(
+        "Settings", ("setting", "student"), 2, tuple((name, text.replace("`", "")) for name, text in described)
+    )
 
 
 def _comparison_table(summary: Summary) -> Table:

@@ -44,7 +44,7 @@ def curves_figure(curves: Sequence[Curve], stacked: bool = False) -> Figure:
             error.plot(epochs, values, **{**curve.style, "ls": ":", "lw": 1})
     loss.set_ylabel("cross-entropy on the training views, nats")
     error.set_ylabel("error, %")
-    _finish_figure(figure, curves)
+    _finish_figure(figure, curves, stacked)
     return figure
 
 
@@ -72,7 +72,7 @@ def views_figure(curves: Sequence[Curve]) -> Figure | None:
     return figure
 
 
-def _finish_figure(figure: Figure, curves: Sequence[Curve]) -> None:
+def _finish_figure(figure: Figure, curves: Sequence[Curve], stacked: bool = False) -> None:
     """The epoch axes, the style and the legend. Up to 12 evaluations have a tick each."""
     evaluations = sorted({epoch for curve in curves for run in curve.runs for epoch in errors_by_epoch(run)})
     for axes in figure.axes:
@@ -82,7 +82,7 @@ def _finish_figure(figure: Figure, curves: Sequence[Curve]) -> None:
         else:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style_axes(axes)
-    add_legend(figure, len(curves))
+    add_legend(figure, len(curves), above=stacked)
 
 
 def _mean(runs: Sequence[dict[int, float]]) -> tuple[list[int], list[float]]:

@@ -30,10 +30,10 @@ def style_axes(axes: Axes) -> None:
     axes.grid(axis="y", alpha=0.3)
 
 
-def add_legend(figure: Figure, lines: int) -> None:
-    """Puts a legend to the right of the axes, unless there are too many `lines`."""
+def add_legend(figure: Figure, lines: int, above: bool = False) -> None:
+    """Puts a legend to the right of the axes, or above them, unless there are too many `lines`."""
     if lines <= _MAX_LEGEND_LINES:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+        figure.legend(loc="outside upper center" if above else "outside right upper", frameon=False, fontsize=8)
     else:
         figure.suptitle(f"{lines} lines; the tables name them", fontsize=8)
 
