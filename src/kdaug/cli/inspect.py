@@ -10,7 +10,7 @@ import tyro
 
 from kdaug.cli.output import check_output_file, print_error
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested, with_method_flag, without_method
+from kdaug.cli.recipe_arguments import adapt_to_flags, find_recipe, print_help_if_requested, without_method
 from kdaug.config import Recipe, check
 from kdaug.errors import InputError
 
@@ -74,7 +74,7 @@ def _inspect(name: str, flags: list[str]) -> int:
         Inspecting,
         flags,
         f"kdaug inspect {name}",
-        default=Inspecting(out=tyro.MISSING, recipe=with_method_flag(find_recipe(name), flags)),
+        default=Inspecting(out=tyro.MISSING, recipe=adapt_to_flags(find_recipe(name), flags)),
         description="Show what augmentation does to a teacher's predictions. Flags change the recipe's settings.",
     )
     recipe, out = check(_with_folds(without_method(args.recipe), args.folds)), Path(args.out)

@@ -12,7 +12,7 @@ import tyro
 
 from kdaug.cli.output import print_error, rank
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested, with_method_flag, without_method
+from kdaug.cli.recipe_arguments import adapt_to_flags, find_recipe, print_help_if_requested, without_method
 from kdaug.config import Recipe, check
 from kdaug.errors import InputError
 
@@ -78,7 +78,7 @@ def _label(name: str, flags: list[str]) -> int:
         Labeling,
         flags,
         f"kdaug label {name}",
-        default=Labeling(out=tyro.MISSING, recipe=with_method_flag(find_recipe(name), flags)),
+        default=Labeling(out=tyro.MISSING, recipe=adapt_to_flags(find_recipe(name), flags)),
         description="Store a teacher's soft labels for every view of a recipe. Flags change its settings.",
     )
     recipe = check(without_method(args.recipe))

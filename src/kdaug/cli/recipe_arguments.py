@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kdaug.cli.parsing import parse
-from kdaug.config import METHODS, Recipe, check, read_recipe, with_method
+from kdaug.config import METHODS, Recipe, check, read_recipe, with_method, without_unused_settings
 from kdaug.errors import InputError
 from kdaug.recipes import RECIPES, named_recipe
 
@@ -47,18 +47,27 @@ def find_recipe(name_or_path: str) -> Recipe:
 
 def parse_recipe(default: RecipeT, flags: list[str], program: str, description: str) -> RecipeT:
     """`default` with the settings in `flags`. Raises InputError for an unknown flag or an invalid value."""
-    default = with_method_flag(default, flags)
+    default = adapt_to_flags(default, flags)
     recipe = without_method(parse(type(default), flags, program, default=default, description=description))
     check(recipe)
     return recipe
 
 
-def with_method_flag(recipe: RecipeT, flags: list[str]) -> RecipeT:
-    """`recipe` with the settings of the method in `flags`. It is the default that all other flags change."""
+def adapt_to_flags(recipe: RecipeT, flags: list[str]) -> RecipeT:
+    """The defaults for all other `flags` after those that name a method or a teacher.
+
+    With the settings of supervision.method, and without those of the recipe's own teacher that have no effect with the
+    teacher.source in `flags`.
+    """
     words = [word for flag in flags for word in flag.split("=", 1)]
-    named = [after for word, after in pairwise(words) if word == "--supervision.method"]
-    method = next((name for name in METHODS if named and name == named[-1]), None)  # tyro reports any other word
-    return recipe if method is None else replace(recipe, supervision=with_method(recipe.supervision, method))
+    values = dict(pairwise(words))
+    method = next((name for name in METHODS if name == values.get("--supervision.method")), None)  # tyro reports others
+    if method is not None:
+        recipe = replace(recipe, supervision=with_method(recipe.supervision, method))
+    source = values.get("--teacher.source")
+    if source not in (None, "none", "train"):
+        recipe = replace(recipe, teacher=without_unused_settings(recipe.teacher, source))
+    return recipe
 
 
 def without_method(recipe: RecipeT) -> RecipeT:

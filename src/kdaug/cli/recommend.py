@@ -12,7 +12,7 @@ import tyro
 
 from kdaug.cli.output import check_output_file, print_error
 from kdaug.cli.parsing import parse
-from kdaug.cli.recipe_arguments import find_recipe, print_help_if_requested, with_method_flag, without_method
+from kdaug.cli.recipe_arguments import adapt_to_flags, find_recipe, print_help_if_requested, without_method
 from kdaug.config import Recipe, check
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
         Arguments,
         flags,
         f"kdaug recommend {name}",
-        default=Arguments(recipe=with_method_flag(find_recipe(name), flags)),
+        default=Arguments(recipe=adapt_to_flags(find_recipe(name), flags)),
         description="Recommend magnitude and K from a teacher's predictions. Flags change the recipe's settings.",
     )
     recipe, out = check(without_method(args.recipe)), None if args.out is None else Path(args.out)

@@ -11,10 +11,10 @@ import tyro
 
 from kdaug.cli.parsing import parse
 from kdaug.cli.recipe_arguments import (
+    adapt_to_flags,
     find_recipe,
     print_help_if_requested,
     recipe_stem,
-    with_method_flag,
     without_method,
 )
 from kdaug.cli.workers import WorkerOptions, create_workers, with_job_threads
@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
     if print_help_if_requested(arguments, HELP, "kdaug sweep RECIPE SETTING=VALUES ..."):
         return 0
     name, axes, flags = arguments[0], *_split(arguments[1:])
-    default = Arguments(with_method_flag(find_recipe(name), flags), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
+    default = Arguments(adapt_to_flags(find_recipe(name), flags), WorkerOptions(), f"runs/{recipe_stem(name)}-sweep")
     description = "Train a recipe with every combination of several settings."
     args = parse(Arguments, flags, f"kdaug sweep {name}", default=default, description=description)
     if args.recipe.run.dir != default.recipe.run.dir:

@@ -1,6 +1,6 @@
 """The recipe of a training run: its settings as frozen dataclasses, their ranges, reading and writing YAML."""
 
-from kdaug.config.checks import check, check_source, describe_range, split_source
+from kdaug.config.checks import check, check_source, describe_range, split_source, without_unused_settings
 from kdaug.config.methods import METHODS, with_method
 from kdaug.config.recipe import (
     Adversary,
@@ -65,4 +65,5 @@ __all__ = [
     "to_yaml",
     "with_method",
     "with_settings",
+    "without_unused_settings",
 ]

@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -258,8 +258,20 @@ def _check_mean_std(section: str, mean: Sequence[float] | None, std: Sequence[fl
 def _check_teacher(t: Teacher) -> None:
     """With source none, all other settings may be set, so that changing only the source turns the teacher off."""
     check_source(t.source)
-    kinds = ["".join(each.partition(":")[:2]) for each in split_source(t.source)]
-    users = {
+    kinds, users = _kinds(t.source), _teacher_users(t)
+    if t.source != "none":
+        _refuse_unused("teacher", t, users, f"teacher.source {t.source}", *kinds)
+    _check_mean_std("teacher", t.mean, t.std)
+
+
+def _kinds(source: str) -> list[str]:
+    """The kinds of teacher in a teacher.source: train, run:, file:, timm:, bundled or none."""
+    return ["".join(each.partition(":")[:2]) for each in split_source(source)]
+
+
+def _teacher_users(t: Teacher) -> dict[str, tuple[str, ...]]:
+    """For each setting of a teacher, the kinds of teacher with which it has an effect."""
+    return {
         "network": ("train", "file:"),
         **dict.fromkeys(
             ("policy", "cutout", "epochs", "learning_rate", "weight_decay", "label_smoothing", "seed", "folds"),
@@ -269,9 +281,12 @@ def _check_teacher(t: Teacher) -> None:
         "arguments": ("train", "file:", "timm:"),
         **dict.fromkeys(("mean", "std"), ("file:",) if t.weights is None else ("file:", "train")),
     }
-    if t.source != "none":
-        _refuse_unused("teacher", t, users, f"teacher.source {t.source}", *kinds)
-    _check_mean_std("teacher", t.mean, t.std)
+
+
+def without_unused_settings(teacher: Teacher, source: str) -> Teacher:
+    """`teacher` with defaults for the settings that have no effect with `source`, another teacher.source."""
+    unused = [name for name, kinds in _teacher_users(teacher).items() if not set(_kinds(source)) & set(kinds)]
+    return replace(teacher, **{name: getattr(Teacher(), name) for name in unused})
 
 
 def _check_schedule(o: Optimization) -> None:
