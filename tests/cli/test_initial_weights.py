@@ -43,8 +43,9 @@ def test_photos_start_from_a_run_on_other_classes(
     assert (result.code, result.err) == (0, "")
     (line,) = (line for line in result.out.splitlines() if line.startswith("initial weights"))
     assert line == (
-        f"initial weights: 44 of 46 tensors from {source}; new classifier for 3 classes; stem.weight adapted to 3 "
-        "channel(s); normalization: the dataset's; trained at 28x28 pixels, the images have 32x32 pixels"
+        f"initial weights: 44 of 46 tensors from {source}; new classifier for 3 classes, which starts from zero "
+        "(fc.weight, fc.bias); stem.weight adapted to 3 channel(s); normalization: the dataset's; "
+        "trained at 28x28 pixels, the images have 32x32 pixels"
     )
     assert (read_recipe(tmp_path / "run" / "recipe.yaml").student.weights or "").startswith(f"{source}#")
     evaluated = json.loads(kdaug("eval", tmp_path / "run", "--json", "--run.device", "cpu").out)
@@ -73,7 +74,8 @@ def test_a_timm_checkpoint_and_its_normalization(kdaug: Callable, shapes: Path, 
     weights = ("--student.weights", f"file:{tmp_path}/w.pth")
     result = kdaug("train", "photos", *PHOTOS_FLAGS, *ALONE, *flags, *weights, *mean_std)
     assert result.code == 0, result.err
-    expected = "; new classifier for 3 classes; normalization: student.mean and student.std\n"
+    zero = ", which starts from zero (fc.weight, fc.bias)"
+    expected = f"; new classifier for 3 classes{zero}; normalization: student.mean and student.std\n"
     assert f"initial weights: 120 of 122 tensors from file:{tmp_path}/w.pth{expected}" in result.out
     info = load_network(tmp_path / "run" / "last.safetensors")[1]
     assert (info.mean, info.std, info.size) == ((0.4, 0.5, 0.6), (0.2, 0.2, 0.2), (32, 32))

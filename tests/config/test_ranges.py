@@ -54,6 +54,7 @@ NEEDS = {
     "supervision.non_target_weight": {"supervision.divergence": "decoupled"},
     "supervision.label_weight": {"teacher.labels": "labels"},
     "optimization.milestones": {"optimization.schedule": "milestones"},
+    "optimization.layer_decay": {"optimization.decay_on": "weights"},
 }
 
 

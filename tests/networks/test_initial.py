@@ -100,9 +100,10 @@ def test_files_of_every_layout_are_loaded(
     assert_loaded(loaded, state, () if classes == 5 else CLASSIFIER)
     assert all(not loaded[name].any() for name in CLASSIFIER) == (classes == 4)
     count, total = len(state) - (0 if classes == 5 else 2), len(state)
-    kind = "their" if classes == 5 else "new"
-    expected = f"{count} of {total} tensors from file:{tmp_path}/w.bin; {kind} classifier for {classes} classes"
-    assert message.startswith(f"initial weights: {expected}; normalization: ")
+    of_classes = f"classifier for {classes} classes"
+    kind = f"their {of_classes}" if classes == 5 else f"new {of_classes}, which starts from zero (fc.weight, fc.bias)"
+    expected = f"initial weights: {count} of {total} tensors from file:{tmp_path}/w.bin; {kind}; normalization: "
+    assert message.startswith(expected)
 
 
 @pytest.mark.parametrize("kind", ["run", "file"])

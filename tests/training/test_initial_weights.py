@@ -104,8 +104,8 @@ def test_the_log_says_what_was_loaded(photos_recipe: PhotosRecipe, finished_run:
     train(photos_recipe({"student.weights": f"run:{finished_run}"}), console)
     lines = [line for line in console.file.getvalue().splitlines() if "initial weights" in line]
     assert lines == [
-        f"initial weights: 12 of 14 tensors from run:{finished_run}; new classifier for 3 classes; "
-        "normalization: their own; trained at 24x24 pixels, the images have 16x16 pixels"
+        f"initial weights: 12 of 14 tensors from run:{finished_run}; new classifier for 3 classes, which starts from "
+        "zero (fc.weight, fc.bias); normalization: their own; trained at 24x24 pixels, the images have 16x16 pixels"
     ]
 
 
@@ -246,9 +246,9 @@ def test_a_teacher_starts_from_its_own_weights(
     run = train(recipe, console).directory
     log = console.file.getvalue()
     assert (
-        f"initial weights: 12 of 14 tensors from file:{plain_file}; new classifier for 3 classes; normalization: "
-        in log
-    )
+        f"initial weights: 12 of 14 tensors from file:{plain_file}; new classifier for 3 classes, which starts from "
+        "zero (fc.weight, fc.bias); normalization: "
+    ) in log
     assert f"initial weights: 12 of 14 tensors from run:{finished_run}; " in log
     (teacher,) = (run.parent / "teachers").iterdir()
     assert load_network(teacher / "last.safetensors")[1].mean == STD
