@@ -105,7 +105,7 @@ def test_the_log_says_what_was_loaded(photos_recipe: PhotosRecipe, finished_run:
     lines = [line for line in console.file.getvalue().splitlines() if "initial weights" in line]
     assert lines == [
         f"initial weights: 12 of 14 tensors from run:{finished_run}; new classifier for 3 classes, which starts from "
-        "zero (fc.weight, fc.bias); normalization: their own; trained at 24x24 pixels, the images have 16x16 pixels"
+        "zero (9.weight, 9.bias); normalization: their own; trained at 24x24 pixels, the images have 16x16 pixels"
     ]
 
 
@@ -247,7 +247,7 @@ def test_a_teacher_starts_from_its_own_weights(
     log = console.file.getvalue()
     assert (
         f"initial weights: 12 of 14 tensors from file:{plain_file}; new classifier for 3 classes, which starts from "
-        "zero (fc.weight, fc.bias); normalization: "
+        "zero (9.weight, 9.bias); normalization: "
     ) in log
     assert f"initial weights: 12 of 14 tensors from run:{finished_run}; " in log
     (teacher,) = (run.parent / "teachers").iterdir()
