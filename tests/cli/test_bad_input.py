@@ -167,7 +167,7 @@ def test_too_many_unreadable_images_stop_the_run(kdaug: Callable, shapes_copy: P
     assert_one_line(result.err, f"unreadable, first {shapes_copy}/disc/0", "data.max_unreadable 0.01")
     for number in range(4):
         (shapes_copy / "disc" / f"{number:02}.jpg").unlink()
-    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags).code == 0, "the same command starts anew"
+    assert kdaug("train", "photos", *PHOTOS_FLAGS, *flags).code == 0, "the same command starts again"
 
 
 def test_without_a_check_too_many_unreadable_images_stop_training(kdaug: Callable, shapes_copy: Path) -> None:

@@ -42,7 +42,7 @@ def check_data(context: TrainContext, directory: RunDirectory, before_batch: Cal
     try:
         _check_unreadable(report, context)
     except InputError:
-        directory.recipe.unlink()  # nothing was trained: with repaired files the same command starts anew
+        directory.recipe.unlink()  # nothing was trained, so the same command may start again with repaired files
         raise
     write_report(report, directory.path)
     for line in report.summary():
