@@ -38,9 +38,9 @@ _PHOTOS = "photos"
 _DESCRIPTION = "Train a recipe. Flags change its settings."
 _PHOTOS_DESCRIPTION = (
     f"{_DESCRIPTION} For the photos and the machine, these are chosen unless a flag sets them, whatever defaults are "
-    "shown below: student.pretrained, teacher.weights, data.image-size, teacher.epochs, run.evaluate-every, and of "
-    "optimization: global-batch, optimizer, learning-rate, weight-decay, decay-on, epochs, warmup-epochs, ema-decay, "
-    "precision."
+    "shown below: student.name, student.pretrained, teacher.weights, data.image-size, teacher.epochs, "
+    "run.evaluate-every, and of optimization: global-batch, optimizer, learning-rate, weight-decay, decay-on, epochs, "
+    "warmup-epochs, ema-decay, precision."
 )
 
 

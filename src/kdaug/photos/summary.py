@@ -29,6 +29,10 @@ from kdaug.training.resolve import read_resolved_recipe
 
 PAGE_NAME = "index.html"
 _SHOWN_CONFUSIONS = 3
+NOT_COMPARED = (
+    "no comparison with plain training: for that, the teacher must be the student's own network, trained without a "
+    "policy on the same photos (teacher.source train, no teacher.network)"
+)
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,6 @@ def _frequent_confusions(evaluation: Evaluation) -> str:
     )
 
 
-NOT_COMPARED = (
-    "no comparison with plain training: for that, the teacher must be the student's own network, trained without a "
-    "policy on the same photos (teacher.source train, no teacher.network)"
-)
-
-
 def summarize_run(run: Path, root: str, device: str) -> Summary:
     """Evaluates the finished run, and plain training if that is its teacher, and writes index.html into the run.
 
@@ -146,10 +144,8 @@ def _page(summary: Summary) -> str:
 
 def _settings_table(recipe: Recipe) -> Table:
     """What the student was trained with, in words."""
-    described = describe_training(recipe).items()
-    return Table(
-        "Settings", ("setting", "student"), 2, tuple((name, text.replace("`", "")) for name, text in described)
-    )
+    rows = tuple((name, text.replace("`", "")) for name, text in describe_training(recipe).items())
+    return Table("Settings", ("setting", "student"), 2, rows)
 
 
 def _comparison_table(summary: Summary) -> Table:
