@@ -80,14 +80,14 @@ def base(magnitude: float, seed: int) -> Recipe:
 
 def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
     """Trains a student, after its teacher's labels have been stored, unless both are finished."""
+    recipe = replace(recipe, run=replace(recipe.run, dir=str(run), resume=True))
     teacher, views = Teacher(), replace(recipe.views, crop=method.crop)
     if method.teacher:
         taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision())
         store = labels if method.folds is None else labels.with_name(f"{labels.name}-folds{method.folds}")
         label_views(taught, store, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
         teacher = Teacher(labels=str(store))
-    settings = replace(recipe.run, dir=str(run), resume=True)
-    train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision, run=settings))
+    train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision))
 
 
 def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], names: Iterable[str]) -> None:
