@@ -35,6 +35,11 @@ def test_statistics_of_many_pixels_are_exact() -> None:
     assert mean[0] * 255 == pytest.approx(77 + 1 / images.size, rel=1e-13)
 
 
+def test_statistics_count_every_image() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2_345, 2, 2, 3), np.uint8)
+    assert_allclose(channel_mean_std(images)[0], (images / 255).mean((0, 1, 2)), rtol=1e-12)
+
+
 @given(label_lists, st.data())
 @settings(max_examples=50)
 def test_a_subset_is_balanced_over_the_classes(labels: list[int], data: st.DataObject) -> None:

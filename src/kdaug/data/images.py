@@ -27,6 +27,8 @@ _CLASSES_NAMED = 5
 _MAX_ID = (1 << 63) - 1
 _FURTHER_USE_SHIFT = 40
 """Sample IDs of further uses of an image differ from its own in the bits from this one on, modulo 2^63."""
+_COUNTED_AT_ONCE = 1_000
+"""Images whose values are counted at once."""
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -199,12 +201,23 @@ def channel_mean_std(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tupl
     """Mean and population standard deviation per channel of uint8 [N,H,W,C], in 0..1, computed in float64."""
     value = np.arange(256) / 255
     means, deviations = [], []
-    for channel in range(images.shape[3]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+    for counts in _count_values(images):
+        share = counts / counts.sum()
         mean = float(share @ value)
         means.append(mean)
         deviations.append(max(float(share @ (value - mean) ** 2) ** 0.5, 1e-3))
     return tuple(means), tuple(deviations)
+
+
+def _count_values(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How often each value occurs in each channel of uint8 [N,H,W,C]: int64 [C,256]."""
+    channels = images.shape[3]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), _COUNTED_AT_ONCE):  # bincount needs eight bytes for each value
+        for channel in range(channels):
+            values = images[start : start + _COUNTED_AT_ONCE, ..., channel].ravel()
+            counts[channel] += np.bincount(values, minlength=256)
+    return counts
 
 
 def balanced_subset(labels: Labels, count: int) -> NDArray[np.int64]:

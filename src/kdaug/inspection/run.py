@@ -15,7 +15,7 @@ from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.errors import InputError
 from kdaug.inspection.csv_file import views_csv
 from kdaug.inspection.design import Design, InspectionRequest, create_design
-from kdaug.inspection.table import Kind, ViewTable, concat_tables, predict_design
+from kdaug.inspection.table import Kind, TableBuilder, ViewTable, predict_design
 from kdaug.storage import atomic_write, check_writable_folder
 from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext, build_context
@@ -76,16 +76,16 @@ def check_folder(out: Path) -> None:
 
 def predict_to_csv(context: TrainContext, teacher: AnyTeacher, design: Design, path: Path) -> Inspection:
     """The teacher's predictions for all views of `design`, also written to the CSV file `path` meanwhile."""
-    tables, probs = list[ViewTable](), list[NDArray[np.float32]]()
+    builder, probs = TableBuilder(design.count()), list[NDArray[np.float32]]()
     with progress_bar(context.console) as bar, views_csv(path, context.dataset, design) as file:
         task = bar.add_task("inspecting", total=design.count(), speed="", metrics="")
         for batch in predict_design(context, teacher, design):
             file.write(batch)
-            tables.append(batch.rows)
+            builder.add(batch.rows)
             if batch.rows.kind[0] == Kind.UNAUGMENTED:
                 probs.append(batch.probs.astype(np.float32))
             bar.advance(task, len(batch.rows))
-    table = concat_tables(tables)
+    table = builder.build()
     unreadable = len(design.indices) - int((table.kind == Kind.UNAUGMENTED).sum())
     return Inspection(design, table, np.concatenate(probs), unreadable)
 

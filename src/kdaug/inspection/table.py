@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,11 +79,27 @@ class ViewTable:
                 return ViewKey(image, op=ops[self.op[row]], level=level)
 
 
-def concat_tables(tables: Sequence[ViewTable]) -> ViewTable:
-    """The rows of all `tables`, such as those of several teachers that predict on parts of the images."""
-    return ViewTable(
-        **{field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(ViewTable)}
-    )
+class TableBuilder:
+    """A table to which batches of rows are added. It is allocated at once: many small arrays would fragment memory.
+
+    size: the number of rows that it has space for.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._count = size, 0
+        self._columns: dict[str, NDArray[Any]] = {}
+
+    def add(self, rows: ViewTable) -> None:
+        start, self._count = self._count, self._count + len(rows)
+        for field in fields(ViewTable):
+            values = getattr(rows, field.name)
+            if field.name not in self._columns:
+                self._columns[field.name] = np.empty(self._size, values.dtype)
+            self._columns[field.name][start : self._count] = values
+
+    def build(self) -> ViewTable:
+        """The rows that were added, at least one."""
+        return ViewTable(**{name: column[: self._count] for name, column in self._columns.items()})
 
 
 @dataclass(frozen=True, eq=False)
