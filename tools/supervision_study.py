@@ -1,10 +1,11 @@
-"""Compares supervision methods on the bundled characters, on which plain training over-fits.
+"""Compares supervision methods on the bundled characters, or with --scale cpu on 4,000 images of CIFAR-10.
 
     python tools/supervision_study.py FOLDER [--seeds 0 1 2] [--magnitudes 1 3 5 7] [--only METHOD ...]
+    python tools/supervision_study.py FOLDER --scale cpu --root data
     python tools/supervision_study.py FOLDER --choose [--only METHOD ...]   # tries TRIED on held-out training images
     python tools/supervision_study.py FOLDER --table results/NAME           # writes tables of finished runs
 
-Data, network, teacher and training are those of `kdaug reproduce table1 --scale bundled`. For each seed and magnitude
+Data, network, teacher and training are those of `kdaug reproduce table1` at the scale. For each seed and magnitude
 the teacher's labels are stored once, and one student is trained per method with the same images, initial weights and
 steps, and the same views where the method does not change them. Finished runs are skipped and stopped runs are resumed.
 
@@ -23,12 +24,11 @@ from study_tables import gain, mean
 
 from kdaug.config import Recipe, Supervision, Teacher
 from kdaug.recipes import named_recipe
-from kdaug.recipes.scales import at_scale
+from kdaug.recipes.scales import Scale, at_scale
 from kdaug.training import train
 from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.views.policies import spec_with_magnitude
 
-CLASSES = 242
 TRIED = tuple(product((1.0, 3.0), (2.0, 4.0)))  # weights and temperatures
 CHOICE_MAGNITUDE, CHOICE_SEED = 5.0, 10
 BASELINE = "top-k"
@@ -48,7 +48,7 @@ class Method:
 
 
 TOP_K = Supervision(weight=1.0, k=5, temperature=2.0)  # the paper's for CIFAR-100
-ALL = replace(TOP_K, k=CLASSES)
+ALL = replace(TOP_K, k=None)
 DECOUPLED = replace(TOP_K, divergence="decoupled", temperature=4.0)  # the published setting for CIFAR-100
 METHODS = {
     "label": Method(Supervision(), teacher=False),
@@ -68,11 +68,12 @@ METHODS = {
 }
 
 
-def base(magnitude: float, seed: int) -> Recipe:
-    """The recipe that all students of one magnitude and seed share."""
-    recipe = at_scale(named_recipe("cifar100-table1-m1-kd"), "bundled")
+def base(scale: Scale, root: str, magnitude: float, seed: int) -> Recipe:
+    """The recipe that all students of one magnitude and seed share. root: the folder of CIFAR-10, for scale cpu."""
+    recipe = at_scale(named_recipe("cifar100-table1-m1-kd"), scale)
     return replace(
         recipe,
+        data=replace(recipe.data, root=root),
         views=replace(recipe.views, policy=spec_with_magnitude(recipe.views.policy, magnitude), seed=seed),
         run=replace(recipe.run, seed=seed, threads=1, device="cpu", evaluate_train=False),
     )
@@ -83,28 +84,29 @@ def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run), resume=True))
     teacher, views = Teacher(), replace(recipe.views, crop=method.crop)
     if method.teacher:
-        taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision())
+        taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision(k=None))
         store = labels if method.folds is None else labels.with_name(f"{labels.name}-folds{method.folds}")
-        label_views(taught, store, LabelRequest(k=CLASSES, temperatures=(2.0, 4.0), precision="float32"))
+        label_views(taught, store, LabelRequest(temperatures=(2.0, 4.0), precision="float32"))
         teacher = Teacher(labels=str(store))
     train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision))
 
 
-def study(folder: Path, magnitudes: Iterable[float], seeds: Iterable[int], names: Iterable[str]) -> None:
-    """Trains the runs in `folder` that are not finished."""
-    for seed, magnitude, name in product(seeds, magnitudes, names):
+def study(args: argparse.Namespace) -> None:
+    """Trains the runs that are not finished."""
+    for seed, magnitude, name in product(args.seeds, args.magnitudes, args.only):
         case = f"m{magnitude:g}-s{seed}"
-        run_method(base(magnitude, seed), METHODS[name], folder / f"labels-{case}", folder / f"{name}-{case}")
+        recipe = base(args.scale, args.root, magnitude, seed)
+        run_method(recipe, METHODS[name], args.folder / f"labels-{case}", args.folder / f"{name}-{case}")
 
 
-def choose(folder: Path, names: Iterable[str]) -> None:
-    """Trains every method with teacher with all TRIED settings, without half of the training images."""
-    recipe = base(CHOICE_MAGNITUDE, CHOICE_SEED)
+def choose(args: argparse.Namespace) -> None:
+    """Trains the methods with teacher with all TRIED settings, without half of the training images."""
+    recipe = base(args.scale, args.root, CHOICE_MAGNITUDE, CHOICE_SEED)
     recipe = replace(recipe, data=replace(recipe.data, holdout=0.5))
-    for name, tried in product(names, TRIED):
+    for name, tried in product(args.only, TRIED):
         if METHODS[name].teacher:
-            run = folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
-            run_method(recipe, METHODS[name].with_choice(*tried), folder / "labels-choice", run)
+            run = args.folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
+            run_method(recipe, METHODS[name].with_choice(*tried), args.folder / "labels-choice", run)
 
 
 def errors_of(folder: Path) -> dict[str, float]:
@@ -159,13 +161,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--magnitudes", type=float, nargs="+", default=[1.0, 3.0, 5.0, 7.0])
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--scale", choices=("bundled", "cpu"), default="bundled")
+    parser.add_argument("--root", default="data", metavar="DIR", help="folder of CIFAR-10, for scale cpu")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
     if args.choose:
-        choose(args.folder, args.only)
+        choose(args)
     elif args.table is None:
-        study(args.folder, args.magnitudes, args.seeds, args.only)
+        study(args)
     errors = errors_of(args.folder)
     if args.table is not None:
         args.table.mkdir(parents=True, exist_ok=True)
