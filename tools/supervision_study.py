@@ -81,6 +81,13 @@ CHOSEN: Mapping[Scale, Mapping[str, tuple[float, float]]] = {
         "min-confidence": (3.0, 2.0),
         "top-k-folds": (1.0, 2.0),
     },
+    "cpu": {
+        "top-k": (3.0, 2.0),
+        "all": (3.0, 4.0),
+        "trust-all": (1.0, 4.0),
+        "decoupled-standardized": (3.0, 4.0),
+        "dist": (3.0, 4.0),
+    },
 }
 """Weight and temperature of each method with the lowest error of --choose."""
 
