@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import re
-import shlex
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,13 +24,10 @@ from support.browser import needs_chromium, open_on_phone
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-import kdaug.inspection
-from kdaug import InputError
-from kdaug.cli.main import main
-from kdaug.config import Recipe, Views, to_yaml
+from kdaug.config import Recipe, Views, read_recipe, to_yaml
 from kdaug.data import load_dataset
 from kdaug.demo import DemoResult, run_demo
-from kdaug.demo.page import inspect_command, write_page
+from kdaug.demo.page import write_page
 from kdaug.networks.wide_resnet import WideResNet
 from kdaug.recipes import RECIPES, named_recipe
 from kdaug.runs import read_metrics
@@ -99,7 +95,8 @@ def page(demonstration: DemoResult) -> Page:
 
 def test_three_finished_runs_a_summary_and_a_page(demonstration: DemoResult) -> None:
     out = demonstration.page.parent
-    assert {p.name for p in out.iterdir()} == {"index.html", "summary.json", "plain", "augmented", "with-teacher"}
+    runs = {"plain", "augmented", "with-teacher"}
+    assert {p.name for p in out.iterdir()} == {"index.html", "summary.json", "inspection", *runs}
     summary, seconds = json.loads((out / "summary.json").read_text()), 0.0
     assert set(summary) == {"plain", "augmented", "with_teacher", "seconds"}
     for name in ("plain", "augmented", "with_teacher"):
@@ -112,24 +109,15 @@ def test_three_finished_runs_a_summary_and_a_page(demonstration: DemoResult) -> 
     assert summary["seconds"] == pytest.approx(seconds, abs=0.06)
 
 
-def test_the_page_has_the_command_that_inspects_its_views(
-    demonstration: DemoResult, page: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command is run up to the inspection itself, which gets the demonstration's views and teacher."""
-    (command,) = re.findall(r"kdaug (inspect demo .*)", "".join(page.words))
-    calls: list[tuple[Recipe, Path]] = []
-
-    def inspect(recipe: Recipe, request: object, out: Path, console: object) -> None:
-        calls.append((recipe, out))
-        raise InputError("enough")
-
-    monkeypatch.setattr(kdaug.inspection, "inspect_recipe", inspect)
-    assert main(shlex.split(command)) == 2
-    ((recipe, out),) = calls
-    assert out == Path(f"{demonstration.page.parent}-inspection")
-    shown, trained = resolve(replace(recipe, run=replace(recipe.run, dir="x"))), resolve(short_demo_in(out))
-    assert (shown.views, shown.teacher) == (trained.views, trained.teacher)
-    assert inspect_command(Path("a b"), seed=3) == "kdaug inspect demo --out 'a b-inspection' --run.seed 3"
+def test_the_page_links_to_an_inspection_of_its_views(demonstration: DemoResult) -> None:
+    text = demonstration.page.read_text()
+    (target,) = re.findall(r'href="([^":]*/index.html)"', text)
+    inspection = demonstration.page.parent / target
+    assert "What augmentation does to omniglot" in inspection.read_text()
+    inspected, trained = (
+        read_recipe(folder / "recipe.yaml") for folder in (inspection.parent, demonstration.with_teacher.directory)
+    )
+    assert (inspected.views, inspected.teacher) == (trained.views, trained.teacher)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +139,7 @@ def test_the_students_differ_only_in_policy_and_teacher(
 
 def test_the_page_is_self_contained(page: Page) -> None:
     assert page.loaded
-    assert all(url.startswith("data:image/") for url in page.loaded)
+    assert all(url.startswith("data:image/") or url == "inspection/index.html" for url in page.loaded)  # a link
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not re.search(r"url\(|@import", page.text)
     (curves,) = (url for url in page.loaded if url.startswith("data:image/svg+xml;base64,"))

@@ -176,12 +176,14 @@ def test_outliers_have_the_lowest_probabilities(inspection: Inspection) -> None:
     assert list(table.label_prob[chosen]) == sorted(table.label_prob[chosen])
     own = own_views(table, design)
     chosen_own = chosen[own[chosen]]
-    assert len(chosen_own) == 16
-    assert len(set(table.image[chosen_own])) == 16
+    unaugmented = table.kind == Kind.UNAUGMENTED
+    before = dict(zip(table.image[unaugmented], table.label_prob[unaugmented], strict=True))
     best = {}
     for row in np.flatnonzero(own & (table.image != table.image[0])):
-        best[table.image[row]] = min(table.label_prob[row], best.get(table.image[row], 1))
+        if table.label_prob[row] <= 0.9 * before[table.image[row]]:
+            best[table.image[row]] = min(table.label_prob[row], best.get(table.image[row], 1))
     assert list(table.label_prob[chosen_own]) == sorted(best.values())[:16]
+    assert len(set(table.image[chosen_own])) == len(chosen_own) > 3
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def inspect(tmp_path: Path) -> Callable[..., tuple[Page, Path]]:
 
 def test_the_page_is_self_contained_and_its_controls_have_labels(inspect: Callable[..., tuple[Page, Path]]) -> None:
     page, out = inspect(RECIPE, replace(REQUEST, images=100))
-    assert {path.name for path in out.iterdir()} == {"index.html", "views.csv", "recipe.yaml"}
+    assert {path.name for path in out.iterdir()} == {"index.html", "views.csv", "label-errors.csv", "recipe.yaml"}
     assert (out / "index.html").stat().st_size < 20e6
     external = [url for url in page.urls if not url.startswith("data:image/")]
     assert external == ["https://arxiv.org/abs/1911.00068"]  # a link, which is not loaded

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from kdaug.inspection.label_errors import class_thresholds, find_label_errors
-from kdaug.inspection.measures import mean_estimate, share_estimate
+from kdaug.inspection.measures import Estimate, mean_estimate, share_estimate
 from kdaug.intervals import wilson_interval
 
 
@@ -88,3 +88,12 @@ def test_label_errors_are_those_of_confident_learning() -> None:
 
 def test_a_teacher_that_agrees_with_all_labels_finds_no_errors() -> None:
     assert find_label_errors(np.eye(3)[[0, 1, 2, 1]], np.array([0, 1, 2, 1])) == []
+
+
+def test_intervals_of_probabilities_stay_within_0_and_1() -> None:
+    estimate = mean_estimate(np.array([0.0, 1, 1]), np.arange(3))
+    assert estimate.low > 0
+    assert estimate.high > 1
+    assert estimate.within(1) == Estimate(estimate.value, estimate.low, 1)
+    one = mean_estimate(np.array([0.5]), np.arange(1)).within(1)
+    assert np.isnan([one.low, one.high]).all()

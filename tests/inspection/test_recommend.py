@@ -22,7 +22,7 @@ from kdaug.data.images import balanced_subset
 from kdaug.inspection import Evidence, EvidenceRequest, recommend
 from kdaug.inspection.evidence import MeasuredViews, forward_operations, measure_magnitudes
 from kdaug.inspection.measures import Estimate
-from kdaug.inspection.recommendation import choose_magnitude
+from kdaug.inspection.recommendation import choose_magnitude, teacher_warning
 from kdaug.inspection.teacher_data import trained_on_training_images, trained_on_validation_images
 from kdaug.networks import create_network, save_weights
 from kdaug.supervision import Teacher, load_teacher
@@ -256,6 +256,20 @@ def test_what_cannot_be_recommended_is_one_error(
     with pytest.raises(InputError, match=words):
         recommend(recipe, replace(REQUEST, **request_change), Console(quiet=True), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_are_checked_before_the_teacher_is_loaded() -> None:
+    recipe = replace(RECIPE, teacher=TeacherSettings(source="file:none.safetensors"))
+    with pytest.raises(InputError, match="images is 1, but"):
+        recommend(recipe, EvidenceRequest(images=1), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("past", "weak"), [(0.5, False), (0.51, True)])
+def test_a_teacher_that_does_not_know_the_labels_is_named_too_weak(past: float, weak: bool) -> None:
+    estimate = Estimate(past, past, past)
+    warning = teacher_warning(Evidence(3, 10, estimate, Estimate(0.95, 0.9, 1), 0.01, 5), 5)
+    assert warning.startswith("the teacher is too weak") == weak
+    assert ("51% of the views" in warning) == weak
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdaug import config
-from kdaug.errors import InputError
+from kdaug.errors import InputError, printable
 from kdaug.rng import Stream, permutation
 
 _logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Dataset:
     def described_classes(self) -> str:
         """The number of classes and the first names, such as "2 classes (cat, dog)"."""
         more = ", ..." if len(self.classes) > _CLASSES_NAMED else ""
-        return f"{len(self.classes):,} classes ({', '.join(self.classes[:_CLASSES_NAMED])}{more})"
+        return f"{len(self.classes):,} classes ({', '.join(map(printable, self.classes[:_CLASSES_NAMED]))}{more})"
 
 
 def log_dataset(dataset: Dataset) -> None:

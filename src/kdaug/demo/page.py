@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
 from typing import Any
 
 from kdaug.config import to_yaml
 from kdaug.demo.result import DemoResult
-from kdaug.errors import printable
 from kdaug.inspection import ViewPrediction, predict_views
 from kdaug.runs import RunDirectory, read_environment
 from kdaug.storage import atomic_write
@@ -22,6 +19,8 @@ from kdaug.training.progress import progress_bar
 from kdaug.views.description import format_op
 
 SHOWN_VIEWS, CANDIDATE_VIEWS = 12, 240
+INSPECTION = "inspection"
+"""Folder of the inspection, beside the page."""
 COLORS = "#57534e", "#c2410c", "#1d4ed8"
 """Of the curves: plain, with strong augmentation, with the teacher in addition."""
 
@@ -49,15 +48,9 @@ def write_page(result: DemoResult, context: TrainContext, teacher: AnyTeacher) -
         views=[_template_values(prediction) for prediction in predictions],
         candidates=CANDIDATE_VIEWS,
         environment=read_environment(RunDirectory(result.with_teacher.directory)),
-        inspect_command=inspect_command(result.page.parent, context.recipe.run.seed),
+        inspection=f"{INSPECTION}/index.html",
     )
     atomic_write(result.page, text)
-
-
-def inspect_command(out: Path, seed: int) -> str:
-    """The command that inspects the views of the demonstration in `out`, into a folder next to it."""
-    flags = f" --run.seed {seed}" if seed else ""
-    return printable(f"kdaug inspect demo --out {shlex.quote(f'{out}-inspection')}{flags}")
 
 
 def _template_values(prediction: ViewPrediction) -> dict[str, Any]:

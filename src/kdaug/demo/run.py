@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from kdaug.config import Recipe, Teacher
-from kdaug.demo.page import write_page
+from kdaug.demo.page import INSPECTION, write_page
 from kdaug.demo.result import DemoResult
+from kdaug.inspection import InspectionRequest, inspect_recipe
 from kdaug.runs import find_run
 from kdaug.storage import atomic_write
 from kdaug.training import train
@@ -26,8 +27,9 @@ _logger = logging.getLogger(__name__)
 def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
     """Trains the student of `recipe` without policy and teacher, without the teacher, and with both, in `out`.
 
-    Writes summary.json (`DemoResult.summary`) and index.html to `out` and logs the errors to `console`. Finished runs
-    are not repeated, interrupted runs are resumed. Raises InputError if one of the three runs cannot be.
+    Writes summary.json (`DemoResult.summary`), index.html and an inspection of the training images to `out` and logs
+    the errors to `console`. What is finished is not repeated; interrupted runs are resumed. Raises InputError if one of
+    the three runs cannot be.
     """
     with_teacher_recipe = _in_directory(recipe, out / "with-teacher")
     augmented_recipe = replace(_in_directory(recipe, out / "augmented"), teacher=Teacher())
@@ -46,6 +48,9 @@ def run_demo(recipe: Recipe, out: Path, console: Console) -> DemoResult:
     result = DemoResult(plain, augmented, with_teacher, out / "index.html")
     context = build_context(resolve(with_teacher_recipe), console)
     write_page(result, context, load_checked_teacher(context, recipe.teacher.source))
+    if not (out / INSPECTION / "index.html").exists():
+        _log(console, "What augmentation does to the training images, according to the teacher")
+        inspect_recipe(with_teacher_recipe, InspectionRequest(), out / INSPECTION, console)
     atomic_write(out / "summary.json", json.dumps(result.summary()) + "\n")
     _log(console, _describe(result))
     return result

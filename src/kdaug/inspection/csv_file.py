@@ -1,4 +1,4 @@
-"""views.csv: a row per view, written while the teacher predicts."""
+"""views.csv: a row per view, written while the teacher predicts; label-errors.csv: the likely label errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import numpy as np
 from kdaug.data import Dataset
 from kdaug.errors import printable
 from kdaug.inspection.design import Design
-from kdaug.inspection.table import Kind, PredictedBatch
+from kdaug.inspection.label_errors import LabelError
+from kdaug.inspection.table import Kind, PredictedBatch, ViewTable
 from kdaug.storage import atomic_file
 
 COLUMNS = (
     "key", "kind", "image", "name", "label", "epoch", "magnitude", "ops", "partner_label", "own_share",
     "planned_magnitude", "label_probability", "entropy", "top1", "agrees_with_unaugmented", "label_in_top_k",
 )  # fmt: skip
+
+
+LABEL_ERROR_COLUMNS = "image", "name", "label", "suggested", "label_probability", "suggested_probability"
 
 
 class ViewsCsv:
@@ -66,3 +70,18 @@ def views_csv(path: Path, dataset: Dataset, design: Design) -> Iterator[ViewsCsv
         text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield ViewsCsv(text, dataset, design)
         text.detach()  # flushes it and leaves the file open
+
+
+def label_errors_csv(dataset: Dataset, table: ViewTable, errors: Sequence[LabelError]) -> str:
+    """The text of label-errors.csv: a row for each of `errors`, in their order. Names are `printable`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LABEL_ERROR_COLUMNS)
+    images = table.image[table.kind == Kind.UNAUGMENTED]
+    classes = [printable(name) for name in dataset.classes]
+    for error in errors:
+        image = int(images[error.position])
+        name = printable(dataset.train.name_of(image))
+        probs = f"{error.label_prob:.9g}", f"{error.suggested_prob:.9g}"
+        writer.writerow((image, name, classes[error.label], classes[error.suggested], *probs))
+    return text.getvalue()

@@ -113,6 +113,19 @@ def recommended_magnitudes(context: TrainContext, requested: tuple[float, ...] |
     return tuple(magnitudes)
 
 
+def check_counts(context: TrainContext, request: EvidenceRequest) -> None:
+    """Raises InputError for a number of images or draws that is out of range."""
+    epochs = context.recipe.optimization.epochs
+    if request.images is not None and request.images < _LEAST_IMAGES:
+        raise InputError(f"images is {request.images}, but must be at least {_LEAST_IMAGES}")
+    if request.draws is not None and not 1 <= request.draws <= epochs:
+        raise InputError(
+            f"draws is {request.draws}, but must be from 1 to {epochs}, the epochs of the recipe, each of which has "
+            "one view of an image",
+            "set optimization.epochs to have more",
+        )
+
+
 def _default_magnitudes(space: Space) -> list[float]:
     fractions = _FRACTIONS_WITHOUT_LIMIT if space.limit is None else _FRACTIONS
     levels = [round(fraction * space.full_level, 6) for fraction in fractions]
@@ -124,6 +137,7 @@ def measure_magnitudes(context: TrainContext, teacher: AnyTeacher, request: Evid
 
     Raises InputError for a number out of range, and if fewer than two images are readable.
     """
+    check_counts(context, request)
     magnitudes = recommended_magnitudes(context, request.magnitudes)
     on_val = on_validation_images(context)
     indices, epochs = _choose_views(on_val, teacher, request, len(magnitudes))
@@ -175,17 +189,8 @@ def _choose_views(
     labels, epochs = context.dataset.train.labels, context.recipe.optimization.epochs
     affordable = int(_OPERATIONS / (magnitudes + 1) / forward_operations(context, teacher))
     views = min(max(affordable, _LEAST_VIEWS), _MOST_VIEWS)
-    images = views if request.images is None else request.images
-    if images < _LEAST_IMAGES:
-        raise InputError(f"images is {images}, but must be at least {_LEAST_IMAGES}")
-    images = min(images, len(labels))
+    images = min(views if request.images is None else request.images, len(labels))
     draws = min(_MOST_DRAWS, epochs, max(1, views // images)) if request.draws is None else request.draws
-    if not 1 <= draws <= epochs:
-        raise InputError(
-            f"draws is {draws}, but must be from 1 to {epochs}, the epochs of the recipe, each of which has one view "
-            "of an image",
-            "set optimization.epochs to have more",
-        )
     spaced = np.linspace(0, epochs - 1, draws).round().astype(int).tolist()  # some policies are schedules over the run
     return balanced_subset(labels, images), tuple(spaced)
 
@@ -215,7 +220,7 @@ def summarize(magnitude: float, batches: Iterable[PredictedBatch], unaugmented: 
         magnitude,
         len(image),
         share_estimate(~np.concatenate(in_top_k), image),
-        mean_estimate(np.concatenate(trust), image),
+        mean_estimate(np.concatenate(trust), image).within(1),
         moments.expected_stddev(),
         moments.classes_with(MASS),
     )

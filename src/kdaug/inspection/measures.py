@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def within(self, largest: float) -> Estimate:
+        """The interval without values below 0 or above `largest`, which the measure cannot have."""
+        return replace(self, low=float(np.maximum(self.low, 0)), high=float(np.minimum(self.high, largest)))
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ def measure(table: ViewTable) -> Measures:
     return Measures(
         len(table),
         len(np.unique(table.image)),
-        mean_estimate(table.label_prob, table.image),
-        mean_estimate(table.entropy, table.image),
+        mean_estimate(table.label_prob, table.image).within(1),
+        mean_estimate(table.entropy, table.image).within(math.inf),
         share_estimate(table.agrees, table.image),
         share_estimate(~table.in_top_k, table.image),
     )

@@ -58,7 +58,7 @@
     const name = data.names[view.label];
     pair.append(picture(data.pictures[view.image], "unaugmented image of " + name));
     pair.append(element("span", "", "→"), picture(view.view, "view: " + view.text));
-    const heading = element("h3", "", name + ": " + percent(view.prob));
+    const heading = element("h3", "", name + ": " + percent(view.before) + " → " + percent(view.prob));
     const at = view.magnitude === null ? "" : ", " + (view.setting === "single op" ? "level " : "magnitude ") + view.magnitude;
     const details = element("details");
     details.append(element("summary", "", "Reproduce"), element("p", "soft", view.name), element("code", "", view.command));
@@ -70,6 +70,7 @@
 
   const orders = {
     lowest: (a, b) => a.prob - b.prob,
+    drop: (a, b) => b.before - b.prob - (a.before - a.prob),
     highest: (a, b) => b.prob - a.prob,
     label: (a, b) => data.names[a.label].localeCompare(data.names[b.label]) || a.prob - b.prob,
     magnitude: (a, b) => (b.magnitude ?? 0) - (a.magnitude ?? 0) || a.prob - b.prob,

@@ -19,7 +19,7 @@ from kdaug.config import to_yaml
 from kdaug.errors import printable
 from kdaug.inspection.figures import curve_figure
 from kdaug.inspection.keys import ViewKey
-from kdaug.inspection.label_errors import LabelError, find_label_errors
+from kdaug.inspection.label_errors import LabelError
 from kdaug.inspection.making import Views, make_all
 from kdaug.inspection.measures import (
     ClassMeasures,
@@ -32,7 +32,7 @@ from kdaug.inspection.measures import (
     policy_curve,
 )
 from kdaug.inspection.pictures import PictureBudget, picture_url
-from kdaug.inspection.selection import select_outliers
+from kdaug.inspection.selection import select_outliers, unaugmented_label_probs
 from kdaug.inspection.shown_soft_labels import soft_label_probs
 from kdaug.inspection.table import Kind, teacher_logits
 from kdaug.inspection.teacher_data import trained_on_training_images
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from kdaug.inspection.run import Inspection
 
 SHOWN_VIEWS, SHOWN_ERRORS = 300, 48
+MANY_ERRORS = 0.2
+"""Share of the images above which a list of label errors says more about the teacher."""
 BARS = 5
 """Classes whose probability is shown for a view."""
 _SIDE, _SHEET_SIDE = 192, 96
@@ -60,10 +62,11 @@ _AT_ONCE = 64
 """Views that are made again at once: at 600 pixels, 70 MB."""
 
 
-def write_page(context: TrainContext, teacher: AnyTeacher, inspection: Inspection, out: Path) -> None:
-    """Writes index.html to the folder `out`. All names from disk are escaped."""
+def write_page(
+    context: TrainContext, teacher: AnyTeacher, inspection: Inspection, errors: Sequence[LabelError], out: Path
+) -> None:
+    """Writes index.html to the folder `out`. errors: the likely label errors. All names from disk are escaped."""
     table, design, names = inspection.table, inspection.design, _class_names(context)
-    errors = _label_errors(inspection)
     images = table.image[table.kind == Kind.UNAUGMENTED]
     outliers = select_outliers(
         table, design, SHOWN_VIEWS, images[[error.position for error in errors[:SHOWN_ERRORS]]].tolist()
@@ -95,6 +98,8 @@ def write_page(context: TrainContext, teacher: AnyTeacher, inspection: Inspectio
         sheet=_contact_sheet(context, inspection, curves),
         errors=_errors_data(context, inspection, errors, names),
         errors_found=len(errors),
+        many_errors=len(errors) > MANY_ERRORS * len(images),
+        top1_error=float((table.top1 != table.label)[table.kind == Kind.UNAUGMENTED].mean()),
         trained_on_these=trained_on_training_images(context.recipe),
         small=max(context.dataset.size) <= _SHEET_SIDE,
         recipe_yaml=printable_lines(to_yaml(context.recipe)),
@@ -141,6 +146,7 @@ def _views_data(
 ) -> dict[str, Any]:
     """The views for the page's script: pictures, ops and predictions; as many as fit."""
     budget, pictures, shown = PictureBudget(_VIEWS_BYTES), dict[int, str](), list[dict[str, Any]]()
+    before = unaugmented_label_probs(inspection.table)
     for start in range(0, len(keys), _AT_ONCE):
         part = keys[start : start + _AT_ONCE]
         made = make_all(context, [*part, *(ViewKey(key.image) for key in part)])
@@ -158,6 +164,7 @@ def _views_data(
                     "name": printable(context.dataset.train.name_of(key.image)),
                     "view": view,
                     "label": int(made[key].labels[0]),
+                    "before": round(float(before[key.image]), 6),
                     "setting": "single op" if key.op else _setting(inspection, key),
                     "magnitude": key.level if key.op else key.magnitude,
                     "ops": _op_names(made[key]),
@@ -208,11 +215,6 @@ def _describe_ops(views: Views, names: Sequence[str]) -> str:
     if views.partner_labels is not None and views.own_share is not None:
         parts.append(f"mixed with {names[views.partner_labels[0]]} ({1 - views.own_share[0]:.0%})")
     return ", ".join(parts) or "unchanged"
-
-
-def _label_errors(inspection: Inspection) -> list[LabelError]:
-    table = inspection.table
-    return find_label_errors(inspection.unaugmented_probs, table.label[table.kind == Kind.UNAUGMENTED])
 
 
 def _errors_data(

@@ -17,10 +17,12 @@ from kdaug.inspection.evidence import (
     Evidence,
     EvidenceRequest,
     MeasuredViews,
+    check_counts,
     measure_magnitudes,
     recommended_magnitudes,
 )
 from kdaug.inspection.teacher_data import trained_on_validation_images
+from kdaug.storage import check_writable_folder
 from kdaug.study.report.tables import Table
 from kdaug.training.batches import dataset_fingerprint
 from kdaug.training.context import TrainContext, build_context
@@ -34,6 +36,8 @@ from kdaug.views.policies import MagnitudeFactors, factors_from_entropy, write_f
 _logger = logging.getLogger(__name__)
 LEAST_TRUST = 0.9
 """Mean label trust that the views of the recommended magnitude have at least; fitted, see docs/inspection.md."""
+MOST_PAST = 0.5
+"""Share of views past recognition above which the teacher is too weak."""
 _RUNS = Path("runs")
 
 
@@ -83,12 +87,16 @@ def recommend(
             )
         if out is not None:
             check_page_folder(out)
+        if per_image is not None:
+            check_writable_folder(per_image.parent)
         context = build_context(resolve(_with_directory(recipe)), console)
         recommended_magnitudes(context, request.magnitudes)  # for its errors, before a teacher is trained
+        check_counts(context, request)
         teacher = get_or_train_teacher(context, Path(context.recipe.run.dir))
         measured = measure_magnitudes(context, teacher, request)
         best, reason = choose_magnitude(measured.evidence)
-        warnings = tuple(filter(None, (reason, *data_warnings(context, measured))))
+        weak = teacher_warning(best, recognition_k(context))
+        warnings = tuple(filter(None, (weak, reason, *data_warnings(context, measured))))
         for warning in warnings:
             _logger.warning(warning)
         recommendation = Recommendation(best.magnitude, best.k, measured, warnings, context)
@@ -128,6 +136,19 @@ def choose_magnitude(evidence: Sequence[Evidence], least_trust: float = LEAST_TR
     return min(trusted, key=lambda each: (each.t_stddev, -each.magnitude)), ""
 
 
+def teacher_warning(best: Evidence, k: int) -> str:
+    """Why the teacher cannot judge the views at the recommended magnitude; empty if it can.
+
+    A teacher that knows little predicts much the same for a view and for the unaugmented image, which is a high trust.
+    """
+    if best.past.value <= MOST_PAST:
+        return ""
+    return (
+        f"the teacher is too weak for a recommendation: for {best.past.value:.0%} of the views at the recommended "
+        f"magnitude, the label is not among its {k} most probable classes; train it for longer or use another one"
+    )
+
+
 def data_warnings(context: TrainContext, measured: MeasuredViews) -> list[str]:
     """Why the images that were measured may be the wrong ones."""
     found = []
@@ -145,7 +166,7 @@ def evidence_table(recommendation: Recommendation) -> Table:
     """A row per magnitude; the recommended one is marked."""
     k = recognition_k(recommendation.context)
     header = (
-        "magnitude", "", f"past recognition (K = {k}), %", "T. stddev, 1e-3", "label trust",
+        "magnitude", "choice", f"past recognition (K = {k}), %", "T. stddev, 1e-3", "label trust",
         "classes with 95 % of the mass", "views",
     )  # fmt: skip
     rows = tuple(

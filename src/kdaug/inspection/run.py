@@ -13,8 +13,9 @@ from rich.console import Console
 from kdaug.config import Recipe, to_yaml
 from kdaug.data.main_guard import exit_if_spawned_worker
 from kdaug.errors import InputError
-from kdaug.inspection.csv_file import views_csv
+from kdaug.inspection.csv_file import label_errors_csv, views_csv
 from kdaug.inspection.design import Design, InspectionRequest, create_design
+from kdaug.inspection.label_errors import LabelError, find_label_errors
 from kdaug.inspection.table import Kind, TableBuilder, ViewTable, predict_design
 from kdaug.storage import atomic_write, check_writable_folder
 from kdaug.supervision import AnyTeacher
@@ -41,7 +42,7 @@ class Inspection:
 
 
 def inspect_recipe(recipe: Recipe, request: InspectionRequest, out: Path, console: Console) -> Inspection:
-    """Inspects the views of `recipe` with its teacher; writes views.csv, recipe.yaml and index.html to `out`.
+    """Inspects the views of `recipe` with its teacher; writes views.csv, label-errors.csv, recipe.yaml and index.html.
 
     A teacher with source "train" is trained first, next to `out`. Raises InputError for what the user can fix.
     """
@@ -61,7 +62,9 @@ def inspect_recipe(recipe: Recipe, request: InspectionRequest, out: Path, consol
         out.mkdir(parents=True, exist_ok=True)
         inspection = predict_to_csv(context, teacher, design, out / "views.csv")
         atomic_write(out / "recipe.yaml", to_yaml(context.recipe))
-        write_page(context, teacher, inspection, out)
+        errors = likely_label_errors(inspection)
+        atomic_write(out / "label-errors.csv", label_errors_csv(context.dataset, inspection.table, errors))
+        write_page(context, teacher, inspection, errors, out)
         if inspection.unreadable:
             _logger.warning("%d image(s) cannot be read and were left out", inspection.unreadable)
     return inspection
@@ -88,6 +91,12 @@ def predict_to_csv(context: TrainContext, teacher: AnyTeacher, design: Design, p
     table = builder.build()
     unreadable = len(design.indices) - int((table.kind == Kind.UNAUGMENTED).sum())
     return Inspection(design, table, np.concatenate(probs), unreadable)
+
+
+def likely_label_errors(inspection: Inspection) -> list[LabelError]:
+    """Positions are those of the unaugmented images in the table."""
+    table = inspection.table
+    return find_label_errors(inspection.unaugmented_probs, table.label[table.kind == Kind.UNAUGMENTED])
 
 
 def _with_directory(recipe: Recipe, out: Path) -> Recipe:

@@ -11,17 +11,19 @@ from kdaug.inspection.design import Design
 from kdaug.inspection.measures import own_views
 from kdaug.inspection.table import Kind, ViewTable
 
-_SHARE_OWN = 0.5
+_SHARE_OWN, _MOST_KEPT = 0.5, 0.9
 
 
 def select_outliers(table: ViewTable, design: Design, count: int, without: Collection[int] = ()) -> NDArray[np.int64]:
     """At most `count` rows with low probabilities of the label: int64 [n], in ascending order of it.
 
-    Half of them are views under the recipe's own policy. The others are shared equally among the other magnitudes and
-    the ops. Within each of these groups, an image occurs at most once. without: images to leave out, such as those
-    whose label is likely wrong.
+    Only views for which the probability is at most `_MOST_KEPT` of that for the unaugmented image, so that
+    augmentation is the reason. Half of them are views under the recipe's own policy. The others are shared equally
+    among the other magnitudes and the ops. Within each of these groups, an image occurs at most once. without: images
+    to leave out, such as those whose label is likely wrong.
     """
-    allowed = (table.kind != Kind.UNAUGMENTED) & ~np.isin(table.image, list(without))
+    reduced = table.label_prob <= _MOST_KEPT * unaugmented_label_probs(table)[table.image]
+    allowed = (table.kind != Kind.UNAUGMENTED) & reduced & ~np.isin(table.image, list(without))
     own = own_views(table, design)
     groups = [
         (table.kind == Kind.POLICY) & (table.magnitude == magnitude)
@@ -34,6 +36,14 @@ def select_outliers(table: ViewTable, design: Design, count: int, without: Colle
     chosen += [_lowest(table, group & allowed, (count - own_count) // len(groups)) for group in groups]
     rows = np.concatenate(chosen)
     return rows[np.argsort(table.label_prob[rows], kind="stable")]
+
+
+def unaugmented_label_probs(table: ViewTable) -> NDArray[np.float64]:
+    """The probability of the label for the unaugmented image, by image; NaN for images that are not in `table`."""
+    rows = np.flatnonzero(table.kind == Kind.UNAUGMENTED)
+    probs = np.full(table.image.max() + 1, np.nan)
+    probs[table.image[rows]] = table.label_prob[rows]
+    return probs
 
 
 def _lowest(table: ViewTable, rows: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
