@@ -32,6 +32,7 @@ def test_published_values() -> None:
     dkd = Supervision(divergence="decoupled", temperature=4.0, non_target_weight=8.0)
     assert with_method(Supervision(), "dkd") == dkd
     assert with_method(Supervision(), "dist") == Supervision(divergence="dist", temperature=4.0, weight=2.0)
+    assert with_method(Supervision(), "robust") == Supervision(divergence="dist", temperature=4.0, weight=3.0)
     assert with_method(Supervision(), "kd").k is None
 
 

@@ -10,6 +10,7 @@ from kdaug.config.recipe import Method, Supervision
 
 METHODS: Mapping[Method, Mapping[str, Any]] = {
     "paper": {},
+    "robust": {"divergence": "dist", "weight": 3.0, "temperature": 4.0},
     "kd": {"k": None},
     "kd-standardized": {"k": None, "standardize_logits": True},
     "dkd": {"divergence": "decoupled", "weight": 1.0, "temperature": 4.0},

@@ -37,7 +37,7 @@ Schedule = Literal["cosine", "staircase", "milestones"]
 DecayOn = Literal["all", "weights"]
 TeacherEpochs = Literal["all", "policy", "clean"]
 Divergence = Literal["top-k", "hard", "decoupled", "dist"]
-Method = Literal["paper", "kd", "kd-standardized", "dkd", "dist", "ferkd", "hard"]
+Method = Literal["paper", "robust", "kd", "kd-standardized", "dkd", "dist", "ferkd", "hard"]
 WeightSchedule = Literal["constant", "rising", "falling"]
 BalanceChoice = Literal["none", "sample", "loss", "auto"]
 TrackerName = Literal["wandb", "mlflow", "trackio"]
@@ -281,7 +281,8 @@ class Supervision:
     to the cross-entropy (FerKD, arXiv 2312.17473, which has label_weight 0 and softens these labels)."""
     method: Method | None = None
     """Shorthand: sets the other settings above to those of a published method, except the ones that are also given:
-    paper, kd (all classes), kd-standardized (with standardized logits), dkd, dist, ferkd, hard. None: leaves them."""
+    paper, robust (dist with the weight that is best here), kd (all classes), kd-standardized (with standardized logits),
+    dkd, dist, ferkd, hard. None: leaves them."""
 
 
 @dataclass(frozen=True)
