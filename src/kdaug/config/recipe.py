@@ -281,8 +281,8 @@ class Supervision:
     to the cross-entropy (FerKD, arXiv 2312.17473, which has label_weight 0 and softens these labels)."""
     method: Method | None = None
     """Shorthand: sets the other settings above to those of a published method, except the ones that are also given:
-    paper, robust (dist with the weight that is best here), kd (all classes), kd-standardized (with standardized logits),
-    dkd, dist, ferkd, hard. None: leaves them."""
+    paper, robust (dist with another weight), kd (all classes), kd-standardized (with standardized logits), dkd, dist,
+    ferkd, hard. None: leaves them."""
 
 
 @dataclass(frozen=True)
