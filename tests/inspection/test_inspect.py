@@ -28,11 +28,12 @@ from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, 
 from kdaug.config import Teacher as TeacherSettings
 from kdaug.data.images import fold_of_images
 from kdaug.inspection import InspectionRequest, inspect_recipe
+from kdaug.inspection.csv_file import label_errors_csv
 from kdaug.inspection.design import create_design
 from kdaug.inspection.keys import ViewKey, parse_key
 from kdaug.inspection.making import make_view
 from kdaug.inspection.measures import class_measures, op_curves, own_views, policy_curve
-from kdaug.inspection.run import Inspection, predict_to_csv
+from kdaug.inspection.run import Inspection, likely_label_errors, predict_to_csv
 from kdaug.inspection.selection import select_outliers
 from kdaug.inspection.shown_soft_labels import soft_label_probs
 from kdaug.inspection.table import Kind
@@ -167,6 +168,21 @@ def test_level_0_changes_nothing(inspection: Inspection) -> None:
     at_0 = table[(table.kind == Kind.OP) & (table.magnitude == 0)]
     assert at_0.agrees.all()
     assert (at_0.planned_magnitude == 0).all()
+
+
+def test_label_errors_csv_lists_all_likely_errors_in_order(context: TrainContext, inspection: Inspection) -> None:
+    errors = likely_label_errors(inspection)
+    assert errors
+    rows = list(csv.DictReader(io.StringIO(label_errors_csv(context.dataset, inspection.table, errors))))
+    images = inspection.table.image[inspection.table.kind == Kind.UNAUGMENTED]
+    classes = context.dataset.classes
+    assert [int(row["image"]) for row in rows] == [images[error.position] for error in errors]
+    for row, error in zip(rows, errors, strict=True):
+        assert row["label"] == classes[context.dataset.train.labels[int(row["image"])]]
+        assert row["suggested"] == classes[error.suggested]
+        probs = inspection.unaugmented_probs[error.position]
+        assert float(row["suggested_probability"]) == pytest.approx(probs[error.suggested], rel=1e-6)
+        assert float(row["label_probability"]) == pytest.approx(probs[error.label], rel=1e-6)
 
 
 def test_outliers_have_the_lowest_probabilities(inspection: Inspection) -> None:
