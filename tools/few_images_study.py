@@ -18,6 +18,10 @@ runs are skipped. Methods:
     timm-distillation-zero  the same, but the new classifier starts from zero, as kdaug's does
     kdaug-randaugment   kdaug with the same RandAugment, without teacher
     kdaug-teacher       the same, with the teacher
+    kdaug-robust        the same, with supervision.method robust
+    kdaug-unlabelled    kdaug-teacher, and three quarters of every batch are other training images, without their labels
+    kdaug-unlabelled-2  the same once more, with the network of kdaug-unlabelled as teacher
+    kdaug-unlabelled-robust  kdaug-unlabelled with supervision.method robust
 """
 
 import argparse
@@ -26,7 +30,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from study_tables import gain, mean
 
-from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Teacher, Views
+from kdaug.config import Data, Network, Optimization, Recipe, Run, Supervision, Teacher, Views, with_method
 from kdaug.config.datasets import DatasetName
 from kdaug.data import ArrayImages, load_dataset
 from kdaug.training import train
@@ -48,7 +52,14 @@ POLICY, TIMM_POLICY = "randaugment-n2-m5@timm-increasing", "rand-m5-n2-inc1"  # 
 STEPS = {10: 300, 50: 400}  # by the number of images of each class
 BATCH, LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 16, 5e-4, 0.05, 60
 SUPERVISION = Supervision(weight=3.0, k=10, temperature=2.0)  # k: all classes of CIFAR-10, as in timm
+METHODS = ("plain", "timm", "timm-randaugment", "timm-distillation", "timm-distillation-zero", "kdaug-randaugment",
+           "kdaug-teacher", "kdaug-robust", "kdaug-unlabelled", "kdaug-unlabelled-2",
+           "kdaug-unlabelled-robust")  # fmt: skip
+TEACHERS = {"kdaug-teacher": "plain", "kdaug-robust": "plain", "kdaug-unlabelled": "plain",
+            "kdaug-unlabelled-2": "kdaug-unlabelled", "kdaug-unlabelled-robust": "plain"}  # fmt: skip
 TEST_IMAGES = 200  # of each class, or all that there are
+UNLABELLED_IMAGES = 400  # of each class
+UNLABELLED_SHARE = 0.75  # of each batch
 
 
 @dataclass(frozen=True)
@@ -70,17 +81,24 @@ class Case:
     def photos(self) -> Path:
         return self.folder / "photos" / self.name
 
+    @property
+    def unlabelled(self) -> Path:
+        return self.folder / "unlabelled" / self.name
+
     def run(self, method: str) -> Path:
         return self.folder / f"{self.name}-{method}"
 
+    def steps_per_epoch(self, labelled: int = BATCH) -> int:
+        """labelled: images of a batch that have labels."""
+        return len(list(self.photos.glob("train/*/*.png"))) // labelled
+
     @property
     def epochs(self) -> int:
-        steps_per_epoch = len(list(self.photos.glob("train/*/*.png"))) // BATCH
-        return -(-STEPS[self.images] // steps_per_epoch)
+        return -(-STEPS[self.images] // self.steps_per_epoch())
 
 
 def write_photos(case: Case) -> None:
-    """Writes the images of `case` as PNG files, unless they are there."""
+    """Writes the images of `case` as PNG files, unless they are there; those without labels for all classes alike."""
     if (case.photos / "written").exists():
         return
     dataset = load_dataset(Data(name=case.dataset, root=case.data))
@@ -98,6 +116,8 @@ def write_photos(case: Case) -> None:
         labels = range(len(dataset.classes))
         measured = np.concatenate([np.flatnonzero(test.labels == label)[:TEST_IMAGES] for label in labels])
         write_split(case.photos / "val", test, measured, dataset.classes)
+    unlabelled = np.concatenate([of_class[case.images + TEST_IMAGES :][:UNLABELLED_IMAGES] for of_class in rows])
+    write_split(case.unlabelled, train_images, unlabelled, dataset.classes)
     (case.photos / "written").touch()
 
 
@@ -112,25 +132,30 @@ def write_split(folder: Path, images: ArrayImages, rows: NDArray[np.int64], clas
 
 def kdaug_recipe(case: Case, method: str, weights: Path) -> Recipe:
     """The recipe of one of kdaug's methods."""
-    steps_per_epoch = len(list(case.photos.glob("train/*/*.png"))) // BATCH
+    data = Data(name="folder", root=str(case.photos), image_size=SIDE, workers=0)
+    labelled, epochs = BATCH, case.epochs
+    if method.startswith("kdaug-unlabelled"):
+        data = replace(data, unlabelled=str(case.unlabelled), unlabelled_share=UNLABELLED_SHARE)
+        labelled = round(BATCH * (1 - UNLABELLED_SHARE))
+        epochs = -(-STEPS[case.images] // case.steps_per_epoch(labelled))
     return Recipe(
-        data=Data(name="folder", root=str(case.photos), image_size=SIDE, workers=0),
+        data=data,
         views=Views(
             policy="none" if method == "plain" else POLICY, crop="random-resized", min_area=MIN_AREA, seed=case.seed
         ),
         student=Network(NETWORK, weights=f"file:{weights}", mean=MEAN, std=STD),
-        teacher=Teacher(source=f"run:{case.run('plain')}") if method == "kdaug-teacher" else Teacher(),
-        supervision=SUPERVISION,
+        teacher=Teacher(source=f"run:{case.run(TEACHERS[method])}") if method in TEACHERS else Teacher(),
+        supervision=with_method(SUPERVISION, "robust") if method.endswith("-robust") else SUPERVISION,
         optimization=Optimization(
-            epochs=case.epochs,
+            epochs=epochs,
             global_batch=BATCH,
             optimizer="adamw",
             learning_rate=LEARNING_RATE,
             weight_decay=WEIGHT_DECAY,
-            warmup_epochs=WARMUP_STEPS / steps_per_epoch,
+            warmup_epochs=WARMUP_STEPS / case.steps_per_epoch(labelled),
             precision="float32",  # faster than bfloat16 for depthwise convolutions on a CPU
         ),
-        run=Run(str(case.run(method)), case.seed, resume=True, threads=1, evaluate_every=case.epochs, device="cpu"),
+        run=Run(str(case.run(method)), case.seed, resume=True, threads=1, evaluate_every=epochs, device="cpu"),
     )
 
 
@@ -188,10 +213,6 @@ def error_of(run: Path) -> float | None:
     return next((line["top1_error"] for line in lines if line["kind"] == "end"), None)
 
 
-METHODS = ("plain", "timm", "timm-randaugment", "timm-distillation", "timm-distillation-zero",
-           "kdaug-randaugment", "kdaug-teacher")  # fmt: skip
-
-
 BASELINES = ("plain", "timm-randaugment", "timm-distillation-zero")
 
 
@@ -231,8 +252,8 @@ def main() -> None:
             case = Case(args.folder, args.data, args.dataset, images, seed, args.holdout)
             for method in args.only:
                 if args.table is None and error_of(case.run(method)) is None:
-                    if args.weights is None or args.timm_train is None:
-                        parser.error("--weights and --timm-train are required for training")
+                    if args.weights is None or (method.startswith("timm") and args.timm_train is None):
+                        parser.error("--weights is required for training, and --timm-train for timm's methods")
                     write_photos(case)
                     if method.startswith("timm"):
                         run_timm(case, method, args.weights, args.timm_train)

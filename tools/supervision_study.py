@@ -1,7 +1,8 @@
-"""Compares supervision methods on the bundled characters, or with --scale cpu on 4,000 images of CIFAR-10.
+"""Compares supervision methods on the bundled characters, or with --scale cpu on 4,000 images of CIFAR.
 
     python tools/supervision_study.py FOLDER [--seeds 0 1 2] [--magnitudes 1 3 5 7] [--only METHOD ...]
-    python tools/supervision_study.py FOLDER --scale cpu --root data
+    python tools/supervision_study.py FOLDER --scale cpu --root data [--dataset cifar-100]
+    python tools/supervision_study.py FOLDER --teacher-network resnet10t   # a teacher of another family
     python tools/supervision_study.py FOLDER --choose [--only METHOD ...]   # tries TRIED on held-out training images
     python tools/supervision_study.py FOLDER --table results/NAME           # writes tables of finished runs
 
@@ -10,7 +11,8 @@ the teacher's labels are stored once, and one student is trained per method with
 steps, and the same views where the method does not change them. Finished runs are skipped and stopped runs are resumed.
 
 Weight and temperature of each method (CHOSEN) were chosen by --choose: four combinations each, one seed that is not
-among those of the study, errors on training images that neither teacher nor student is trained on.
+among those of the study, errors on training images that neither teacher nor student is trained on. CIFAR-100 has those
+of CIFAR-10. "robust" has the settings of supervision.method robust everywhere.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from pathlib import Path
 
 from study_tables import gain, mean
 
-from kdaug.config import Recipe, Supervision, Teacher
+from kdaug.config import Recipe, Supervision, Teacher, with_method
+from kdaug.config.datasets import DatasetName
 from kdaug.recipes import named_recipe
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.training import train
@@ -63,6 +66,7 @@ METHODS = {
     "all-standardized": Method(replace(ALL, standardize_logits=True)),
     "decoupled-standardized": Method(replace(DECOUPLED, standardize_logits=True)),
     "dist": Method(replace(ALL, divergence="dist")),
+    "robust": Method(with_method(TOP_K, "robust")),
     "min-confidence": Method(replace(ALL, label_weight=0.0, label_smoothing=0.1, min_confidence=0.2)),
     "top-k-folds": Method(TOP_K, folds=3),
 }
@@ -92,12 +96,23 @@ CHOSEN: Mapping[Scale, Mapping[str, tuple[float, float]]] = {
 """Weight and temperature of each method with the lowest error of --choose."""
 
 
-def base(scale: Scale, root: str, magnitude: float, seed: int) -> Recipe:
-    """The recipe that all students of one magnitude and seed share. root: the folder of CIFAR-10, for scale cpu."""
-    recipe = at_scale(named_recipe("cifar100-table1-m1-kd"), scale)
+@dataclass(frozen=True)
+class Setting:
+    """The scale, where CIFAR is, and what differs from the scale: the dataset and the network of the teacher."""
+
+    scale: Scale
+    root: str
+    dataset: DatasetName | None
+    teacher_network: str | None
+
+
+def base(setting: Setting, magnitude: float, seed: int) -> Recipe:
+    """The recipe that all students of one magnitude and seed share."""
+    recipe = at_scale(named_recipe("cifar100-table1-m1-kd"), setting.scale)
     return replace(
         recipe,
-        data=replace(recipe.data, root=root),
+        data=replace(recipe.data, root=setting.root, name=setting.dataset or recipe.data.name),
+        teacher=replace(recipe.teacher, network=setting.teacher_network or recipe.teacher.network),
         views=replace(recipe.views, policy=spec_with_magnitude(recipe.views.policy, magnitude), seed=seed),
         run=replace(recipe.run, seed=seed, threads=1, device="cpu", evaluate_train=False),
     )
@@ -115,23 +130,23 @@ def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
     train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision))
 
 
-def study(args: argparse.Namespace) -> None:
+def study(args: argparse.Namespace, setting: Setting) -> None:
     """Trains the runs that are not finished."""
     for seed, magnitude, name in product(args.seeds, args.magnitudes, args.only):
         case = f"m{magnitude:g}-s{seed}"
-        recipe = base(args.scale, args.root, magnitude, seed)
+        recipe = base(setting, magnitude, seed)
         method = METHODS[name]
-        if method.teacher:
+        if method.teacher and name != "robust":
             method = method.with_choice(*CHOSEN[args.scale][name])
         run_method(recipe, method, args.folder / f"labels-{case}", args.folder / f"{name}-{case}")
 
 
-def choose(args: argparse.Namespace) -> None:
+def choose(args: argparse.Namespace, setting: Setting) -> None:
     """Trains the methods with teacher with all TRIED settings, without half of the training images."""
-    recipe = base(args.scale, args.root, CHOICE_MAGNITUDE, CHOICE_SEED)
+    recipe = base(setting, CHOICE_MAGNITUDE, CHOICE_SEED)
     recipe = replace(recipe, data=replace(recipe.data, holdout=0.5))
     for name, tried in product(args.only, TRIED):
-        if METHODS[name].teacher:
+        if METHODS[name].teacher and name != "robust":
             run = args.folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
             run_method(recipe, METHODS[name].with_choice(*tried), args.folder / "labels-choice", run)
 
@@ -189,14 +204,17 @@ def main() -> None:
     parser.add_argument("--magnitudes", type=float, nargs="+", default=[1.0, 3.0, 5.0, 7.0])
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--scale", choices=("bundled", "cpu"), default="bundled")
-    parser.add_argument("--root", default="data", metavar="DIR", help="folder of CIFAR-10, for scale cpu")
+    parser.add_argument("--root", default="data", metavar="DIR", help="folder of CIFAR, for scale cpu")
+    parser.add_argument("--dataset", choices=("cifar-10", "cifar-100"), help="default: that of the scale")
+    parser.add_argument("--teacher-network", metavar="NAME", help="default: that of the scale")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
+    setting = Setting(args.scale, args.root, args.dataset, args.teacher_network)
     if args.choose:
-        choose(args)
+        choose(args, setting)
     elif args.table is None:
-        study(args)
+        study(args, setting)
     errors = errors_of(args.folder)
     if args.table is not None:
         args.table.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,9 @@ def group(*errors: float) -> Group:
     settings = [{"run.seed": seed, "views.seed": seed} for seed in range(len(errors))]
     return Group(
         {},
-        tuple(FinishedRun(Path(), s, e, 0, e, 100, "test", None, 1, {}) for s, e in zip(settings, errors, strict=True)),
+        tuple(
+            FinishedRun(Path(), s, e, 0, e, 100, "test", None, 1, {}, {}) for s, e in zip(settings, errors, strict=True)
+        ),
     )
 
 

@@ -126,10 +126,11 @@ def test_close_numbers_have_a_linear_axis(groups: WriteGroups) -> None:
 
 
 def write_views(run: Path, **thirds: list[float]) -> Path:
-    """A run directory with the agreement of each third at each evaluation, and an error on the views of 40 %."""
+    """A run directory with the agreement of each third at each evaluation, and errors of 40 and 7 % on the views."""
     run.mkdir()
     lines = [
         {"kind": "eval", "step": epoch, "epoch": epoch, "top1_error": 50.0, "view_error": 40.0}
+        | {"view_calibration_error": 7.0}
         | {f"view_agreement_{third}": values[epoch] for third, values in thirds.items()}
         for epoch in range(2)
     ]
@@ -137,17 +138,29 @@ def write_views(run: Path, **thirds: list[float]) -> Path:
     return run
 
 
-def test_agreement_on_weak_and_strong_views_is_drawn(tmp_path: Path) -> None:
+def test_errors_and_agreement_on_weak_and_strong_views_are_drawn(tmp_path: Path) -> None:
     runs = [write_views(tmp_path / f"{seed}", strong=[10.0 + seed, 30.0], weak=[60.0, 80.0 + seed]) for seed in (0, 2)]
     plain = write_views(tmp_path / "plain")
     figure = views_figure([Curve("taught", runs, {"color": "C0"}), Curve("plain", [plain], {"color": "C1"})])
     assert figure is not None
-    error, agreement = figure.axes
+    error, calibration, agreement = figure.axes
     assert [list(line.get_ydata()) for line in error.get_lines()] == [[40.0, 40.0]] * 2
+    assert [list(line.get_ydata()) for line in calibration.get_lines()] == [[7.0, 7.0]] * 2
     drawn = [list(line.get_ydata()) for line in agreement.get_lines() if len(line.get_xdata())]
     assert drawn == [[11.0, 30.0], [60.0, 81.0]]
     assert [str(text.get_text()) for text in figure.legends[0].get_texts()] == ["taught", "plain"]
 
 
-def test_runs_without_a_teacher_have_no_figure_of_views(tmp_path: Path) -> None:
-    assert views_figure([Curve("plain", [write_views(tmp_path / "plain")], {})]) is None
+def test_runs_without_a_teacher_have_no_agreement(tmp_path: Path) -> None:
+    figure = views_figure([Curve("plain", [write_views(tmp_path / "plain")], {})])
+    assert figure is not None
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["error on the fixed views, %", "calibration error on them, %"]
+
+
+def test_runs_without_measures_have_no_figure_of_views(tmp_path: Path) -> None:
+    run = write_views(tmp_path / "mixed")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{name: value for name, value in line.items() if not name.startswith("view_")} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert views_figure([Curve("mixed", [run], {})]) is None

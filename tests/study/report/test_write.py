@@ -88,6 +88,27 @@ def test_page_needs_no_other_file(report: Path) -> None:
         assert (report / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_measures_on_fixed_views_are_averaged_over_seeds(tmp_path: Path) -> None:
+    cell = "section34-bundled/cifar100-wide_resnet28_10"
+    plain, taught = ([EVIDENCE / f"{cell}-{kind}_seed={s}" for s in (0, 1, 2)] for kind in ("autoaugment", "kd"))
+    assert main(["report", *map(str, [*plain, *taught]), "--out", str(tmp_path)]) == 0
+    table = (tmp_path / "report.md").read_text().partition("## On the fixed augmented views")[2].partition("##")[0]
+    header, _, *rows = [line.strip("|").split("|") for line in table.splitlines() if line[:1] == "|"]
+    by_source = {row[0].strip(): dict(zip(map(str.strip, header), map(str.strip, row), strict=True)) for row in rows}
+    names = {"view_past_recognition": "past recognition, %", "view_calibration_error": "calibration error, %"}
+    for name, column in names.items():
+        values = [last_evaluation(run)[name] for run in taught]
+        assert float(by_source["train"][column]) == pytest.approx(statistics.fmean(values), abs=0.005)
+    assert by_source["none"]["past recognition, %"] == ""
+    assert (tmp_path / "figures/views.svg").is_file()
+
+
+def last_evaluation(run: Path) -> dict:
+    """The last line of kind "eval" in the metrics of a run."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == "eval"][-1]
+
+
 @needs_chromium
 def test_wide_tables_scroll_in_their_own_box(report: Path) -> None:
     with open_on_phone(report / "index.html") as page:

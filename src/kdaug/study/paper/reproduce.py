@@ -23,11 +23,11 @@ from kdaug.study.report.plotting import CaptionedFigure, style_axes
 from kdaug.study.report.tables import (
     Table,
     comparison_table,
+    detail_tables,
     format_error,
     format_gain,
     format_value,
     report_json,
-    runs_table,
 )
 from kdaug.study.report.write import save_report
 
@@ -50,7 +50,7 @@ def write_reproduction(study: PaperStudy, folder: Path, out: Path) -> tuple[str,
         results=[paper_table(results), verdict_table(verdicts)],
         notes=[*scale_notes(study), *report_notes(groups, left_out)],
         figures=figures,
-        details=[comparison_table(groups, {}), runs_table(groups)],
+        details=[comparison_table(groups, {}), *detail_tables(groups)],
         json=_reproduction_json(study, results, groups, verdicts),
     )
     return save_report(report, out), left_out

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,6 +16,14 @@ from kdaug.runs import read_metrics
 from kdaug.study.report.plotting import add_legend, style_axes
 
 _MAX_TICKS = 12
+_STRONG, _WEAK = "view_agreement_strong", "view_agreement_weak"
+_VIEWS = {
+    "view_error": "error on the fixed views, %",
+    "view_calibration_error": "calibration error on them, %",
+    _STRONG: "agreement with the teacher, % (dotted: weak views)",
+    _WEAK: "",
+}
+"""Measures in the figure of the fixed views, and labels of their axes; the last is drawn in the panel before it."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +58,23 @@ def curves_figure(curves: Sequence[Curve], stacked: bool = False) -> Figure:
 
 
 def views_figure(curves: Sequence[Curve]) -> Figure | None:
-    """Of the fixed views: the student's error (left) and its agreement with the teacher (right) over epochs.
+    """Of the fixed views over epochs: the student's error, its calibration error, its agreement with the teacher.
 
-    Right, solid: the third of the views that is augmented most; dotted: the third that is augmented least. None if no
-    run has a teacher's judgment of both thirds. See `kdaug.training.view_measures`.
+    Agreement, solid: on the third of the views that is augmented most; dotted: on the third that is augmented least.
+    A panel that no run has measured is left out (mixed views have no errors, runs without a teacher no agreement).
+    None if nothing was measured. See `kdaug.training.view_measures`.
     """
-    strong, weak = (
-        [_mean([errors_by_epoch(run, f"view_agreement_{strength}") for run in curve.runs]) for curve in curves]
-        for strength in ("strong", "weak")
-    )
-    if not any(epochs for epochs, _ in strong):
+    measured = {name: [_mean([errors_by_epoch(r, name) for r in curve.runs]) for curve in curves] for name in _VIEWS}
+    panels = [name for name, lines in measured.items() if name != _WEAK and any(epochs for epochs, _ in lines)]
+    if not panels:
         return None
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    error, agreement = figure.subplots(1, 2)
-    for curve, (epochs, values), (weak_epochs, weak_values) in zip(curves, strong, weak, strict=True):
-        error.plot(*_mean([errors_by_epoch(run, "view_error") for run in curve.runs]), label=curve.label, **curve.style)
-        agreement.plot(epochs, values, **curve.style)
-        agreement.plot(weak_epochs, weak_values, **{**curve.style, "ls": ":"})
-    error.set_ylabel("error on the fixed views, %")
-    agreement.set_ylabel("agreement with the teacher, % (dotted: weak views)")
+    figure = Figure(figsize=(6 * len(panels), 4.5), layout="constrained")
+    for name, axes in zip(panels, np.ravel(figure.subplots(1, len(panels))), strict=True):
+        for index, (curve, line) in enumerate(zip(curves, measured[name], strict=True)):
+            axes.plot(*line, label=curve.label if name == panels[0] else None, **curve.style)
+            if name == _STRONG:
+                axes.plot(*measured[_WEAK][index], **{**curve.style, "ls": ":"})
+        axes.set_ylabel(_VIEWS[name])
     _finish_figure(figure, curves)
     return figure
 

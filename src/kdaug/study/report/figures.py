@@ -22,13 +22,13 @@ _LINE_STYLE_NAMES = ("solid", "dashed", "dash-dotted", "dash-dot-dotted")
 
 
 def comparison_figures(groups: Sequence[Group]) -> Iterator[CaptionedFigure]:
-    """The training curves, those on the fixed views if the runs have teachers, then one figure per numeric setting
-    that varies while others are equal."""
+    """The training curves, those on the fixed views if they were measured, then one figure per numeric setting that
+    varies while others are equal."""
     curves = group_curves(groups)
     yield CaptionedFigure("curves", "Training curves", _curves_caption(groups), curves_figure(curves))
     on_views = views_figure(curves)
     if on_views is not None:
-        yield CaptionedFigure("views", "Error on augmented views and agreement with the teacher", _VIEWS, on_views)
+        yield CaptionedFigure("views", "Measures on fixed augmented views", _VIEWS, on_views)
     for name in groups[0].varied:
         if _lines(name, groups):
             caption = _setting_caption(name, groups)
@@ -36,8 +36,10 @@ def comparison_figures(groups: Sequence[Group]) -> Iterator[CaptionedFigure]:
 
 
 _VIEWS = (
-    "Left: the student's error on a fixed sample of views. Right: its agreement with the teacher on the third of these "
-    "views that is augmented most; dotted, on the third that is augmented least. Colors and line styles as above."
+    "Of a fixed sample of augmented training images: the student's error and its expected calibration error; with a "
+    "teacher, its agreement with the teacher on the third of these views that is augmented most, and dotted on the "
+    "third that is augmented least. Colors and line styles as above. The table below has the final values, and "
+    "the share of views past recognition: the label is not among the teacher's top K classes."
 )
 
 

@@ -18,6 +18,16 @@ from kdaug.supervision.manifest import read_manifest
 HELD_OUT = "held-out"
 """`FinishedRun.measured_on` of training images that were held out to choose settings."""
 SEEDS = ("run.seed", "views.seed")
+VIEW_MEASURES = {
+    "view_error": "error, %",
+    "view_calibration_error": "calibration error, %",
+    "view_past_recognition": "past recognition, %",
+    "view_agreement": "agreement with teacher, %",
+    "view_agreement_weak": "of the weak third, %",
+    "view_agreement_medium": "of the medium third, %",
+    "view_agreement_strong": "of the strong third, %",
+}
+"""The measures on fixed views in metrics.jsonl (see `kdaug.training.view_measures`), and how tables call them."""
 _MAGNITUDE = r"-m(\d+(?:\.\d+)?)(?=@|$)"
 """In the specification of a policy, such as randaugment-n2-m9@tf-efficientnet."""
 
@@ -30,7 +40,8 @@ class FinishedRun:
     known). top1_error, top5_error: of the final weights. best_top1_error: the lowest error during training. All errors
     are in percent of `images` images (None if not known), which `measured_on` describes. train_error: of the final
     weights on the unaugmented training images, in percent; None if it was not measured. seconds: total training time.
-    environment: content of environment.json.
+    environment: content of environment.json. views: the measures of the final weights on the fixed views, by their
+    names in metrics.jsonl, in percent.
     """
 
     path: Path
@@ -43,6 +54,7 @@ class FinishedRun:
     train_error: float | None
     seconds: float
     environment: dict[str, Any]
+    views: dict[str, float]
 
     @property
     def seeds(self) -> tuple[Any, ...]:
@@ -88,6 +100,7 @@ def read_finished_run(path: Path) -> FinishedRun | None:
     if end is None:
         return None
     recipe, environment = read_recipe(directory.recipe), read_environment(directory)
+    last_evaluation: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
     return FinishedRun(
         path,
         _comparable_settings(recipe) | {"data.content": environment.get("data")},
@@ -96,9 +109,10 @@ def read_finished_run(path: Path) -> FinishedRun | None:
         end["best_top1_error"],
         end.get("images"),
         _describe_measured(recipe.data),
-        next((line.get("train_error") for line in reversed(lines) if line["kind"] == "eval"), None),
+        last_evaluation.get("train_error"),
         end["seconds"],
         environment,
+        {name: value for name, value in last_evaluation.items() if name in VIEW_MEASURES},
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from kdaug.study.report.compare import Gain, Group, common_settings, find_gain
-from kdaug.study.report.finished import SEEDS, FinishedRun
+from kdaug.study.report.finished import SEEDS, VIEW_MEASURES, FinishedRun
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ def comparison_table(groups: Sequence[Group], against: Mapping[str, Any]) -> Tab
     return Table("Comparison", tuple(header), len(groups[0].varied), tuple(rows))
 
 
+def detail_tables(groups: Sequence[Group]) -> list[Table]:
+    """The tables after the figures: the measures on fixed views, if there are any, and all runs."""
+    views = views_table(groups)
+    return [*([] if views is None else [views]), runs_table(groups)]
+
+
 def runs_table(groups: Sequence[Group]) -> Table:
     """A row per run. The header warns that the lowest error is selected on the images that it is measured on."""
     header = (*groups[0].varied, "seed", "error, %", "top-5, %", "lowest, % (selected on these images)", "minutes")
@@ -62,6 +69,26 @@ def runs_table(groups: Sequence[Group]) -> Table:
         for run in group.runs
     )  # fmt: skip
     return Table("All runs", header, len(groups[0].varied), rows)
+
+
+def views_table(groups: Sequence[Group]) -> Table | None:
+    """A row per group: means over its runs of the final weights' measures on the fixed views; None if there are none.
+
+    A cell is empty if a run of the group has no such measure, such as those that need a teacher.
+    """
+    names = [name for name in VIEW_MEASURES if any(name in run.views for group in groups for run in group.runs)]
+    if not names:
+        return None
+    header = (*groups[0].varied, *(VIEW_MEASURES[name] for name in names))
+    rows = tuple(
+        (*map(format_value, group.varied.values()), *(_mean_measure(name, group) for name in names)) for group in groups
+    )
+    return Table("On the fixed augmented views", header, len(groups[0].varied), rows)
+
+
+def _mean_measure(name: str, group: Group) -> str:
+    values = [run.views[name] for run in group.runs if name in run.views]
+    return f"{statistics.fmean(values):.2f}" if len(values) == len(group.runs) else ""
 
 
 def _format_seeds(run: FinishedRun) -> str:

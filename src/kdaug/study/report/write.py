@@ -14,7 +14,7 @@ from kdaug.study.report.finished import find_finished_runs
 from kdaug.study.report.notes import report_notes
 from kdaug.study.report.page import Report, report_page
 from kdaug.study.report.plotting import save_pdf, to_svg
-from kdaug.study.report.tables import Table, comparison_table, report_json, runs_as_csv, runs_table
+from kdaug.study.report.tables import Table, comparison_table, detail_tables, report_json, runs_as_csv
 
 
 def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out: Path) -> tuple[str, list[str]]:
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[Path], against: Mapping[str, Any] | None, out
         results=[comparison_table(groups, against)],
         notes=report_notes(groups, left_out),
         figures=list(comparison_figures(groups)),
-        details=[runs_table(groups)],
+        details=detail_tables(groups),
         json=report_json(groups, against),
     )
     return save_report(report, out), left_out
