@@ -26,12 +26,18 @@ from kdaug.training.progress import progress_bar, track
 
 EVALUATION_BATCH = 256
 """The most images in one forward pass without gradients; fewer if run.device_batch is lower."""
+_CPU_PIXELS = 32 * 224 * 224
+"""The most pixels in one on a CPU, where larger batches are not faster but need gigabytes of memory."""
 Split = Literal["train", "val"]
 
 
 def evaluation_batch(context: TrainContext) -> int:
     """How many images a process passes through a network at once without gradients."""
-    return min(EVALUATION_BATCH, context.recipe.run.device_batch or EVALUATION_BATCH)
+    most = min(EVALUATION_BATCH, context.recipe.run.device_batch or EVALUATION_BATCH)
+    if context.device.type == "cpu":
+        height, width = context.dataset.size
+        most = min(most, max(1, _CPU_PIXELS // (height * width)))
+    return most
 
 
 def explain_evaluation_memory(context: TrainContext, activity: str) -> AbstractContextManager[None]:
