@@ -118,6 +118,11 @@ def base(setting: Setting, magnitude: float, seed: int) -> Recipe:
     )
 
 
+def has_choice(name: str, scale: Scale) -> bool:
+    """Whether the method can be trained at `scale`: its weight and temperature are chosen, or it needs no choice."""
+    return name == "robust" or not METHODS[name].teacher or name in CHOSEN[scale]
+
+
 def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
     """Trains a student, after its teacher's labels have been stored, unless both are finished."""
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run), resume=True))
@@ -202,7 +207,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--magnitudes", type=float, nargs="+", default=[1.0, 3.0, 5.0, 7.0])
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    parser.add_argument(
+        "--only", nargs="+", choices=METHODS, metavar="METHOD", help="default: all with CHOSEN settings"
+    )
     parser.add_argument("--scale", choices=("bundled", "cpu"), default="bundled")
     parser.add_argument("--root", default="data", metavar="DIR", help="folder of CIFAR, for scale cpu")
     parser.add_argument("--dataset", choices=("cifar-10", "cifar-100"), help="default: that of the scale")
@@ -210,6 +217,13 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
+    if args.only is None:
+        args.only = [name for name in METHODS if args.choose or has_choice(name, args.scale)]
+    missing = [name for name in args.only if not has_choice(name, args.scale)]
+    if missing and not args.choose and args.table is None:
+        parser.error(
+            f"{', '.join(missing)}: not in CHOSEN for scale {args.scale}; run --choose and add the best settings"
+        )
     setting = Setting(args.scale, args.root, args.dataset, args.teacher_network)
     if args.choose:
         choose(args, setting)

@@ -77,7 +77,7 @@ CASES = {
     "cutout beyond any image": (f"{DEMO} --views.cutout 100000000000000000", "must be from 0 to 16384"),
     "padding beyond any image": (f"{DEMO} --views.pad 5000000000", "must be from 0 to 16384"),
     "unknown device": (f"{DEMO} --run.device gpu", "run.device gpu cannot be used"),
-    "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "{tmp}/nowhere is not a finished run"),
+    "teacher run missing": (f"{DEMO} --teacher.source run:{{tmp}}/nowhere", "folder {tmp}/nowhere does not exist"),
     "teacher file missing": (f"{DEMO} --teacher.source file:{{tmp}}/none.pt", "{tmp}/none.pt does not exist"),
     "teacher file is text": (f"{DEMO} --teacher.source file:{{tmp}}/file", "{tmp}/file is not a weight file"),
     "teacher file is a picture": (f"{DEMO} --teacher.source file:{{tmp}}/a.png", "{tmp}/a.png is not a weight file"),

@@ -34,6 +34,10 @@ def test_published_values() -> None:
     assert with_method(Supervision(), "dist") == Supervision(divergence="dist", temperature=4.0, weight=2.0)
     assert with_method(Supervision(), "robust") == Supervision(divergence="dist", temperature=4.0, weight=3.0)
     assert with_method(Supervision(), "kd").k is None
+    standardized = Supervision(k=None, standardize_logits=True, weight=9.0, temperature=2.0)  # arXiv 2403.01427, code
+    assert with_method(Supervision(weight=0.5, temperature=10.0), "kd-standardized") == standardized
+    with pytest.raises(InputError, match="'nope' is not a method of supervision; choose one of paper, robust, kd"):
+        with_method(Supervision(), "nope")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("order", ["{method} {other}", "{other} {method}"])

@@ -34,6 +34,11 @@ from kdaug.config import (
         ({"divergence": "decoupled", "reading": "grouped"}, "reading is grouped"),
         ({"divergence": "dist", "mass": 0.5}, "mass is 0.5, but has no effect with supervision.divergence dist"),
         ({"non_target_weight": 2.0}, "non_target_weight is 2.0, but has no effect with .* top-k, only with decoupled"),
+        ({"divergence": "dist", "drop_worst": 0.1}, "drop_worst cannot be used with supervision.divergence dist"),
+        (
+            {"divergence": "dist", "min_confidence": 0.2},
+            "min_confidence cannot be used with supervision.divergence dist",
+        ),
         ({"when": "clean"}, "when is clean, but there are no clean epochs"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -22,7 +22,7 @@ from kdaug.data.images import balanced_subset
 from kdaug.inspection import Evidence, EvidenceRequest, recommend
 from kdaug.inspection.evidence import MeasuredViews, forward_operations, measure_magnitudes
 from kdaug.inspection.measures import Estimate
-from kdaug.inspection.recommendation import choose_magnitude, teacher_warning
+from kdaug.inspection.recommendation import choose_magnitude, describe_factors, teacher_warning
 from kdaug.inspection.teacher_data import trained_on_training_images, trained_on_validation_images
 from kdaug.networks import create_network, save_weights
 from kdaug.supervision import Teacher, load_teacher
@@ -277,3 +277,12 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     recipe = replace(RECIPE, teacher=TeacherSettings(source="file:none.safetensors"))
     with pytest.raises(InputError, match="has other files"):
         recommend(recipe, REQUEST, Console(quiet=True), tmp_path)
+
+
+def test_factors_that_hardly_differ_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "kdaug"):
+        describe_factors(np.linspace(0.5, 1, 101))
+        assert "median 0.75, a tenth below 0.55, a tenth above 0.95" in caplog.text
+        assert "hardly differ" not in caplog.text
+        describe_factors(np.linspace(0.96, 1, 101))
+        assert "hardly differ" in caplog.text

@@ -322,6 +322,7 @@ def test_mean_and_std_may_be_given_for_a_plain_file_only(tmp_path: Path) -> None
     ("source", "problem"),
     [
         ("run:{}", "is not a finished run: it has no last.safetensors"),
+        ("run:{}/gone,run:x", "folder .*gone,run:x does not exist; several teachers are written run:A,run:B"),
         ("run:{}/w.pth", "w.pth is a file, not a run; set student.weights to file:"),
         ("file:{}", "is a folder, not a weight file; set student.weights to run:"),
         ("file:{}/gone.pth", "weight file .*/gone.pth does not exist"),

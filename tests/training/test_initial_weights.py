@@ -186,7 +186,7 @@ def test_weights_of_a_run_are_known_from_its_recipe(
     assert resolve(recipe) == before
     assert before.student.mean == MEAN
     elsewhere = with_settings(recipe, {"run.dir": str(tmp_path / "other")})
-    with pytest.raises(InputError, match="base is not a finished run"):
+    with pytest.raises(InputError, match=r"folder .*base does not exist"):
         resolve(elsewhere)
     elsewhere = with_settings(elsewhere, {"student.weights": None})
     with pytest.raises(InputError, match=r"w\.pth does not exist"):

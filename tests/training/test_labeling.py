@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ EXACT = LabelRequest(precision="float32")
         ({}, LabelRequest(epochs=(1, 1)), "epochs 1:1 are not within"),
         ({}, LabelRequest(cycle=0), "cycle is 0, but must be from 1 to the recipe's 2 epochs"),
         ({}, LabelRequest(k=0), "k is 0, but must be at least 1"),
+        ({}, LabelRequest(k=4), "k is 4, but supervision.divergence top-k of the recipe needs 5 classes"),
+        ({"supervision.divergence": "dist"}, LabelRequest(k=9), "divergence dist of the recipe needs 10 classes"),
         ({}, LabelRequest(temperatures=(0.0,)), "temperatures contain 0, but all must be above 0"),
         ({"teacher.source": "none"}, LabelRequest(), "teacher.source is none"),
         ({"teacher.labels": "x"}, LabelRequest(), "teacher.labels must not be set when labels are stored"),
@@ -71,7 +72,7 @@ def test_other_folders_and_stores_are_not_overwritten(
         label_views(recipe_with_teacher, tmp_path, EXACT)
     before = store_content(label_store)
     with pytest.raises(InputError, match=r"is another label store .*k: 5 -> 3"):
-        label_views(recipe_with_teacher, label_store, replace(EXACT, k=3))
+        label_views(with_settings(recipe_with_teacher, {"supervision.k": 3}), label_store, EXACT)
     assert store_content(label_store) == before
 
 

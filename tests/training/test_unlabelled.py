@@ -26,10 +26,11 @@ from kdaug.data import load_dataset
 from kdaug.data.unlabelled import check_enough, mixed_order, read_unlabelled_folder
 from kdaug.inference.evaluate import evaluation_of_run
 from kdaug.runs import read_metrics
+from kdaug.study.report.write import write_report
 from kdaug.supervision import distillation_loss, soft_labels_from_logits
 from kdaug.training import Interrupted, train
 from kdaug.training.batches import training_batches
-from kdaug.training.context import build_context
+from kdaug.training.context import build_context, check_trainable
 from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.training.resolve import resolve
 
@@ -94,6 +95,15 @@ def test_batches_have_labelled_and_unlabelled_images(tiny_recipe: TinyRecipe, co
         assert int((batch.labels == -1).sum()) == 24
         known = batch.key.indices < 100
         assert np.array_equal(batch.labels.numpy()[known], context.dataset.train.labels[batch.key.indices[known]])
+
+
+def test_too_few_labelled_images_for_a_batch_name_a_share_that_works(tiny_recipe: TinyRecipe, console: Console) -> None:
+    settings = {**UNUSED, "teacher.source": "train", "optimization.global_batch": 64, "data.train_images": 10}
+    with pytest.raises(
+        InputError, match=r"labelled images, but there are 10; set data.unlabelled_share to at least 0\.85"
+    ):
+        check_trainable(build_context(resolve(tiny_recipe({**settings, "data.unlabelled_share": 0.5})), console))
+    check_trainable(build_context(resolve(tiny_recipe({**settings, "data.unlabelled_share": 0.85})), console))
 
 
 def test_the_loss_without_a_label_is_the_divergence_alone() -> None:
@@ -175,6 +185,8 @@ def test_a_folder_of_photos_without_labels(console: Console, tmp_path: Path) -> 
     }  # fmt: skip
     recipe = with_settings(TINY, settings)
     run = train(recipe, console).directory
+    write_report([run], None, tmp_path / "report")
+    assert "- Images without labels, in addition: 30.\n" in (tmp_path / "report" / "report.md").read_text()
     context = build_context(resolve(recipe), console)
     batch = next(iter(training_batches(context, 0)))
     unlabelled = batch.key.indices >= len(context.dataset.train)

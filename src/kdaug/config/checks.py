@@ -332,6 +332,13 @@ def _check_supervision(recipe: Recipe) -> None:
         "non_target_weight": ("decoupled",),
     }
     _refuse_unused("supervision", s, users, f"supervision.divergence {s.divergence}", s.divergence)
+    for name in ("drop_worst", "min_confidence"):
+        if s.divergence == "dist" and getattr(s, name):
+            raise InputError(
+                f"supervision.{name} cannot be used with supervision.divergence dist, whose correlation over the views "
+                "of a batch contains all views",
+                "unset it, or choose another divergence",
+            )
     if s.visible_power is not None:
         _check_visible_power(recipe)
     if s.label_trust and s.label_weight == 0:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from kdaug.config.recipe import Method, Supervision
+from kdaug.errors import InputError
 
 METHODS: Mapping[Method, Mapping[str, Any]] = {
     "paper": {},
     "robust": {"divergence": "dist", "weight": 3.0, "temperature": 4.0},
     "kd": {"k": None},
-    "kd-standardized": {"k": None, "standardize_logits": True},
+    "kd-standardized": {"k": None, "standardize_logits": True, "weight": 9.0, "temperature": 2.0},
     "dkd": {"divergence": "decoupled", "weight": 1.0, "temperature": 4.0},
     "dist": {"divergence": "dist", "weight": 2.0, "temperature": 4.0},
     "ferkd": {"k": None, "temperature": 1.0, "label_weight": 0.0, "label_smoothing": 0.1, "min_confidence": 0.2},
@@ -28,7 +29,9 @@ def with_method(supervision: Supervision, method: Method) -> Supervision:
     """`supervision` with the settings of `method`.
 
     Settings that the method does not change are the paper's: weight, k, temperature, label_smoothing and when stay as
-    they are, all others get their defaults.
+    they are, all others get their defaults. Raises InputError for an unknown method.
     """
+    if method not in METHODS:
+        raise InputError(f"{method!r} is not a method of supervision", f"choose one of {', '.join(METHODS)}")
     kept = {name: getattr(supervision, name) for name in _KEPT}
     return replace(Supervision(), **{**kept, **METHODS[method]})

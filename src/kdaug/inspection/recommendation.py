@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from kdaug.config import Recipe
@@ -38,6 +40,8 @@ LEAST_TRUST = 0.9
 """Mean label trust that the views of the recommended magnitude have at least; fitted, see docs/inspection.md."""
 MOST_PAST = 0.5
 """Share of views past recognition above which the teacher is too weak."""
+_LEAST_SPREAD = 0.05
+"""Between a tenth and nine tenths of the magnitude factors: with less, they are as good as one magnitude for all."""
 _RUNS = Path("runs")
 
 
@@ -107,8 +111,20 @@ def recommend(
         if per_image is not None:
             entropy = unaugmented_entropy(context, teacher).numpy()
             factors = factors_from_entropy(entropy, len(context.dataset.classes))
+            describe_factors(factors)
             write_factors(MagnitudeFactors(factors, dataset_fingerprint(context).data), per_image)
     return recommendation
+
+
+def describe_factors(factors: NDArray[np.float64]) -> None:
+    """Logs the distribution of the factors, with a warning if they hardly differ."""
+    low, middle, high = np.quantile(factors, (0.1, 0.5, 0.9))
+    _logger.info(f"factors of the magnitude: median {middle:.2f}, a tenth below {low:.2f}, a tenth above {high:.2f}")
+    if high - low < _LEAST_SPREAD:
+        _logger.warning(
+            "the factors hardly differ between the images: the teacher is equally sure of all of them, such as images "
+            "that it was trained on; use a teacher that was trained on other images, or teacher.folds"
+        )
 
 
 def check_page_folder(out: Path) -> None:

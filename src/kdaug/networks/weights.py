@@ -56,6 +56,9 @@ def find_weights(source: str, setting: str) -> Path:
     if kind == "run":
         if path.is_file():
             raise InputError(f"{path} is a file, not a run", f"set {setting} to file:{path}")
+        if not path.is_dir():
+            several = "; several teachers are written run:A,run:B" if "," in location else ""
+            raise InputError(f"folder {path} does not exist{several}", f"set {setting} to the directory of a run")
         if not (path / "last.safetensors").is_file():
             raise InputError(f"{path} is not a finished run: it has no last.safetensors")
         return path / "last.safetensors"

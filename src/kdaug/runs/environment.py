@@ -31,6 +31,7 @@ def describe_environment(
     recipe: Recipe, device: torch.device, precision: torch.dtype, dataset: Dataset, processes: int
 ) -> dict[str, Any]:
     """Versions, hardware, settings and images that a result depends on; `processes` train together."""
+    unlabelled = {} if dataset.unlabelled is None else {"unlabelled_images": len(dataset.unlabelled)}
     return {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
@@ -44,6 +45,7 @@ def describe_environment(
         "data": dataset.content,
         "recipe": recipe_fingerprint(recipe, dataset.content),
         **({"unlabelled": dataset.unlabelled_content} if dataset.unlabelled_content else {}),
+        **unlabelled,
     }
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -203,6 +205,18 @@ def log_balance(context: TrainContext) -> None:
     )
 
 
+def _raise_too_few_images(context: TrainContext) -> NoReturn:
+    """Raises InputError: there are fewer labelled images than a batch has."""
+    batch, images = context.recipe.optimization.global_batch, len(context.dataset.train)
+    if context.dataset.unlabelled is None:
+        raise InputError(f"optimization.global_batch is {batch}, but there are {images} training images")
+    share = math.ceil(100 * (batch - images) / batch) / 100
+    raise InputError(
+        f"a batch has {batch - context.unlabelled_in_batch} labelled images, but there are {images}",
+        f"set data.unlabelled_share to at least {share:g}, or a smaller optimization.global_batch",
+    )
+
+
 def check_trainable(context: TrainContext) -> None:
     """Raises InputError if there is no batch to train on, or a network to be trained does not accept the images."""
     recipe, dataset = context.recipe, context.dataset
@@ -210,7 +224,7 @@ def check_trainable(context: TrainContext) -> None:
     if dataset.unlabelled is not None and batch < 2:
         raise InputError(f"optimization.global_batch is {batch}, but data.unlabelled needs at least 2")
     if context.steps_per_epoch == 0:
-        raise InputError(f"optimization.global_batch is {batch}, but there are {len(dataset.train)} training images")
+        _raise_too_few_images(context)
     if dataset.unlabelled is not None:
         check_enough(len(dataset.train), len(dataset.unlabelled), batch, context.unlabelled_in_batch)
     check_parallel(recipe, context.dist, context.device, context.precision)

@@ -134,6 +134,13 @@ def _check_request(context: TrainContext, request: LabelRequest, epochs: range) 
         raise InputError(f"epochs {epochs.start}:{epochs.stop} are not within the recipe's epochs 0:{context.epochs}")
     if request.k is not None and request.k < 1:
         raise InputError(f"k is {request.k}, but must be at least 1")
+    required = required_classes(recipe.supervision, len(context.dataset.classes))
+    if request.k is not None and request.k < required:
+        raise InputError(
+            f"k is {request.k}, but supervision.divergence {recipe.supervision.divergence} of the recipe needs "
+            f"{required} classes",
+            "omit k, or set supervision to what the students will use",
+        )
     for temperature in request.temperatures or ():
         if not 0 < temperature < math.inf:
             raise InputError(f"temperatures contain {temperature:g}, but all must be above 0")

@@ -30,6 +30,7 @@ def report_notes(groups: Sequence[Group], left_out: Sequence[str]) -> list[str]:
         "Errors are top-1 errors of the final weights, in percent. ± is the standard deviation over seeds, [ ] a 95 % "
         "confidence interval.",
         *_describe_images(groups, runs),
+        *_describe_unlabelled(runs),
         f"Settings common to all runs: {settings}.",
         *describe_teachers(runs),
         *describe_machines(runs),
@@ -50,6 +51,14 @@ def _describe_images(groups: Sequence[Group], runs: Sequence[FinishedRun]) -> li
     if len(kinds) > 1 or any(name in groups[0].varied for name in ("data.name", "data.content", "data.holdout")):
         return [measured, "Some runs are measured on different images. Do not compare their errors."]
     return [measured]
+
+
+def _describe_unlabelled(runs: Sequence[FinishedRun]) -> list[str]:
+    """How many images without labels the runs had, if any had some."""
+    counts = sorted({run.environment.get("unlabelled_images", 0) for run in runs})
+    return (
+        [f"Images without labels, in addition: {', '.join(f'{count:,}' for count in counts)}."] if any(counts) else []
+    )
 
 
 def describe_teachers(runs: Sequence[FinishedRun]) -> list[str]:
