@@ -45,6 +45,17 @@ def read_groups(*paths: Path) -> list[Group]:
     return group_runs([run for path in paths if (run := read_finished_run(path))])
 
 
+@pytest.mark.parametrize(("name", "value"), [("supervision.k", 5), ("supervision.mass", 0.9), ("teacher.folds", 3)])
+def test_none_differs_from_other_values_and_from_no_teacher(write_run: WriteRun, name: str, value: float) -> None:
+    whole = {"supervision.k": None, "supervision.reading": "grouped"}
+    paths = [write_run(10.0, {**whole, name: each}) for each in (None, value)]
+    groups = read_groups(*paths, write_run(12.0, NO_TEACHER))
+    by_value = {group.varied[name]: group for group in groups}
+    assert set(by_value) == {value, "None", None}
+    assert find_baseline(by_value["None"], groups, {"teacher.source": "none"}) is by_value[None]
+    assert find_baseline(by_value["None"], groups, {name: value}) is by_value[value]
+
+
 def test_only_seeds_are_averaged(write_run: WriteRun) -> None:
     errors = {0.5: (10.0, 12.0, 14.0), 1.0: (9.0, 9.5, 10.0)}
     paths = [

@@ -11,6 +11,8 @@ from kdaug.errors import InputError
 from kdaug.study.report.finished import SEEDS, FinishedRun, is_teacher_setting
 
 _CONFIDENCE = 0.95
+_MAY_BE_NONE = ("supervision.k", "supervision.mass", "teacher.folds")
+"""Settings that have an effect only with a teacher, and of which None is one of several choices."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def group_runs(runs: Iterable[FinishedRun]) -> list[Group]:
     names = varying_settings(runs)
     members = dict[str, list[FinishedRun]]()
     for run in runs:
-        members.setdefault(repr([run.settings.get(name) for name in names]), []).append(run)
+        members.setdefault(repr([_value(name, run) for name in names]), []).append(run)
     for group in members.values():
         by_seeds = dict[tuple[Any, ...], FinishedRun]()
         for run in group:
@@ -54,7 +56,7 @@ def group_runs(runs: Iterable[FinishedRun]) -> list[Group]:
                 first = by_seeds[run.seeds].path
                 raise InputError(f"{first} and {run.path} have the same recipe and seeds", "leave one of them out")
             by_seeds[run.seeds] = run
-    groups = [Group({name: group[0].settings.get(name) for name in names}, tuple(group)) for group in members.values()]
+    groups = [Group({name: _value(name, group[0]) for name in names}, tuple(group)) for group in members.values()]
     return sorted(groups, key=lambda group: [_sort_key(value) for value in group.varied.values()])
 
 
@@ -74,8 +76,15 @@ def common_settings(groups: Sequence[Group]) -> dict[str, Any]:
 
 def _values(name: str, runs: Sequence[FinishedRun]) -> set[str]:
     """The values of a setting; of a teacher setting, only those of runs with a teacher."""
-    values = [run.settings.get(name) for run in runs]
+    values = [_value(name, run) for run in runs]
     return {repr(value) for value in values if value is not None or not is_teacher_setting(name)}
+
+
+def _value(name: str, run: FinishedRun) -> Any:
+    """The value of a setting; "None" for those in _MAY_BE_NONE, because None says that the run has no teacher."""
+    value = run.settings.get(name)
+    has_teacher = run.settings.get("teacher.source", "none") != "none"
+    return "None" if value is None and name in _MAY_BE_NONE and has_teacher else value
 
 
 def _sort_key(value: Any) -> tuple[bool, float, str]:
