@@ -210,6 +210,7 @@ def test_impossible_settings(settings: dict[str, object], problem: str) -> None:
 def test_a_comma_in_a_folder_name_is_not_a_separator(name: str) -> None:
     assert split_source(f"run:runs/{name}") == [f"run:runs/{name}"]
     assert split_source(f"run:runs/{name},bundled,file:b") == [f"run:runs/{name}", "bundled", "file:b"]
+    assert split_source("run:a, run:b") == ["run:a", "run:b"]
 
 
 def test_no_views_have_no_logits() -> None:

@@ -60,7 +60,7 @@ def check_source(source: str) -> None:
 
 def split_source(source: str) -> list[str]:
     """The teachers that `source`, a teacher.source, names: one, or several with commas between them."""
-    return re.split(r",(?=(?:run|file|timm):|(?:bundled|none|train)(?:,|$))", source)
+    return re.split(r", *(?=(?:run|file|timm):|(?:bundled|none|train)(?:,|$))", source)
 
 
 def check_weights(setting: str, weights: str | None) -> None:
