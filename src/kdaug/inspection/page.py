@@ -42,6 +42,7 @@ from kdaug.study.report.page import data_url, render_template
 from kdaug.study.report.tables import Table
 from kdaug.supervision import AnyTeacher
 from kdaug.training.context import TrainContext
+from kdaug.training.evaluation import evaluation_batch
 from kdaug.training.view_measures import recognition_k
 from kdaug.views.contact_sheet import op_level_views
 from kdaug.views.description import format_argument, format_op
@@ -58,8 +59,6 @@ _SIDE, _SHEET_SIDE = 192, 96
 """Largest side in pixels of pictures, and of those in the contact sheet."""
 _VIEWS_BYTES, _ERRORS_BYTES, _SHEET_BYTES = 12_000_000, 1_500_000, 3_000_000
 """Limits of all pictures of a kind, as URLs. The rest of the page has a few hundred kilobytes."""
-_AT_ONCE = 64
-"""Views that are made again at once: at 600 pixels, 70 MB."""
 
 
 def write_page(
@@ -147,8 +146,9 @@ def _views_data(
     """The views for the page's script: pictures, ops and predictions; as many as fit."""
     budget, pictures, shown = PictureBudget(_VIEWS_BYTES), dict[int, str](), list[dict[str, Any]]()
     before = unaugmented_label_probs(inspection.table)
-    for start in range(0, len(keys), _AT_ONCE):
-        part = keys[start : start + _AT_ONCE]
+    at_once = evaluation_batch(context)
+    for start in range(0, len(keys), at_once):
+        part = keys[start : start + at_once]
         made = make_all(context, [*part, *(ViewKey(key.image) for key in part)])
         bars = _bars(context, teacher, [made[key] for key in part], names)
         for key, of_view in zip(part, bars, strict=True):
