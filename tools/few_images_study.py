@@ -21,7 +21,6 @@ runs are skipped. Methods:
     kdaug-robust        the same, with supervision.method robust
     kdaug-unlabelled    kdaug-teacher, and three quarters of every batch are other training images, without their labels
     kdaug-unlabelled-2  the same once more, with the network of kdaug-unlabelled as teacher
-    kdaug-unlabelled-robust  kdaug-unlabelled with supervision.method robust
 """
 
 import argparse
@@ -53,10 +52,9 @@ STEPS = {10: 300, 50: 400}  # by the number of images of each class
 BATCH, LEARNING_RATE, WEIGHT_DECAY, WARMUP_STEPS = 16, 5e-4, 0.05, 60
 SUPERVISION = Supervision(weight=3.0, k=10, temperature=2.0)  # k: all classes of CIFAR-10, as in timm
 METHODS = ("plain", "timm", "timm-randaugment", "timm-distillation", "timm-distillation-zero", "kdaug-randaugment",
-           "kdaug-teacher", "kdaug-robust", "kdaug-unlabelled", "kdaug-unlabelled-2",
-           "kdaug-unlabelled-robust")  # fmt: skip
+           "kdaug-teacher", "kdaug-robust", "kdaug-unlabelled", "kdaug-unlabelled-2")  # fmt: skip
 TEACHERS = {"kdaug-teacher": "plain", "kdaug-robust": "plain", "kdaug-unlabelled": "plain",
-            "kdaug-unlabelled-2": "kdaug-unlabelled", "kdaug-unlabelled-robust": "plain"}  # fmt: skip
+            "kdaug-unlabelled-2": "kdaug-unlabelled"}  # fmt: skip
 TEST_IMAGES = 200  # of each class, or all that there are
 UNLABELLED_IMAGES = 400  # of each class
 UNLABELLED_SHARE = 0.75  # of each batch
@@ -145,7 +143,7 @@ def kdaug_recipe(case: Case, method: str, weights: Path) -> Recipe:
         ),
         student=Network(NETWORK, weights=f"file:{weights}", mean=MEAN, std=STD),
         teacher=Teacher(source=f"run:{case.run(TEACHERS[method])}") if method in TEACHERS else Teacher(),
-        supervision=with_method(SUPERVISION, "robust") if method.endswith("-robust") else SUPERVISION,
+        supervision=with_method(SUPERVISION, "robust") if method == "kdaug-robust" else SUPERVISION,
         optimization=Optimization(
             epochs=epochs,
             global_batch=BATCH,

@@ -118,9 +118,14 @@ def base(setting: Setting, magnitude: float, seed: int) -> Recipe:
     )
 
 
-def has_choice(name: str, scale: Scale) -> bool:
-    """Whether the method can be trained at `scale`: its weight and temperature are chosen, or it needs no choice."""
-    return name == "robust" or not METHODS[name].teacher or name in CHOSEN[scale]
+def needs_choice(name: str) -> bool:
+    """Whether weight and temperature of the method are chosen on held-out images."""
+    return METHODS[name].teacher and name != "robust"
+
+
+def has_settings(name: str, scale: Scale) -> bool:
+    """Whether the method can be trained at `scale`: nothing is chosen for it, or the choice is in CHOSEN."""
+    return not needs_choice(name) or name in CHOSEN[scale]
 
 
 def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
@@ -141,7 +146,7 @@ def study(args: argparse.Namespace, setting: Setting) -> None:
         case = f"m{magnitude:g}-s{seed}"
         recipe = base(setting, magnitude, seed)
         method = METHODS[name]
-        if method.teacher and name != "robust":
+        if needs_choice(name):
             method = method.with_choice(*CHOSEN[args.scale][name])
         run_method(recipe, method, args.folder / f"labels-{case}", args.folder / f"{name}-{case}")
 
@@ -151,7 +156,7 @@ def choose(args: argparse.Namespace, setting: Setting) -> None:
     recipe = base(setting, CHOICE_MAGNITUDE, CHOICE_SEED)
     recipe = replace(recipe, data=replace(recipe.data, holdout=0.5))
     for name, tried in product(args.only, TRIED):
-        if METHODS[name].teacher and name != "robust":
+        if needs_choice(name):
             run = args.folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
             run_method(recipe, METHODS[name].with_choice(*tried), args.folder / "labels-choice", run)
 
@@ -218,8 +223,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
     if args.only is None:
-        args.only = [name for name in METHODS if args.choose or has_choice(name, args.scale)]
-    missing = [name for name in args.only if not has_choice(name, args.scale)]
+        args.only = [name for name in METHODS if args.choose or has_settings(name, args.scale)]
+    missing = [name for name in args.only if not has_settings(name, args.scale)]
     if missing and not args.choose and args.table is None:
         parser.error(
             f"{', '.join(missing)}: not in CHOSEN for scale {args.scale}; run --choose and add the best settings"
