@@ -11,8 +11,8 @@ the teacher's labels are stored once, and one student is trained per method with
 steps, and the same views where the method does not change them. Finished runs are skipped and stopped runs are resumed.
 
 Weight and temperature of each method (CHOSEN) were chosen by --choose: four combinations each, one seed that is not
-among those of the study, errors on training images that neither teacher nor student is trained on. CIFAR-100 has those
-of CIFAR-10. "robust" has the settings of supervision.method robust everywhere.
+among those of the study, errors on training images that neither teacher nor student is trained on. Methods that are not
+`tuned` have published settings, or those of supervision.method robust, everywhere.
 """
 
 import argparse
@@ -22,10 +22,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from rich.console import Console
 from study_tables import gain, mean
 
-from kdaug.config import Recipe, Supervision, Teacher, with_method
+from kdaug.config import Crop, Recipe, Supervision, Teacher, with_method
 from kdaug.config.datasets import DatasetName
+from kdaug.config.teacher_recipe import derive_teacher_recipe
+from kdaug.inspection import EvidenceRequest, recommend
 from kdaug.recipes import named_recipe
 from kdaug.recipes.scales import Scale, at_scale
 from kdaug.training import train
@@ -39,12 +42,19 @@ BASELINE = "top-k"
 
 @dataclass(frozen=True)
 class Method:
-    """A supervision; the number of cross-fitted teachers; whether there is a teacher at all, and the crop."""
+    """A supervision, its teachers and the views.
+
+    tuned: whether weight and temperature are chosen on held-out images. teachers: 0 for none; of more than one, which
+    differ in their seeds, the probabilities are averaged. folds: number of cross-fitted teachers. per_image: whether
+    the magnitude depends on the image, by what three cross-fitted teachers predict for it.
+    """
 
     supervision: Supervision
+    tuned: bool = True
+    teachers: int = 1
     folds: int | None = None
-    teacher: bool = True
-    crop: str = "pad"
+    crop: Crop = "pad"
+    per_image: bool = False
 
     def with_choice(self, weight: float, temperature: float) -> "Method":
         return replace(self, supervision=replace(self.supervision, weight=weight, temperature=temperature))
@@ -53,9 +63,10 @@ class Method:
 TOP_K = Supervision(weight=1.0, k=5, temperature=2.0)  # the paper's for CIFAR-100; --choose tries these and others
 ALL = replace(TOP_K, k=None)
 DECOUPLED = replace(TOP_K, divergence="decoupled")
+ROBUST = with_method(TOP_K, "robust")
 METHODS = {
-    "label": Method(Supervision(), teacher=False),
-    "soft-augmentation": Method(Supervision(visible_power=2.0), teacher=False, crop="soft"),
+    "label": Method(Supervision(), tuned=False, teachers=0),
+    "soft-augmentation": Method(Supervision(visible_power=2.0), tuned=False, teachers=0, crop="soft"),
     "top-k": Method(TOP_K),
     "all": Method(ALL),
     "mass": Method(replace(ALL, mass=0.95, reading="grouped")),
@@ -66,12 +77,15 @@ METHODS = {
     "all-standardized": Method(replace(ALL, standardize_logits=True)),
     "decoupled-standardized": Method(replace(DECOUPLED, standardize_logits=True)),
     "dist": Method(replace(ALL, divergence="dist")),
-    "robust": Method(with_method(TOP_K, "robust")),
+    "kd-standardized": Method(with_method(TOP_K, "kd-standardized"), tuned=False),
+    "robust": Method(ROBUST, tuned=False),
+    "robust-two-teachers": Method(ROBUST, tuned=False, teachers=2),
+    "robust-per-image": Method(ROBUST, tuned=False, per_image=True),
     "min-confidence": Method(replace(ALL, label_weight=0.0, label_smoothing=0.1, min_confidence=0.2)),
     "top-k-folds": Method(TOP_K, folds=3),
 }
-CHOSEN: Mapping[Scale, Mapping[str, tuple[float, float]]] = {
-    "bundled": {
+CHOSEN: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "omniglot": {
         "top-k": (1.0, 2.0),
         "all": (3.0, 2.0),
         "mass": (3.0, 2.0),
@@ -85,7 +99,7 @@ CHOSEN: Mapping[Scale, Mapping[str, tuple[float, float]]] = {
         "min-confidence": (3.0, 2.0),
         "top-k-folds": (1.0, 2.0),
     },
-    "cpu": {
+    "cifar-10": {
         "top-k": (3.0, 2.0),
         "all": (3.0, 4.0),
         "trust-all": (1.0, 4.0),
@@ -93,7 +107,7 @@ CHOSEN: Mapping[Scale, Mapping[str, tuple[float, float]]] = {
         "dist": (3.0, 4.0),
     },
 }
-"""Weight and temperature of each method with the lowest error of --choose."""
+"""Weight and temperature of each method with the lowest error of --choose, by dataset."""
 
 
 @dataclass(frozen=True)
@@ -118,26 +132,45 @@ def base(setting: Setting, magnitude: float, seed: int) -> Recipe:
     )
 
 
-def needs_choice(name: str) -> bool:
-    """Whether weight and temperature of the method are chosen on held-out images."""
-    return METHODS[name].teacher and name != "robust"
-
-
-def has_settings(name: str, scale: Scale) -> bool:
-    """Whether the method can be trained at `scale`: nothing is chosen for it, or the choice is in CHOSEN."""
-    return not needs_choice(name) or name in CHOSEN[scale]
+def has_settings(name: str, dataset: str) -> bool:
+    """Whether the method can be trained on `dataset`: nothing is chosen for it, or the choice is in CHOSEN."""
+    return not METHODS[name].tuned or name in CHOSEN[dataset]
 
 
 def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
-    """Trains a student, after its teacher's labels have been stored, unless both are finished."""
+    """Trains a student, after its teachers and magnitudes, and its teachers' labels have been stored."""
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run), resume=True))
-    teacher, views = Teacher(), replace(recipe.views, crop=method.crop)
-    if method.teacher:
+    recipe = replace(recipe, views=replace(recipe.views, crop=method.crop))
+    if method.per_image:
+        labels = labels.with_name(f"{labels.name}-per-image")
+        factors = magnitude_per_image(recipe, run.parent / "factors.safetensors")
+        recipe = replace(recipe, views=replace(recipe.views, magnitude_factors=str(factors)))
+    teacher = Teacher()
+    if method.teachers:
         taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision(k=None))
-        store = labels if method.folds is None else labels.with_name(f"{labels.name}-folds{method.folds}")
-        label_views(taught, store, LabelRequest(temperatures=(2.0, 4.0), precision="float32"))
-        teacher = Teacher(labels=str(store))
-    train(replace(recipe, views=views, teacher=teacher, supervision=method.supervision))
+        if method.teachers > 1:
+            labels = labels.with_name(f"{labels.name}-{method.teachers}-teachers")
+            sources = (train_teacher(recipe, seed, run.parent / "teachers") for seed in range(method.teachers))
+            taught = replace(taught, teacher=Teacher(",".join(sources)))
+        if method.folds is not None:
+            labels = labels.with_name(f"{labels.name}-folds{method.folds}")
+        label_views(taught, labels, LabelRequest(temperatures=(2.0, 4.0), precision="float32"))
+        teacher = Teacher(labels=str(labels))
+    train(replace(recipe, teacher=teacher, supervision=method.supervision))
+
+
+def train_teacher(recipe: Recipe, seed: int, folder: Path) -> str:
+    """The source of the recipe's teacher with another seed, which is trained unless it is finished."""
+    own = derive_teacher_recipe(replace(recipe, teacher=replace(recipe.teacher, seed=seed)))
+    return f"run:{train(replace(own, run=replace(own.run, dir=str(folder / f'seed-{seed}')))).directory}"
+
+
+def magnitude_per_image(recipe: Recipe, file: Path) -> Path:
+    """The file with factors of the magnitude, which is written unless it exists."""
+    if not file.exists():
+        taught = replace(recipe, teacher=replace(recipe.teacher, folds=3))
+        recommend(taught, EvidenceRequest(magnitudes=(1.0,)), Console(stderr=True), per_image=file)
+    return file
 
 
 def study(args: argparse.Namespace, setting: Setting) -> None:
@@ -146,8 +179,8 @@ def study(args: argparse.Namespace, setting: Setting) -> None:
         case = f"m{magnitude:g}-s{seed}"
         recipe = base(setting, magnitude, seed)
         method = METHODS[name]
-        if needs_choice(name):
-            method = method.with_choice(*CHOSEN[args.scale][name])
+        if method.tuned:
+            method = method.with_choice(*CHOSEN[recipe.data.name][name])
         run_method(recipe, method, args.folder / f"labels-{case}", args.folder / f"{name}-{case}")
 
 
@@ -156,7 +189,7 @@ def choose(args: argparse.Namespace, setting: Setting) -> None:
     recipe = base(setting, CHOICE_MAGNITUDE, CHOICE_SEED)
     recipe = replace(recipe, data=replace(recipe.data, holdout=0.5))
     for name, tried in product(args.only, TRIED):
-        if needs_choice(name):
+        if METHODS[name].tuned:
             run = args.folder / f"choice-{name}-w{tried[0]:g}-t{tried[1]:g}"
             run_method(recipe, METHODS[name].with_choice(*tried), args.folder / "labels-choice", run)
 
@@ -222,14 +255,13 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--table", type=Path, metavar="DIR", help="write table.md, choice.md and errors.json to DIR")
     args = parser.parse_args()
-    if args.only is None:
-        args.only = [name for name in METHODS if args.choose or has_settings(name, args.scale)]
-    missing = [name for name in args.only if not has_settings(name, args.scale)]
-    if missing and not args.choose and args.table is None:
-        parser.error(
-            f"{', '.join(missing)}: not in CHOSEN for scale {args.scale}; run --choose and add the best settings"
-        )
     setting = Setting(args.scale, args.root, args.dataset, args.teacher_network)
+    dataset = base(setting, CHOICE_MAGNITUDE, CHOICE_SEED).data.name
+    if args.only is None:
+        args.only = [name for name in METHODS if args.choose or has_settings(name, dataset)]
+    missing = [name for name in args.only if not has_settings(name, dataset)]
+    if missing and not args.choose and args.table is None:
+        parser.error(f"{', '.join(missing)}: not in CHOSEN for {dataset}; run --choose and add the best settings")
     if args.choose:
         choose(args, setting)
     elif args.table is None:

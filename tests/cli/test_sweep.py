@@ -76,6 +76,30 @@ def test_two_runs_share_a_teacher_and_its_labels(
     assert str(store) in (tmp_path / "s/weight=2/recipe.yaml").read_text()
 
 
+def test_student_is_the_teacher_of_the_next_round(
+    kdaug: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three rounds, the later ones with unlabelled images, each learns from the one before."""
+    monkeypatch.setattr("kdaug.cli.sweep.create_workers", lambda *_, **__: InProcess())
+    folder, flags = tmp_path / "s", [*DEMO_FLAGS, "--data.train-images", "128"]
+    unlabelled = {"data.unlabelled": "unused", "data.unlabelled_share": "0.5"}
+    more = " ".join(f"{name}={value}" for name, value in unlabelled.items())
+    (tmp_path / "rounds.txt").write_text(
+        f"round-2: teacher.source=run:{folder}/round-1 {more}\n"
+        f"round-1: teacher.source=run:{folder}/round-0 {more}\n"
+        "round-0: teacher.source=none\n"
+    )
+    result = kdaug("sweep", "demo", "--list", tmp_path / "rounds.txt", "--dir", folder, *flags)
+    assert result.code == 0, result.err + result.out
+    flags += [word for name, value in unlabelled.items() for word in (f"--{name}", value)]
+    for number in (1, 2):
+        alone = tmp_path / f"alone-{number}"
+        teacher = ("--teacher.source", f"run:{folder}/round-{number - 1}")
+        assert kdaug("train", "demo", *flags, *teacher, "--run.dir", alone).code == 0
+        weights = [(run / "last.safetensors").read_bytes() for run in (alone, folder / f"round-{number}")]
+        assert weights[0] == weights[1]
+
+
 def when_training(run: Path, action: Callable[[], None]) -> Thread:
     """A started thread that calls `action` as soon as `run` has logged a step."""
 

@@ -28,7 +28,9 @@ Trains one run for every combination of the values, each in its own directory be
   kdaug sweep table1-small views.magnitude=0,1,2 teacher.source=none,train run.seed=0..2 --data.root data
   kdaug sweep photos supervision.weight=0.5,1,2 supervision.k=3,5,10 --data.root my-photos
   kdaug sweep demo --list runs.txt          one run per line, such as: views.magnitude=5 run.seed=1
+                                            or with a name: strong: views.magnitude=5
 A teacher that several runs use is trained once. If several runs use the same views, its soft labels are stored once.
+A run whose teacher.source is another run of the sweep, such as run:FOLDER/NAME, is trained after it.
 The same command again skips finished runs and resumes stopped ones. Run it twice, also on two machines that share the
 folder, and both share the work. --retry re-runs failed jobs.
 
@@ -89,11 +91,15 @@ def _recipes(base: Recipe, axes: list[str], file: str | None) -> dict[str, Recip
         raise InputError("SETTING=VALUES and --list exclude each other")
     if not axes and file is None:
         raise InputError("the settings to vary are missing; give them as views.magnitude=0,1,2, or give a --list")
-    runs = read_run_list(Path(file)) if file is not None else expand_grid(axes)
-    fixed = next((name for run in runs for name in run if name in ("run.dir", "run.resume")), None)
+    if file is not None:
+        runs = read_run_list(Path(file))
+    else:
+        grid = expand_grid(axes)
+        runs = dict(zip(run_names(grid), grid, strict=True))
+    fixed = next((name for run in runs.values() for name in run if name in ("run.dir", "run.resume")), None)
     if fixed is not None:
         raise InputError(f"{fixed} cannot vary: a sweep sets the directory of each run and resumes stopped runs")
-    recipes = {name: with_settings(base, run, f"run {name}") for name, run in zip(run_names(runs), runs, strict=True)}
+    recipes = {name: with_settings(base, run, f"run {name}") for name, run in runs.items()}
     names = dict[str, str]()
     for name, recipe in recipes.items():
         same = names.setdefault(to_yaml(recipe), name)

@@ -68,7 +68,20 @@ def test_invalid_axis_is_an_error(axes: list[str], message: str) -> None:
 def test_run_list_has_one_run_per_line(tmp_path: Path) -> None:
     file = tmp_path / "runs.txt"
     file.write_text("# two runs\n\nviews.magnitude=5 run.seed=1  # the first\nviews.policy='a b'\n")
-    assert read_run_list(file) == [{"views.magnitude": 5, "run.seed": 1}, {"views.policy": "a b"}]
+    assert read_run_list(file) == {
+        "magnitude=5_seed=1": {"views.magnitude": 5, "run.seed": 1},
+        "policy=a-b": {"views.policy": "a b"},
+    }
+
+
+def test_runs_in_a_list_can_have_names(tmp_path: Path) -> None:
+    file = tmp_path / "runs.txt"
+    file.write_text("strong: views.magnitude=9\nplain:\nrun.seed=1\n")
+    assert read_run_list(file) == {
+        "strong": {"views.magnitude": 9},
+        "plain": {},
+        "seed=1": {"run.seed": 1},
+    }
 
 
 @pytest.mark.parametrize(
@@ -76,6 +89,13 @@ def test_run_list_has_one_run_per_line(tmp_path: Path) -> None:
     [
         (b"views.magnitude=1\nviews.magnitude=1,2\n", "line 2: must be one run"),
         (b"views.policy='a\n", "line 1: must be one run"),
+        (b"a: run.seed=1\na: run.seed=2\n", "two runs have the name a; list each run once"),
+        (b"seed=1: run.seed=2\n", "line 1: 'seed=1' cannot be the name of a run"),
+        (b"../up: run.seed=1\n", "line 1: '../up' cannot be the name of a run; use letters"),
+        (b".hidden: run.seed=1\n", "line 1: '.hidden' cannot be the name of a run"),
+        (b": run.seed=1\n", "line 1: '' cannot be the name of a run"),
+        (b"logs: run.seed=1\n", "line 1: 'logs' cannot be the name of a run"),
+        (b"a: run.seed=1,2\n", "line 1: must be one run"),
         (b"\nnothing\n", "line 2: 'nothing' is not a setting with values"),
         (b"# nothing\n", "is empty"),
         (b"\xff\xfe", "not UTF-8"),

@@ -70,6 +70,43 @@ def test_cross_fitted_teachers_are_jobs_of_their_own(tmp_path: Path) -> None:
     assert first.depends_on == second.depends_on == (labels.name,)
 
 
+def plan_rounds(folder: Path, sources: Mapping[str, str], **settings: Any) -> list[Job]:
+    """The jobs of runs with these teachers, by the name of the run."""
+    demo = with_settings(named_recipe("demo"), {"data.name": "bundled", "data.measure_unused": False}, "demo")
+    each = {name: with_settings(demo, {"teacher.source": source} | settings, name) for name, source in sources.items()}
+    return plan_jobs(each, folder, share_labels=True)
+
+
+def test_run_comes_after_its_teacher_in_the_sweep(tmp_path: Path) -> None:
+    """Whatever their order, and if several of them average their predictions."""
+    folder = tmp_path / "s"
+    both = f"run:{folder}/first,run:{folder}/../s/second"
+    jobs = plan_rounds(folder, {"third": both, "second": f"run:{folder}/first", "first": "none", "other": "run:first"})
+    assert {job.name: job.depends_on for job in jobs} == {
+        "third": ("first", "second"), "second": ("first",), "first": (), "other": (),
+    }  # fmt: skip
+    assert not any(job.serves_others for job in jobs), "all of them are results"
+
+
+def test_labels_wait_for_a_teacher_in_the_sweep(tmp_path: Path) -> None:
+    teacher = f"run:{tmp_path}/first"
+    demo = with_settings(named_recipe("demo"), {"data.name": "bundled", "data.measure_unused": False}, "demo")
+    runs = {"first": {"teacher.source": "none"}} | {
+        f"k{k}": {"teacher.source": teacher, "supervision.k": k} for k in (2, 4)
+    }
+    jobs = plan_jobs({name: with_settings(demo, run, name) for name, run in runs.items()}, tmp_path, share_labels=True)
+    labels, first, *students = jobs
+    assert labels.depends_on == (first.name,) == ("first",)
+    assert labels.serves_others
+    assert [student.depends_on for student in students] == [(labels.name,)] * 2
+
+
+def test_runs_that_are_each_others_teachers_are_an_error(tmp_path: Path) -> None:
+    for sources in ({"a": "run:{}/b", "b": "run:{}/a"}, {"a": "run:{}/a"}):
+        with pytest.raises(InputError, match=r"runs are each other's teachers: .*a.*; change a teacher"):
+            plan_rounds(tmp_path, {name: source.format(tmp_path) for name, source in sources.items()})
+
+
 def test_labels_are_stored_only_if_shared(tmp_path: Path) -> None:
     jobs = plan(tmp_path / "a", "views.magnitude=2,5", "teacher.source=none,train")
     assert kinds(jobs)[0] == "teacher"

@@ -12,6 +12,8 @@ import pytest
 from kdaug.errors import InputError
 from kdaug.study.sweep import Job, JobStatus, run_jobs, scheduler
 
+TO_SHARE = ("teacher", "labels")
+
 
 class FakeWorkers:
     """Workers whose jobs end one per poll, with their exit code in `codes`, or else 0."""
@@ -48,7 +50,8 @@ def jobs(tmp_path: Path) -> list[Job]:
     """A teacher, labels that depend on it, two runs that depend on the labels, and an independent one."""
     depends_on = {"teacher": (), "labels": ("teacher",), "a": ("labels",), "b": ("labels",), "c": ()}
     return [
-        Job(name, tmp_path / name, ("label" if name == "labels" else "train",), depends_on[name]) for name in depends_on
+        Job(name, tmp_path / name, ("label" if name == "labels" else "train",), depends_on[name], name in TO_SHARE)
+        for name in depends_on
     ]
 
 
@@ -65,6 +68,30 @@ def test_jobs_run_after_their_dependencies(jobs: list[Job], tmp_path: Path) -> N
     assert set(states(run(jobs, tmp_path, workers)).values()) == {"finished"}
     assert workers.started == ["teacher", "c", "labels", "a", "b"]
     assert workers.max_running == 2
+
+
+def test_run_that_teaches_a_finished_one_is_still_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike a teacher that is no run of the sweep."""
+    student, teacher = Job("b", tmp_path / "b", ("train",), ("a",)), Job("a", tmp_path / "a", ("train",))
+    workers = FakeWorkers()
+    assert set(states(run([student, teacher], tmp_path, workers)).values()) == {"finished"}
+    assert workers.started == ["a", "b"]
+    monkeypatch.setattr(scheduler, "_is_finished", lambda job: job.name == "b")
+    workers = FakeWorkers()
+    run([student, teacher], tmp_path, workers)
+    assert workers.started == ["a"]
+
+
+def test_labels_that_wait_for_a_run_are_needed(tmp_path: Path) -> None:
+    """Jobs are in any order."""
+    jobs = [
+        Job("labels", tmp_path / "labels", ("label",), ("a",), serves_others=True),
+        Job("a", tmp_path / "a", ("train",)),
+        Job("b", tmp_path / "b", ("train",), ("labels",)),
+    ]
+    workers = FakeWorkers()
+    run(jobs, tmp_path, workers)
+    assert workers.started == ["a", "labels", "b"]
 
 
 def test_failure_is_recorded_and_fails_dependents(jobs: list[Job], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ Settings = Mapping[str, Any]
 """Values of recipe settings by dotted name, of the types that YAML gives them."""
 
 _MAX_NAME_LENGTH = 150
+_FILE_NAME = re.compile(r"[\w@+-][\w.@+-]*")
+_FOLDERS_OF_SWEEP = ("labels", "logs", "recipes", "teachers")
 
 
 def expand_grid(axes: Sequence[str]) -> list[Settings]:
@@ -64,30 +66,43 @@ def _expand_range(value: Any) -> list[Any]:
     return list(range(first, last + 1))
 
 
-def read_run_list(path: Path) -> list[Settings]:
-    """The runs in a text file, one per line, such as `views.magnitude=5 run.seed=1`. # starts a comment.
+def read_run_list(path: Path) -> dict[str, Settings]:
+    """The runs in a text file by their name, one per line, such as `views.magnitude=5 run.seed=1`. # starts a comment.
 
-    Raises InputError for a file that cannot be read or has no runs, and for a line that is not one run.
+    A line may begin with a name, as in `strong: views.magnitude=9`; the others have those of `run_names`. Raises
+    InputError for a file that cannot be read or has no runs, for a line that is not one run, and for a name that is no
+    file name or that two runs have.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"list of runs {path} cannot be read: {reason}") from None
-    runs = list[Settings]()
+    named, unnamed = list[tuple[str, Settings]](), list[Settings]()
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            axes = shlex.split(line, comments=True)
-            if axes:
-                (run,) = expand_grid(axes)
-                runs.append(run)
+            words = shlex.split(line, comments=True)
+            if words and words[0].endswith(":"):
+                (run,) = expand_grid(words[1:])
+                named.append((_checked_name(words[0][:-1]), run))
+            elif words:
+                (run,) = expand_grid(words)
+                unnamed.append(run)
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error.problem}", error.hint) from None
         except ValueError:
             raise InputError(f"{path}, line {number}: must be one run, such as views.magnitude=5 run.seed=1") from None
-    if not runs:
+    if not named and not unnamed:
         raise InputError(f"list of runs {path} is empty")
-    return runs
+    runs = [*named, *zip(run_names(unnamed), unnamed, strict=True)]
+    _check_unique(name for name, _ in runs)
+    return dict(runs)
+
+
+def _checked_name(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name) or name in _FOLDERS_OF_SWEEP or len(name) > _MAX_NAME_LENGTH:
+        raise InputError(f"{name!r} cannot be the name of a run", "use letters, digits and - for a directory's name")
+    return name
 
 
 def run_names(runs: Sequence[Settings]) -> list[str]:
@@ -102,7 +117,11 @@ def run_names(runs: Sequence[Settings]) -> list[str]:
         if len(name) > _MAX_NAME_LENGTH:
             name = f"{name[:_MAX_NAME_LENGTH]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         names.append(name)
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"two runs have the name {name}", "list each run once")
+    _check_unique(names)
     return names
+
+
+def _check_unique(names: Iterable[str]) -> None:
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise InputError(f"two runs have the name {repeated}", "list each run once")

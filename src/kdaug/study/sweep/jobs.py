@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from kdaug.config import Recipe, ResolvedRecipe, read_recipe, to_yaml
+from kdaug.config import Recipe, ResolvedRecipe, read_recipe, split_source, to_yaml
 from kdaug.data import load_dataset
 from kdaug.errors import InputError
 from kdaug.runs import RunDirectory, find_run, read_environment, result_settings
@@ -32,13 +33,15 @@ class Job:
     """One kdaug command of a sweep: it trains a run or a teacher, or stores labels for several runs.
 
     name: identifies the job in tables and file names. path: the run directory or label store that it writes. arguments:
-    the command line after `kdaug`. depends_on: names of the jobs that must finish first.
+    the command line after `kdaug`. depends_on: names of the jobs that must finish first. serves_others: a teacher or
+    labels, which are only needed while another job needs them.
     """
 
     name: str
     path: Path
     arguments: tuple[str, ...]
     depends_on: tuple[str, ...] = ()
+    serves_others: bool = False
 
     @property
     def trains(self) -> bool:
@@ -51,18 +54,20 @@ class _PlannedRun:
     """A run of the sweep.
 
     teachers: recipes of the teachers that have to be trained for it: none, one or teacher.folds. existing: the recipe
-    in its run directory if the run has begun, or None.
+    in its run directory if the run has begun, or None. teacher_runs: the names of the runs of the sweep that are its
+    teachers.
     """
 
     name: str
     recipe: ResolvedRecipe
     teachers: tuple[ResolvedRecipe, ...]
     existing: Recipe | None
+    teacher_runs: tuple[str, ...]
 
     @property
     def teacher_jobs(self) -> tuple[str, ...]:
         """Names of the jobs that train its teachers."""
-        return tuple(map(_teacher_job_name, self.teachers))
+        return (*map(_teacher_job_name, self.teachers), *self.teacher_runs)
 
 
 def _teacher_job_name(teacher: ResolvedRecipe) -> str:
@@ -70,13 +75,15 @@ def _teacher_job_name(teacher: ResolvedRecipe) -> str:
 
 
 def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -> list[Job]:
-    """The jobs that train `recipes` (by run name), each after the job it depends on. Writes their recipes to `folder`.
+    """The jobs that train `recipes` (by run name). Writes their recipes to `folder`.
 
-    Runs with the same teacher share one training of it. With `share_labels`, runs with the same views and teacher also
-    share one label store, if the disk has space for it. Raises InputError for an invalid recipe, missing images, and a
-    run directory that belongs to another recipe or other images.
+    Runs with the same teacher share one training of it, and a run of the sweep can be the teacher of others. With
+    `share_labels`, runs with the same views and teacher also share one label store, if the disk has space for it.
+    Raises InputError for an invalid recipe, missing images, a run directory that belongs to another recipe or other
+    images, and runs that are each other's teachers.
     """
-    runs = [_plan_run(name, recipe, folder) for name, recipe in recipes.items()]
+    names = {(folder / name).resolve(): name for name in recipes}
+    runs = [_plan_run(name, recipe, folder, names) for name, recipe in recipes.items()]
     for run in runs:
         _check_run_directory(run)
         if not RunDirectory(Path(run.recipe.run.dir)).is_finished:
@@ -87,11 +94,22 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
     shared = {job.name: job for job in label_jobs.values()}.values()
     needed = {name for job in (*run_jobs, *shared) for name in job.depends_on}
     teachers = {_teacher_job_name(teacher): teacher for run in runs for teacher in run.teachers}
-    teacher_jobs = [_training_job(name, recipe, folder, ()) for name, recipe in teachers.items() if name in needed]
-    return [*teacher_jobs, *shared, *run_jobs]
+    teacher_jobs = [
+        replace(_training_job(name, recipe, folder, ()), serves_others=True)
+        for name, recipe in teachers.items()
+        if name in needed
+    ]
+    jobs = [*teacher_jobs, *shared, *run_jobs]
+    try:
+        TopologicalSorter({job.name: job.depends_on for job in jobs}).prepare()
+    except CycleError as error:
+        circle = " <- ".join(error.args[1])
+        raise InputError(f"runs are each other's teachers: {circle}", "change a teacher.source") from None
+    return jobs
 
 
-def _plan_run(name: str, recipe: Recipe, folder: Path) -> _PlannedRun:
+def _plan_run(name: str, recipe: Recipe, folder: Path, names: Mapping[Path, str]) -> _PlannedRun:
+    """names: the names of all runs by their directory."""
     directory = RunDirectory(folder / name)
     existing = read_recipe(directory.recipe) if directory.recipe.is_file() else None
     try:
@@ -104,7 +122,9 @@ def _plan_run(name: str, recipe: Recipe, folder: Path) -> _PlannedRun:
         teachers = tuple(map(resolve, teacher_run_recipes(resolved, images)))
     if existing is not None:
         resolved = with_shared_labels(resolved, existing)
-    return _PlannedRun(name, resolved, teachers, existing)
+    directories = [Path(source.removeprefix("run:")).resolve() for source in split_source(resolved.teacher.source)]
+    teacher_runs = tuple(names[each] for each in directories if each in names)
+    return _PlannedRun(name, resolved, teachers, existing, teacher_runs)
 
 
 def with_shared_labels(recipe: ResolvedRecipe, existing: Recipe) -> ResolvedRecipe:
@@ -198,4 +218,4 @@ def _label_job(fingerprint: str, group: Sequence[_PlannedRun], folder: Path) -> 
     views = (len(dataset.train) + len(dataset.unlabelled or ())) * first.recipe.optimization.total_epochs
     total_bytes = bytes_per_view(k, len(temperatures), "float32", first.recipe.supervision.standardize_logits) * views
     written_bytes = sum(file.stat().st_size for file in store.glob("epoch-*.safetensors"))
-    return Job(name, store, arguments, first.teacher_jobs), max(0, total_bytes - written_bytes)
+    return Job(name, store, arguments, first.teacher_jobs, serves_others=True), max(0, total_bytes - written_bytes)

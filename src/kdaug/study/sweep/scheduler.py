@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Literal
 
@@ -76,17 +77,17 @@ def _sigterm_as_keyboard_interrupt(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _initial_statuses(jobs: Sequence[Job], failures: Mapping[str, str]) -> dict[str, JobStatus]:
-    """A teacher or labeling job counts as finished if no job that still has to run depends on it."""
+    """A job that serves others counts as finished if none that still has to run depends on it."""
     statuses = {job.name: JobStatus(job) for job in jobs}
-    dependencies = {name for job in jobs for name in job.depends_on}
     needed = set[str]()
-    for job in reversed(jobs):
+    order = TopologicalSorter({job.name: job.depends_on for job in jobs}).static_order()
+    for job in reversed([statuses[name].job for name in order]):
         status = statuses[job.name]
         if _is_finished(job):
             status.state = "finished"
         elif job.name in failures:
             status.state, status.message = "failed", failures[job.name]
-        elif job.name in dependencies and job.name not in needed:
+        elif job.serves_others and job.name not in needed:
             status.state = "finished"
         else:
             needed.update(job.depends_on)
