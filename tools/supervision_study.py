@@ -99,6 +99,7 @@ CHOSEN: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "min-confidence": (3.0, 2.0),
         "top-k-folds": (1.0, 2.0),
     },
+    "cifar-100": {"top-k": (3.0, 2.0)},
     "cifar-10": {
         "top-k": (3.0, 2.0),
         "all": (3.0, 4.0),

@@ -233,6 +233,11 @@ def test_a_misspelt_flag_is_named_with_a_suggestion(kdaug: Callable) -> None:
     )
 
 
+def test_choices_are_in_order(kdaug: Callable) -> None:
+    error = kdaug("train", "demo", "--supervision.method", "none").err
+    assert "one of ('dist', 'dkd', 'ferkd', 'hard', 'kd', 'kd-standardized', 'None', 'paper', 'robust') (" in error
+
+
 def test_a_full_disk_is_one_line(kdaug: Callable, tmp_path: Path, monkeypatch: Any) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "disk")

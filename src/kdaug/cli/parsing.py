@@ -96,10 +96,15 @@ def _first_error(box: str) -> str:
     """The first error in tyro's box of errors, with the first flag that tyro suggests, on one line."""
     text = re.sub("[╭╮╰╯│]", "", box)
     _title, *parts = (" ".join(part.split()) for part in re.split("[─-]{3,}", text))  # -: on terminals without Unicode
-    first = next(part for part in parts if part).rstrip(".")
+    first = re.sub(r"(?<=one of )\('.*'\)", _in_order, next(part for part in parts if part).rstrip("."))
     suggested = re.findall(r"(?<=\s)--[\w.-]+", text.partition("Perhaps you meant:")[2])
     if not suggested:
         return first
     written = re.findall(r"--[\w.-]+", first)
     completed = [flag for flag in suggested if written and flag.startswith(written[0])]
     return f"{first}; did you mean {min(completed, key=len, default=suggested[0])}?"
+
+
+def _in_order(choices: re.Match[str]) -> str:
+    """Choices such as "('b', 'a')" in alphabetical order: tyro lists those of an optional setting in random order."""
+    return f"({', '.join(sorted(choices[0].strip('()').split(', '), key=str.lower))})"
