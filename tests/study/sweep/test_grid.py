@@ -76,12 +76,13 @@ def test_run_list_has_one_run_per_line(tmp_path: Path) -> None:
 
 def test_runs_in_a_list_can_have_names(tmp_path: Path) -> None:
     file = tmp_path / "runs.txt"
-    file.write_text("strong: views.magnitude=9\nplain:\nrun.seed=1\n")
-    assert read_run_list(file) == {
-        "strong": {"views.magnitude": 9},
-        "plain": {},
-        "seed=1": {"run.seed": 1},
-    }
+    file.write_text("strong: views.magnitude=9\nrun.seed=1\nplain:\nboth: 'teacher.source=\"run:A,run:B\"'\n")
+    assert list(read_run_list(file).items()) == [
+        ("strong", {"views.magnitude": 9}),
+        ("seed=1", {"run.seed": 1}),
+        ("plain", {}),
+        ("both", {"teacher.source": "run:A,run:B"}),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,13 +90,14 @@ def test_runs_in_a_list_can_have_names(tmp_path: Path) -> None:
     [
         (b"views.magnitude=1\nviews.magnitude=1,2\n", "line 2: must be one run"),
         (b"views.policy='a\n", "line 1: must be one run"),
-        (b"a: run.seed=1\na: run.seed=2\n", "two runs have the name a; list each run once"),
+        (b"a: run.seed=1\na: run.seed=2\n", "two runs have the name a; list each run once, with a name of its own"),
         (b"seed=1: run.seed=2\n", "line 1: 'seed=1' cannot be the name of a run"),
-        (b"../up: run.seed=1\n", "line 1: '../up' cannot be the name of a run; use letters"),
+        (b"../up: run.seed=1\n", "line 1: '../up' cannot be the name of a run; a name is up to 150 letters"),
         (b".hidden: run.seed=1\n", "line 1: '.hidden' cannot be the name of a run"),
         (b": run.seed=1\n", "line 1: '' cannot be the name of a run"),
-        (b"logs: run.seed=1\n", "line 1: 'logs' cannot be the name of a run"),
-        (b"a: run.seed=1,2\n", "line 1: must be one run"),
+        (b"logs: run.seed=1\n", "line 1: a run cannot have the name logs, which the sweep itself uses; choose another"),
+        (b"teacher-a: run.seed=1\n", "line 1: a run cannot have the name teacher-a"),
+        (b"a: run.seed=1,2\n", "line 1: must be one run, .*; put a value with commas in two pairs of quotes"),
         (b"\nnothing\n", "line 2: 'nothing' is not a setting with values"),
         (b"# nothing\n", "is empty"),
         (b"\xff\xfe", "not UTF-8"),

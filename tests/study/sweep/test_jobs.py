@@ -81,10 +81,12 @@ def test_run_comes_after_its_teacher_in_the_sweep(tmp_path: Path) -> None:
     """Whatever their order, and if several of them average their predictions."""
     folder = tmp_path / "s"
     both = f"run:{folder}/first,run:{folder}/../s/second"
-    jobs = plan_rounds(folder, {"third": both, "second": f"run:{folder}/first", "first": "none", "other": "run:first"})
+    jobs = plan_rounds(folder, {"third": both, "second": f"run:{folder}/first", "first": "none"})
     assert {job.name: job.depends_on for job in jobs} == {
-        "third": ("first", "second"), "second": ("first",), "first": (), "other": (),
-    }  # fmt: skip
+        "third": ("first", "second"),
+        "second": ("first",),
+        "first": (),
+    }
     assert not any(job.serves_others for job in jobs), "all of them are results"
 
 
@@ -102,9 +104,25 @@ def test_labels_wait_for_a_teacher_in_the_sweep(tmp_path: Path) -> None:
 
 
 def test_runs_that_are_each_others_teachers_are_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
     for sources in ({"a": "run:{}/b", "b": "run:{}/a"}, {"a": "run:{}/a"}):
-        with pytest.raises(InputError, match=r"runs are each other's teachers: .*a.*; change a teacher"):
-            plan_rounds(tmp_path, {name: source.format(tmp_path) for name, source in sources.items()})
+        with pytest.raises(InputError, match=r"before its student, but .*a teaches .*; change a teacher"):
+            plan_rounds(folder, {name: source.format(folder) for name, source in sources.items()})
+    assert not folder.exists()
+
+
+def test_teacher_that_neither_exists_nor_is_in_the_sweep_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    sources = {"teacher": "none", "student": f"run:{folder}/teachr"}
+    with pytest.raises(InputError, match=r"run student: .*teachr does not exist and is no run .* has teacher, student"):
+        plan_rounds(folder, sources)
+    assert not folder.exists()
+
+
+def test_kinds_of_teachers_are_no_names_of_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    jobs = plan_rounds(Path(), {"none": "none", "train": "train"})
+    assert [job.depends_on for job in jobs if not job.serves_others] == [(), (jobs[0].name,)]
 
 
 def test_labels_are_stored_only_if_shared(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ Settings = Mapping[str, Any]
 
 _MAX_NAME_LENGTH = 150
 _FILE_NAME = re.compile(r"[\w@+-][\w.@+-]*")
-_FOLDERS_OF_SWEEP = ("labels", "logs", "recipes", "teachers")
+_FILES_OF_SWEEP = ("failed.json", "labels", "logs", "recipes", "teachers")
 
 
 def expand_grid(axes: Sequence[str]) -> list[Settings]:
@@ -69,39 +69,46 @@ def _expand_range(value: Any) -> list[Any]:
 def read_run_list(path: Path) -> dict[str, Settings]:
     """The runs in a text file by their name, one per line, such as `views.magnitude=5 run.seed=1`. # starts a comment.
 
-    A line may begin with a name, as in `strong: views.magnitude=9`; the others have those of `run_names`. Raises
-    InputError for a file that cannot be read or has no runs, for a line that is not one run, and for a name that is no
-    file name or that two runs have.
+    A line may begin with a name, as in `strong: views.magnitude=9`; with the name alone it is a run without changes.
+    The others have the names of `run_names`. Raises InputError for a file that cannot be read or has no runs, for a
+    line that is not one run, and for a name that is no file name, that the sweep uses itself, or that two runs have.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"list of runs {path} cannot be read: {reason}") from None
-    named, unnamed = list[tuple[str, Settings]](), list[Settings]()
+    runs = list[tuple[str | None, Settings]]()
     for number, line in enumerate(text.splitlines(), 1):
         try:
             words = shlex.split(line, comments=True)
-            if words and words[0].endswith(":"):
-                (run,) = expand_grid(words[1:])
-                named.append((_checked_name(words[0][:-1]), run))
-            elif words:
+            if words:
+                name = _checked_name(words.pop(0)[:-1]) if words[0].endswith(":") else None
                 (run,) = expand_grid(words)
-                unnamed.append(run)
+                runs.append((name, run))
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error.problem}", error.hint) from None
         except ValueError:
-            raise InputError(f"{path}, line {number}: must be one run, such as views.magnitude=5 run.seed=1") from None
-    if not named and not unnamed:
+            raise InputError(
+                f"{path}, line {number}: must be one run, such as views.magnitude=5 run.seed=1",
+                "put a value with commas in two pairs of quotes, as in 'teacher.source=\"run:A,run:B\"'",
+            ) from None
+    if not runs:
         raise InputError(f"list of runs {path} is empty")
-    runs = [*named, *zip(run_names(unnamed), unnamed, strict=True)]
-    _check_unique(name for name, _ in runs)
-    return dict(runs)
+    other_names = iter(run_names([run for name, run in runs if name is None]))
+    named = [(name or next(other_names), run) for name, run in runs]
+    _check_unique(name for name, _ in named)
+    return dict(named)
 
 
 def _checked_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name) or name in _FOLDERS_OF_SWEEP or len(name) > _MAX_NAME_LENGTH:
-        raise InputError(f"{name!r} cannot be the name of a run", "use letters, digits and - for a directory's name")
+    if name in _FILES_OF_SWEEP or name.startswith(("teacher-", "labels-")):
+        raise InputError(f"a run cannot have the name {name}, which the sweep itself uses", "choose another name")
+    if not _FILE_NAME.fullmatch(name) or len(name) > _MAX_NAME_LENGTH:
+        raise InputError(
+            f"{name!r} cannot be the name of a run",
+            f"a name is up to {_MAX_NAME_LENGTH} letters, digits and any of _ . @ + -",
+        )
     return name
 
 
@@ -124,4 +131,4 @@ def run_names(runs: Sequence[Settings]) -> list[str]:
 def _check_unique(names: Iterable[str]) -> None:
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
-        raise InputError(f"two runs have the name {repeated}", "list each run once")
+        raise InputError(f"two runs have the name {repeated}", "list each run once, with a name of its own")

@@ -84,9 +84,11 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
     """
     names = {(folder / name).resolve(): name for name in recipes}
     runs = [_plan_run(name, recipe, folder, names) for name, recipe in recipes.items()]
+    _check_order(runs)
     for run in runs:
         _check_run_directory(run)
         if not RunDirectory(Path(run.recipe.run.dir)).is_finished:
+            _check_teachers(run, names)
             _load_dataset(run.recipe.data)
     folder.mkdir(parents=True, exist_ok=True)
     label_jobs = _plan_label_jobs(runs, folder) if share_labels else {}
@@ -95,17 +97,11 @@ def plan_jobs(recipes: Mapping[str, Recipe], folder: Path, share_labels: bool) -
     needed = {name for job in (*run_jobs, *shared) for name in job.depends_on}
     teachers = {_teacher_job_name(teacher): teacher for run in runs for teacher in run.teachers}
     teacher_jobs = [
-        replace(_training_job(name, recipe, folder, ()), serves_others=True)
+        _training_job(name, recipe, folder, (), serves_others=True)
         for name, recipe in teachers.items()
         if name in needed
     ]
-    jobs = [*teacher_jobs, *shared, *run_jobs]
-    try:
-        TopologicalSorter({job.name: job.depends_on for job in jobs}).prepare()
-    except CycleError as error:
-        circle = " <- ".join(error.args[1])
-        raise InputError(f"runs are each other's teachers: {circle}", "change a teacher.source") from None
-    return jobs
+    return [*teacher_jobs, *shared, *run_jobs]
 
 
 def _plan_run(name: str, recipe: Recipe, folder: Path, names: Mapping[Path, str]) -> _PlannedRun:
@@ -122,9 +118,37 @@ def _plan_run(name: str, recipe: Recipe, folder: Path, names: Mapping[Path, str]
         teachers = tuple(map(resolve, teacher_run_recipes(resolved, images)))
     if existing is not None:
         resolved = with_shared_labels(resolved, existing)
-    directories = [Path(source.removeprefix("run:")).resolve() for source in split_source(resolved.teacher.source)]
-    teacher_runs = tuple(names[each] for each in directories if each in names)
+    teacher_runs = tuple(names[each] for each in _teacher_directories(resolved) if each in names)
     return _PlannedRun(name, resolved, teachers, existing, teacher_runs)
+
+
+def _teacher_directories(recipe: Recipe) -> list[Path]:
+    """The absolute paths of the runs that teacher.source names."""
+    sources = split_source(recipe.teacher.source)
+    return [Path(source.removeprefix("run:")).resolve() for source in sources if source.startswith("run:")]
+
+
+def _check_order(runs: Iterable[_PlannedRun]) -> None:
+    """Raises InputError for runs that are each other's teachers."""
+    try:
+        TopologicalSorter({run.name: run.teacher_runs for run in runs}).prepare()
+    except CycleError as error:
+        circle = " teaches ".join(error.args[1])
+        raise InputError(
+            f"a teacher must be trained before its student, but {circle}", "change a teacher.source"
+        ) from None
+
+
+def _check_teachers(run: _PlannedRun, names: Mapping[Path, str]) -> None:
+    """Raises InputError if a run that is a teacher neither exists nor belongs to the sweep."""
+    if run.recipe.teacher.labels is not None:
+        return
+    for directory in _teacher_directories(run.recipe):
+        if directory not in names and not directory.exists():
+            raise InputError(
+                f"run {run.name}: its teacher {directory} does not exist and is no run of this sweep",
+                f"the sweep has {', '.join(names.values())}, in {Path(run.recipe.run.dir).parent}",
+            )
 
 
 def with_shared_labels(recipe: ResolvedRecipe, existing: Recipe) -> ResolvedRecipe:
@@ -160,9 +184,11 @@ def _run_job(run: _PlannedRun, folder: Path, label_job: Job | None) -> Job:
     return _training_job(run.name, recipe, folder, run.teacher_jobs if recipe.teacher.labels is None else ())
 
 
-def _training_job(name: str, recipe: ResolvedRecipe, folder: Path, depends_on: tuple[str, ...]) -> Job:
+def _training_job(
+    name: str, recipe: ResolvedRecipe, folder: Path, depends_on: tuple[str, ...], serves_others: bool = False
+) -> Job:
     file = _write_recipe(name, recipe, folder)
-    return Job(name, Path(recipe.run.dir), ("train", str(file), "--run.resume"), depends_on)
+    return Job(name, Path(recipe.run.dir), ("train", str(file), "--run.resume"), depends_on, serves_others)
 
 
 def _write_recipe(name: str, recipe: Recipe, folder: Path) -> Path:
