@@ -31,6 +31,7 @@ from kdaug.config.teacher_recipe import derive_teacher_recipe
 from kdaug.inspection import EvidenceRequest, recommend
 from kdaug.recipes import named_recipe
 from kdaug.recipes.scales import Scale, at_scale
+from kdaug.runs import RunDirectory, read_metrics
 from kdaug.training import train
 from kdaug.training.labeling import LabelRequest, label_views
 from kdaug.views.policies import spec_with_magnitude
@@ -55,6 +56,13 @@ class Method:
     folds: int | None = None
     crop: Crop = "pad"
     per_image: bool = False
+
+    @property
+    def labels_suffix(self) -> str:
+        """What tells its stored labels from those of one teacher for the same views at one magnitude."""
+        several = f"-{self.teachers}-teachers" if self.teachers > 1 else ""
+        folds = "" if self.folds is None else f"-folds{self.folds}"
+        return f"{'-per-image' if self.per_image else ''}{several}{folds}"
 
     def with_choice(self, weight: float, temperature: float) -> "Method":
         return replace(self, supervision=replace(self.supervision, weight=weight, temperature=temperature))
@@ -92,19 +100,15 @@ CHOSEN: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "trust-all": (3.0, 4.0),
         "decoupled": (1.0, 2.0),
         "decoupled-trust": (1.0, 2.0),
-        "top-k-standardized": (3.0, 2.0),
         "all-standardized": (3.0, 4.0),
         "decoupled-standardized": (1.0, 2.0),
         "dist": (3.0, 2.0),
         "min-confidence": (3.0, 2.0),
-        "top-k-folds": (1.0, 2.0),
     },
     "cifar-100": {"top-k": (3.0, 2.0), "all": (3.0, 4.0)},
     "cifar-10": {
         "top-k": (3.0, 2.0),
         "all": (3.0, 4.0),
-        "trust-all": (1.0, 4.0),
-        "decoupled-standardized": (3.0, 4.0),
         "dist": (3.0, 4.0),
         "top-k-folds": (3.0, 2.0),
     },
@@ -136,30 +140,32 @@ def base(setting: Setting, magnitude: float, seed: int) -> Recipe:
 
 
 def has_settings(name: str, dataset: str) -> bool:
-    """Whether the method can be trained on `dataset`: nothing is chosen for it, or the choice is in CHOSEN."""
+    """Whether the method can be trained on `dataset`: it is not tuned, or its weight and temperature are in CHOSEN."""
     return not METHODS[name].tuned or name in CHOSEN[dataset]
 
 
 def run_method(recipe: Recipe, method: Method, labels: Path, run: Path) -> None:
-    """Trains a student, after its teachers and magnitudes, and its teachers' labels have been stored."""
+    """Trains a student, after its teachers' labels have been stored. labels: the store, but for the method's suffix."""
     recipe = replace(recipe, run=replace(recipe.run, dir=str(run), resume=True))
     recipe = replace(recipe, views=replace(recipe.views, crop=method.crop))
     if method.per_image:
-        labels = labels.with_name(f"{labels.name}-per-image")
         factors = magnitude_per_image(recipe, run.parent / "factors.safetensors")
         recipe = replace(recipe, views=replace(recipe.views, magnitude_factors=str(factors)))
     teacher = Teacher()
     if method.teachers:
-        taught = replace(recipe, teacher=replace(recipe.teacher, folds=method.folds), supervision=Supervision(k=None))
-        if method.teachers > 1:
-            labels = labels.with_name(f"{labels.name}-{method.teachers}-teachers")
-            sources = (train_teacher(recipe, seed, run.parent / "teachers") for seed in range(method.teachers))
-            taught = replace(taught, teacher=Teacher(",".join(sources)))
-        if method.folds is not None:
-            labels = labels.with_name(f"{labels.name}-folds{method.folds}")
-        label_views(taught, labels, LabelRequest(temperatures=(2.0, 4.0), precision="float32"))
-        teacher = Teacher(labels=str(labels))
+        taught = replace(recipe, teacher=teacher_of(recipe, method, run.parent), supervision=Supervision(k=None))
+        store = labels.with_name(labels.name + method.labels_suffix)
+        label_views(taught, store, LabelRequest(temperatures=(2.0, 4.0), precision="float32"))
+        teacher = Teacher(labels=str(store))
     train(replace(recipe, teacher=teacher, supervision=method.supervision))
+
+
+def teacher_of(recipe: Recipe, method: Method, folder: Path) -> Teacher:
+    """The teacher of the method; several that are averaged are trained in `folder` first."""
+    if method.teachers == 1:
+        return replace(recipe.teacher, folds=method.folds)
+    sources = (train_teacher(recipe, seed, folder / "teachers") for seed in range(method.teachers))
+    return Teacher(",".join(sources))
 
 
 def train_teacher(recipe: Recipe, seed: int, folder: Path) -> str:
@@ -200,14 +206,13 @@ def choose(args: argparse.Namespace, setting: Setting) -> None:
 def errors_of(folder: Path) -> dict[str, float]:
     """Top-1 error in percent of every finished run, by the run's name."""
     errors = {}
-    for metrics in sorted(folder.glob("*/metrics.jsonl")):
-        last = json.loads(metrics.read_text().splitlines()[-1])
-        if last["kind"] == "end":
-            errors[metrics.parent.name] = last["top1_error"]
+    for run in sorted(folder.iterdir()):
+        if RunDirectory(run).is_finished:
+            errors[run.name] = read_metrics(run)[-1]["top1_error"]
     return errors
 
 
-def table(errors: dict[str, float], magnitudes: Iterable[float]) -> str:
+def table(errors: dict[str, float], methods: Iterable[str], magnitudes: Iterable[float]) -> str:
     """For each magnitude: mean errors of the methods, their standard deviations, and gains over BASELINE."""
     lines = []
     for magnitude in magnitudes:
@@ -217,10 +222,12 @@ def table(errors: dict[str, float], magnitudes: Iterable[float]) -> str:
             f"| method | error, % | seeds | gain over {BASELINE} |",
             "|---|--:|--:|--:|",
         ]
-        by_method = {name: errors_of_seeds(errors, f"{name}-m{magnitude:g}-s") for name in METHODS}
-        for name, by_seed in by_method.items():
+        baseline = errors_of_seeds(errors, f"{BASELINE}-m{magnitude:g}-s")
+        for name in methods:
+            by_seed = errors_of_seeds(errors, f"{name}-m{magnitude:g}-s")
             if by_seed:
-                cells = (name, mean(by_seed.values()), str(len(by_seed)), gain(by_method[BASELINE], by_seed))
+                over_baseline = "" if name == BASELINE else gain(baseline, by_seed)
+                cells = (name, mean(by_seed.values()), str(len(by_seed)), over_baseline)
                 lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -231,12 +238,12 @@ def errors_of_seeds(errors: dict[str, float], prefix: str) -> dict[str, float]:
     return {run.removeprefix(prefix): error for run, error in errors.items() if run.startswith(prefix)}
 
 
-def choice_table(errors: dict[str, float]) -> str:
+def choice_table(errors: dict[str, float], methods: Iterable[str]) -> str:
     """Errors on held-out training images for all TRIED settings."""
     names = [(f"w{weight:g}-t{temperature:g}", weight, temperature) for weight, temperature in TRIED]
     head = ("method", *(f"λ = {weight:g}, T = {temperature:g}" for _, weight, temperature in names))
     lines = [head, ("---", *["--:"] * len(names))]
-    for method in METHODS:
+    for method in methods:
         tried = [errors.get(f"choice-{method}-{name}") for name, _, _ in names]
         if any(error is not None for error in tried):
             lines.append((method, *("-" if error is None else f"{error:.2f}" for error in tried)))
@@ -261,7 +268,8 @@ def main() -> None:
     setting = Setting(args.scale, args.root, args.dataset, args.teacher_network)
     dataset = base(setting, CHOICE_MAGNITUDE, CHOICE_SEED).data.name
     if args.only is None:
-        args.only = [name for name in METHODS if args.choose or has_settings(name, dataset)]
+        every = args.choose or args.table is not None
+        args.only = [name for name in METHODS if every or has_settings(name, dataset)]
     missing = [name for name in args.only if not has_settings(name, dataset)]
     if missing and not args.choose and args.table is None:
         parser.error(f"{', '.join(missing)}: not in CHOSEN for {dataset}; run --choose and add the best settings")
@@ -272,10 +280,11 @@ def main() -> None:
     errors = errors_of(args.folder)
     if args.table is not None:
         args.table.mkdir(parents=True, exist_ok=True)
-        (args.table / "table.md").write_text(table(errors, args.magnitudes))
-        (args.table / "choice.md").write_text(choice_table(errors))
+        (args.table / "table.md").write_text(table(errors, args.only, args.magnitudes))
+        if any(run.startswith("choice-") for run in errors):
+            (args.table / "choice.md").write_text(choice_table(errors, args.only))
         (args.table / "errors.json").write_text(json.dumps(errors, indent=1) + "\n")
-    print(choice_table(errors) if args.choose else table(errors, args.magnitudes), end="")
+    print(choice_table(errors, args.only) if args.choose else table(errors, args.only, args.magnitudes), end="")
 
 
 if __name__ == "__main__":

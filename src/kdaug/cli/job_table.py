@@ -42,7 +42,7 @@ def run_sweep(recipes: Mapping[str, Recipe], folder: Path, workers: Workers, *, 
     for status in unfinished:
         print_error(f"{status.job.name} {status.state}: {status.message}")
     if any(status.state == "failed" for status in unfinished):
-        print_error("re-run failed jobs with --retry")
+        print_error("correct the cause, then re-run failed jobs with --retry")
     print(f"{len(statuses) - len(unfinished)} of {len(statuses)} jobs finished in {shlex.quote(str(folder))}")
     return 1 if unfinished else 0
 
