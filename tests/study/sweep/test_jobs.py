@@ -114,7 +114,9 @@ def test_runs_that_are_each_others_teachers_are_an_error(tmp_path: Path) -> None
 def test_teacher_that_neither_exists_nor_is_in_the_sweep_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     sources = {"teacher": "none", "student": f"run:{folder}/teachr"}
-    with pytest.raises(InputError, match=r"run student: .*teachr does not exist and is no run .* has teacher, student"):
+    with pytest.raises(
+        InputError, match=r"run student: .*teachr does not exist and is no run of this sweep; write run:.*/s/NAME"
+    ):
         plan_rounds(folder, sources)
     assert not folder.exists()
 

@@ -147,7 +147,7 @@ def _check_teachers(run: _PlannedRun, names: Mapping[Path, str]) -> None:
         if directory not in names and not directory.exists():
             raise InputError(
                 f"run {run.name}: its teacher {directory} does not exist and is no run of this sweep",
-                f"the sweep has {', '.join(names.values())}, in {Path(run.recipe.run.dir).parent}",
+                f"write run:{Path(run.recipe.run.dir).parent}/NAME for a run of the sweep",
             )
 
 
