@@ -64,4 +64,4 @@ def test_unreadable_images_are_named_once_and_replaced(
     steps, (end,) = read_lines(tmp_path / "run", "step"), read_lines(tmp_path / "run", "end")
     assert [(line["step"], line["epoch"]) for line in steps] == [(step, (step - 1) // 10) for step in range(1, 21)]
     assert (end["unreadable"], end["images"]) == (5, 99)
-    assert peak_memory() <= max(before, 2e9)
+    assert peak_memory() <= max(before + 0.5e9, 2e9)  # the bomb alone would need 2.5e9; other tests may have used more
